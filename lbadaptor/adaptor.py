@@ -1,0 +1,188 @@
+"""The adaptor: the story of a request, from Apache to an AppServer and back.
+
+table (as of now) → verdict on the ticket → body kept → choice → relay → answer kept or streamed. On
+failure the error names how far it came, `failover` says what may be done, and the choice avoids whom it
+tried. The adaptor writes no file but the spool, sets no cookie, and installs no signal handler.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lbadaptor import failover, pages, request
+from lbadaptor.address import Entry, Identity, State, Table
+from lbadaptor.body import Body, VisitorGone, keep
+from lbadaptor.cookies import values
+from lbadaptor.errors import KeyFileError, OurOwnFault
+from lbadaptor.failover import Deed, Failure
+from lbadaptor.fleet import Fleet, Relayed
+from lbadaptor.relay import ExchangeFailed
+from lbadaptor.request import BadRequest, Environ
+from lbadaptor.settings import DEFAULT_FILE, Settings, load
+from lbadaptor.ticket import Verdict
+
+log = logging.getLogger("lbadaptor")
+
+LOOK_AGAIN = 0.05
+"""Seconds between two looks at address.text, or two attempts at a busy holder, while a request waits."""
+FAILING_HOLDERS = 2
+"""Requests of one Apache process that may be with a FAILING holder: one hung AppServer must not fill Apache."""
+
+
+class Adaptor:
+    """A WSGI application that relays to AppServers (PEP 3333). Safe to be called by many threads.
+
+    `settings` is the path of a lbadaptor.toml, or its content. Raises SettingsError. A missing key file or
+    address.text is no error here: requests get 503 until they are there.
+    """
+
+    def __init__(self, settings: Settings | str | os.PathLike[str] = DEFAULT_FILE) -> None:
+        self._settings = settings if isinstance(settings, Settings) else load(Path(settings))
+        self._fleet = Fleet(self._settings)
+        self._variables = request.variables(self._settings.adaptor.pass_variables)
+        self._waiters = threading.Semaphore(self._settings.adaptor.waiters)
+
+    def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
+        """Answer one request. Blocks on the visitor's body, and on the AppServer."""
+        body: Body | None = None
+        try:
+            body = self._keep_body(environ)
+            relayed = _Walk(self._fleet, self._settings, self._waiters, environ, body, self._variables).relay()
+        except BadRequest as error:
+            return pages.answer(start_response, 400, f"{error}.")
+        except VisitorGone as error:
+            return pages.answer(start_response, 400, f"{error}.")
+        except GiveUp as give_up:
+            log.warning("lbadaptor: %s %s: %s", give_up.status, environ["REQUEST_METHOD"], give_up)
+            return pages.answer(start_response, give_up.status)
+        finally:
+            if body is not None:
+                body.close()
+        start_response(relayed.status, relayed.visitor_headers())
+        if not relayed.answer.complete:
+            return relayed
+        relayed.close()
+        return relayed.taken
+
+    def _keep_body(self, environ: Environ) -> Body:
+        adaptor = self._settings.adaptor
+        length = request.body_length(environ)
+        try:
+            return keep(environ["wsgi.input"], length, adaptor.body_memory, adaptor.body_spool, adaptor.spool_folder)
+        except OurOwnFault as error:
+            raise GiveUp(503, str(error)) from None
+
+
+class GiveUp(Exception):
+    """No AppServer's answer can be given; `status` is what the visitor gets."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class _Walk:
+    """One request's walk from AppServer to AppServer, until one answers or nothing more may be done."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        settings: Settings,
+        waiters: threading.Semaphore,
+        environ: Environ,
+        body: Body,
+        variables: Callable[[Environ], str],
+    ) -> None:
+        self._fleet = fleet
+        self._waiters = waiters
+        self._body = body
+        self._method: str = environ["REQUEST_METHOD"]
+        self._common = request.common_head(environ, body, variables(environ))
+        self._deadline = time.monotonic() + settings.adaptor.wait
+        self._tried: set[Identity] = set()
+        self._looked: set[Identity] = set()
+        self._repeated = False
+        cookies = environ.get("HTTP_COOKIE", "")
+        self._table: Table = fleet.table()
+        try:
+            self._verdict, self._holder, self._ticket = fleet.judge(
+                values(cookies, settings.application.ticket_cookie), self._table
+            )
+        except KeyFileError as error:
+            raise GiveUp(503, str(error)) from None
+        self._session = " ".join(values(cookies, settings.application.session_cookie))
+
+    def relay(self) -> Relayed:
+        """The first answer that may be passed on. Raises GiveUp, VisitorGone."""
+        while True:
+            entry = self._next()
+            try:
+                return self._fleet.ask(
+                    entry, self._method, self._common, self._verdict, self._body, self._table.serial
+                )
+            except ExchangeFailed as failed:
+                log.info("lbadaptor: AppServer %s: %s", entry.identity, failed)
+                self._after(failed, entry)
+            except KeyFileError as error:
+                raise GiveUp(503, str(error)) from None
+
+    def _next(self) -> Entry:
+        """The holder, or an AppServer that was not tried yet; waits a bounded time for one. Raises GiveUp."""
+        if self._holder is not None:
+            if self._holder.state is State.FAILING and self._fleet.load(self._holder).in_flight >= FAILING_HOLDERS:
+                raise GiveUp(503, f"AppServer {self._holder.identity}, which holds the session, is FAILING")
+            return self._holder
+        return self._choose() or self._wait_for_one()
+
+    def _choose(self) -> Entry | None:
+        visitor = f"{self._ticket} {self._session}" if self._verdict is Verdict.LOST else ""
+        return self._fleet.choose(self._table, self._tried, visitor)
+
+    def _wait_for_one(self) -> Entry:
+        if not self._waiters.acquire(blocking=False):
+            raise GiveUp(503, "no AppServer is available, and enough requests wait for one")
+        try:
+            while time.monotonic() < self._deadline:
+                time.sleep(LOOK_AGAIN)
+                self._table = self._fleet.table()
+                if entry := self._choose():
+                    return entry
+        finally:
+            self._waiters.release()
+        raise GiveUp(503, "no AppServer is available")
+
+    def _after(self, failed: ExchangeFailed, entry: Entry) -> None:
+        """Make ready for the next attempt. Raises GiveUp when there may be none."""
+        identity, failure = entry.identity, failed.failure
+        never_begun = failure in (Failure.UNREACHABLE, Failure.UNSENT)
+        again = identity in self._looked if never_begun else self._repeated
+        deed = failover.decide(failure, self._verdict, self._method, body_kept=self._body.repeatable, again=again)
+        if deed in (Deed.BAD_GATEWAY, Deed.UNAVAILABLE, Deed.TIMEOUT):
+            status = {Deed.BAD_GATEWAY: 502, Deed.UNAVAILABLE: 503, Deed.TIMEOUT: 504}[deed]
+            raise GiveUp(status, f"AppServer {identity}: {failed}")
+        self._repeated = self._repeated or deed is Deed.ONCE
+        if deed is Deed.SAME:
+            self._pause(f"AppServer {identity}: {failed}")
+        self._table = self._fleet.table()
+        if self._verdict is Verdict.HELD:
+            self._holder = None if deed is Deed.GONE else self._table.by_ticket.get(self._ticket)
+            self._looked.add(identity)
+            if self._holder is None:
+                self._verdict = Verdict.LOST
+                log.info("lbadaptor: the holder %s is gone; its visitor goes elsewhere as lost", identity)
+        if self._holder is None:
+            self._tried.add(identity)
+
+    def _pause(self, why: str) -> None:
+        """Wait a moment for a holder that takes no more now. Raises GiveUp at the deadline."""
+        if time.monotonic() >= self._deadline or not self._waiters.acquire(blocking=False):
+            raise GiveUp(503, why)
+        try:
+            time.sleep(LOOK_AGAIN)
+        finally:
+            self._waiters.release()

@@ -1,0 +1,77 @@
+"""address.text as an adaptor has it: read when it changed, the last good one kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lbadaptor.address import MAX_BYTES, Table, parse
+from lbadaptor.errors import AddressFileError
+
+log = logging.getLogger("lbadaptor")
+
+STALE = 45.0
+"""Seconds: the monitor rewrites the file every 15 at least, so an older one says that the monitor is gone."""
+
+
+class AddressFile:
+    """The table as of now. `table()` costs one stat where nothing changed; any thread may call it.
+
+    `on_change` is called with each new table, before anybody else sees it.
+    """
+
+    def __init__(self, path: Path, on_change: Callable[[Table], None]) -> None:
+        self._path = str(path)
+        self._on_change = on_change
+        self._table = Table()
+        self._stamp: tuple[int, int, int] | None = None
+        self._lock = threading.Lock()
+        self._said = ""
+
+    def table(self) -> Table:
+        """The last good table; empty when there never was one. Never raises."""
+        try:
+            status = os.stat(self._path)
+        except OSError as error:
+            self._say(f"{self._path}: {error.strerror}; is the monitor running?")
+            return self._table
+        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+        if stamp != self._stamp:
+            self._read(stamp)
+        elif time.time() - status.st_mtime > STALE:
+            self._say(f"{self._path} is older than {STALE:.0f} s: the monitor is gone; going on with its last word")
+        return self._table
+
+    def _read(self, stamp: tuple[int, int, int]) -> None:
+        with self._lock:
+            if stamp == self._stamp:
+                return
+            try:
+                with open(self._path, "rb") as file:
+                    data = file.read(MAX_BYTES + 1)
+                if len(data) > MAX_BYTES:
+                    raise AddressFileError(1, f"more than {MAX_BYTES} bytes")
+                table = parse(data.decode())
+            except OSError as error:
+                self._say(f"{self._path}: {error.strerror}")
+                if not self._table.entries:
+                    return  # nothing to go on with: look again at the next request
+            except UnicodeDecodeError as error:
+                self._say(f"{self._path}: byte {error.start} is not UTF-8; going on with the last good table")
+            except AddressFileError as error:
+                self._say(f"{self._path}, {error}; going on with the last good table")
+            else:
+                self._on_change(table)
+                self._table = table
+                self._said = ""
+            self._stamp = stamp
+
+    def _say(self, what: str) -> None:
+        """Say what is wrong, once until it is another thing."""
+        if what != self._said:
+            self._said = what
+            log.warning("lbadaptor: %s", what)

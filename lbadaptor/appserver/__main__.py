@@ -1,0 +1,58 @@
+"""`python -m lbadaptor.appserver module:callable`: one AppServer alone, for a try with a browser."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import socket
+import sys
+
+from lbadaptor.appserver.handover import Handover, Ready, decode_handover
+from lbadaptor.appserver.main import BASE_PORT, main, reporter
+
+
+def command() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lbadaptor.appserver",
+        description="Serve a WSGI application from one AppServer, alone: without Apache, monitor and ticket.",
+    )
+    parser.add_argument("app", nargs="?", default="", help="the application, module:callable")
+    parser.add_argument("--slot", type=int, default=0, help="its slot: the port is 9000 + slot (default 0)")
+    parser.add_argument("--address", help="where to listen, host:port (default 127.0.0.1 and the slot's port)")
+    parser.add_argument("--session-cookie", default="", metavar="NAME", help="the application's session cookie")
+    parser.add_argument("--threads", type=int, default=8, help="requests at work at once (default 8)")
+    parser.add_argument("--channel", type=int, help=argparse.SUPPRESS)  # the monitor's: a socket's descriptor
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format=f"AppServer {options.slot}: %(message)s")
+    if options.channel is not None:
+        with socket.socket(fileno=options.channel) as channel:
+            channel.set_inheritable(False)
+            handover = decode_handover(_line(channel))
+            return main(options.slot, options.address, handover=handover, report=reporter(channel))
+    if not options.app:
+        parser.error("name the application, module:callable")
+    handover = Handover(options.app, session_cookie=options.session_cookie, threads=options.threads)
+
+    where = options.address or f"127.0.0.1:{BASE_PORT + options.slot}"
+
+    def report(message: object) -> None:
+        if isinstance(message, Ready):
+            print(f"AppServer {options.slot}: {options.app} at http://{where}/", flush=True)
+
+    return main(options.slot, where, handover=handover, report=report)
+
+
+def _line(channel: socket.socket) -> bytes:
+    """The monitor's one line. Blocks until it is here."""
+    data = b""
+    while not data.endswith(b"\n"):
+        more = channel.recv(65536)
+        if not more:
+            raise SystemExit("the monitor went away before its handover")
+        data += more
+    return data
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,303 @@
+"""The gateway: HTTP from the adaptors in, WSGI calls to the application.
+
+One thread at a time leads: it polls all connections, reads heads, answers probes and refusals at once, and
+takes the first request that the application may have. It passes the leadership on before it serves. There is
+one thread more than may be at work, so somebody always polls: a probe never waits behind the application.
+Idle connections cost no thread.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from lbadaptor import headers
+from lbadaptor.appserver import environ as environs
+from lbadaptor.appserver.answer import Answer, FileWrapper, Headers, ShortAnswer
+from lbadaptor.appserver.connection import Connection, Malformed
+from lbadaptor.appserver.environ import Environ, Incomplete, Request
+from lbadaptor.appserver.handover import Handover
+from lbadaptor.appserver.ledger import Ledger
+from lbadaptor.appserver.sessions import Sessions
+from lbadaptor.appserver.vitals import Vitals
+from lbadaptor.cookies import values
+from lbadaptor.headers import Refusal
+
+log = logging.getLogger("lbadaptor.appserver")
+
+Application = Callable[..., Iterable[bytes]]
+
+CALLER_TIMEOUT = 300
+"""Seconds without a byte moved within a request's body or an answer, after which the caller is given up."""
+ACCEPT_PAUSE = 1.0
+"""Seconds for which no connection is taken when descriptors ran out."""
+KEY_REFUSED = "KEY"
+
+_ONCE = select.EPOLLIN | select.EPOLLONESHOT
+_TIMEVAL = struct.pack("@ll", CALLER_TIMEOUT, 0)
+_REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 431: "Request Header Fields Too Large"}
+
+
+class Gateway:
+    """Serves one application on one listening socket. `start`, then `stop`."""
+
+    def __init__(
+        self, listener: socket.socket, application: Application, handover: Handover, vitals: Vitals, ledger: Ledger
+    ) -> None:
+        self._listener = listener
+        self._application = application
+        self._handover = handover
+        self._vitals = vitals
+        self._ledger = ledger
+        self._sessions = Sessions(
+            handover.session_cookie, handover.ticket_cookie, handover.ticket, ledger, time.monotonic, time.time
+        )
+        self._alone = not handover.caller_key
+        self._server: tuple[str, int] = listener.getsockname()[:2]
+        self._base = environs.base_environ(vitals.slot, vitals.generation, FileWrapper)
+        self._connections: dict[int, Connection] = {}
+        self._queue: deque[tuple[Connection, list[str]]] = deque()
+        self._at_work = 0
+        self._lock = threading.Lock()
+        self._leadership = threading.Lock()
+        self._stopping = False
+        self._accept_again: float | None = None
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.epoll()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"gateway-{number}", daemon=True)
+            for number in range(vitals.threads + 1)
+        ]
+
+    def start(self) -> None:
+        """Listen and serve. Returns at once."""
+        self._listener.listen(1024)
+        self._listener.setblocking(False)
+        self._poll.register(self._listener, select.EPOLLIN)
+        self._poll.register(self._wake, select.EPOLLIN)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """End the threads and hang up. Requests that are still at work after `timeout` seconds are abandoned."""
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._listener.close()
+        for connection in list(self._connections.values()):
+            connection.socket.close()
+
+    def _work(self) -> None:
+        """A thread's life: lead, serve, serve what waited meanwhile, and again."""
+        while True:
+            with self._leadership:
+                task = self._lead()
+            while task is not None:
+                self._serve(*task)
+                with self._lock:
+                    task = self._queue.popleft() if self._queue else None
+                    if task is None:
+                        self._at_work -= 1
+            if self._stopping:
+                return
+
+    # The leader's part. Nothing in it waits for anybody but the poll.
+
+    def _lead(self) -> tuple[Connection, list[str]] | None:
+        """Poll until there is a request for this thread to serve; None: the gateway is stopping."""
+        while not self._stopping:
+            with self._lock:
+                if self._queue and self._at_work < self._vitals.threads:
+                    self._at_work += 1
+                    return self._queue.popleft()
+            timeout = None if self._accept_again is None else max(0.0, self._accept_again - time.monotonic())
+            for descriptor, _ in self._poll.poll(timeout):
+                if descriptor == self._listener.fileno():
+                    self._accept()
+                elif descriptor != self._wake:
+                    self._readable(self._connections[descriptor])
+            if self._accept_again is not None and time.monotonic() >= self._accept_again:
+                self._accept_again = None
+                self._poll.register(self._listener, select.EPOLLIN)
+        return None
+
+    def _accept(self) -> None:
+        for _ in range(64):
+            try:
+                sock, peer = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue
+            except OSError as error:
+                log.error("cannot take connections for %g s: %s", ACCEPT_PAUSE, error.strerror)
+                self._poll.unregister(self._listener)
+                self._accept_again = time.monotonic() + ACCEPT_PAUSE
+                return
+            sock.setblocking(True)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL)
+            self._connections[sock.fileno()] = Connection(sock, peer)
+            self._poll.register(sock, _ONCE)
+
+    def _readable(self, connection: Connection) -> None:
+        """Read what came, and answer or queue a request whose head is here. Never raises."""
+        try:
+            if not connection.receive(socket.MSG_DONTWAIT):
+                self._close(connection)
+            elif connection.request is None:
+                self._arm(connection)
+            elif connection.discarding:
+                self._answered(connection)
+            else:
+                self._admit(connection, connection.request)
+        except BlockingIOError:
+            self._arm(connection)
+        except Malformed as error:
+            self._refuse(connection, error.status, "", str(error), close=True)
+        except OSError:
+            self._close(connection)
+        except Exception:
+            log.exception("a connection is given up")
+            self._close(connection)
+
+    def _admit(self, connection: Connection, request: Request) -> None:
+        if self._is_probe(request):
+            body = msgspec.json.encode(self._vitals.report())
+            self._reply(connection, "200 OK", "Content-Type: application/json\r\n", body)
+            return
+        brought: list[str] = []
+        for name, value in request.fields:
+            if name == b"cookie":
+                brought += values(value.decode("latin-1"), self._handover.session_cookie)
+        known = bool(brought) and self._ledger.use(brought, time.monotonic())
+        if not self._alone:
+            lb = request.lb
+            if not lb.keys() >= environs.MANDATORY:
+                missing = ", ".join(sorted(name.decode() for name in environs.MANDATORY - lb.keys()))
+                self._refuse(connection, 421, Refusal.INCOMPLETE.value, f"missing: {missing}")
+                return
+            if lb[environs.GENERATION] != b"%d" % self._vitals.generation:
+                self._refuse(connection, 421, Refusal.STALE.value, f"this is generation {self._vitals.generation}")
+                return
+            if not hmac.compare_digest(lb[environs.KEY], self._handover.caller_key.encode()):
+                self._refuse(connection, 403, KEY_REFUSED, "wrong key")
+                return
+        if self._vitals.stopping or (self._vitals.dying and not known):
+            self._refuse(connection, 421, Refusal.DYING.value, "no visitors but those whose session is here")
+            return
+        self._vitals.begin()
+        self._queue.append((connection, brought))
+
+    def _is_probe(self, request: Request) -> bool:
+        key = request.lb.get(environs.PROBE)
+        return (
+            key is not None
+            and request.target == headers.PROBE_PATH.encode()
+            and bool(self._handover.probe_key)
+            and hmac.compare_digest(key, self._handover.probe_key.encode())
+        )
+
+    def _refuse(self, connection: Connection, status: int, refused: str, why: str, close: bool = False) -> None:
+        """Answer before the application saw anything."""
+        if close:
+            connection.keep_alive = False
+        lines = f"{headers.REFUSED}: {refused}\r\n" if refused else ""
+        body = f"{why}\n".encode("latin-1", "replace")
+        self._reply(connection, f"{status} {_REASONS[status]}", f"{lines}Content-Type: text/plain\r\n", body)
+
+    def _reply(self, connection: Connection, status: str, lines: str, body: bytes) -> None:
+        """A short answer of our own; what still comes of the request's body is thrown away."""
+        method = connection.request.method if connection.request else ""
+        hang_up = "" if connection.keep_alive else "Connection: close\r\n"
+        head = f"HTTP/1.1 {status}\r\n{lines}Content-Length: {len(body)}\r\n{hang_up}{self._vitals.headers()}\r\n"
+        try:
+            connection.socket.send(head.encode() + (b"" if method == "HEAD" else body), socket.MSG_DONTWAIT)
+        except OSError:
+            connection.keep_alive = False
+        self._answered(connection)
+
+    # Either thread's part.
+
+    def _answered(self, connection: Connection) -> None:
+        """The answer is out: make ready for the next request, or hang up."""
+        if connection.keep_alive:
+            connection.finish()
+            self._arm(connection)
+        else:
+            self._close(connection)
+
+    def _arm(self, connection: Connection) -> None:
+        self._poll.modify(connection.socket, _ONCE)
+
+    def _close(self, connection: Connection) -> None:
+        self._connections.pop(connection.socket.fileno(), None)
+        connection.socket.close()  # which takes it out of the poll (epoll(7), Q6)
+
+    # The serving thread's part.
+
+    def _serve(self, connection: Connection, brought: list[str]) -> None:
+        """One request through the application. Never raises."""
+        request = connection.request
+        assert request is not None
+        try:
+            environ = self._environ(connection, request, brought)
+            method = environ["REQUEST_METHOD"]
+
+            def amend(application_headers: Headers) -> Headers:
+                return self._sessions.answered(application_headers, brought)
+
+            answer = Answer(connection.socket.sendall, method, connection.keep_alive, amend, self._vitals.headers)
+            self._run(answer, environ)
+            connection.keep_alive = answer.keep_alive and connection.keep_alive
+        except Incomplete as error:
+            self._refuse(connection, 421, error.refusal.value, str(error))
+        except BaseException:
+            log.exception("a request is given up")
+            self._close(connection)
+        else:
+            self._answered(connection)
+        finally:
+            self._vitals.end()
+
+    def _run(self, answer: Answer, environ: Environ) -> None:
+        try:
+            answer.run(self._application, environ)
+        except ShortAnswer as error:
+            log.error("%s %s: %s", environ["REQUEST_METHOD"], environ["REQUEST_URI"], error)
+        except (BlockingIOError, ConnectionError) as error:
+            answer.keep_alive = False
+            log.info("%s %s: the caller went away: %s", environ["REQUEST_METHOD"], environ["REQUEST_URI"], error)
+        except (Exception, SystemExit):
+            answer.keep_alive = answer.keep_alive and not answer.begun
+            environ["wsgi.errors"].write(
+                f"{environ['REQUEST_METHOD']} {environ['REQUEST_URI']}: the application failed\n"
+                f"{traceback.format_exc()}"
+            )
+            environ["wsgi.errors"].flush()
+            if not answer.begun:
+                answer.fail()
+
+    def _environ(self, connection: Connection, request: Request, brought: list[str]) -> Environ:
+        if self._alone:
+            environ = environs.build_alone(request, self._base, connection.peer, self._server)
+        else:
+            environ = environs.build(request, self._base)
+            lost = request.lb.get(environs.SESSION) == b"lost"
+            environ["lbadaptor.session_lost"] = lost and bool(brought)
+        environ["wsgi.input"] = connection.body()
+        return environ

@@ -1,0 +1,177 @@
+"""An AppServer: one process that serves the application from one address.
+
+The proposal's "main function that takes a machine/port as an optional parameter". The monitor calls it in a
+fresh interpreter for each slot; `python -m lbadaptor.appserver module:callable` calls it by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from lbadaptor.address import Address
+from lbadaptor.appserver.gateway import Gateway
+from lbadaptor.appserver.handover import (
+    DRAIN,
+    STOP,
+    UNDRAIN,
+    Empty,
+    Failed,
+    Handover,
+    PastLimit,
+    Ready,
+    Report,
+)
+from lbadaptor.appserver.ledger import Ledger
+from lbadaptor.appserver.vitals import Vitals
+
+log = logging.getLogger("lbadaptor.appserver")
+
+BASE_PORT = 9000
+TICK = 0.5
+"""Seconds between two looks at the session cache."""
+LINGER = 0.3
+"""Seconds for which requests are still refused, once it was ordered to stop: until then an adaptor may not
+know yet that it has left address.text, and a refusal can be repeated elsewhere where a hang-up cannot."""
+
+CANNOT_START = 3
+"""Exit status."""
+
+
+def main(
+    slot: int = 0,
+    address: Address | str | None = None,
+    *,
+    handover: Handover,
+    report: Callable[[Report], None] = lambda _: None,
+) -> int:
+    """Serve until ordered to stop; the exit status. Blocks. Call it in the main thread: it takes signals.
+
+    `address` defaults to 127.0.0.1, base port + slot. `report` hears when it is ready, past a limit, empty.
+    """
+    if isinstance(address, str):
+        address = Address.parse(address)
+    address = address or Address("127.0.0.1", BASE_PORT + slot)
+    try:
+        listener = _bind(address)
+    except OSError as error:
+        return _cannot_start(report, f"{address}: {error.strerror}", port=True)
+    try:
+        application = _imported(handover.app)
+        session_count = _imported(handover.session_count) if handover.session_count else None
+    except Exception as error:
+        traceback.print_exc()
+        return _cannot_start(report, f"{handover.app}: {type(error).__name__}: {error}")
+
+    orders: queue.SimpleQueue[int] = queue.SimpleQueue()
+    stops = (STOP,) if handover.caller_key else (STOP, signal.SIGINT)
+    for number in (DRAIN, UNDRAIN, *stops):
+        signal.signal(number, lambda number, _: orders.put(number))
+
+    vitals = Vitals(slot, handover.generation, handover.threads, handover.max_requests)
+    ledger = Ledger(handover.session_idle)
+    gateway = Gateway(listener, application, handover, vitals, ledger)
+    gateway.start()
+    report(Ready())
+    _keep_house(orders, vitals, ledger, session_count, report)
+    vitals.stopping = True
+    time.sleep(LINGER)
+    if not vitals.wait_idle(handover.stop_grace):
+        log.warning("%d requests are abandoned", vitals.in_flight)
+    gateway.stop(timeout=1.0)
+    return 0
+
+
+def _keep_house(
+    orders: queue.SimpleQueue[int],
+    vitals: Vitals,
+    ledger: Ledger,
+    session_count: Callable[[], int] | None,
+    report: Callable[[Report], None],
+) -> None:
+    """Follow orders and watch the session cache, until the order to stop."""
+    said: set[type[Report]] = set()
+    while True:
+        now = time.monotonic()
+        vitals.sessions = _count(session_count, ledger, now)
+        vitals.longest_session = ledger.longest(now)
+        if vitals.past_limit and PastLimit not in said:
+            said.add(PastLimit)
+            report(PastLimit(vitals.past_limit))
+        if vitals.empty and Empty not in said:
+            said.add(Empty)
+            report(Empty())
+        try:
+            order = orders.get(timeout=TICK)
+        except queue.Empty:
+            continue
+        if order == DRAIN:
+            vitals.dying = True
+        elif order == UNDRAIN:
+            vitals.dying = False
+            said.discard(Empty)
+        else:
+            return
+
+
+def _count(session_count: Callable[[], int] | None, ledger: Ledger, now: float) -> int:
+    """Live sessions: the application's own word where it has one, else the ledger's."""
+    if session_count is not None:
+        try:
+            return int(session_count())
+        except Exception:
+            log.exception("the application's session count failed; going by its cookies")
+    return ledger.count(now)
+
+
+def _bind(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A port whose last owner left connections in TIME_WAIT is free; one that somebody listens on is not.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _imported(name: str) -> Any:
+    """What `module:callable` names; the current folder is looked into first."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    module, _, attribute = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    if not callable(found):
+        raise TypeError(f"{name} is not callable")
+    return found
+
+
+def _cannot_start(report: Callable[[Report], None], why: str, port: bool = False) -> int:
+    print(f"AppServer cannot start: {why}", file=sys.stderr)
+    report(Failed(why, port))
+    return CANNOT_START
+
+
+def reporter(channel: socket.socket) -> Callable[[Report], None]:
+    """A function that reports to the monitor, and minds no monitor that is gone."""
+    from lbadaptor.appserver.handover import encode
+
+    def report(message: Report) -> None:
+        with contextlib.suppress(OSError):
+            channel.send(encode(message) + b"\n", socket.MSG_DONTWAIT)
+
+    return report

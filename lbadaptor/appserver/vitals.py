@@ -1,0 +1,90 @@
+"""How an AppServer is: what its orders made it, and what it has at work. Any thread may use it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+_PAGE = resource.getpagesize()
+
+
+@dataclass
+class Vitals:
+    """The counts behind the probe's answer, `LB-Status` and `LB-Load`."""
+
+    slot: int
+    generation: int
+    threads: int
+    max_requests: int = 0
+    dying: bool = False
+    """ordered to drain: takes only visitors whose session it knows"""
+    stopping: bool = False
+    """ordered to stop: takes nobody"""
+    sessions: int = 0
+    longest_session: float = 0.0
+    in_flight: int = 0
+    """requests at work or waiting for a thread"""
+    served: int = 0
+    _started: float = field(default_factory=time.monotonic)
+    _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
+
+    def begin(self) -> None:
+        with self._changed:
+            self.in_flight += 1
+
+    def end(self) -> None:
+        with self._changed:
+            self.in_flight -= 1
+            self.served += 1
+            if not self.in_flight:
+                self._changed.notify_all()
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until nothing is in flight. False when it took longer than `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.in_flight, timeout)
+
+    @property
+    def status(self) -> str:
+        return "DYING" if self.dying or self.stopping else "OK"
+
+    @property
+    def past_limit(self) -> str:
+        """The limit that is passed; empty when none is."""
+        return "requests" if 0 < self.max_requests <= self.served else ""
+
+    @property
+    def empty(self) -> bool:
+        return self.dying and not self.sessions and not self.in_flight
+
+    def headers(self) -> str:
+        """What every answer says, for the end of its head."""
+        return f"LB-Status: {self.status}\r\nLB-Load: {self.in_flight}/{self.threads}/{self.sessions}\r\n"
+
+    def report(self) -> dict[str, Any]:
+        """The probe's answer. Seconds and bytes."""
+        return {
+            "status": self.status,
+            "past_limit": self.past_limit,
+            "empty": self.empty,
+            "slot": self.slot,
+            "generation": self.generation,
+            "pid": os.getpid(),
+            "sessions": self.sessions,
+            "longest_session": round(self.longest_session, 1),
+            "in_flight": self.in_flight,
+            "threads": self.threads,
+            "served": self.served,
+            "memory": _resident(),
+            "cpu": round(time.process_time(), 3),
+            "uptime": round(time.monotonic() - self._started, 1),
+        }
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * _PAGE

@@ -1,0 +1,105 @@
+"""When may a request be tried again? One table, pure.
+
+It rests on one question: could the AppServer have begun? Where it could not, another may be asked,
+whatever the method. Where it could, only a method that may be repeated is (RFC 9110 §9.2.2), and only
+once: a request that crashes its process must not run through all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from lbadaptor.headers import Refusal
+from lbadaptor.ticket import Verdict
+
+IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
+
+
+class Failure(Enum):
+    """What happened to an exchange, named by how far it came."""
+
+    UNREACHABLE = "connection refused or unreachable"
+    UNSENT = "connection lost before anything was sent"
+    CONNECT_TIMEOUT = "connect timed out"
+    BUSY = "refused: BUSY"
+    STALE = "refused: STALE"
+    DYING = "refused: DYING"
+    INCOMPLETE = "refused: INCOMPLETE"
+    LOST = "connection lost before the first byte of the answer"
+    BROKEN = "connection lost within the answer, nothing passed on"
+    NOT_HTTP = "the answer is not HTTP"
+    FORBIDDEN = "the AppServer does not know our key"
+    SILENT = "no answer in time"
+    OURS = "our own shortage"
+
+
+class Deed(Enum):
+    """What is done next."""
+
+    ELSEWHERE = auto()
+    """redispatch"""
+    LOOK = auto()
+    """read address.text anew: the holder again if it is still there and this was the first time; else
+    redispatch as `lost`"""
+    GONE = auto()
+    """read address.text anew; redispatch, as `lost`"""
+    SAME = auto()
+    """the same one again until the deadline, then 503 with Retry-After"""
+    ONCE = auto()
+    """once more (elsewhere, as `lost` if it was held, when the holder is gone), and 502 after that"""
+    BAD_GATEWAY = auto()
+    """502"""
+    UNAVAILABLE = auto()
+    """503 with Retry-After"""
+    TIMEOUT = auto()
+    """504"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is done when the ticket was HELD, and otherwise."""
+
+    held: Deed
+    other: Deed
+
+
+_NEVER_BEGAN = Row(Deed.LOOK, Deed.ELSEWHERE)
+_WAITS = Row(Deed.SAME, Deed.ELSEWHERE)
+_REFUSED = Row(Deed.GONE, Deed.ELSEWHERE)
+_MAY_HAVE_BEGUN = Row(Deed.ONCE, Deed.ONCE)
+
+TABLE: dict[Failure, Row] = {
+    Failure.UNREACHABLE: _NEVER_BEGAN,
+    Failure.UNSENT: _NEVER_BEGAN,
+    Failure.CONNECT_TIMEOUT: _WAITS,
+    Failure.BUSY: _WAITS,
+    Failure.STALE: _REFUSED,
+    Failure.DYING: _REFUSED,
+    Failure.INCOMPLETE: _REFUSED,
+    Failure.LOST: _MAY_HAVE_BEGUN,
+    Failure.BROKEN: _MAY_HAVE_BEGUN,
+    Failure.NOT_HTTP: _MAY_HAVE_BEGUN,
+    Failure.FORBIDDEN: _REFUSED,
+    Failure.SILENT: Row(Deed.TIMEOUT, Deed.TIMEOUT),
+    Failure.OURS: Row(Deed.UNAVAILABLE, Deed.UNAVAILABLE),
+}
+
+REFUSALS = {refusal.value: Failure[refusal.name] for refusal in Refusal}
+
+
+def decide(failure: Failure, verdict: Verdict, method: str, *, body_kept: bool, again: bool) -> Deed:
+    """What to do after a failure.
+
+    `body_kept`: all of the body that was sent can be sent again. `again`: for UNREACHABLE and UNSENT, the
+    same AppServer failed so before; for the rest, the request was repeated before.
+    """
+    row = TABLE[failure]
+    deed = row.held if verdict is Verdict.HELD else row.other
+    if deed is Deed.ONCE and (again or method not in IDEMPOTENT or not body_kept):
+        return Deed.BAD_GATEWAY
+    if not body_kept and deed in (Deed.ELSEWHERE, Deed.LOOK, Deed.GONE, Deed.SAME):
+        return Deed.UNAVAILABLE
+    if deed is Deed.LOOK and again:
+        return Deed.GONE
+    return deed

@@ -1,0 +1,85 @@
+"""The headers between adaptor and AppServer, and how text travels in them. Pure.
+
+Every name begins with `LB-`. What a visitor or an application sends under such a name is dropped. Text
+travels percent-encoded (RFC 3986 §2.1), so that no byte of a visitor's can end a header.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+PREFIX = "LB-"
+
+KEY = "LB-Key"
+GENERATION = "LB-Generation"
+SESSION = "LB-Session"
+PROBE = "LB-Probe"
+PROBE_PATH = "/__lb__/status"
+
+SCRIPT_NAME = "LB-Script-Name"
+PATH = "LB-Path"
+VAR = "LB-Var-"
+
+MANDATORY = {
+    "LB-Remote-Addr": "REMOTE_ADDR",
+    "LB-Remote-Port": "REMOTE_PORT",
+    "LB-Scheme": "wsgi.url_scheme",
+    "LB-Script-Name": "SCRIPT_NAME",
+    "LB-Request-Uri": "REQUEST_URI",
+    "LB-Server-Name": "SERVER_NAME",
+    "LB-Server-Port": "SERVER_PORT",
+    "LB-Server-Protocol": "SERVER_PROTOCOL",
+}
+"""Headers that stand for one key of environ each, every one of them in every request; PATH is mandatory
+too, and is script name and path info in one."""
+
+METHOD = "LB-Method"
+QUERY = "LB-Query"
+OPTIONAL = {
+    "LB-Remote-User": "REMOTE_USER",
+    "LB-Auth-Type": "AUTH_TYPE",
+    METHOD: "REQUEST_METHOD",
+    QUERY: "QUERY_STRING",
+}
+"""LB-Method and LB-Query only where the request line cannot carry them: HTTP parsers know the registered
+methods and ASCII, Apache lets others through."""
+
+STATUS = "LB-Status"
+LOAD = "LB-Load"
+REFUSED = "LB-Refused"
+REFUSED_STATUS = 421
+"""It may be repeated whatever the method (RFC 9110 §15.5.20), and is not the application's own 503."""
+
+HOP_BY_HOP = frozenset(
+    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+)
+"""Headers that concern one connection only, in lower case (RFC 9110 §7.6.1)."""
+
+
+class Refusal(Enum):
+    """Why an AppServer refused a request before the application saw anything."""
+
+    STALE = "STALE"
+    """another generation was meant"""
+    DYING = "DYING"
+    """it takes no visitors whose session it does not know"""
+    BUSY = "BUSY"
+    """its queue is full"""
+    INCOMPLETE = "INCOMPLETE"
+    """a mandatory LB- header is missing"""
+
+
+_PLAIN = re.compile(r"[!-$&-~]*").fullmatch  # visible ASCII without the percent sign
+_KEEP = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
+
+
+def encode(text: str) -> str:
+    """A value of environ (latin-1 text, PEP 3333) as a header's value."""
+    return text if _PLAIN(text) else quote_from_bytes(text.encode("latin-1"), _KEEP)
+
+
+def decode(value: bytes) -> str:
+    """The text that `encode` made a header's value of."""
+    return (unquote_to_bytes(value) if b"%" in value else value).decode("latin-1")

@@ -1,0 +1,263 @@
+"""One exchange with an AppServer: a request out, an answer in, over one connection (HTTP/1.1, RFC 9112)."""
+
+from __future__ import annotations
+
+import errno
+import re
+import select
+import socket
+from collections.abc import Iterator
+
+from lbadaptor.body import Body
+from lbadaptor.failover import Failure
+
+MAX_HEAD = 65536
+BLOCK = 65536
+PAUSE = 0.05
+"""Seconds of silence within an answer that make it a stream (server-sent events)."""
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BODILESS = frozenset((204, 304))
+
+
+class ExchangeFailed(Exception):
+    """An exchange came to nothing; `failure` names how far it came."""
+
+    def __init__(self, failure: Failure, why: str = "") -> None:
+        super().__init__(f"{failure.value}{': ' if why else ''}{why}")
+        self.failure = failure
+
+
+class Answer:
+    """An answer whose head is here. Its body is read as `blocks` is iterated, which blocks.
+
+    Raises ExchangeFailed within the body: SILENT or BROKEN.
+    """
+
+    def __init__(self, connection: socket.socket, buffer: bytes, method: str, status: int, reason: str) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers: list[tuple[str, str]] = []
+        """in the order of their coming, names as sent, values latin-1"""
+        self.complete = False
+        """the body is over, and the connection may carry another request if `reusable`"""
+        self.reusable = True
+        self.blocks: Iterator[bytes] = iter(())
+        self.connection = connection
+        self._buffer = buffer
+        self._bodiless = method == "HEAD" or status in _BODILESS
+
+    def get(self, name: str) -> str | None:
+        """The first value of a header, by its lower-case name."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return None
+
+    def take(self, bound: int) -> list[bytes]:
+        """Read the body until it is complete, larger than `bound` bytes, or the AppServer pauses."""
+        taken: list[bytes] = []
+        size = 0
+        while not self.complete and size <= bound:
+            if not self._buffer and not self._ready():
+                break
+            block = next(self.blocks, None)
+            if block is None:
+                break
+            taken.append(block)
+            size += len(block)
+        return taken
+
+    def begin_body(self) -> None:
+        """Find out how the body is framed (RFC 9112 §6.3). Raises ExchangeFailed: NOT_HTTP."""
+        length = coding = None
+        for name, value in self.headers:
+            key = name.lower()
+            if key == "content-length":
+                if length is not None and value != length:
+                    raise ExchangeFailed(Failure.NOT_HTTP, "two different lengths")
+                length = value
+            elif key == "transfer-encoding":
+                coding = value.lower() if coding is None else f"{coding}, {value.lower()}"
+            elif key == "connection" and "close" in value.lower():
+                self.reusable = False
+        if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
+            raise ExchangeFailed(Failure.NOT_HTTP, f"Content-Length {length!r}")
+        if self._bodiless:
+            self._end()
+        elif coding is not None:
+            if coding != "chunked" or length is not None:
+                raise ExchangeFailed(Failure.NOT_HTTP, f"Transfer-Encoding {coding!r}")
+            self.blocks = self._chunks()
+        elif length is not None:
+            self.blocks = self._counted(int(length))
+            if int(length) == 0:
+                self._end()
+        else:
+            self.reusable = False
+            self.blocks = self._until_close()
+
+    def _end(self) -> None:
+        self.complete = True
+        if self._buffer:
+            self.reusable = False  # bytes that nobody asked for
+
+    def _ready(self) -> bool:
+        poll = select.poll()
+        poll.register(self.connection, select.POLLIN)
+        return bool(poll.poll(PAUSE * 1000))
+
+    def _receive(self) -> bytes:
+        """More of the answer; empty at its end. Raises ExchangeFailed."""
+        if self._buffer:
+            data, self._buffer = self._buffer, b""
+            return data
+        return receive(self.connection, Failure.BROKEN)
+
+    def _counted(self, left: int) -> Iterator[bytes]:
+        while left:
+            data = self._receive()
+            if not data:
+                raise ExchangeFailed(Failure.BROKEN, f"{left} bytes are missing")
+            if len(data) > left:
+                data, self._buffer = data[:left], data[left:]
+            left -= len(data)
+            if not left:
+                self._end()
+            yield data
+
+    def _until_close(self) -> Iterator[bytes]:
+        while data := self._receive():
+            yield data
+        self._end()
+
+    def _chunks(self) -> Iterator[bytes]:
+        while True:
+            size = self._chunk_size()
+            if size == 0:
+                while self._line():
+                    pass  # trailers, which WSGI knows nothing of
+                self._end()
+                return
+            yield from self._counted_within(size)
+            if self._line():
+                raise ExchangeFailed(Failure.BROKEN, "a chunk is longer than it says")
+
+    def _counted_within(self, left: int) -> Iterator[bytes]:
+        while left:
+            data = self._receive()
+            if not data:
+                raise ExchangeFailed(Failure.BROKEN, "the last chunk is missing")
+            if len(data) > left:
+                data, self._buffer = data[:left], data[left:]
+            left -= len(data)
+            yield data
+
+    def _chunk_size(self) -> int:
+        digits = self._line().partition(b";")[0].strip()
+        try:
+            return int(digits, 16) if len(digits) < 16 and digits.isalnum() else int("")
+        except ValueError:
+            raise ExchangeFailed(Failure.BROKEN, f"chunk size {digits[:20]!r}") from None
+
+    def _line(self) -> bytes:
+        while (end := self._buffer.find(b"\r\n")) < 0:
+            if len(self._buffer) > MAX_HEAD:
+                raise ExchangeFailed(Failure.BROKEN, "a line without end")
+            data = receive(self.connection, Failure.BROKEN)
+            if not data:
+                raise ExchangeFailed(Failure.BROKEN, "the last chunk is missing")
+            self._buffer += data
+        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
+        return line
+
+
+def exchange(connection: socket.socket, method: str, head: bytes, body: Body) -> Answer:
+    """Send a request, and read the answer up to its body. Blocks.
+
+    `head` ends with the empty line, and its framing fits the body. Raises ExchangeFailed; what the visitor
+    does wrong while the body is streamed (VisitorGone) passes through.
+    """
+    try:
+        _send(connection, head, body)
+    except ExchangeFailed as failed:
+        if failed.failure is not Failure.LOST:
+            raise
+        # It may have answered (a refusal) and hung up before it had read everything.
+        try:
+            return _answer(connection, method)
+        except ExchangeFailed:
+            raise failed from None
+    return _answer(connection, method)
+
+
+def receive(connection: socket.socket, lost: Failure) -> bytes:
+    """What is there; empty at the end. Raises ExchangeFailed: SILENT, or `lost` when the connection broke."""
+    try:
+        return connection.recv(BLOCK)
+    except (BlockingIOError, TimeoutError):  # SO_RCVTIMEO
+        raise ExchangeFailed(Failure.SILENT) from None
+    except OSError as error:
+        raise ExchangeFailed(lost, error.strerror or "") from None
+
+
+def _send(connection: socket.socket, head: bytes, body: Body) -> None:
+    small = body.small
+    _send_all(connection, head if small is None else head + small, Failure.UNSENT)
+    if small is not None:
+        return
+    for piece in body.pieces():
+        if body.length is None:
+            piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+        _send_all(connection, piece, Failure.LOST)
+    if body.length is None:
+        _send_all(connection, b"0\r\n\r\n", Failure.LOST)
+
+
+def _send_all(connection: socket.socket, data: bytes, lost_at_once: Failure) -> None:
+    """Send all of it. Raises ExchangeFailed: SILENT; `lost_at_once` when not one byte was taken, else LOST."""
+    view = memoryview(data)
+    failure = lost_at_once
+    while view:
+        try:
+            view = view[connection.send(view) :]
+        except (BlockingIOError, TimeoutError):  # SO_SNDTIMEO
+            raise ExchangeFailed(Failure.SILENT, "it takes no more of the request") from None
+        except OSError as error:
+            if error.errno in (errno.ENOBUFS, errno.ENOMEM):
+                failure = Failure.OURS
+            raise ExchangeFailed(failure, error.strerror or "") from None
+        failure = Failure.LOST
+
+
+def _answer(connection: socket.socket, method: str) -> Answer:
+    buffer = b""
+    while True:
+        while (end := buffer.find(b"\r\n\r\n")) < 0:
+            if len(buffer) > MAX_HEAD:
+                raise ExchangeFailed(Failure.NOT_HTTP, f"a head of more than {MAX_HEAD} bytes")
+            data = receive(connection, Failure.BROKEN if buffer else Failure.LOST)
+            if not data:
+                raise ExchangeFailed(Failure.BROKEN if buffer else Failure.LOST)
+            buffer += data
+            if not buffer.startswith(b"HTTP/"[: len(buffer)]):
+                raise ExchangeFailed(Failure.NOT_HTTP, repr(buffer[:40]))
+        status_line, *lines = buffer[:end].split(b"\r\n")
+        buffer = buffer[end + 4 :]
+        found = _STATUS_LINE.fullmatch(status_line)
+        if not found:
+            raise ExchangeFailed(Failure.NOT_HTTP, repr(status_line[:40]))
+        status = int(found[1])
+        if status >= 200:
+            break
+        if status == 101:
+            raise ExchangeFailed(Failure.NOT_HTTP, "it changes the protocol")
+    answer = Answer(connection, buffer, method, status, (found[2] or b"").decode("latin-1"))
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not _TOKEN.fullmatch(name) or b"\0" in value or b"\r" in value or b"\n" in value:
+            raise ExchangeFailed(Failure.NOT_HTTP, repr(line[:40]))
+        answer.headers.append((name.decode("ascii"), value.strip(b" \t").decode("latin-1")))
+    answer.begin_body()
+    return answer

@@ -1,0 +1,371 @@
+"""lbadaptor.toml: every setting of adaptor, AppServers and monitor, one row each.
+
+A row is a field: its name, type, bounds, unit, default and explanation. docs/settings.md is written from
+these rows (`python -m lbadaptor.settings`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from lbadaptor.errors import SettingsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+DEFAULT_FILE = Path("/etc/lbadaptor/lbadaptor.toml")
+
+SECONDS = "seconds"
+BYTES = "bytes"
+
+_IMPORT = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+_COOKIE = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"  # RFC 6265 §4.1.1: a token
+
+
+def row(explanation: str, unit: str = "", **bounds: Any) -> Meta:
+    """What a setting means, its unit, and its bounds."""
+    return Meta(description=explanation, extra={"unit": unit}, **bounds)
+
+
+class Application(Struct, forbid_unknown_fields=True, frozen=True):
+    """[application]: the user's WSGI application and its sessions."""
+
+    app: Annotated[str, row("The WSGI application, `module:callable`.", pattern=_IMPORT)]
+    session_cookie: Annotated[
+        str,
+        row("The name of the application's own session cookie. A session begins when the application sets it.",
+            pattern=_COOKIE),
+    ]  # fmt: skip
+    session_idle: Annotated[
+        float,
+        row("A session ends when nobody used it for this long. The application's own limit, or longer.",
+            SECONDS, gt=0),
+    ] = 1800.0  # fmt: skip
+    session_count: Annotated[
+        str,
+        row("`module:function` that returns how many sessions live in this process; where set, it decides when a "
+            "session cache is empty.", pattern=rf"{_IMPORT}|^$"),
+    ] = ""  # fmt: skip
+    ticket_cookie: Annotated[
+        str,
+        row("The name of the ticket. Two applications on one host name need two.", pattern=_COOKIE),
+    ] = "__PRT__"  # fmt: skip
+
+
+class Files(Struct, forbid_unknown_fields=True, frozen=True):
+    """[files]: where things are. A relative path begins at the folder of lbadaptor.toml."""
+
+    run_folder: Annotated[
+        str,
+        row("Folder of address.text, the control socket and the monitor's lock; in memory (tmpfs), best."),
+    ] = "/run/lbadaptor"
+    key_file: Annotated[
+        str,
+        row("The master secret of tickets and keys. Made on first use, mode 0640."),
+    ] = "/var/lib/lbadaptor/keys"
+    apache_group: Annotated[
+        str,
+        row("The group that Apache runs in: address.text and a new key file are given to it, so that the adaptor can "
+            "read them. Empty: their group is the monitor's."),
+    ] = ""  # fmt: skip
+
+
+class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
+    """[appservers]: the processes that serve the application."""
+
+    servers: Annotated[int, row("How many AppServers take new visitors.", ge=1, le=1000)] = 4
+    slots: Annotated[
+        int,
+        row("How many AppServers there may be at once, DYING ones included. 0: four for each one in `servers`.",
+            ge=0, le=4000),
+    ] = 0  # fmt: skip
+    host: Annotated[str, row("The address that they listen on.")] = "127.0.0.1"
+    base_port: Annotated[int, row("The AppServer in slot n listens on this port + n.", ge=1, le=65535)] = 9000
+    threads: Annotated[int, row("How many requests one AppServer works on at once.", ge=1, le=1000)] = 8
+    max_requests: Annotated[
+        int,
+        row("An AppServer that has served so many requests is replaced, then drained. 0: never.", ge=0),
+    ] = 0
+
+
+class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
+    """[adaptor]: what happens inside Apache."""
+
+    policy: Annotated[
+        Literal["less-loaded", "random"],
+        row("Who gets a visitor without a session: the less loaded of two random AppServers, or a random one."),
+    ] = "less-loaded"
+    connect_timeout: Annotated[float, row("How long a connection to an AppServer may take.", SECONDS, gt=0)] = 2.0
+    answer_timeout: Annotated[
+        float,
+        row("How long an AppServer may be silent before and within its answer; then 504. Longer than it takes to "
+            "find and end a hung AppServer.", SECONDS, gt=0),
+    ] = 60.0  # fmt: skip
+    wait: Annotated[
+        float,
+        row("How long a request waits for an AppServer when none is available or its holder is busy; then 503.",
+            SECONDS, ge=0),
+    ] = 5.0  # fmt: skip
+    waiters: Annotated[
+        int, row("How many requests of one Apache process may wait so; the next gets its 503 at once.", ge=0)
+    ] = 8
+    body_memory: Annotated[int, row("A request's body is kept in memory up to this size.", BYTES, ge=0)] = 65536
+    body_spool: Annotated[
+        int,
+        row("Beyond `body_memory` in an unlinked temporary file up to this size; what is larger is streamed.",
+            BYTES, ge=0),
+    ] = 64 * 1024 * 1024  # fmt: skip
+    spool_folder: Annotated[str, row("Folder of these temporary files. Empty: the system's.")] = ""
+    answer_memory: Annotated[
+        int,
+        row("An answer is taken over in full up to this size before the visitor gets a byte; what is larger is "
+            "streamed.", BYTES, ge=0),
+    ] = 262144  # fmt: skip
+    idle_connections: Annotated[
+        int, row("Idle connections that one Apache process keeps to one AppServer.", ge=0, le=1000)
+    ] = 32
+    pass_variables: Annotated[
+        tuple[str, ...],
+        row("Further variables of Apache's for the application, besides HTTPS; `SSL_*` names all that "
+            "begin so."),
+    ] = ("SSL_*",)  # fmt: skip
+
+
+class Monitor(Struct, forbid_unknown_fields=True, frozen=True):
+    """[monitor]: how AppServers are started, probed, replaced and ended."""
+
+    probe_interval: Annotated[float, row("Pause between two probes of an AppServer.", SECONDS, gt=0)] = 1.0
+    probe_timeout: Annotated[float, row("A probe without an answer for so long has failed.", SECONDS, gt=0)] = 2.0
+    fall: Annotated[int, row("So many failed probes in a row make an AppServer FAILING.", ge=1)] = 3
+    failing_limit: Annotated[
+        float, row("A FAILING AppServer that does not recover within this time is ended.", SECONDS, gt=0)
+    ] = 5.0
+    start_timeout: Annotated[
+        float, row("An AppServer that is not ready after this time is ended and started anew.", SECONDS, gt=0)
+    ] = 60.0
+    stop_grace: Annotated[
+        float,
+        row("How long an AppServer that was ordered to stop may finish what is in flight; then SIGKILL.", SECONDS,
+            gt=0),
+    ] = 30.0  # fmt: skip
+    backoff_limit: Annotated[
+        float,
+        row("The longest wait before an AppServer that keeps dying early is started anew.", SECONDS, gt=0),
+    ] = 30.0
+    replace_at_once: Annotated[
+        int, row("How many AppServers are being replaced at a time (limit, order, release).", ge=1)
+    ] = 1
+    max_dying: Annotated[
+        int,
+        row("While so many AppServers are DYING, none that is past its limit is drained. 0: as many as `servers`. A "
+            "release goes beyond, up to `slots`.", ge=0),
+    ] = 0  # fmt: skip
+    heartbeat: Annotated[
+        float, row("address.text is rewritten at least this often, changed or not.", SECONDS, gt=0, le=15)
+    ] = 10.0
+
+
+class Settings(Struct, forbid_unknown_fields=True, frozen=True):
+    """One lbadaptor.toml."""
+
+    application: Application
+    files: Files = Files()
+    appservers: AppServers = AppServers()
+    adaptor: AdaptorSettings = AdaptorSettings()
+    monitor: Monitor = Monitor()
+    folder: str = ""
+    """not a setting: the folder of the file, where relative paths begin"""
+
+    @property
+    def slots(self) -> int:
+        return self.appservers.slots or 4 * self.appservers.servers
+
+    @property
+    def max_dying(self) -> int:
+        return self.monitor.max_dying or self.appservers.servers
+
+    @property
+    def run_folder(self) -> Path:
+        return Path(self.folder, self.files.run_folder)
+
+    @property
+    def key_file(self) -> Path:
+        return Path(self.folder, self.files.key_file)
+
+    @property
+    def address_file(self) -> Path:
+        return self.run_folder / "address.text"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run_folder / "control.sock"
+
+    @property
+    def time_to_end_hung(self) -> float:
+        """Seconds in which a hung AppServer is found and ended at the latest."""
+        monitor = self.monitor
+        return monitor.fall * (monitor.probe_interval + monitor.probe_timeout) + monitor.failing_limit
+
+
+SECTIONS: dict[str, type[Struct]] = {
+    "application": Application,
+    "files": Files,
+    "appservers": AppServers,
+    "adaptor": AdaptorSettings,
+    "monitor": Monitor,
+}
+
+
+def load(path: Path) -> Settings:
+    """Read lbadaptor.toml. Raises SettingsError, which names file, line and key."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    try:
+        return parse(text, str(path.absolute().parent))
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def parse(text: str, folder: str = "") -> Settings:
+    """Check the text of a lbadaptor.toml. Raises SettingsError."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"not TOML: {error}") from None
+    _refuse_unknown(tree, text)
+    try:
+        settings = msgspec.convert({**tree, "folder": folder}, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explain(str(error), text)) from None
+    _refuse_contradictions(settings)
+    return settings
+
+
+def _refuse_unknown(tree: dict[str, Any], text: str) -> None:
+    for section, rows in tree.items():
+        if section not in SECTIONS:
+            known: list[str] = list(SECTIONS)
+            what = f"unknown section [{section}]" if isinstance(rows, dict) else f"unknown setting {section!r}"
+            if not isinstance(rows, dict):
+                known = [f"[{name}] {key}" for name in SECTIONS for key in _names(name) if key == section] or known
+            raise SettingsError(f"{_line(text, section)}{what}{_nearest(section, known)}")
+        if isinstance(rows, dict):
+            for key in rows:
+                if key not in _names(section):
+                    others = [f"[{name}] {key}" for name in SECTIONS if key in _names(name)]
+                    hint = f"; it belongs to {others[0]}" if others else _nearest(key, _names(section))
+                    raise SettingsError(f"{_line(text, key, section)}unknown setting [{section}] {key}{hint}")
+
+
+def _refuse_contradictions(settings: Settings) -> None:
+    servers, adaptor = settings.appservers, settings.adaptor
+    if settings.slots <= servers.servers:
+        raise SettingsError(
+            f"[appservers] slots = {servers.slots} leaves no slot for a replacement: more than servers = "
+            f"{servers.servers} are needed"
+        )
+    if servers.base_port + settings.slots - 1 > 65535:
+        raise SettingsError(
+            f"[appservers] base_port = {servers.base_port} and {settings.slots} slots go beyond port 65535"
+        )
+    if adaptor.body_spool and adaptor.body_spool < adaptor.body_memory:
+        raise SettingsError(
+            f"[adaptor] body_spool = {adaptor.body_spool} is less than body_memory = {adaptor.body_memory}"
+        )
+    if adaptor.answer_timeout <= settings.time_to_end_hung:
+        raise SettingsError(
+            f"[adaptor] answer_timeout = {adaptor.answer_timeout:g} s is not longer than it takes to find and end "
+            f"a hung AppServer: {settings.time_to_end_hung:g} s, from [monitor] fall × (probe_interval + "
+            "probe_timeout) + failing_limit"
+        )
+    if settings.application.ticket_cookie == settings.application.session_cookie:
+        raise SettingsError("[application] ticket_cookie and session_cookie have the same name")
+
+
+def _names(section: str) -> list[str]:
+    return list(SECTIONS[section].__struct_fields__)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = known if len(known) == 1 else difflib.get_close_matches(name, known, 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+
+
+def _line(text: str, key: str, section: str = "") -> str:
+    """`line N: ` of a key or section, as far as a look at the text can tell."""
+    inside = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([^\]\s]+)\s*\]", line):
+            inside = header[1]
+            if inside == key and not section:
+                return f"line {number}: "
+        elif inside == section and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line):
+            return f"line {number}: "
+    return ""
+
+
+def _explain(message: str, text: str) -> str:
+    """msgspec's message with our words for the place."""
+    what, at, place = message.partition(" - at `$.")
+    if not at:
+        what = re.sub(r"missing required field `(\w+)`", r"the section [\1] is missing", what)
+        return what.removeprefix("Object ")
+    section, _, key = place.rstrip("`").partition(".")
+    key = re.sub(r"\[.*", "", key)
+    if missing := re.search(r"missing required field `(\w+)`", what):
+        return f"{_line(text, section)}the setting [{section}] {missing[1]} is missing"
+    return f"{_line(text, key, section)}[{section}] {key}: {what[0].lower()}{what[1:]}"
+
+
+def reference() -> str:
+    """The text of docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "`lbadaptor.toml` is read by the adaptor, the monitor and `lbctl`. Unknown and contradictory settings are "
+        "refused.",
+        "This page is written from the settings themselves: `python -m lbadaptor.settings > docs/settings.md`.",
+    ]
+    for section, struct in SECTIONS.items():
+        about = (struct.__doc__ or "").partition(": ")[2]
+        lines += ["", f"## [{section}]", "", about[0].upper() + about[1:], ""]
+        lines += ["| setting | type | default | unit | meaning |", "|---|---|---|---|---|"]
+        hints = get_type_hints(struct, include_extras=True)
+        defaults = {field.name: field for field in msgspec.structs.fields(struct)}
+        for name, hint in hints.items():
+            kind, meta = get_args(hint)
+            default = defaults[name].default
+            shown = "required" if default is msgspec.NODEFAULT else f"`{msgspec.json.encode(default).decode()}`"
+            unit = meta.extra["unit"]
+            lines.append(f"| `{name}` | {_kind(kind)}{_bounds(meta)} | {shown} | {unit} | {meta.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _kind(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(kind))
+    if get_origin(kind) is tuple:
+        return "list of text"
+    return {str: "text", int: "whole number", float: "number"}[kind]
+
+
+def _bounds(meta: Meta) -> str:
+    signs = (("ge", "≥"), ("gt", ">"), ("le", "≤"))
+    return "".join(f", {sign} {getattr(meta, name):g}" for name, sign in signs if getattr(meta, name) is not None)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
