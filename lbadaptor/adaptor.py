@@ -168,10 +168,11 @@ class _Walk:
         self._repeated = self._repeated or deed is Deed.ONCE
         if deed is Deed.SAME:
             self._pause(f"AppServer {identity}: {failed}")
+        elif deed is Deed.LOOK:
+            self._looked.add(identity)
         self._table = self._fleet.table()
         if self._verdict is Verdict.HELD:
             self._holder = None if deed is Deed.GONE else self._table.by_ticket.get(self._ticket)
-            self._looked.add(identity)
             if self._holder is None:
                 self._verdict = Verdict.LOST
                 log.info("lbadaptor: the holder %s is gone; its visitor goes elsewhere as lost", identity)

@@ -58,8 +58,7 @@ class AddressFile:
                 table = parse(data.decode())
             except OSError as error:
                 self._say(f"{self._path}: {error.strerror}")
-                if not self._table.entries:
-                    return  # nothing to go on with: look again at the next request
+                return  # descriptors may have run out for a moment: look again at the next request
             except UnicodeDecodeError as error:
                 self._say(f"{self._path}: byte {error.start} is not UTF-8; going on with the last good table")
             except AddressFileError as error:

@@ -44,7 +44,7 @@ class Load:
         try:
             in_flight, threads, sessions = map(int, value.split("/"))
             self._reported = (in_flight / threads, sessions)
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ArithmeticError):
             return
         self._reported_at = now
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO, Protocol
 
 from lbadaptor.errors import LbadaptorError, OurOwnFault
@@ -106,11 +107,11 @@ def _spool(
                 file.flush()
                 return Body(file, length, source)
         file.flush()
-    except OSError as error:
-        file.close()
-        raise OurOwnFault(f"keeping a request's body: {error.strerror}") from None
-    except BaseException:
-        file.close()
+    except BaseException as error:
+        with suppress(OSError):  # closing writes what is buffered, and fails again where the disk is full
+            file.close()
+        if isinstance(error, OSError):
+            raise OurOwnFault(f"keeping a request's body: {error.strerror}") from None
         raise
     return Body(file, size)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+
+_MAX_AGE = re.compile(r"-?[0-9]+").fullmatch
 
 
 def values(header: str, name: str) -> list[str]:
@@ -55,7 +58,7 @@ class SetCookie:
         Max-Age wins over Expires (RFC 6265 §4.1.2.2); one that cannot be read is ignored.
         """
         age = self.attribute("max-age")
-        if age and age.lstrip("-").isdigit() and age.isascii():
+        if age and _MAX_AGE(age):
             return float(age)
         expires = self.attribute("expires")
         if expires:

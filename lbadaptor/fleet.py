@@ -134,9 +134,10 @@ class Fleet:
         self._caller_keys = {ticket: key for ticket, key in self._caller_keys.copy().items() if ticket in tickets}
 
     def _keyring(self) -> Keys:
-        if self._keys is None:
-            self._keys = read_keys(self._key_file)
-        return self._keys
+        keys = self._keys
+        if keys is None:
+            keys = self._keys = read_keys(self._key_file)
+        return keys
 
     def _caller_key(self, entry: Entry) -> str:
         key = self._caller_keys.get(entry.ticket)
@@ -144,8 +145,8 @@ class Fleet:
             try:
                 key = self._keyring().caller_key(entry.ticket)
             except KeyFileError:
-                self._keys = None  # the file may have got a new key since
-                key = self._keyring().caller_key(entry.ticket)
+                keys = self._keys = read_keys(self._key_file)  # it may have got a new key since
+                key = keys.caller_key(entry.ticket)
             self._caller_keys[entry.ticket] = key
         return key
 

@@ -30,6 +30,7 @@ def connect(address: Address, connect_timeout: float, answer_timeout: float) -> 
     Blocks for `connect_timeout` seconds at most. Raises ConnectTimeout, OSError when nobody listens, and
     OurOwnFault when it is this side that is short of something.
     """
+    limit = _TIMEVAL.pack(int(answer_timeout), int(answer_timeout % 1 * 1_000_000))
     try:
         connection = socket.create_connection(address, connect_timeout)
     except TimeoutError:
@@ -39,7 +40,6 @@ def connect(address: Address, connect_timeout: float, answer_timeout: float) -> 
             raise OurOwnFault(f"connecting to {address}: {error.strerror}") from None
         raise
     connection.settimeout(None)
-    limit = _TIMEVAL.pack(int(answer_timeout), int(answer_timeout % 1 * 1_000_000))
     # Timeouts in the kernel: Python's own cost a poll before every call.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -60,7 +60,8 @@ class Answer:
         taken: list[bytes] = []
         size = 0
         while not self.complete and size <= bound:
-            if not self._buffer and not self._ready():
+            # The line break after a chunk is nothing to pass on, nor a reason to block for what follows it.
+            if not self._buffer.strip(b"\r\n") and not ready(self.connection, PAUSE):
                 break
             block = next(self.blocks, None)
             if block is None:
@@ -102,11 +103,6 @@ class Answer:
         self.complete = True
         if self._buffer:
             self.reusable = False  # bytes that nobody asked for
-
-    def _ready(self) -> bool:
-        poll = select.poll()
-        poll.register(self.connection, select.POLLIN)
-        return bool(poll.poll(PAUSE * 1000))
 
     def _receive(self) -> bytes:
         """More of the answer; empty at its end. Raises ExchangeFailed."""
@@ -179,17 +175,32 @@ def exchange(connection: socket.socket, method: str, head: bytes, body: Body) ->
     `head` ends with the empty line, and its framing fits the body. Raises ExchangeFailed; what the visitor
     does wrong while the body is streamed (VisitorGone) passes through.
     """
+    small = body.small
     try:
-        _send(connection, head, body)
+        if small is not None:
+            _send_all(connection, head + small, Failure.UNSENT)
+        else:
+            _send_all(connection, head, Failure.UNSENT)
+            if early := _send_large(connection, method, body):
+                return early
     except ExchangeFailed as failed:
         if failed.failure is not Failure.LOST:
             raise
         # It may have answered (a refusal) and hung up before it had read everything.
         try:
-            return _answer(connection, method)
+            answer = _answer(connection, method)
         except ExchangeFailed:
             raise failed from None
+        answer.reusable = False
+        return answer
     return _answer(connection, method)
+
+
+def ready(connection: socket.socket, timeout: float) -> bool:
+    """Whether there is something to read (its end, too) within `timeout` seconds."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def receive(connection: socket.socket, lost: Failure) -> bytes:
@@ -202,17 +213,23 @@ def receive(connection: socket.socket, lost: Failure) -> bytes:
         raise ExchangeFailed(lost, error.strerror or "") from None
 
 
-def _send(connection: socket.socket, head: bytes, body: Body) -> None:
-    small = body.small
-    _send_all(connection, head if small is None else head + small, Failure.UNSENT)
-    if small is not None:
-        return
+def _send_large(connection: socket.socket, method: str, body: Body) -> Answer | None:
+    """Send a body piece by piece, and look for an answer that comes early: a refusal must be seen while all
+    that was sent is still kept. One that means to take no more (a refusal, an error) ends the sending.
+    """
+    early: Answer | None = None
     for piece in body.pieces():
         if body.length is None:
             piece = b"%x\r\n%b\r\n" % (len(piece), piece)
         _send_all(connection, piece, Failure.LOST)
+        if early is None and ready(connection, 0):
+            early = _answer(connection, method)
+            if early.status >= 300:
+                early.reusable = False
+                return early
     if body.length is None:
         _send_all(connection, b"0\r\n\r\n", Failure.LOST)
+    return early
 
 
 def _send_all(connection: socket.socket, data: bytes, lost_at_once: Failure) -> None:
@@ -259,5 +276,6 @@ def _answer(connection: socket.socket, method: str) -> Answer:
         if not colon or not _TOKEN.fullmatch(name) or b"\0" in value or b"\r" in value or b"\n" in value:
             raise ExchangeFailed(Failure.NOT_HTTP, repr(line[:40]))
         answer.headers.append((name.decode("ascii"), value.strip(b" \t").decode("latin-1")))
+    answer.reusable = status_line.startswith(b"HTTP/1.1")
     answer.begin_body()
     return answer

@@ -16,7 +16,7 @@ from lbadaptor.ticket import Verdict
 
 Environ = dict[str, Any]
 
-_DROPPED = headers.HOP_BY_HOP | {"content-length", "expect", "host"}
+_DROPPED = headers.HOP_BY_HOP | {"content-length", "content-type", "expect", "host"}
 _CONSTANT = tuple((f"{name}: ", key) for name, key in headers.MANDATORY.items())
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"))
 _USER = (("REMOTE_USER", "LB-Remote-User: "), ("AUTH_TYPE", "LB-Auth-Type: "))
@@ -96,8 +96,8 @@ def body_length(environ: Environ) -> int | None:
     """The length of the body in bytes; None when it ends where the input ends. Raises BadRequest."""
     length = environ.get("CONTENT_LENGTH", "")
     if length:
-        if not (length.isascii() and length.isdigit()):
-            raise BadRequest(f"Content-Length is {length!r}")
+        if not (length.isascii() and length.isdigit() and len(length) < 19):
+            raise BadRequest("Content-Length is no number of bytes")
         return int(length)
     return None if environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked" else 0
 

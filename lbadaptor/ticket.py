@@ -136,7 +136,7 @@ def make_keys(path: Path, group: int | None = None) -> Keys:
 
     Whole or not at all, also when two make it at once: it is written beside and linked into place.
     """
-    if path.exists():
+    if os.path.exists(path):  # unlike Path.exists, it never raises
         return read_keys(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:

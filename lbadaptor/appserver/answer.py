@@ -13,15 +13,17 @@ Headers = list[tuple[str, str]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
-_ILLEGAL = re.compile(r"[\r\n\0]").search
-_STATUS = re.compile(r"[1-9]\d\d( [^\r\n\0]*)?").fullmatch
+_ILLEGAL = re.compile(r"[\r\n\0]|[^\0-\xff]").search
+_STATUS = re.compile(r"[2-5][0-9]{2}( [\t\x20-\x7e\x80-\xff]*)?").fullmatch
+_LENGTH = re.compile(r"[0-9]{1,18}").fullmatch
 
 
 class Answer:
     """One answer: `start_response` and `write` for the application, bytes to `send` for the caller.
 
     `amend` gets the application's headers and gives those to be sent; `own` gives ours, as the text of a
-    head's last lines. Sending blocks as long as the caller takes nothing.
+    head's last lines. `chunks`: the caller knows chunks (HTTP/1.1); for others, the connection's end is the
+    answer's. Sending blocks as long as the caller takes nothing.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Answer:
         send: Callable[[bytes], object],
         method: str,
         keep_alive: bool,
+        chunks: bool,
         amend: Callable[[Headers], Headers],
         own: Callable[[], str],
     ) -> None:
@@ -37,6 +40,7 @@ class Answer:
         self.keep_alive = keep_alive
         self._send = send
         self._method = method
+        self._chunks = chunks
         self._amend = amend
         self._own = own
         self._status = ""
@@ -62,6 +66,9 @@ class Answer:
         for name, value in headers:
             if not _NAME(name) or _ILLEGAL(value):
                 raise ValueError(f"{name!r}: {value!r} is no header")
+        lengths = {value for name, value in headers if name.lower() == "content-length"}
+        if len(lengths) > 1 or not all(map(_LENGTH, lengths)):
+            raise ValueError(f"Content-Length is {' and '.join(map(repr, sorted(lengths)))}")
         self._status = status
         self._headers = [
             (name, value)
@@ -115,26 +122,32 @@ class Answer:
             raise AssertionError("start_response was not called")
         headers = self._amend(self._headers)
         code = self._status[:3]
-        if code in ("204", "304"):
-            self._bodiless = True
+        self._bodiless = self._method == "HEAD" or code in ("204", "304")
         if code == "204":
             headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
         said = next((value for name, value in headers if name.lower() == "content-length"), None)
+        self._left = None
+        self._chunked = False
         lines = [f"HTTP/1.1 {self._status}{'' if len(self._status) > 3 else ' '}"]
         lines += [f"{name}: {value}" for name, value in headers]
         if said is not None:
             self._left = int(said)
-        elif length is not None and not (self._bodiless and length == 0):
+        elif length is not None and code not in ("204", "304") and (length or not self._bodiless):
             self._left = length
             lines.append(f"Content-Length: {length}")
-        elif not self._bodiless:
+        elif self._bodiless:
+            pass
+        elif self._chunks:
             self._chunked = True
             lines.append("Transfer-Encoding: chunked")
+        else:
+            self.keep_alive = False
         if not self.keep_alive:
             lines.append("Connection: close")
         head = ("\r\n".join(lines) + "\r\n" + self._own() + "\r\n").encode("latin-1")
+        head += self._framed(first)
         self.begun = True
-        self._send(head + self._framed(first))
+        self._send(head)
 
     def _body(self, data: bytes) -> None:
         if framed := self._framed(data):

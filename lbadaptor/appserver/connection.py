@@ -36,6 +36,10 @@ class Connection:
         self.keep_alive = True
         self.discarding = False
         """it was answered already; what still comes of its body is thrown away"""
+        self.leaving = False
+        """the last answer is out; whatever still comes is thrown away"""
+        self.broken = False
+        """the caller went away, or moved no byte for too long, within a request"""
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
@@ -50,12 +54,16 @@ class Connection:
         data = self.socket.recv(BLOCK, flags)
         if not data:
             return False
+        if self.leaving:
+            return True
         if self.request is None:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self.keep_alive = False  # whatever follows is not for us
+            if self.request is not None and self.request.has_body():
+                raise Malformed(400, "a body along with Upgrade") from None
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
             if not self.complete:
                 raise Malformed(400, str(error)) from None
@@ -70,11 +78,29 @@ class Connection:
             self.discarding = True
             self._body.clear()
             return False
+        self._next()
+        return True
+
+    def _next(self) -> None:
         self.request = None
         self.complete = False
         self.discarding = False
         self._head_bytes = 0
-        return True
+
+    def hang_up(self) -> None:
+        """Send no more, and read on: closing now would reset the connection, the last answer included, for a
+        caller that still sends (RFC 9112 §9.6). Raises OSError."""
+        self.leaving = True
+        self._body.clear()
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def send(self, data: bytes) -> None:
+        """Send all of it. Blocks. Raises OSError when the caller went away, or takes nothing for too long."""
+        try:
+            self.socket.sendall(data)
+        except OSError:
+            self.broken = True
+            raise
 
     def body(self) -> io.BufferedIOBase:
         """wsgi.input for the request that is here (PEP 3333). Reading it blocks until the caller sends."""
@@ -95,15 +121,18 @@ class Connection:
             try:
                 if not self.receive():
                     raise ConnectionResetError("the caller went away within the request's body")
-            except (Malformed, BlockingIOError) as error:
+            except (Malformed, OSError) as error:
                 self.keep_alive = False
+                self.broken = True
                 raise OSError(f"the request's body: {error}") from None
         return self._body.popleft()
 
     # What httptools calls.
 
     def on_message_begin(self) -> None:
-        if self.request is not None:
+        if self.discarding:
+            self._next()  # the end of an answered request's body, and the next request, came in one piece
+        elif self.request is not None:
             # Our callers pipeline nothing; whoever does has to ask again (RFC 9112 §9.3.2).
             raise _Pipelined
         self._target = b""
@@ -113,13 +142,15 @@ class Connection:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value))
+        if self.request is None:  # else it is a trailer, which WSGI knows nothing of
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        request = Request(self._parser.get_method().decode("latin-1"), self._target, self._parser.get_http_version())
+        version = self._parser.get_http_version()
+        request = Request(self._parser.get_method().decode("latin-1"), self._target, version)
         for name, value in self._fields:
             request.add(name, value)
-        self.keep_alive = bool(self._parser.should_keep_alive())
+        self.keep_alive = version == "1.1" and bool(self._parser.should_keep_alive())
         self.request = request
 
     def on_body(self, data: bytes) -> None:

@@ -59,6 +59,10 @@ class Request:
         elif b"_" not in name:
             self.fields.append((name, value))
 
+    def has_body(self) -> bool:
+        """Whether its head announces one (RFC 9112 §6)."""
+        return any(name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")) for name, value in self.fields)
+
 
 def build(request: Request, base: Environ) -> Environ:
     """The environ of a request that an adaptor sent, with all that is MANDATORY. Raises Incomplete."""
@@ -133,12 +137,12 @@ def _key(name: bytes) -> str:
     return key
 
 
-def base_environ(slot: int, generation: int, file_wrapper: object) -> Environ:
+def base_environ(slot: int, generation: int, threads: int, file_wrapper: object) -> Environ:
     """What is the same in every environ of an AppServer."""
     return {
         "wsgi.version": (1, 0),
         "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
+        "wsgi.multithread": threads > 1,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
         "wsgi.file_wrapper": file_wrapper,
@@ -147,4 +151,5 @@ def base_environ(slot: int, generation: int, file_wrapper: object) -> Environ:
         "GATEWAY_INTERFACE": "CGI/1.1",
         "lbadaptor.slot": slot,
         "lbadaptor.generation": generation,
+        "lbadaptor.session_lost": False,
     }

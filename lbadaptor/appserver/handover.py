@@ -61,4 +61,5 @@ Report = Ready | Failed | PastLimit | Empty
 
 encode = msgspec.json.Encoder().encode
 decode_handover = msgspec.json.Decoder(Handover).decode
-decode_report: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
+_reports: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
+decode_report = _reports.decode

@@ -6,6 +6,7 @@ import os
 import resource
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,12 +30,18 @@ class Vitals:
     in_flight: int = 0
     """requests at work or waiting for a thread"""
     served: int = 0
+    empty: bool = False
+    """ordered to drain, and nothing is left: no session, nothing in flight"""
     _started: float = field(default_factory=time.monotonic)
     _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
 
-    def begin(self) -> None:
+    def admit(self, known: bool) -> bool:
+        """Whether a request may begin, which then counts until `end`. `known`: its session is here."""
         with self._changed:
+            if self.stopping or (self.dying and not known):
+                return False
             self.in_flight += 1
+            return True
 
     def end(self) -> None:
         with self._changed:
@@ -48,6 +55,16 @@ class Vitals:
         with self._changed:
             return self._changed.wait_for(lambda: not self.in_flight, timeout)
 
+    def look(self, count: Callable[[], int]) -> None:
+        """Count the sessions, and find out whether nothing is left.
+
+        What is in flight is looked at first: a request that ends meanwhile may leave a session.
+        """
+        with self._changed:
+            idle = not self.in_flight
+        self.sessions = count()
+        self.empty = self.dying and idle and not self.sessions
+
     @property
     def status(self) -> str:
         return "DYING" if self.dying or self.stopping else "OK"
@@ -56,10 +73,6 @@ class Vitals:
     def past_limit(self) -> str:
         """The limit that is passed; empty when none is."""
         return "requests" if 0 < self.max_requests <= self.served else ""
-
-    @property
-    def empty(self) -> bool:
-        return self.dying and not self.sessions and not self.in_flight
 
     def headers(self) -> str:
         """What every answer says, for the end of its head."""

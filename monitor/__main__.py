@@ -1,0 +1,38 @@
+"""`lbmonitor --config lbadaptor.toml`: run the monitor in the foreground, as systemd wants it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from lbadaptor.errors import LbadaptorError
+from lbadaptor.settings import DEFAULT_FILE, load
+from monitor.arbiter import Arbiter
+
+
+def main() -> int:
+    """The exit status: 0 after an orderly end, 2 when the monitor cannot begin."""
+    parser = argparse.ArgumentParser(prog="lbmonitor", description="Keep AppServers running and write address.text.")
+    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, help=f"lbadaptor.toml (default {DEFAULT_FILE})")
+    parser.add_argument("--check", action="store_true", help="only check the settings")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="lbmonitor: %(message)s", stream=sys.stderr)
+    try:
+        settings = load(options.config)
+        if options.check:
+            print(f"{options.config}: good")
+            return 0
+        arbiter = Arbiter(settings, options.config)
+    except LbadaptorError as error:
+        print(f"lbmonitor: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"lbmonitor: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    return arbiter.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

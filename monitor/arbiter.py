@@ -1,0 +1,438 @@
+"""The arbiter: the proposal's "wimpy little process". One thread, one loop: facts → plan → deeds.
+
+It forks, reaps, ends, and writes address.text, and nothing in it can block or fail for long. What could
+(probes, people's connections) is the watcher's, a child like the others: when that dies or falls silent,
+another is started, and no AppServer notices. Signal handlers do nothing but queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lbadaptor.address import Address, Entry, Identity
+from lbadaptor.appserver import handover
+from lbadaptor.errors import LbadaptorError, SettingsError
+from lbadaptor.settings import Settings, load
+from lbadaptor.ticket import Keys, make_keys
+from monitor import messages
+from monitor.child import Child
+from monitor.life import PUBLISHED
+from monitor.messages import SILENCE, Ordered, Probed, Unanswered
+from monitor.plan import Order, Plan, Record, Start, Tell
+from monitor.publish import Publisher
+from monitor.systemd import VARIABLES, Systemd
+
+log = logging.getLogger("lbmonitor")
+
+LONGEST_SLEEP = 1.0
+"""Seconds between two turns of the loop, at most."""
+VIEW_INTERVAL = 0.5
+"""Seconds between two messages to the watcher, at least, unless somebody came or went."""
+LATE = 5.0
+"""Seconds: a turn that comes later than this says that this process itself was stopped or starved."""
+
+_SIGNALS = {
+    Order.DRAIN: handover.DRAIN,
+    Order.UNDRAIN: handover.UNDRAIN,
+    Order.STOP: handover.STOP,
+}
+
+
+class AlreadyRunning(LbadaptorError):
+    """Another monitor has the run folder."""
+
+
+class Arbiter:
+    """`run` blocks until everything has ended. Raises LbadaptorError or OSError if it cannot begin."""
+
+    def __init__(self, settings: Settings, config: Path) -> None:
+        self._settings = settings
+        self._config = config
+        self._group = _group(settings.files.apache_group)
+        settings.run_folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._lock = _lock(settings.run_folder / "monitor.lock")
+        settings.key_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._keys: Keys = make_keys(settings.key_file, self._group)
+        self._publisher = Publisher(settings.address_file, self._group)
+        self._plan = Plan(settings, self._publisher.last_generation)
+        self._systemd = Systemd(os.environ)
+        self._environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
+        self._children: dict[Identity, Child] = {}
+        self._tickets: dict[Identity, str] = {}
+        self._watcher: Child | None = None
+        self._watcher_heard = 0.0
+        self._view_due = 0.0
+        self._selector = selectors.DefaultSelector()
+        self._signalled, wake = socket.socketpair()
+        self._wake = wake
+        self._was_ready = False
+        self._publish_said = ""
+        self._last_sign = float("-inf")
+
+    def run(self) -> int:
+        """The loop. The exit status."""
+        self._take_signals()
+        log.info("monitor %d runs from %s", os.getpid(), self._settings.run_folder)
+        turn = time.monotonic()
+        try:
+            while True:
+                before, turn = turn, time.monotonic()
+                if turn - before > LATE:
+                    self._watcher_heard = turn  # it was this process that was late
+                self._tend_watcher(turn)
+                deeds = self._plan.think(turn, time.time_ns() // 1_000_000)
+                self._publish(turn)
+                for deed in deeds:
+                    self._start(deed) if isinstance(deed, Start) else self._tell(deed)
+                if self._plan.over:
+                    return 0
+                self._tell_watcher(turn)
+                self._tell_systemd(turn)
+                # Facts come in as they happen; what comes while another is heard waits in its descriptor.
+                for key, _ in self._selector.select(self._sleep(time.monotonic(), bool(deeds))):
+                    key.data()
+        finally:
+            self._end()
+
+    # Facts.
+
+    def _take_signals(self) -> None:
+        self._signalled.setblocking(False)
+        self._wake.setblocking(False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        self._selector.register(self._signalled, selectors.EVENT_READ, self._hear_signals)
+
+    def _hear_signals(self) -> None:
+        for number in self._signalled.recv(4096):
+            if number in (signal.SIGTERM, signal.SIGINT):
+                log.info("%s: everything is ended in order", signal.Signals(number).name)
+                self._plan.stop(time.monotonic())
+            elif number == signal.SIGHUP:
+                with contextlib.suppress(SettingsError):  # logged
+                    self._release()
+
+    def _hear(self, identity: Identity) -> None:
+        """An AppServer reports."""
+        child = self._children.get(identity)
+        if child is None:
+            return  # its exit was heard in the same turn
+        lines = child.receive()
+        if lines is None:
+            self._selector.unregister(child.channel)
+            return
+        now = time.monotonic()
+        for line in lines:
+            try:
+                report = handover.decode_report(line)
+            except msgspec.DecodeError as error:
+                log.error("slot %d reports nonsense: %s", identity.slot, error)
+                continue
+            if isinstance(report, handover.Ready):
+                self._plan.ready(identity, now)
+            elif isinstance(report, handover.Failed):
+                self._plan.failed(identity, report.why, report.port)
+            elif isinstance(report, handover.PastLimit):
+                self._plan.past_limit(identity, report.limit)
+            else:
+                self._plan.empty(identity, now)
+
+    def _hear_exit(self, identity: Identity) -> None:
+        """An AppServer is over."""
+        child = self._children[identity]
+        if child.channel in self._selector.get_map():
+            self._hear(identity)  # what it said before it went
+        self._selector.unregister(child.pidfd)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(child.channel)
+        child.kill_group()  # whatever it started ends with it
+        how = child.reap()
+        assert how is not None, "a readable pidfd says that it is over"
+        del self._children[identity]
+        self._tickets.pop(identity, None)
+        self._plan.exited(identity, how, time.monotonic())
+
+    def _hear_watcher(self) -> None:
+        if self._watcher is None:
+            return  # dropped in the same turn
+        lines = self._watcher.receive()
+        if lines is None:
+            self._drop_watcher("closed its channel")
+            return
+        now = time.monotonic()
+        for line in lines:
+            try:
+                message = messages.from_watcher(line)
+            except msgspec.DecodeError as error:
+                log.error("the watcher talks nonsense: %s", error)
+                continue
+            self._watcher_heard = now
+            if isinstance(message, Probed):
+                self._plan.probed(Identity(message.slot, message.generation), message.vitals, now)
+            elif isinstance(message, Unanswered):
+                identity = Identity(message.slot, message.generation)
+                self._plan.unanswered(identity, message.why, message.refused, now)
+            elif isinstance(message, Ordered):
+                self._obey(message, now)
+
+    def _obey(self, ordered: Ordered, now: float) -> None:
+        try:
+            if ordered.order == "drain":
+                text = self._plan.drain(ordered.slot)
+            elif ordered.order == "undrain":
+                text = self._plan.undrain(ordered.slot, now)
+            elif ordered.order == "restart":
+                text = self._release()
+            else:
+                raise ValueError(f"unknown order {ordered.order!r}")
+            reply = messages.Reply(ordered.number, True, text)
+        except (ValueError, SettingsError) as error:
+            reply = messages.Reply(ordered.number, False, str(error))
+        self._view_due = 0.0
+        self._say_to_watcher(messages.encode(reply))
+
+    # Deeds.
+
+    def _release(self) -> str:
+        """A new release: the settings are read anew, then every AppServer is replaced. Raises SettingsError."""
+        try:
+            settings = load(self._config)
+            if settings.files != self._settings.files:
+                raise SettingsError(f"{self._config}: a change in [files] needs a restart of the monitor")
+        except SettingsError as error:
+            log.error("no release: %s", error)
+            raise
+        self._settings = self._plan.settings = settings
+        self._say_to_watcher(messages.encode(self._begin()))
+        return self._plan.release(time.monotonic())
+
+    def _start(self, deed: Start) -> None:
+        identity = deed.identity
+        servers, application = self._settings.appservers, self._settings.application
+        ticket = self._keys.ticket(identity)
+        address = Address(servers.host, servers.base_port + identity.slot)
+        message = handover.Handover(
+            app=application.app,
+            session_cookie=application.session_cookie,
+            session_idle=application.session_idle,
+            session_count=application.session_count,
+            ticket_cookie=application.ticket_cookie,
+            threads=servers.threads,
+            max_requests=servers.max_requests,
+            stop_grace=self._settings.monitor.stop_grace,
+            generation=identity.generation,
+            ticket=ticket,
+            caller_key=self._keys.caller_key(ticket),
+            probe_key=self._keys.probe_key(ticket),
+        )
+        command = [sys.executable, "-m", "lbadaptor.appserver", "--slot", str(identity.slot)]
+        command += ["--address", str(address), "--channel", "{channel}"]
+        try:
+            child = Child.start(command, self._environment)
+        except OSError as error:
+            self._plan.failed(identity, f"cannot fork: {error.strerror}", port=False)
+            self._plan.exited(identity, f"could not be forked: {error.strerror}", time.monotonic())
+            return
+        self._children[identity] = child
+        self._tickets[identity] = ticket
+        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(identity))
+        self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._hear(identity))
+        child.send(handover.encode(message))
+        log.info("slot %d starts: pid %d, %s", identity.slot, child.pid, address)
+
+    def _tell(self, deed: Tell) -> None:
+        child = self._children.get(deed.identity)
+        if child is None:
+            return
+        if deed.order is Order.KILL:
+            child.kill_group()
+        else:
+            child.signal(_SIGNALS[deed.order])
+
+    def _publish(self, now: float) -> None:
+        """Write address.text where it says something else than is so, or has been still for long."""
+        entries = tuple(self._entries())
+        published = self._publisher.entries
+        heartbeat = now - self._publisher.written_at >= self._settings.monitor.heartbeat
+        if published is not None and not heartbeat and _same_but_sessions(entries, published):
+            return
+        try:
+            self._publisher.publish(entries)
+            self._publish_said = ""
+        except OSError as error:
+            why = f"address.text cannot be written: {error.strerror}; adaptors go on with the last one"
+            if why != self._publish_said:
+                self._publish_said = why
+                log.error("%s", why)
+
+    def _entries(self) -> Iterator[Entry]:
+        host, base_port = self._settings.appservers.host, self._settings.appservers.base_port
+        for record in self._plan:
+            if record.life in PUBLISHED:
+                address = Address(host, base_port + record.slot)
+                ticket = self._tickets[record.identity]
+                state = PUBLISHED[record.life]
+                yield Entry(ticket, address, state, record.identity, 100, record.sessions)
+
+    # The watcher.
+
+    def _tend_watcher(self, now: float) -> None:
+        if self._watcher is not None and now - self._watcher_heard > SILENCE:
+            self._drop_watcher(f"was silent for {SILENCE:.0f} s")
+        if self._watcher is None and not self._plan.stopping:
+            try:
+                self._watcher = Child.start([sys.executable, "-I", "-m", "monitor.watcher", "{channel}"])
+            except OSError as error:
+                log.error("no watcher: %s", error.strerror)
+                return
+            self._watcher_heard = now
+            self._view_due = 0.0
+            watcher = self._watcher
+            self._selector.register(watcher.pidfd, selectors.EVENT_READ, lambda: self._drop_watcher("died"))
+            self._selector.register(watcher.channel, selectors.EVENT_READ, self._hear_watcher)
+            self._say_to_watcher(messages.encode(self._begin()))
+
+    def _begin(self) -> messages.Begin:
+        monitor = self._settings.monitor
+        return messages.Begin(str(self._settings.control_socket), monitor.probe_interval, monitor.probe_timeout)
+
+    def _tell_watcher(self, now: float) -> None:
+        if self._watcher is None or now < self._view_due:
+            return
+        self._view_due = now + VIEW_INTERVAL
+        host, base_port = self._settings.appservers.host, self._settings.appservers.base_port
+        targets = [
+            messages.Target(
+                record.slot,
+                record.generation,
+                host,
+                base_port + record.slot,
+                self._keys.probe_key(self._tickets[record.identity]),
+            )
+            for record in self._plan
+            if record.life in PUBLISHED
+        ]
+        self._say_to_watcher(messages.encode(messages.View(targets, self._status(now))))
+
+    def _say_to_watcher(self, line: bytes) -> None:
+        if self._watcher is not None and not self._watcher.send(line):
+            self._drop_watcher("takes no more messages")
+
+    def _drop_watcher(self, why: str) -> None:
+        """End the watcher; the next turn starts another."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is None:
+            return
+        log.info("the watcher %s", why)
+        self._selector.unregister(watcher.pidfd)
+        self._selector.unregister(watcher.channel)
+        watcher.kill_group()
+        watcher.wait()
+
+    def _status(self, now: float) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "run_folder": str(self._settings.run_folder),
+            "address_file": str(self._settings.address_file),
+            "servers": self._settings.appservers.servers,
+            "slots": self._settings.slots,
+            "release": self._plan.rolling,
+            "stopping": self._plan.stopping,
+            "appservers": [self._describe(record, now) for record in self._plan],
+        }
+
+    def _describe(self, record: Record, now: float) -> dict[str, Any]:
+        child = self._children.get(record.identity)
+        return {
+            "slot": record.slot,
+            "generation": record.generation,
+            "state": record.life.value,
+            "for": round(now - record.since, 1),
+            "pid": child.pid if child else None,
+            "address": str(
+                Address(self._settings.appservers.host, self._settings.appservers.base_port + record.slot)
+            ),
+            "sessions": record.sessions,
+            "leaving": sorted(record.leaving),
+            "why": record.why,
+            **{
+                name: record.vitals.get(name)
+                for name in ("in_flight", "threads", "served", "memory", "cpu", "longest_session", "past_limit")
+            },
+        }
+
+    # The rest.
+
+    def _tell_systemd(self, now: float) -> None:
+        ok = sum(record.life.value == "OK" for record in self._plan)
+        if not self._was_ready and ok:
+            self._was_ready = True
+            self._systemd.notify("READY=1")
+        if now - self._last_sign >= min(self._systemd.watchdog, LONGEST_SLEEP):
+            self._last_sign = now
+            states = ", ".join(f"{record.slot} {record.life.value}" for record in self._plan)
+            stopping = ["STOPPING=1"] if self._plan.stopping else []
+            self._systemd.notify("WATCHDOG=1", f"STATUS=slots: {states or 'none'}", *stopping)
+
+    def _sleep(self, now: float, busy: bool) -> float:
+        if busy:
+            return 0.0  # a deed may have made a fact of its own
+        return min(LONGEST_SLEEP, self._plan.next_wake(now), self._systemd.watchdog)
+
+    def _end(self) -> None:
+        """Leave nothing behind, however the loop ended."""
+        signal.set_wakeup_fd(-1)
+        self._drop_watcher("ends")
+        for child in self._children.values():
+            child.kill_group()
+            child.wait()
+        self._children.clear()
+        self._settings.control_socket.unlink(missing_ok=True)
+        self._selector.close()
+        self._signalled.close()
+        self._wake.close()
+        os.close(self._lock)
+
+
+def _same_but_sessions(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> bool:
+    """Session counts go out with the heartbeat, or when something else changes."""
+    return [(entry.identity, entry.state) for entry in one] == [(entry.identity, entry.state) for entry in other]
+
+
+def _group(name: str) -> int | None:
+    if not name:
+        return None
+    import grp
+
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise SettingsError(f"[files] apache_group: there is no group {name!r} on this machine") from None
+
+
+def _lock(path: Path) -> int:
+    """Take the lock on the run folder. Not inherited by any child. Raises AlreadyRunning, OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 20).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise AlreadyRunning(f"another monitor (pid {owner}) runs from {path.parent}") from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor

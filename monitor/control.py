@@ -1,0 +1,134 @@
+"""The control socket: HTTP over a Unix socket in the run folder; who may open it may give orders.
+
+`GET /status`, `POST /drain {"slot": 3}`, `POST /undrain {"slot": 3}`, `POST /restart`; JSON both ways. The
+server's side runs in the watcher, the client's in `lbctl`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import socketserver
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import requests
+import requests.adapters
+import urllib3.connection
+import urllib3.connectionpool
+
+ORDERS = ("drain", "undrain", "restart")
+MODE = 0o600
+REPLY_TIMEOUT = 10.0
+"""Seconds to wait for the arbiter's reply to an order."""
+LARGEST_BODY = 4096
+
+
+class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Answers people. `status` gives the newest status, `order` carries an order and gives (done, text)."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(
+        self, path: Path, status: Callable[[], dict[str, Any]], order: Callable[[str, int], tuple[bool, str]]
+    ) -> None:
+        self.status = status
+        self.order = order
+        path.unlink(missing_ok=True)
+        before = os.umask(0o777 & ~MODE)
+        try:
+            super().__init__(str(path), _Handler)
+        finally:
+            os.umask(before)
+        threading.Thread(target=self.serve_forever, name="console", daemon=True).start()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Console
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+
+    def do_GET(self) -> None:
+        if self.path == "/status":
+            self._answer(200, self.server.status())
+        else:
+            self._answer(404, {"error": f"there is no {self.path}; ask for /status"})
+
+    def do_POST(self) -> None:
+        order = self.path.removeprefix("/")
+        if order not in ORDERS:
+            self._answer(404, {"error": f"there is no order {order!r}; orders are {', '.join(ORDERS)}"})
+            return
+        try:
+            length = int(self.headers.get("Content-Length") or 0)
+            if length > LARGEST_BODY:
+                raise ValueError("too long")
+            wanted = json.loads(self.rfile.read(length) or b"{}")
+            slot = int(wanted.get("slot", -1))
+        except (ValueError, AttributeError, TypeError) as error:
+            self._answer(400, {"error": f'the body is to be JSON such as {{"slot": 3}}: {error}'})
+            return
+        done, text = self.server.order(order, slot)
+        self._answer(200 if done else 409, {"text": text} if done else {"error": text})
+
+    def _answer(self, status: int, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode() + b"\n"
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "control socket"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the arbiter logs what comes of an order."""
+
+
+class _UnixConnection(urllib3.connection.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout if isinstance(self.timeout, (int, float)) else None)
+        self.sock.connect(self._path)
+
+
+class _UnixPool(urllib3.connectionpool.HTTPConnectionPool):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def _new_conn(self) -> _UnixConnection:
+        return _UnixConnection(self._path)
+
+
+class _UnixAdapter(requests.adapters.HTTPAdapter):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._unix_pool = _UnixPool(path)
+
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> _UnixPool:
+        return self._unix_pool
+
+    def close(self) -> None:
+        self._unix_pool.close()
+        super().close()
+
+
+def client(path: Path) -> requests.Session:
+    """A session whose `http://monitor/…` goes to the control socket."""
+    session = requests.Session()
+    session.trust_env = False
+    session.mount("http://monitor/", _UnixAdapter(str(path)))
+    return session

@@ -1,0 +1,87 @@
+"""What arbiter and watcher tell each other: one JSON object a line. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+
+class Probed(Struct, frozen=True, tag="probed"):
+    """An AppServer answered a probe."""
+
+    slot: int
+    generation: int
+    vitals: dict[str, Any]
+
+
+class Unanswered(Struct, frozen=True, tag="unanswered"):
+    """A probe failed. `refused`: nobody listens there."""
+
+    slot: int
+    generation: int
+    why: str
+    refused: bool = False
+
+
+class Ordered(Struct, frozen=True, tag="ordered"):
+    """Somebody gives an order: drain, undrain, restart. `number` comes back with the reply."""
+
+    number: int
+    order: str
+    slot: int = -1
+
+
+class Alive(Struct, frozen=True, tag="alive"):
+    """The watcher's sign of life."""
+
+
+FromWatcher = Probed | Unanswered | Ordered | Alive
+
+
+class Begin(Struct, frozen=True, tag="begin"):
+    """The first message, and again with new settings: where the console is, and how to probe."""
+
+    control_socket: str
+    probe_interval: float
+    probe_timeout: float
+
+
+class Target(Struct, frozen=True):
+    """An AppServer to probe, with its own key."""
+
+    slot: int
+    generation: int
+    host: str
+    port: int
+    key: str
+
+
+class View(Struct, frozen=True, tag="view"):
+    """Whom to probe, and what to tell whoever asks for the status."""
+
+    targets: list[Target]
+    status: dict[str, Any]
+
+
+class Reply(Struct, frozen=True, tag="reply"):
+    """What came of an order."""
+
+    number: int
+    done: bool
+    text: str
+
+
+FromArbiter = Begin | View | Reply
+
+encode = msgspec.json.Encoder().encode
+_from_watcher: msgspec.json.Decoder[FromWatcher] = msgspec.json.Decoder(FromWatcher)
+_from_arbiter: msgspec.json.Decoder[FromArbiter] = msgspec.json.Decoder(FromArbiter)
+from_watcher = _from_watcher.decode
+from_arbiter = _from_arbiter.decode
+
+SIGN_OF_LIFE = 1.0
+"""Seconds between two messages of the watcher, at most."""
+SILENCE = 15.0
+"""Seconds of silence after which the arbiter starts another watcher."""

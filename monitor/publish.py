@@ -1,0 +1,60 @@
+"""The sole writer of address.text."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from lbadaptor.address import Entry, Table, parse, write
+from lbadaptor.errors import AddressFileError
+
+LEAST_STEP = 1_000
+"""Nanoseconds between the mtimes of two writes: a reader that looks at nothing else must see each."""
+
+
+class Publisher:
+    """Writes address.text by temporary file and rename, so that no reader ever sees half of it.
+
+    `group` is Apache's, by number; None leaves the monitor's own.
+    """
+
+    def __init__(self, path: Path, group: int | None) -> None:
+        self.entries: tuple[Entry, ...] | None = None
+        """what the file says; None before the first write"""
+        self.written_at = float("-inf")
+        """monotonic seconds"""
+        self._path = path
+        self._beside = path.with_name(f".{path.name}.new")
+        self._group = group
+        self._writer = f"monitor {os.getpid()} on {os.uname().nodename}"
+        self._serial, self.last_generation = self._previous()
+        self._last_mtime = 0
+
+    def publish(self, entries: tuple[Entry, ...]) -> None:
+        """Write the table. Raises OSError; the file before stays whole then."""
+        text = write(
+            Table(self._serial + 1, entries), self._writer, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        )
+        descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if self._group is not None:
+                os.fchown(descriptor, -1, self._group)
+            os.fchmod(descriptor, 0o640)
+            mtime = max(time.time_ns(), self._last_mtime + LEAST_STEP)
+            os.utime(descriptor, ns=(mtime, mtime))
+        os.rename(self._beside, self._path)
+        self._last_mtime = mtime
+        self._serial += 1
+        self.entries = entries
+        self.written_at = time.monotonic()
+
+    def _previous(self) -> tuple[int, int]:
+        """The serial and the highest generation of the file that is there, so that both go on rising."""
+        try:
+            table = parse(self._path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, AddressFileError):
+            return 0, 0
+        return table.serial, max((entry.identity.generation for entry in table.entries), default=0)

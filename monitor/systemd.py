@@ -1,0 +1,35 @@
+"""systemd's notify protocol (sd_notify(3)): one datagram a message. Without systemd, nothing happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+
+VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+"""Meant for the monitor alone; no child gets them."""
+
+
+class Systemd:
+    """Tells systemd how the monitor is. Never raises, never blocks."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        if self._address.startswith("@"):
+            self._address = "\0" + self._address[1:]
+        usec = environment.get("WATCHDOG_USEC", "")
+        meant = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog = int(usec) / 2e6 if meant and usec.isdigit() else float("inf")
+        """Seconds between two signs of life: half of what systemd allows."""
+
+    def notify(self, *messages: str) -> None:
+        """Send messages such as `READY=1`."""
+        if not self._address:
+            return
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
+            contextlib.suppress(OSError),
+        ):
+            sender.setblocking(False)
+            sender.sendto("\n".join(messages).encode(), self._address)

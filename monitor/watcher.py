@@ -1,0 +1,117 @@
+"""The watcher: a child of the arbiter, with the threads that the arbiter must not have.
+
+It probes the AppServers and answers at the control socket; it reports facts, with the generation they are
+about, and carries people's orders. It ends with the arbiter: the channel between them tells.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from monitor import messages
+from monitor.control import REPLY_TIMEOUT, Console
+from monitor.messages import SIGN_OF_LIFE, Alive, Begin, FromWatcher, Ordered, Reply, View
+from monitor.probe import Prober
+
+log = logging.getLogger("lbmonitor.watcher")
+
+
+class Watcher:
+    """`run` blocks until the arbiter is gone."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._sending = threading.Lock()
+        self._begin: Begin | None = None
+        self._view = View([], {})
+        self._probers: dict[tuple[int, int], Prober] = {}
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, _Wait] = {}
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Hear the arbiter."""
+        threading.Thread(target=self._live, name="sign-of-life", daemon=True).start()
+        with self._channel.makefile("rb") as lines:
+            for line in lines:
+                message = messages.from_arbiter(line)
+                if isinstance(message, Begin):
+                    first, self._begin = self._begin is None, message
+                    if first:
+                        Console(Path(message.control_socket), lambda: self._view.status, self._order)
+                elif isinstance(message, View):
+                    self._see(message)
+                else:
+                    self._hear(message)
+        self._over.set()
+        for prober in self._probers.values():
+            prober.stop()
+
+    def _see(self, view: View) -> None:
+        """Probe whom the arbiter names now, and nobody else."""
+        assert self._begin is not None
+        self._view = view
+        targets = {(target.slot, target.generation): target for target in view.targets}
+        for identity in self._probers.keys() - targets.keys():
+            self._probers.pop(identity).stop()
+        for identity in targets.keys() - self._probers.keys():
+            self._probers[identity] = Prober(
+                targets[identity], self._begin.probe_interval, self._begin.probe_timeout, self._tell
+            )
+
+    def _order(self, order: str, slot: int) -> tuple[bool, str]:
+        """Carry an order to the arbiter, and its reply back. Any console thread."""
+        wait = _Wait()
+        number = next(self._numbers)
+        self._waiting[number] = wait
+        try:
+            self._tell(Ordered(number, order, slot))
+            if not wait.heard.wait(REPLY_TIMEOUT):
+                return False, f"the arbiter did not reply within {REPLY_TIMEOUT:g} s"
+            assert wait.reply is not None
+            return wait.reply.done, wait.reply.text
+        finally:
+            del self._waiting[number]
+
+    def _hear(self, reply: Reply) -> None:
+        wait = self._waiting.get(reply.number)
+        if wait is not None:
+            wait.reply = reply
+            wait.heard.set()
+
+    def _live(self) -> None:
+        while not self._over.wait(SIGN_OF_LIFE):
+            self._tell(Alive())
+
+    def _tell(self, message: FromWatcher) -> None:
+        try:
+            with self._sending:
+                self._channel.sendall(messages.encode(message) + b"\n")
+        except OSError:
+            self._over.set()  # the arbiter is gone; `run` sees it too
+
+
+class _Wait:
+    def __init__(self) -> None:
+        self.heard = threading.Event()
+        self.reply: Reply | None = None
+
+
+def main(arguments: list[Any]) -> None:
+    """`python -m monitor.watcher DESCRIPTOR`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="lbmonitor watcher: %(message)s")
+    with socket.socket(fileno=int(arguments[0])) as channel:
+        channel.set_inheritable(False)
+        Watcher(channel).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
