@@ -50,6 +50,9 @@ _SIGNALS = {
     Order.STOP: handover.STOP,
 }
 
+_FLAGS = ("-B",) if sys.dont_write_bytecode else ()
+"""A monitor that was told to write no bytecode has children that write none."""
+
 
 class AlreadyRunning(LbadaptorError):
     """Another monitor has the run folder."""
@@ -239,7 +242,7 @@ class Arbiter:
             caller_key=self._keys.caller_key(ticket),
             probe_key=self._keys.probe_key(ticket),
         )
-        command = [sys.executable, "-m", "lbadaptor.appserver", "--slot", str(identity.slot)]
+        command = [sys.executable, *_FLAGS, "-m", "lbadaptor.appserver", "--slot", str(identity.slot)]
         command += ["--address", str(address), "--channel", "{channel}"]
         try:
             child = Child.start(command, self._environment)
@@ -295,7 +298,7 @@ class Arbiter:
             self._drop_watcher(f"was silent for {SILENCE:.0f} s")
         if self._watcher is None and not self._plan.stopping:
             try:
-                self._watcher = Child.start([sys.executable, "-I", "-m", "monitor.watcher", "{channel}"])
+                self._watcher = Child.start([sys.executable, *_FLAGS, "-I", "-m", "monitor.watcher", "{channel}"])
             except OSError as error:
                 log.error("no watcher: %s", error.strerror)
                 return

@@ -1,0 +1,42 @@
+# make demo    the main job, to look at         make test    every test         make check   lint, types, layers
+#
+# The environment folder .venv is made on first use; `make clean` removes it.
+
+PORT ?=
+APP ?=
+SESSION_COOKIE ?=
+SERVERS ?=
+MAX_REQUESTS ?=
+TESTS ?= tests
+
+SOURCES := setup.cfg pyproject.toml apache/install.sh $(shell find lbadaptor monitor apache -type f ! -path '*/__pycache__/*')
+
+# What the caller has in the environment reaches the AppServers; what make adds to it does not.
+CLEAN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MAKE_TERMERR -u MAKE_TERMOUT
+
+.PHONY: demo test check docs clean
+
+demo: .venv/ready-demo
+	@exec $(CLEAN) .venv/bin/lbctl demo $(if $(PORT),--port '$(PORT)') $(if $(APP),--app '$(APP)') \
+	    $(if $(SESSION_COOKIE),--session-cookie '$(SESSION_COOKIE)') $(if $(SERVERS),--servers '$(SERVERS)') \
+	    $(if $(MAX_REQUESTS),--max-requests '$(MAX_REQUESTS)')
+
+test: .venv/ready-test
+	$(CLEAN) .venv/bin/python -m pytest $(TESTS)
+
+check: .venv/ready-test
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest -q tests/unit/test_layers.py tests/unit/test_docs.py
+
+docs: .venv/ready-test
+	.venv/bin/python -m lbadaptor.settings > docs/settings.md
+	.venv/bin/python -m monitor.life > docs/states.md
+
+clean:
+	rm -rf .venv
+
+.venv/ready-%: $(SOURCES)
+	@apache/install.sh $*
+	@touch $@

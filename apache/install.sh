@@ -1,0 +1,116 @@
+#!/bin/sh
+# Set up what `make demo` and `make test` need: Debian's packages (as root), the environment folder, mod_wsgi.
+#
+#   apache/install.sh demo|test
+#
+# PYTHON names the Python to use; without it Debian's own, which Debian's mod_wsgi is linked to.
+set -eu
+what=$1
+cd "$(dirname "$0")/.."
+env=.venv
+log=$env.log
+
+say() { printf '%s\n' "$*"; }
+fail() {
+    say "$*" >&2
+    rm -f "$log"
+    exit 1
+}
+root() { [ "$(id -u)" = 0 ]; }
+
+# Run a command quietly; show what it is and for how long it runs; its output only if it fails.
+step() {
+    text=$1
+    shift
+    "$@" >"$log" 2>&1 </dev/null &
+    job=$!
+    trap 'kill $job 2>/dev/null || true; rm -f "$log"; exit 130' INT TERM HUP
+    seconds=0
+    while kill -0 $job 2>/dev/null; do
+        [ -t 1 ] && printf '\r  %s … %d s ' "$text" $seconds
+        [ -t 1 ] || [ $((seconds % 30)) -ne 0 ] || say "  $text … $seconds s"
+        seconds=$((seconds + 1))
+        sleep 1
+    done
+    if wait $job; then
+        [ -t 1 ] && printf '\r'
+        say "  $text … done in $seconds s"
+        rm -f "$log"
+    else
+        [ -t 1 ] && say
+        tail -n 40 "$log" >&2
+        fail "  $text … failed; that was the end of its output"
+    fi
+    trap - INT TERM HUP
+}
+
+installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q ' installed$'; }
+
+# Debian's packages that are missing, of those named.
+missing() {
+    for package in "$@"; do
+        installed "$package" || printf ' %s' "$package"
+    done
+}
+
+good() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
+
+packages="libapache2-mod-wsgi-py3 python3-venv"
+[ "$what" = demo ] || packages="$packages apache2-dev python3-dev gcc"
+
+if command -v dpkg-query >/dev/null; then
+    lacking=$(missing $packages)
+    if [ -n "$lacking" ] && root; then
+        step "reading Debian's list of packages" apt-get update
+        DEBIAN_FRONTEND=noninteractive step "installing$lacking" apt-get install -y --no-install-recommends $lacking
+    elif [ -n "$lacking" ] && [ "$what" = test ]; then
+        fail "The tests need packages that only root can install: apt-get install --no-install-recommends$lacking"
+    fi
+elif [ "$what" = test ]; then
+    fail "The tests need Debian's packages $packages; this system has no dpkg."
+fi
+
+python=${PYTHON:-}
+if [ -z "$python" ]; then
+    for candidate in /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.10; do
+        if command -v "$candidate" >/dev/null && good "$candidate"; then
+            python=$candidate
+            break
+        fi
+    done
+fi
+[ -n "$python" ] || fail "Python 3.10 or newer with its venv module is needed: ask the administrator for: apt-get install python3-venv"
+good "$python" || fail "$python is not a Python of version 3.10 or newer with its venv module."
+
+pip() { "$env/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
+install() { pip install --no-cache-dir --no-build-isolation "$@"; }
+
+if ! [ -x "$env/bin/python" ] || ! good "$env/bin/python"; then
+    step "making the environment folder $env" "$python" -m venv --clear "$env"
+    step "installing setuptools" pip install --no-cache-dir "setuptools>=68" wheel
+fi
+
+# Built from a copy, so that the build leaves nothing behind in the checkout.
+rm -rf "$env/src"
+mkdir "$env/src"
+cp -R setup.cfg pyproject.toml README.md LICENSE lbadaptor monitor apache "$env/src"
+find "$env/src" -name __pycache__ -prune -exec rm -rf {} +
+extras=$what
+[ "$what" = demo ] || extras="demo,test"
+step "installing lbadaptor and what it needs" install "$env/src[$extras]"
+step "installing lbadaptor as it is now" install --no-deps --force-reinstall "$env/src"
+rm -rf "$env/src"
+
+if [ "$what" = test ]; then
+    "$env/bin/python" -c 'import mod_wsgi' 2>/dev/null || step "building mod_wsgi" install mod_wsgi
+elif ! "$env/bin/python" -I -m monitor.httpd >/dev/null 2>&1; then
+    # No mod_wsgi that fits this Python: build one, with its own httpd if there is none.
+    root && fail "$("$env/bin/python" -I -m monitor.httpd 2>&1)"
+    if ! command -v cc >/dev/null || ! command -v make >/dev/null; then
+        fail "Apache httpd with mod_wsgi is missing, and no compiler to build it: ask the administrator for: apt-get install libapache2-mod-wsgi-py3"
+    elif [ -x /usr/sbin/apache2 ] && command -v apxs >/dev/null; then
+        step "building mod_wsgi" install mod_wsgi
+    else
+        step "building Apache httpd and mod_wsgi (this takes minutes)" install mod_wsgi-standalone
+    fi
+fi

@@ -1,0 +1,144 @@
+"""`lbctl`: look at a running monitor and give it orders; `lbctl demo` shows the whole at work."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from lbadaptor.errors import LbadaptorError
+from lbadaptor.settings import DEFAULT_FILE, load
+from monitor.control import REPLY_TIMEOUT, client
+
+COLUMNS = ("slot", "state", "for", "sessions", "in flight", "served", "memory", "pid", "address", "note")
+
+
+class NoAnswer(LbadaptorError):
+    """The monitor cannot be asked, or said no."""
+
+
+def ask(path: Path, order: str = "", slot: int | None = None) -> dict[str, Any]:
+    """The status, or what came of an order. Blocks a few seconds at most. Raises NoAnswer."""
+    with client(path) as session:
+        try:
+            if order:
+                body = {} if slot is None else {"slot": slot}
+                answer = session.post(f"http://monitor/{order}", json=body, timeout=REPLY_TIMEOUT + 2)
+            else:
+                answer = session.get("http://monitor/status", timeout=REPLY_TIMEOUT)
+            content: dict[str, Any] = answer.json()
+        except requests.RequestException as error:
+            raise NoAnswer(_why(path, error)) from None
+    if answer.status_code != 200:
+        raise NoAnswer(str(content.get("error", answer.reason)))
+    return content
+
+
+def table(status: dict[str, Any]) -> str:
+    """The status for people."""
+    rows = [COLUMNS, *(_row(server) for server in status["appservers"])]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    head = f"monitor {status['pid']} · {status['servers']} AppServers asked for, {status['slots']} slots"
+    if status["release"]:
+        head += " · a release is under way"
+    if status["stopping"]:
+        head += " · stopping"
+    return "\n".join([head, status["address_file"], "", *lines])
+
+
+def _row(server: dict[str, Any]) -> tuple[str, ...]:
+    notes = (
+        [f"to be replaced: {', '.join(server['leaving'])}"] if server["leaving"] and server["state"] == "OK" else []
+    )
+    if server["state"] == "DYING" and server["sessions"]:
+        notes.append(f"the last session ends in {server['longest_session'] or 0:.0f} s at the latest")
+    if server["why"]:
+        notes.append(server["why"])
+    busy = "" if server["in_flight"] is None else f"{server['in_flight']}/{server['threads']}"
+    memory = "" if server["memory"] is None else f"{server['memory'] / 1e6:.0f} MB"
+    return (
+        str(server["slot"]),
+        server["state"],
+        _duration(server["for"]),
+        str(server["sessions"]),
+        busy,
+        "" if server["served"] is None else str(server["served"]),
+        memory,
+        str(server["pid"] or ""),
+        server["address"],
+        "; ".join(notes),
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _why(path: Path, error: requests.RequestException) -> str:
+    if not path.exists():
+        return f"{path}: there is no control socket; is the monitor running?"
+    if not os.access(path, os.W_OK):
+        return f"{path}: permission denied; orders may be given by the monitor's own user and by root"
+    return f"{path}: the monitor does not answer: {error}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lbctl", description="Look at a running monitor, and give it orders.")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--config", type=Path, default=DEFAULT_FILE, help=f"the monitor's lbadaptor.toml (default {DEFAULT_FILE})"
+    )
+    where.add_argument("--socket", type=Path, help="its control socket, instead")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    status = commands.add_parser("status", help="the AppServers, one a line")
+    status.add_argument("--json", action="store_true", help="everything, for programs")
+    for order, about in (
+        ("drain", "replace an AppServer; it takes no new visitors, and leaves after its last session"),
+        ("undrain", "let a DYING AppServer take new visitors again"),
+    ):
+        commands.add_parser(order, help=about).add_argument("slot", type=int, metavar="SLOT")
+    commands.add_parser("restart", help="a release: replace every AppServer, then drain it, a few at a time")
+    demo = commands.add_parser("demo", help="run a private Apache, a monitor and AppServers, until Ctrl-C")
+    demo.add_argument("--port", type=int, default=8000, help="the site's port on 127.0.0.1 (default 8000)")
+    demo.add_argument("--app", default="", metavar="MODULE:CALLABLE", help="a WSGI application (default: Webware's)")
+    demo.add_argument("--session-cookie", default="", metavar="NAME", help="its session cookie")
+    demo.add_argument("--session-count", default="", metavar="MODULE:FUNCTION", help="tells how many sessions live")
+    demo.add_argument("--servers", type=int, default=4, help="how many AppServers (default 4)")
+    demo.add_argument(
+        "--max-requests", type=int, default=0, help="replace an AppServer after so many (default: never)"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 done, 1 not done."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "demo":
+            from monitor import demo
+
+            return demo.run(options)
+        path = options.socket or load(options.config).control_socket
+        if options.command == "status":
+            status = ask(path)
+            print(json.dumps(status, indent=2) if options.json else table(status))
+        else:
+            print(ask(path, options.command, getattr(options, "slot", None))["text"])
+    except LbadaptorError as error:
+        print(f"lbctl: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""`lbctl demo`: a private Apache httpd with the adaptor inside, a monitor, and AppServers, until Ctrl-C.
+
+Everything is in one temporary folder, which goes with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import random
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lbadaptor.errors import LbadaptorError
+from lbadaptor.settings import Settings, load
+from monitor import httpd
+from monitor.ctl import NoAnswer, ask
+
+WEBWARE = ("lbadaptor.examples.webware_site:application", "_SID_", "lbadaptor.examples.webware_site:sessions")
+START_TIMEOUT = 90.0
+STOP_TIMEOUT = 45.0
+PORTS = range(20000, 32000)
+"""Where AppServers listen: below the ports that the system gives to outgoing connections."""
+
+
+class DemoFailed(LbadaptorError):
+    """The demo cannot run."""
+
+
+class _Ended(Exception):
+    """Somebody ended the demo before it was up."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit status. Blocks until SIGINT, SIGTERM or SIGHUP. Raises LbadaptorError."""
+    end = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: end.set())
+    apache = httpd.find()
+    _need_port(options.port)
+    try:
+        with _folder() as folder:
+            config = _write_config(folder, options)
+            settings = load(config)
+            with _monitor(config) as monitor:
+                _await_appservers(settings, monitor, end)
+                with _site(apache, folder, options.port, config, end) as site:
+                    _tell(settings, site)
+                    while not end.wait(0.5):
+                        if monitor.poll() is not None:
+                            raise DemoFailed("the monitor has ended")
+                        if not site.alive():
+                            raise DemoFailed("Apache httpd has ended")
+                    _say("\nending the demo …")
+    except _Ended:
+        _say("ended before it was up")
+    return 0
+
+
+def _write_config(folder: Path, options: argparse.Namespace) -> Path:
+    app, cookie, count = WEBWARE
+    if options.app:
+        app, cookie, count = options.app, options.session_cookie, options.session_count
+        if not cookie:
+            raise DemoFailed("name the session cookie of the application: SESSION_COOKIE=name, or --session-cookie")
+    else:
+        _need_webware()
+    group = httpd.apache_group()
+    lines = {
+        "application": {"app": app, "session_cookie": cookie, "session_count": count},
+        "files": {"run_folder": ".", "key_file": "keys", "apache_group": group},
+        "appservers": {
+            "servers": options.servers,
+            "max_requests": options.max_requests,
+            "base_port": _free_ports(4 * options.servers),
+        },
+    }
+    config = folder / "lbadaptor.toml"
+    with config.open("w") as file:
+        for section, rows in lines.items():
+            file.write(f"[{section}]\n")
+            for name, value in rows.items():
+                file.write(f'{name} = "{value}"\n' if isinstance(value, str) else f"{name} = {value}\n")
+    config.chmod(0o644)
+    return config
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A temporary folder that Apache's user can enter, short enough for the names of sockets."""
+    places = [Path(tempfile.gettempdir()), Path("/tmp")]
+    place = next((place for place in places if _everybody_may_enter(place) and len(str(place)) < 60), places[0])
+    folder = Path(tempfile.mkdtemp(prefix="lbadaptor-demo-", dir=place))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def _everybody_may_enter(folder: Path) -> bool:
+    return all(place.stat().st_mode & stat.S_IXOTH for place in (folder, *folder.parents))
+
+
+@contextlib.contextmanager
+def _monitor(config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A monitor in a session of its own, so that Ctrl-C reaches the demo alone."""
+    command = [*httpd.dies_with_us(), sys.executable, "-I", "-B", "-m", "monitor", "--config", str(config)]
+    monitor = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield monitor
+    finally:
+        monitor.terminate()
+        try:
+            monitor.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            monitor.kill()
+            monitor.wait()
+
+
+@contextlib.contextmanager
+def _site(apache: httpd.Apache, folder: Path, port: int, config: Path, end: threading.Event) -> Iterator[httpd.Httpd]:
+    site = httpd.Httpd(apache, folder, port, "lbadaptor.conf", config)
+    began = time.monotonic()
+    site.start()
+    try:
+        if end.is_set():
+            raise _Ended
+        _say(f"Apache httpd answers after {time.monotonic() - began:.1f} s ({apache})")
+        yield site
+    finally:
+        site.stop()
+
+
+def _await_appservers(settings: Settings, monitor: subprocess.Popen[bytes], end: threading.Event) -> None:
+    """Wait until all are OK. Raises DemoFailed when the application does not start."""
+    began = time.monotonic()
+    wanted = settings.appservers.servers
+    while True:
+        if end.wait(0.1):
+            raise _Ended
+        if monitor.poll() is not None:
+            raise DemoFailed("the monitor could not start")
+        if not settings.control_socket.exists():
+            continue
+        with contextlib.suppress(NoAnswer):
+            servers = ask(settings.control_socket).get("appservers", [])
+            ok = [server for server in servers if server["state"] == "OK"]
+            broken = [server["why"] for server in servers if server["state"] == "BACKOFF" and server["why"]]
+            if broken and not ok:
+                raise DemoFailed(f"the application does not start: {broken[0]}")
+            if len(ok) >= wanted:
+                _say(f"{len(ok)} AppServers are OK after {time.monotonic() - began:.1f} s")
+                return
+        if time.monotonic() - began > START_TIMEOUT:
+            raise DemoFailed(f"the AppServers are not OK after {START_TIMEOUT:.0f} s")
+
+
+def _tell(settings: Settings, site: httpd.Httpd) -> None:
+    lbctl = Path(sys.executable).with_name("lbctl")
+    page = "CountVisits" if settings.application.app == WEBWARE[0] else ""
+    _say(
+        f"\n  the site         http://127.0.0.1:{site.port}/{page}\n"
+        f"  address.text     {settings.address_file}\n"
+        f"  control socket   {settings.control_socket}\n"
+        f"  Apache's errors  {site.error_log}\n"
+        f"  watch it         {lbctl} --socket {settings.control_socket} status\n"
+        f"  try              drain 0, undrain 0, restart instead of status; kill -9 one of the pids\n\n"
+        "Ctrl-C ends it.\n"
+    )
+
+
+def _need_port(port: int) -> None:
+    why = _bind_error(port)
+    if why:
+        raise DemoFailed(
+            f"port {port} on 127.0.0.1 cannot be used ({why}); take another: PORT=8080 make demo, or "
+            "lbctl demo --port 8080"
+        )
+
+
+def _need_webware() -> None:
+    if importlib.util.find_spec("webware") is None:
+        raise DemoFailed("Webware is missing: pip install 'lbadaptor[demo]', or name an application with --app")
+
+
+def _free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on now."""
+    for _ in range(100):
+        first = random.randrange(PORTS.start, PORTS.stop - count)
+        if not any(_bind_error(port) for port in range(first, first + count)):
+            return first
+    raise DemoFailed(f"no {count} ports in a row are free on 127.0.0.1")
+
+
+def _bind_error(port: int) -> str:
+    """Why nobody can listen on a port; empty where one can."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OverflowError:
+            return "there is no such port"
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
