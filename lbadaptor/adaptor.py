@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lbadaptor import failover, pages, request
@@ -25,6 +25,7 @@ from lbadaptor.relay import ExchangeFailed
 from lbadaptor.request import BadRequest, Environ
 from lbadaptor.settings import DEFAULT_FILE, Settings, load
 from lbadaptor.ticket import Verdict
+from lbadaptor.visitor import hang_up
 
 log = logging.getLogger("lbadaptor")
 
@@ -63,11 +64,16 @@ class Adaptor:
         finally:
             if body is not None:
                 body.close()
-        start_response(relayed.status, relayed.visitor_headers())
+        try:
+            start_response(relayed.status, relayed.visitor_headers())
+        except BaseException:
+            relayed.close()
+            raise
         if not relayed.answer.complete:
-            return relayed
+            return _Stream(relayed, environ)
         relayed.close()
-        return relayed.taken
+        # In one block: mod_wsgi flushes after each, and needs no chunks for a single one.
+        return [b"".join(relayed.taken)] if relayed.taken else []
 
     def _keep_body(self, environ: Environ) -> Body:
         adaptor = self._settings.adaptor
@@ -76,6 +82,25 @@ class Adaptor:
             return keep(environ["wsgi.input"], length, adaptor.body_memory, adaptor.body_spool, adaptor.spool_folder)
         except OurOwnFault as error:
             raise GiveUp(503, str(error)) from None
+
+
+class _Stream:
+    """An answer that is passed on as it comes. Where it breaks off, the visitor's connection is cut."""
+
+    def __init__(self, relayed: Relayed, environ: Environ) -> None:
+        self._relayed = relayed
+        self._visitor = environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT", "")
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._relayed
+        except ExchangeFailed as failed:
+            cut = "cut" if hang_up(*self._visitor) else "out of reach"
+            log.warning("lbadaptor: an answer broke off, the visitor's connection is %s: %s", cut, failed)
+            raise
+
+    def close(self) -> None:
+        self._relayed.close()
 
 
 class GiveUp(Exception):
@@ -178,6 +203,8 @@ class _Walk:
                 log.info("lbadaptor: the holder %s is gone; its visitor goes elsewhere as lost", identity)
         if self._holder is None:
             self._tried.add(identity)
+            if deed is Deed.ONCE and self._choose() is None:
+                self._tried.discard(identity)  # there is nobody else
 
     def _pause(self, why: str) -> None:
         """Wait a moment for a holder that takes no more now. Raises GiveUp at the deadline."""

@@ -25,7 +25,8 @@ MAX_BYTES = 4 * 1024 * 1024
 """A larger file is not ours (1,000 AppServers need about 150 KB)."""
 
 _HEADER = re.compile(
-    r"# address\.text (?P<version>\d{1,9})\b(?:.*?· serial (?P<serial>\d{1,19})\b)?(?:.*· entries (?P<entries>\d{1,9})$)?",
+    r"# address\.text (?P<version>\d{1,9})\b"
+    r"(?:.*?· serial (?P<serial>\d{1,19})\b)?(?:.*· entries (?P<entries>\d{1,9})$)?",
     re.ASCII,
 )
 

@@ -215,20 +215,25 @@ def receive(connection: socket.socket, lost: Failure) -> bytes:
 
 def _send_large(connection: socket.socket, method: str, body: Body) -> Answer | None:
     """Send a body piece by piece, and look for an answer that comes early: a refusal must be seen while all
-    that was sent is still kept. One that means to take no more (a refusal, an error) ends the sending.
+    that was sent is still kept. A refusal or an error ends the sending.
     """
     early: Answer | None = None
-    for piece in body.pieces():
+    try:
+        for piece in body.pieces():
+            if body.length is None:
+                piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+            _send_all(connection, piece, Failure.LOST)
+            if early is None and ready(connection, 0):
+                early = _answer(connection, method)
+                if early.status >= 400:
+                    early.reusable = False
+                    return early
         if body.length is None:
-            piece = b"%x\r\n%b\r\n" % (len(piece), piece)
-        _send_all(connection, piece, Failure.LOST)
-        if early is None and ready(connection, 0):
-            early = _answer(connection, method)
-            if early.status >= 300:
-                early.reusable = False
-                return early
-    if body.length is None:
-        _send_all(connection, b"0\r\n\r\n", Failure.LOST)
+            _send_all(connection, b"0\r\n\r\n", Failure.LOST)
+    except ExchangeFailed:
+        if early is None:
+            raise
+        early.reusable = False  # it took no more, having answered
     return early
 
 

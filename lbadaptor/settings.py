@@ -27,8 +27,11 @@ DEFAULT_FILE = Path("/etc/lbadaptor/lbadaptor.toml")
 SECONDS = "seconds"
 BYTES = "bytes"
 
-_IMPORT = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
-_COOKIE = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"  # RFC 6265 §4.1.1: a token
+_IMPORT = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z"
+_COOKIE = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z"  # RFC 6265 §4.1.1: a token
+_HOST = r"^[^\s\[\]]+\Z"  # it stands in a column of address.text, which puts brackets round an IPv6 address
+_LONGEST = 366 * 86400.0
+"""Seconds: what waits for longer was meant to wait for ever, which no timer can."""
 
 
 def row(explanation: str, unit: str = "", **bounds: Any) -> Meta:
@@ -53,7 +56,7 @@ class Application(Struct, forbid_unknown_fields=True, frozen=True):
     session_count: Annotated[
         str,
         row("`module:function` that returns how many sessions live in this process; where set, it decides when a "
-            "session cache is empty.", pattern=rf"{_IMPORT}|^$"),
+            "session cache is empty.", pattern=rf"{_IMPORT}|^\Z"),
     ] = ""  # fmt: skip
     ticket_cookie: Annotated[
         str,
@@ -88,7 +91,7 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
         row("How many AppServers there may be at once, DYING ones included. 0: four for each one in `servers`.",
             ge=0, le=4000),
     ] = 0  # fmt: skip
-    host: Annotated[str, row("The address that they listen on.")] = "127.0.0.1"
+    host: Annotated[str, row("The address that they listen on.", pattern=_HOST)] = "127.0.0.1"
     base_port: Annotated[int, row("The AppServer in slot n listens on this port + n.", ge=1, le=65535)] = 9000
     threads: Annotated[int, row("How many requests one AppServer works on at once.", ge=1, le=1000)] = 8
     max_requests: Annotated[
@@ -291,6 +294,11 @@ def _refuse_contradictions(settings: Settings) -> None:
             f"a hung AppServer: {settings.time_to_end_hung:g} s, from [monitor] fall × (probe_interval + "
             "probe_timeout) + failing_limit"
         )
+    for section in SECTIONS:
+        for key in _names(section):
+            value = getattr(getattr(settings, section), key)
+            if isinstance(value, float) and value > _LONGEST:
+                raise SettingsError(f"[{section}] {key} = {value:g} s is longer than a year")
     if settings.application.ticket_cookie == settings.application.session_cookie:
         raise SettingsError("[application] ticket_cookie and session_cookie have the same name")
 

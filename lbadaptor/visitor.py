@@ -19,13 +19,14 @@ def hang_up(address: str, port: str) -> bool:
 
     With HTTP/2 this ends all that the visitor's browser has under way on that connection. Never raises.
     """
-    if not (address and port.isascii() and port.isdigit()):
+    if not (address and port.isascii() and port.isdigit() and len(port) <= 5):
         return False
     try:
         names = os.listdir(_DESCRIPTORS)
     except OSError:
         return False
-    return any([_shut_down(int(name), (address, int(port))) for name in names])
+    visitor = address, int(port)
+    return sum(_shut_down(int(name), visitor) for name in names) > 0  # all of them: none is passed over
 
 
 def _shut_down(descriptor: int, visitor: tuple[str, int]) -> bool:

@@ -209,8 +209,8 @@ class Httpd:
             return SHARE
         if not _readable(Path(sys.base_prefix, "lib"), self.user):
             raise NoApache(
-                f"Apache's user {self.user.pw_name} cannot read this Python, {sys.base_prefix}; use one that everybody "
-                "can read, such as PYTHON=/usr/bin/python3"
+                f"Apache's user {self.user.pw_name} cannot read this Python, {sys.base_prefix}; use one that "
+                "everybody can read, such as PYTHON=/usr/bin/python3"
             )
         if not _readable(self.folder, self.user, stat.S_IXOTH):
             raise NoApache(f"Apache's user {self.user.pw_name} cannot enter {self.folder}")

@@ -24,7 +24,7 @@ def command() -> int:
     parser.add_argument("--threads", type=int, default=8, help="requests at work at once (default 8)")
     parser.add_argument("--channel", type=int, help=argparse.SUPPRESS)  # the monitor's: a socket's descriptor
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format=f"AppServer {options.slot}: %(message)s")
+    _log(options.slot)
     if options.channel is not None:
         with socket.socket(fileno=options.channel) as channel:
             channel.set_inheritable(False)
@@ -41,6 +41,16 @@ def command() -> int:
             print(f"AppServer {options.slot}: {options.app} at http://{where}/", flush=True)
 
     return main(options.slot, where, handover=handover, report=report)
+
+
+def _log(slot: int) -> None:
+    """Our own messages to stderr. The root logger is left to the application."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"AppServer {slot}: %(message)s"))
+    logger = logging.getLogger("lbadaptor")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _line(channel: socket.socket) -> bytes:

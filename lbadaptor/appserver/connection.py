@@ -87,12 +87,16 @@ class Connection:
         self.discarding = False
         self._head_bytes = 0
 
-    def hang_up(self) -> None:
+    def hang_up(self) -> bool:
         """Send no more, and read on: closing now would reset the connection, the last answer included, for a
-        caller that still sends (RFC 9112 §9.6). Raises OSError."""
+        caller that still sends (RFC 9112 §9.6). False when the caller is gone already."""
         self.leaving = True
         self._body.clear()
-        self.socket.shutdown(socket.SHUT_WR)
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            return False
+        return True
 
     def send(self, data: bytes) -> None:
         """Send all of it. Blocks. Raises OSError when the caller went away, or takes nothing for too long."""
@@ -106,7 +110,8 @@ class Connection:
         """wsgi.input for the request that is here (PEP 3333). Reading it blocks until the caller sends."""
         if self.complete:
             return io.BytesIO(b"".join(self._drain()))
-        return io.BufferedReader(_Incoming(self), BLOCK)
+        assert self.request is not None
+        return io.BufferedReader(_Incoming(self, self.request), BLOCK)
 
     def _drain(self) -> list[bytes]:
         pieces = list(self._body)
@@ -121,10 +126,12 @@ class Connection:
             try:
                 if not self.receive():
                     raise ConnectionResetError("the caller went away within the request's body")
-            except (Malformed, OSError) as error:
+            except Malformed as error:
                 self.keep_alive = False
-                self.broken = True
                 raise OSError(f"the request's body: {error}") from None
+            except OSError:
+                self.broken = True
+                raise
         return self._body.popleft()
 
     # What httptools calls.
@@ -168,14 +175,17 @@ class _Pipelined(Exception):
 class _Incoming(io.RawIOBase):
     """A body that is still coming, as a raw stream."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, request: Request) -> None:
         self._connection = connection
+        self._request = request
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if self._connection.request is not self._request or self._connection.discarding:
+            raise ValueError("the request is over")  # and what comes now is not its body
         if not self._rest:
             self._rest = memoryview(self._connection.next_piece())
         size = min(len(buffer), len(self._rest))

@@ -61,7 +61,10 @@ class Request:
 
     def has_body(self) -> bool:
         """Whether its head announces one (RFC 9112 §6)."""
-        return any(name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")) for name, value in self.fields)
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in self.fields
+        )
 
 
 def build(request: Request, base: Environ) -> Environ:

@@ -8,12 +8,14 @@ Idle connections cost no thread.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
 import os
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 import traceback
@@ -46,6 +48,7 @@ KEY_REFUSED = "KEY"
 
 _ONCE = select.EPOLLIN | select.EPOLLONESHOT
 _TIMEVAL = struct.pack("@ll", CALLER_TIMEOUT, 0)
+_WHY = {Refusal.DYING: "no visitors but those whose session is here", Refusal.BUSY: "too many requests wait"}
 _REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 431: "Request Header Fields Too Large"}
 
 
@@ -65,7 +68,7 @@ class Gateway:
         )
         self._alone = not handover.caller_key
         self._server: tuple[str, int] = listener.getsockname()[:2]
-        self._base = environs.base_environ(vitals.slot, vitals.generation, FileWrapper)
+        self._base = environs.base_environ(vitals.slot, vitals.generation, vitals.threads, FileWrapper)
         self._connections: dict[int, Connection] = {}
         self._queue: deque[tuple[Connection, list[str]]] = deque()
         self._at_work = 0
@@ -81,7 +84,7 @@ class Gateway:
         ]
 
     def start(self) -> None:
-        """Listen and serve. Returns at once."""
+        """Listen and serve. Returns at once. Raises OSError when somebody else listens on the address."""
         self._listener.listen(1024)
         self._listener.setblocking(False)
         self._poll.register(self._listener, select.EPOLLIN)
@@ -95,10 +98,19 @@ class Gateway:
         os.eventfd_write(self._wake, 1)
         deadline = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
         self._listener.close()
+        abandoned = any(thread.is_alive() for thread in self._threads)
         for connection in list(self._connections.values()):
-            connection.socket.close()
+            if abandoned and connection.request is not None:
+                with contextlib.suppress(OSError):
+                    connection.socket.shutdown(socket.SHUT_RDWR)  # a thread may be using it
+            else:
+                connection.socket.close()
+        if not abandoned:
+            self._poll.close()
+            os.close(self._wake)
 
     def _work(self) -> None:
         """A thread's life: lead, serve, serve what waited meanwhile, and again."""
@@ -147,19 +159,24 @@ class Gateway:
                 self._poll.unregister(self._listener)
                 self._accept_again = time.monotonic() + ACCEPT_PAUSE
                 return
-            sock.setblocking(True)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL)
-            self._connections[sock.fileno()] = Connection(sock, peer)
-            self._poll.register(sock, _ONCE)
+            try:
+                sock.setblocking(True)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL)
+                self._poll.register(sock, _ONCE)
+            except OSError as error:
+                log.error("a connection is given up: %s", error.strerror)
+                sock.close()
+            else:
+                self._connections[sock.fileno()] = Connection(sock, peer)
 
     def _readable(self, connection: Connection) -> None:
         """Read what came, and answer or queue a request whose head is here. Never raises."""
         try:
             if not connection.receive(socket.MSG_DONTWAIT):
                 self._close(connection)
-            elif connection.request is None:
+            elif connection.leaving or connection.request is None:
                 self._arm(connection)
             elif connection.discarding:
                 self._answered(connection)
@@ -168,7 +185,10 @@ class Gateway:
         except BlockingIOError:
             self._arm(connection)
         except Malformed as error:
-            self._refuse(connection, error.status, "", str(error), close=True)
+            if connection.discarding:  # it has its answer
+                self._close(connection)
+            else:
+                self._refuse(connection, error.status, "", str(error), close=True)
         except OSError:
             self._close(connection)
         except Exception:
@@ -180,11 +200,6 @@ class Gateway:
             body = msgspec.json.encode(self._vitals.report())
             self._reply(connection, "200 OK", "Content-Type: application/json\r\n", body)
             return
-        brought: list[str] = []
-        for name, value in request.fields:
-            if name == b"cookie":
-                brought += values(value.decode("latin-1"), self._handover.session_cookie)
-        known = bool(brought) and self._ledger.use(brought, time.monotonic())
         if not self._alone:
             lb = request.lb
             if not lb.keys() >= environs.MANDATORY:
@@ -197,10 +212,15 @@ class Gateway:
             if not hmac.compare_digest(lb[environs.KEY], self._handover.caller_key.encode()):
                 self._refuse(connection, 403, KEY_REFUSED, "wrong key")
                 return
-        if self._vitals.stopping or (self._vitals.dying and not known):
-            self._refuse(connection, 421, Refusal.DYING.value, "no visitors but those whose session is here")
+        brought: list[str] = []
+        for name, value in request.fields:
+            if name == b"cookie":
+                brought += values(value.decode("latin-1"), self._handover.session_cookie)
+        known = bool(brought) and self._ledger.use(brought, time.monotonic())
+        refusal = self._vitals.admit(known)
+        if refusal is not None:
+            self._refuse(connection, 421, refusal.value, _WHY[refusal])
             return
-        self._vitals.begin()
         self._queue.append((connection, brought))
 
     def _is_probe(self, request: Request) -> bool:
@@ -225,72 +245,82 @@ class Gateway:
         method = connection.request.method if connection.request else ""
         hang_up = "" if connection.keep_alive else "Connection: close\r\n"
         head = f"HTTP/1.1 {status}\r\n{lines}Content-Length: {len(body)}\r\n{hang_up}{self._vitals.headers()}\r\n"
+        reply = head.encode() + (b"" if method == "HEAD" else body)
         try:
-            connection.socket.send(head.encode() + (b"" if method == "HEAD" else body), socket.MSG_DONTWAIT)
+            if connection.socket.send(reply, socket.MSG_DONTWAIT) < len(reply):
+                connection.keep_alive = False
         except OSError:
-            connection.keep_alive = False
+            connection.broken = True
         self._answered(connection)
 
     # Either thread's part.
 
     def _answered(self, connection: Connection) -> None:
         """The answer is out: make ready for the next request, or hang up."""
-        if connection.keep_alive:
+        if connection.keep_alive and not connection.broken:
             connection.finish()
             self._arm(connection)
-        else:
+        elif connection.complete or connection.broken or not connection.hang_up():
             self._close(connection)
+        else:
+            self._arm(connection)
 
     def _arm(self, connection: Connection) -> None:
         self._poll.modify(connection.socket, _ONCE)
 
     def _close(self, connection: Connection) -> None:
         self._connections.pop(connection.socket.fileno(), None)
-        connection.socket.close()  # which takes it out of the poll (epoll(7), Q6)
+        with contextlib.suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)  # for the caller, even when the application forked
+        connection.socket.close()
 
     # The serving thread's part.
 
     def _serve(self, connection: Connection, brought: list[str]) -> None:
         """One request through the application. Never raises."""
-        request = connection.request
-        assert request is not None
+        assert connection.request is not None
         try:
-            environ = self._environ(connection, request, brought)
-            method = environ["REQUEST_METHOD"]
-
-            def amend(application_headers: Headers) -> Headers:
-                return self._sessions.answered(application_headers, brought)
-
-            answer = Answer(connection.socket.sendall, method, connection.keep_alive, amend, self._vitals.headers)
-            self._run(answer, environ)
-            connection.keep_alive = answer.keep_alive and connection.keep_alive
-        except Incomplete as error:
-            self._refuse(connection, 421, error.refusal.value, str(error))
+            self._exchange(connection, connection.request, brought)
         except BaseException:
             log.exception("a request is given up")
             self._close(connection)
-        else:
-            self._answered(connection)
         finally:
             self._vitals.end()
 
-    def _run(self, answer: Answer, environ: Environ) -> None:
+    def _exchange(self, connection: Connection, request: Request, brought: list[str]) -> None:
+        try:
+            environ = self._environ(connection, request, brought)
+        except Incomplete as error:
+            self._refuse(connection, 421, error.refusal.value, str(error))
+            return
+
+        def amend(application_headers: Headers) -> Headers:
+            return self._sessions.answered(application_headers, brought)
+
+        method, chunks = environ["REQUEST_METHOD"], request.version == "1.1"
+        answer = Answer(connection.send, method, connection.keep_alive, chunks, amend, self._vitals.headers)
+        self._run(answer, environ, connection)
+        connection.keep_alive = connection.keep_alive and answer.keep_alive
+        self._answered(connection)
+
+    def _run(self, answer: Answer, environ: Environ, connection: Connection) -> None:
+        what = f"{environ['REQUEST_METHOD']} {environ['REQUEST_URI']}"  # the application may change its environ
         try:
             answer.run(self._application, environ)
         except ShortAnswer as error:
-            log.error("%s %s: %s", environ["REQUEST_METHOD"], environ["REQUEST_URI"], error)
-        except (BlockingIOError, ConnectionError) as error:
-            answer.keep_alive = False
-            log.info("%s %s: the caller went away: %s", environ["REQUEST_METHOD"], environ["REQUEST_URI"], error)
-        except (Exception, SystemExit):
-            answer.keep_alive = answer.keep_alive and not answer.begun
-            environ["wsgi.errors"].write(
-                f"{environ['REQUEST_METHOD']} {environ['REQUEST_URI']}: the application failed\n"
-                f"{traceback.format_exc()}"
-            )
-            environ["wsgi.errors"].flush()
-            if not answer.begun:
-                answer.fail()
+            log.error("%s: %s", what, error)
+        except BaseException as error:  # sys.exit() too: it ends a request, never an AppServer
+            if connection.broken:
+                log.info("%s: the caller went away: %s", what, error)
+                return
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(f"{what}: the application failed\n{traceback.format_exc()}")
+                sys.stderr.flush()
+            if answer.begun:
+                answer.keep_alive = False
+            else:
+                with contextlib.suppress(OSError):
+                    answer.fail()
 
     def _environ(self, connection: Connection, request: Request, brought: list[str]) -> Environ:
         if self._alone:

@@ -7,6 +7,7 @@ fresh interpreter for each slot; `python -m lbadaptor.appserver module:callable`
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -65,12 +66,13 @@ def main(
     try:
         listener = _bind(address)
     except OSError as error:
-        return _cannot_start(report, f"{address}: {error.strerror}", port=True)
+        return _cannot_start(report, f"{address}: {error.strerror}", error.errno == errno.EADDRINUSE)
     try:
         application = _imported(handover.app)
         session_count = _imported(handover.session_count) if handover.session_count else None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
+        listener.close()
         return _cannot_start(report, f"{handover.app}: {type(error).__name__}: {error}")
 
     orders: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -81,9 +83,13 @@ def main(
     vitals = Vitals(slot, handover.generation, handover.threads, handover.max_requests)
     ledger = Ledger(handover.session_idle)
     gateway = Gateway(listener, application, handover, vitals, ledger)
-    gateway.start()
+    try:
+        gateway.start()
+    except OSError as error:
+        gateway.stop(timeout=0.0)
+        return _cannot_start(report, f"{address}: {error.strerror}", error.errno == errno.EADDRINUSE)
     report(Ready())
-    _keep_house(orders, vitals, ledger, session_count, report)
+    _keep_house(orders, vitals, ledger, _counter(session_count, ledger), report)
     vitals.stopping = True
     time.sleep(LINGER)
     if not vitals.wait_idle(handover.stop_grace):
@@ -96,15 +102,14 @@ def _keep_house(
     orders: queue.SimpleQueue[int],
     vitals: Vitals,
     ledger: Ledger,
-    session_count: Callable[[], int] | None,
+    count: Callable[[], int],
     report: Callable[[Report], None],
 ) -> None:
     """Follow orders and watch the session cache, until the order to stop."""
     said: set[type[Report]] = set()
     while True:
-        now = time.monotonic()
-        vitals.sessions = _count(session_count, ledger, now)
-        vitals.longest_session = ledger.longest(now)
+        vitals.look(count)
+        vitals.longest_session = ledger.longest(time.monotonic())
         if vitals.past_limit and PastLimit not in said:
             said.add(PastLimit)
             report(PastLimit(vitals.past_limit))
@@ -124,14 +129,25 @@ def _keep_house(
             return
 
 
-def _count(session_count: Callable[[], int] | None, ledger: Ledger, now: float) -> int:
-    """Live sessions: the application's own word where it has one, else the ledger's."""
-    if session_count is not None:
-        try:
-            return int(session_count())
-        except Exception:
-            log.exception("the application's session count failed; going by its cookies")
-    return ledger.count(now)
+def _counter(session_count: Callable[[], int] | None, ledger: Ledger) -> Callable[[], int]:
+    """A function that counts live sessions: by the application's own word where it has one, else the ledger's."""
+    failing = False
+
+    def count() -> int:
+        nonlocal failing
+        if session_count is not None:
+            try:
+                own = int(session_count())
+            except Exception:
+                if not failing:
+                    log.exception("the application's session count fails; going by its cookies")
+                failing = True
+            else:
+                failing = False
+                return own
+        return ledger.count(time.monotonic())
+
+    return count
 
 
 def _bind(address: Address) -> socket.socket:

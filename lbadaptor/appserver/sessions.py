@@ -9,7 +9,7 @@ from lbadaptor.cookies import SetCookie
 
 Headers = list[tuple[str, str]]
 
-_SHARED = ("path", "domain", "expires", "max-age", "samesite", "secure")
+_SHARED = ("path", "domain", "expires", "max-age", "samesite", "secure", "partitioned")
 
 
 class Sessions:
@@ -40,31 +40,35 @@ class Sessions:
 
         `brought`: the values of the session cookie in the request.
         """
-        added = [
-            ("Set-Cookie", self._ticket_like(cookie))
+        cookies = [
+            cookie
             for name, value in headers
             if name.lower() == "set-cookie"
             and self._cookie in value
             and (cookie := SetCookie.parse(value)) is not None
             and cookie.name == self._cookie
-            and self._enter(cookie, brought)
-            and self._ticket
         ]
-        return [*_private(headers), *added] if added else headers
-
-    def _enter(self, cookie: SetCookie, brought: Sequence[str]) -> bool:
-        if cookie.deletes(self._wall_clock()):
-            self._ledger.end([*brought, cookie.value])
-        else:
-            self._ledger.assign(cookie.value, brought, self._clock())
-        return True
+        if not cookies:
+            return headers
+        # Deletions first: an application that also clears its cookie's old path has not ended the session.
+        for cookie in cookies:
+            if cookie.deletes(self._wall_clock()):
+                self._ledger.end([*brought, cookie.value])
+        for cookie in cookies:
+            if not cookie.deletes(self._wall_clock()):
+                self._ledger.assign(cookie.value, brought, self._clock())
+        if not self._ticket:
+            return headers
+        return [*_private(headers), *(("Set-Cookie", self._ticket_like(cookie)) for cookie in cookies)]
 
     def _ticket_like(self, cookie: SetCookie) -> str:
         """The ticket, with the very scope and lifetime of the session cookie, so that neither outlives the other."""
-        deleted = cookie.deletes(self._wall_clock())
+        now = self._wall_clock()
+        deleted = cookie.deletes(now)
         shared = [text for text in cookie.attributes if text.partition("=")[0].strip().lower() in _SHARED]
-        if deleted and cookie.lifetime(self._wall_clock()) is None:
-            shared.append("Max-Age=0")
+        lifetime = cookie.lifetime(now)
+        if deleted and (lifetime is None or lifetime > 0):
+            shared.append("Max-Age=0")  # emptied only; the last Max-Age is what counts (RFC 6265 §5.3)
         return "; ".join([f"{self._ticket_cookie}={'' if deleted else self._ticket}", *shared, "HttpOnly"])
 
 

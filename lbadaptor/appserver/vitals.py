@@ -10,6 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lbadaptor.headers import Refusal
+
+MAX_WAITING = 256
+"""Requests that may wait for a thread. More are refused: each holds a connection, and its visitor loses patience."""
+
 _PAGE = resource.getpagesize()
 
 
@@ -35,13 +40,18 @@ class Vitals:
     _started: float = field(default_factory=time.monotonic)
     _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
 
-    def admit(self, known: bool) -> bool:
-        """Whether a request may begin, which then counts until `end`. `known`: its session is here."""
+    def admit(self, known: bool) -> Refusal | None:
+        """Why a request may not begin; None when it may, and counts from now until `end`.
+
+        `known`: its session is here.
+        """
         with self._changed:
             if self.stopping or (self.dying and not known):
-                return False
+                return Refusal.DYING
+            if self.in_flight >= self.threads + MAX_WAITING:
+                return Refusal.BUSY
             self.in_flight += 1
-            return True
+            return None
 
     def end(self) -> None:
         with self._changed:
