@@ -54,12 +54,12 @@ class Address(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Address:
         """Read `host:port` or `[v6]:port`. Raises ValueError."""
-        host, colon, port = text.rpartition(":")
+        host, _, port = text.rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
             raise ValueError(f"{text!r}: an IPv6 address stands in brackets")
-        if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
+        if not host or not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
             raise ValueError(f"{text!r} is not host:port")
         return cls(host, int(port))
 

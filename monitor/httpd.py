@@ -77,7 +77,7 @@ def find() -> Apache:
     if found:
         return found[0]
     raise NoApache(
-        f"Apache httpd with a mod_wsgi for this Python ({sys.executable}) is missing; for Debian's own Python, as root: "
+        f"Apache httpd with a mod_wsgi for this Python ({sys.executable}) is missing; for Debian's Python, as root: "
         "apt-get install libapache2-mod-wsgi-py3; else, with a compiler: pip install mod_wsgi-standalone"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from lbadaptor.appserver.ledger import Ledger
@@ -9,6 +10,7 @@ from lbadaptor.cookies import SetCookie
 
 Headers = list[tuple[str, str]]
 
+_DIRECTIVE = re.compile(r'(?:[^,"]|"[^"]*"?)+').findall  # no comma within quotes parts two
 _SHARED = ("path", "domain", "expires", "max-age", "samesite", "secure", "partitioned")
 
 
@@ -78,7 +80,7 @@ def _private(headers: Headers) -> Headers:
         part.strip()
         for name, value in headers
         if name.lower() == "cache-control"
-        for part in value.split(",")
+        for part in _DIRECTIVE(value)
         if part.strip()
     ]
     names = {directive.partition("=")[0].lower() for directive in directives}
