@@ -57,7 +57,7 @@ good() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 1
 
 packages="libapache2-mod-wsgi-py3 python3-venv"
 [ "$what" = demo ] || packages="$packages apache2-dev python3-dev gcc"
-
+lacking=
 if command -v dpkg-query >/dev/null; then
     lacking=$(missing $packages)
     if [ -n "$lacking" ] && root; then
@@ -79,7 +79,7 @@ if [ -z "$python" ]; then
         fi
     done
 fi
-[ -n "$python" ] || fail "Python 3.10 or newer with its venv module is needed: ask the administrator for: apt-get install python3-venv"
+[ -n "$python" ] || fail "Python 3.10 or newer with its venv module is needed: ask the administrator for: apt-get install$lacking"
 good "$python" || fail "$python is not a Python of version 3.10 or newer with its venv module."
 
 pip() { "$env/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
@@ -107,7 +107,7 @@ elif ! "$env/bin/python" -I -m monitor.httpd >/dev/null 2>&1; then
     # No mod_wsgi that fits this Python: build one, with its own httpd if there is none.
     root && fail "$("$env/bin/python" -I -m monitor.httpd 2>&1)"
     if ! command -v cc >/dev/null || ! command -v make >/dev/null; then
-        fail "Apache httpd with mod_wsgi is missing, and no compiler to build it: ask the administrator for: apt-get install libapache2-mod-wsgi-py3"
+        fail "Apache httpd with mod_wsgi is missing, and no compiler to build it: ask the administrator for: apt-get install$lacking"
     elif [ -x /usr/sbin/apache2 ] && command -v apxs >/dev/null; then
         step "building mod_wsgi" install mod_wsgi
     else

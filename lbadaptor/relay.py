@@ -18,6 +18,7 @@ PAUSE = 0.05
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _BODILESS = frozenset((204, 304))
 
 
@@ -151,11 +152,10 @@ class Answer:
             yield data
 
     def _chunk_size(self) -> int:
-        digits = self._line().partition(b";")[0].strip()
-        try:
-            return int(digits, 16) if len(digits) < 16 and digits.isalnum() else int("")
-        except ValueError:
-            raise ExchangeFailed(Failure.BROKEN, f"chunk size {digits[:20]!r}") from None
+        digits = self._line().partition(b";")[0].strip(b" \t")
+        if not _CHUNK_SIZE.fullmatch(digits):
+            raise ExchangeFailed(Failure.BROKEN, f"chunk size {digits[:20]!r}")
+        return int(digits, 16)
 
     def _line(self) -> bytes:
         while (end := self._buffer.find(b"\r\n")) < 0:
