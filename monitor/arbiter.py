@@ -17,12 +17,13 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from lbadaptor.address import Address, Entry, Identity
+from lbadaptor.address import Address, Entry, Identity, State
 from lbadaptor.appserver import handover
 from lbadaptor.errors import LbadaptorError, SettingsError
 from lbadaptor.settings import Settings, load
@@ -43,6 +44,10 @@ VIEW_INTERVAL = 0.5
 """Seconds between two messages to the watcher, at least, unless somebody came or went."""
 LATE = 5.0
 """Seconds: a turn that comes later than this says that this process itself was stopped or starved."""
+WATCHER_PAUSE = 2.0
+"""Seconds between two starts of a watcher, at least: one that cannot run must not keep the machine busy."""
+DEATH = 5.0
+"""Seconds to wait, at the end of all, for a process that was killed."""
 
 _SIGNALS = {
     Order.DRAIN: handover.DRAIN,
@@ -56,6 +61,16 @@ _FLAGS = ("-B",) if sys.dont_write_bytecode else ()
 
 class AlreadyRunning(LbadaptorError):
     """Another monitor has the run folder."""
+
+
+@dataclass(frozen=True)
+class _AppServer:
+    """One that was forked, and what it goes by for as long as it lives, whatever the settings become."""
+
+    child: Child
+    address: Address
+    ticket: str
+    probe_key: str
 
 
 class Arbiter:
@@ -73,10 +88,11 @@ class Arbiter:
         self._plan = Plan(settings, self._publisher.last_generation)
         self._systemd = Systemd(os.environ)
         self._environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
-        self._children: dict[Identity, Child] = {}
-        self._tickets: dict[Identity, str] = {}
+        self._appservers: dict[Identity, _AppServer] = {}
+        self._unreaped: list[Child] = []
         self._watcher: Child | None = None
         self._watcher_heard = 0.0
+        self._watcher_due = float("-inf")
         self._view_due = 0.0
         self._selector = selectors.DefaultSelector()
         self._signalled, wake = socket.socketpair()
@@ -93,8 +109,10 @@ class Arbiter:
         try:
             while True:
                 before, turn = turn, time.monotonic()
-                if turn - before > LATE:
-                    self._watcher_heard = turn  # it was this process that was late
+                if turn - before > LATE:  # it was this process that was late: hear first, then judge
+                    self._watcher_heard = turn
+                    self._hear_all(0.0)
+                self._unreaped = [child for child in self._unreaped if child.reap() is None]
                 self._tend_watcher(turn)
                 deeds = self._plan.think(turn, time.time_ns() // 1_000_000)
                 self._publish(turn)
@@ -104,13 +122,16 @@ class Arbiter:
                     return 0
                 self._tell_watcher(turn)
                 self._tell_systemd(turn)
-                # Facts come in as they happen; what comes while another is heard waits in its descriptor.
-                for key, _ in self._selector.select(self._sleep(time.monotonic(), bool(deeds))):
-                    key.data()
+                self._hear_all(self._sleep(time.monotonic(), bool(deeds)))
         finally:
             self._end()
 
     # Facts.
+
+    def _hear_all(self, timeout: float) -> None:
+        """Facts come in as they happen; what comes while another is heard waits in its descriptor."""
+        for key, _ in self._selector.select(timeout):
+            key.data()
 
     def _take_signals(self) -> None:
         self._signalled.setblocking(False)
@@ -131,12 +152,12 @@ class Arbiter:
 
     def _hear(self, identity: Identity) -> None:
         """An AppServer reports."""
-        child = self._children.get(identity)
-        if child is None:
+        appserver = self._appservers.get(identity)
+        if appserver is None:
             return  # its exit was heard in the same turn
-        lines = child.receive()
+        lines = appserver.child.receive()
         if lines is None:
-            self._selector.unregister(child.channel)
+            self._selector.unregister(appserver.child.channel)
             return
         now = time.monotonic()
         for line in lines:
@@ -156,7 +177,7 @@ class Arbiter:
 
     def _hear_exit(self, identity: Identity) -> None:
         """An AppServer is over."""
-        child = self._children[identity]
+        child = self._appservers[identity].child
         if child.channel in self._selector.get_map():
             self._hear(identity)  # what it said before it went
         self._selector.unregister(child.pidfd)
@@ -164,10 +185,10 @@ class Arbiter:
             self._selector.unregister(child.channel)
         child.kill_group()  # whatever it started ends with it
         how = child.reap()
-        assert how is not None, "a readable pidfd says that it is over"
-        del self._children[identity]
-        self._tickets.pop(identity, None)
-        self._plan.exited(identity, how, time.monotonic())
+        if how is None:
+            self._unreaped.append(child)
+        del self._appservers[identity]
+        self._plan.exited(identity, how or "ended", time.monotonic())
 
     def _hear_watcher(self) -> None:
         if self._watcher is None:
@@ -227,7 +248,8 @@ class Arbiter:
         identity = deed.identity
         servers, application = self._settings.appservers, self._settings.application
         ticket = self._keys.ticket(identity)
-        address = Address(servers.host, servers.base_port + identity.slot)
+        probe_key = self._keys.probe_key(ticket)
+        address = self._address(identity.slot)
         message = handover.Handover(
             app=application.app,
             session_cookie=application.session_cookie,
@@ -240,7 +262,7 @@ class Arbiter:
             generation=identity.generation,
             ticket=ticket,
             caller_key=self._keys.caller_key(ticket),
-            probe_key=self._keys.probe_key(ticket),
+            probe_key=probe_key,
         )
         command = [sys.executable, *_FLAGS, "-m", "lbadaptor.appserver", "--slot", str(identity.slot)]
         command += ["--address", str(address), "--channel", "{channel}"]
@@ -250,21 +272,24 @@ class Arbiter:
             self._plan.failed(identity, f"cannot fork: {error.strerror}", port=False)
             self._plan.exited(identity, f"could not be forked: {error.strerror}", time.monotonic())
             return
-        self._children[identity] = child
-        self._tickets[identity] = ticket
+        self._appservers[identity] = _AppServer(child, address, ticket, probe_key)
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(identity))
         self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._hear(identity))
         child.send(handover.encode(message))
         log.info("slot %d starts: pid %d, %s", identity.slot, child.pid, address)
 
     def _tell(self, deed: Tell) -> None:
-        child = self._children.get(deed.identity)
-        if child is None:
+        appserver = self._appservers.get(deed.identity)
+        if appserver is None:
             return
         if deed.order is Order.KILL:
-            child.kill_group()
+            appserver.child.kill_group()
         else:
-            child.signal(_SIGNALS[deed.order])
+            appserver.child.signal(_SIGNALS[deed.order])
+
+    def _address(self, slot: int) -> Address:
+        """Where an AppServer that is started now listens."""
+        return Address(self._settings.appservers.host, self._settings.appservers.base_port + slot)
 
     def _publish(self, now: float) -> None:
         """Write address.text where it says something else than is so, or has been still for long."""
@@ -283,22 +308,22 @@ class Arbiter:
                 log.error("%s", why)
 
     def _entries(self) -> Iterator[Entry]:
-        host, base_port = self._settings.appservers.host, self._settings.appservers.base_port
         for record in self._plan:
             if record.life in PUBLISHED:
-                address = Address(host, base_port + record.slot)
-                ticket = self._tickets[record.identity]
+                appserver = self._appservers[record.identity]
                 state = PUBLISHED[record.life]
-                yield Entry(ticket, address, state, record.identity, 100, record.sessions)
+                yield Entry(appserver.ticket, appserver.address, state, record.identity, 100, record.sessions)
 
     # The watcher.
 
     def _tend_watcher(self, now: float) -> None:
         if self._watcher is not None and now - self._watcher_heard > SILENCE:
             self._drop_watcher(f"was silent for {SILENCE:.0f} s")
-        if self._watcher is None and not self._plan.stopping:
+        if self._watcher is None and not self._plan.stopping and now >= self._watcher_due:
+            self._watcher_due = now + WATCHER_PAUSE
+            command = [sys.executable, *_FLAGS, "-I", "-m", "monitor.watcher", "{channel}"]
             try:
-                self._watcher = Child.start([sys.executable, *_FLAGS, "-I", "-m", "monitor.watcher", "{channel}"])
+                self._watcher = Child.start(command, self._environment)
             except OSError as error:
                 log.error("no watcher: %s", error.strerror)
                 return
@@ -314,21 +339,16 @@ class Arbiter:
         return messages.Begin(str(self._settings.control_socket), monitor.probe_interval, monitor.probe_timeout)
 
     def _tell_watcher(self, now: float) -> None:
-        if self._watcher is None or now < self._view_due:
-            return
+        if self._watcher is not None and self._watcher.backlog:
+            self._say_to_watcher(b"")
+        if self._watcher is None or self._watcher.backlog or now < self._view_due:
+            return  # it has not taken the last view yet
         self._view_due = now + VIEW_INTERVAL
-        host, base_port = self._settings.appservers.host, self._settings.appservers.base_port
-        targets = [
-            messages.Target(
-                record.slot,
-                record.generation,
-                host,
-                base_port + record.slot,
-                self._keys.probe_key(self._tickets[record.identity]),
-            )
-            for record in self._plan
-            if record.life in PUBLISHED
-        ]
+        targets = []
+        for record in self._plan:
+            if record.life in PUBLISHED:
+                appserver = self._appservers[record.identity]
+                targets.append(messages.Target(*record.identity, *appserver.address, appserver.probe_key))
         self._say_to_watcher(messages.encode(messages.View(targets, self._status(now))))
 
     def _say_to_watcher(self, line: bytes) -> None:
@@ -344,7 +364,7 @@ class Arbiter:
         self._selector.unregister(watcher.pidfd)
         self._selector.unregister(watcher.channel)
         watcher.kill_group()
-        watcher.wait()
+        self._unreaped.append(watcher)
 
     def _status(self, now: float) -> dict[str, Any]:
         return {
@@ -359,21 +379,19 @@ class Arbiter:
         }
 
     def _describe(self, record: Record, now: float) -> dict[str, Any]:
-        child = self._children.get(record.identity)
+        appserver = self._appservers.get(record.identity)
         return {
             "slot": record.slot,
             "generation": record.generation,
             "state": record.life.value,
             "for": round(now - record.since, 1),
-            "pid": child.pid if child else None,
-            "address": str(
-                Address(self._settings.appservers.host, self._settings.appservers.base_port + record.slot)
-            ),
+            "pid": appserver.child.pid if appserver else None,
+            "address": str(appserver.address if appserver else self._address(record.slot)),
             "sessions": record.sessions,
             "leaving": sorted(record.leaving),
             "why": record.why,
             **{
-                name: record.vitals.get(name)
+                name: getattr(record.vitals, name, None)
                 for name in ("in_flight", "threads", "served", "memory", "cpu", "longest_session", "past_limit")
             },
         }
@@ -381,11 +399,11 @@ class Arbiter:
     # The rest.
 
     def _tell_systemd(self, now: float) -> None:
-        ok = sum(record.life.value == "OK" for record in self._plan)
-        if not self._was_ready and ok:
+        published = self._publisher.entries or ()
+        if not self._was_ready and any(entry.state is State.OK for entry in published):
             self._was_ready = True
             self._systemd.notify("READY=1")
-        if now - self._last_sign >= min(self._systemd.watchdog, LONGEST_SLEEP):
+        if now - self._last_sign >= min(self._systemd.watchdog, LONGEST_SLEEP) / 2:
             self._last_sign = now
             states = ", ".join(f"{record.slot} {record.life.value}" for record in self._plan)
             stopping = ["STOPPING=1"] if self._plan.stopping else []
@@ -400,11 +418,13 @@ class Arbiter:
         """Leave nothing behind, however the loop ended."""
         signal.set_wakeup_fd(-1)
         self._drop_watcher("ends")
-        for child in self._children.values():
-            child.kill_group()
-            child.wait()
-        self._children.clear()
-        self._settings.control_socket.unlink(missing_ok=True)
+        for appserver in self._appservers.values():
+            appserver.child.kill_group()
+            self._unreaped.append(appserver.child)
+        for child in self._unreaped:
+            child.wait(DEATH)
+        with contextlib.suppress(OSError):
+            self._settings.control_socket.unlink(missing_ok=True)
         self._selector.close()
         self._signalled.close()
         self._wake.close()
@@ -422,9 +442,12 @@ def _group(name: str) -> int | None:
     import grp
 
     try:
-        return grp.getgrnam(name).gr_gid
+        group = grp.getgrnam(name).gr_gid
     except KeyError:
         raise SettingsError(f"[files] apache_group: there is no group {name!r} on this machine") from None
+    if os.geteuid() != 0 and group not in (os.getegid(), *os.getgroups()):
+        raise SettingsError(f"[files] apache_group: the monitor's user is not in the group {name!r}")
+    return group
 
 
 def _lock(path: Path) -> int:

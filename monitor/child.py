@@ -43,7 +43,12 @@ class Child:
                     env=environment,
                 )
             ours.setblocking(False)
-            return cls(process, ours)
+            try:
+                return cls(process, ours)
+            except OSError:  # no descriptor is left to watch it by
+                process.kill()
+                process.wait()
+                raise
         except BaseException:
             ours.close()
             raise
@@ -60,6 +65,11 @@ class Child:
             return False
         return len(self._unsent) <= LONGEST_LINE
 
+    @property
+    def backlog(self) -> bool:
+        """Whether some of what was to be sent still waits here. `send(b"")` tries again."""
+        return bool(self._unsent)
+
     def receive(self) -> list[bytes] | None:
         """The lines that came; None when the channel is closed, or was flooded."""
         try:
@@ -75,21 +85,26 @@ class Child:
 
     def signal(self, number: int) -> None:
         """Send a signal, to it and nobody else."""
-        with contextlib.suppress(ProcessLookupError):  # it is over; its pidfd says so
+        # It is over, and its pidfd says so; or it has become another user.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self.pidfd, number)
 
     def kill_group(self) -> None:
         """SIGKILL for it and all that it started. Safe until `reap`, since its pid is its own till then."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def wait(self) -> None:
-        """Wait for one that was killed, and release all that belongs to it. Blocks for as long as it takes to die."""
-        self._process.wait()
-        self.reap()
+    def wait(self, timeout: float) -> None:
+        """Wait for one that was killed, and release all that belongs to it. Blocks for `timeout` seconds at most."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+            self.reap()
 
     def reap(self) -> str | None:
-        """How it ended, in words; None while it runs. Releases all that belongs to it."""
+        """How it ended, in words, and all that belongs to it is released; None while it runs.
+
+        None, too, while somebody traces it (gdb, strace): they are told first, its pidfd notwithstanding.
+        """
         code = self._process.poll()
         if code is None:
             return None

@@ -7,7 +7,6 @@ server's side runs in the watcher, the client's in `lbctl`.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import socketserver
@@ -15,8 +14,9 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import requests
 import requests.adapters
 import urllib3.connection
@@ -27,6 +27,10 @@ MODE = 0o600
 REPLY_TIMEOUT = 10.0
 """Seconds to wait for the arbiter's reply to an order."""
 LARGEST_BODY = 4096
+
+
+class _Order(msgspec.Struct):
+    slot: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
 
 
 class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -63,27 +67,30 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         order = self.path.removeprefix("/")
         if order not in ORDERS:
+            self.close_connection = True  # with a body unread
             self._answer(404, {"error": f"there is no order {order!r}; orders are {', '.join(ORDERS)}"})
             return
         try:
             length = int(self.headers.get("Content-Length") or 0)
-            if length > LARGEST_BODY:
-                raise ValueError("too long")
-            wanted = json.loads(self.rfile.read(length) or b"{}")
-            slot = int(wanted.get("slot", -1))
-        except (ValueError, AttributeError, TypeError) as error:
+            if not 0 <= length <= LARGEST_BODY:
+                raise ValueError(f"its length is to be 0 to {LARGEST_BODY}")
+            slot = msgspec.json.decode(self.rfile.read(length) or b"{}", type=_Order).slot
+        except (ValueError, RecursionError) as error:
+            self.close_connection = True
             self._answer(400, {"error": f'the body is to be JSON such as {{"slot": 3}}: {error}'})
             return
-        done, text = self.server.order(order, slot)
+        done, text = self.server.order(order, -1 if slot is None else slot)
         self._answer(200 if done else 409, {"text": text} if done else {"error": text})
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode() + b"\n"
+        body = msgspec.json.encode(content) + b"\n"
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+        if self.close_connection:
+            self.send_header("Connection", "close")
         with contextlib.suppress(ConnectionError):
+            self.end_headers()
             self.wfile.write(body)
 
     def address_string(self) -> str:
@@ -119,6 +126,9 @@ class _UnixAdapter(requests.adapters.HTTPAdapter):
         self._unix_pool = _UnixPool(path)
 
     def get_connection_with_tls_context(self, *_: Any, **__: Any) -> _UnixPool:
+        return self._unix_pool
+
+    def get_connection(self, *_: Any, **__: Any) -> _UnixPool:  # before requests 2.32
         return self._unix_pool
 
     def close(self) -> None:

@@ -8,12 +8,27 @@ import msgspec
 from msgspec import Struct
 
 
+class Vitals(Struct, frozen=True):
+    """An AppServer's answer to a probe, as far as the monitor uses it. Seconds and bytes."""
+
+    generation: int
+    past_limit: str = ""
+    empty: bool = False
+    sessions: int = 0
+    longest_session: float = 0.0
+    in_flight: int = 0
+    threads: int = 0
+    served: int = 0
+    memory: int = 0
+    cpu: float = 0.0
+
+
 class Probed(Struct, frozen=True, tag="probed"):
     """An AppServer answered a probe."""
 
     slot: int
     generation: int
-    vitals: dict[str, Any]
+    vitals: Vitals
 
 
 class Unanswered(Struct, frozen=True, tag="unanswered"):

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from lbadaptor.address import Identity, free_slots
 from lbadaptor.settings import Settings
-from monitor.life import Event, Life, after
+from monitor.life import PUBLISHED, Event, Life, after
+from monitor.messages import Vitals
 
 log = logging.getLogger("lbmonitor")
 
@@ -27,6 +27,8 @@ HUNG_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for one that does not answer anyway."""
 MARGIN = 2.0
 """Seconds beyond its own grace that an AppServer may take to exit."""
+MOST_SESSIONS = 10**9
+"""What an application's own count is taken for at most, and 0 at least: it has a column in address.text."""
 
 
 class Order(Enum):
@@ -71,7 +73,7 @@ class Record:
     """why it is to be replaced: limit, order, release"""
     undrained: bool = False
     sessions: int = 0
-    vitals: dict[str, Any] = field(default_factory=dict)
+    vitals: Vitals | None = None
     """its last answer to a probe"""
     failed_probes: int = 0
     short_lives: int = 0
@@ -158,10 +160,9 @@ class Plan:
         lived = now - record.born
         level = logging.INFO if record.life is Life.STOPPING else logging.WARNING
         log.log(level, "slot %d (%s) %s after %.1f s", record.slot, record.life.value, how, lived)
-        if record.port_taken:
+        if record.port_taken and self._move(record, Event.PORT_TAKEN, now):
             log.warning("slot %d is passed over for %.0f s: %s", record.slot, PASS_OVER, record.port_taken)
             self._passed_over[record.slot] = now + PASS_OVER
-            self._move(record, Event.PORT_TAKEN, now)
             return
         served = record.life in (Life.OK, Life.FAILING)
         self._move(record, Event.EXIT, now)
@@ -171,7 +172,7 @@ class Plan:
             record.wake_at = now + wait
             record.leaving.clear()
             record.sessions = 0
-            record.vitals = {}
+            record.vitals = None
             record.why = record.why or how
             record.deadline = float("inf")
             if served:
@@ -182,7 +183,7 @@ class Plan:
     def past_limit(self, identity: Identity, limit: str) -> None:
         """It has reached a limit and wants a replacement."""
         record = self.find(identity)
-        if record is not None and record.life is Life.OK and "limit" not in record.leaving:
+        if record is not None and record.life in PUBLISHED and "limit" not in record.leaving:
             record.leaving.add("limit")
             log.info("slot %d is past its limit (%s)", record.slot, limit)
 
@@ -193,19 +194,19 @@ class Plan:
             log.info("slot %d has no session left", record.slot)
             self._stop(record, Event.EMPTY, now)
 
-    def probed(self, identity: Identity, vitals: dict[str, Any], now: float) -> None:
+    def probed(self, identity: Identity, vitals: Vitals, now: float) -> None:
         """It answered a probe."""
         record = self.find(identity)
         if record is None:
             return
         record.failed_probes = 0
         record.vitals = vitals
-        record.sessions = int(vitals.get("sessions", 0))
+        record.sessions = min(max(0, vitals.sessions), MOST_SESSIONS)
         if record.life is Life.FAILING and self._move(record, Event.GOOD_PROBE, now):
             log.info("slot %d answers again: %s", record.slot, record.life.value)
-        if vitals.get("past_limit"):
-            self.past_limit(identity, str(vitals["past_limit"]))
-        if vitals.get("empty"):
+        if vitals.past_limit:
+            self.past_limit(identity, vitals.past_limit)
+        if vitals.empty:
             self.empty(identity, now)
 
     def unanswered(self, identity: Identity, why: str, refused: bool, now: float) -> None:
@@ -234,7 +235,7 @@ class Plan:
     def drain(self, slot: int) -> str:
         """Replace an AppServer, then drain it."""
         record = self._at(slot)
-        if record.life is Life.DYING or record.leaving:
+        if record.life is Life.DYING or record.leaving - {"limit"}:
             return f"slot {slot} is on its way out already"
         if record.life is not Life.OK:
             raise ValueError(f"slot {slot} is {record.life.value}: only one that is OK can be drained")
@@ -300,7 +301,8 @@ class Plan:
         """Seconds until time alone makes a difference."""
         moments = [record.deadline for record in self]
         moments += [record.wake_at for record in self if record.life is Life.BACKOFF]
-        moments += self._passed_over.values()
+        if not self.stopping:
+            moments += self._passed_over.values()
         return max(0.0, min(moments, default=float("inf")) - now)
 
     def _fill(self, now: float, wall_ms: int) -> None:
@@ -351,6 +353,8 @@ class Plan:
         return sum(record.draining for record in self) < self.settings.max_dying
 
     def _out_of_slots(self, now: float) -> None:
+        if any(record.life is Life.STOPPING for record in self):
+            return  # its slot is free in a moment
         dying = [record for record in self if record.life is Life.DYING]
         if self.rolling and dying:
             ended = min(dying, key=lambda record: record.sessions)

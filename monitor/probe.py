@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 
+import msgspec
 import requests
 
 from lbadaptor.address import Address
 from lbadaptor.headers import PROBE, PROBE_PATH
-from monitor.messages import Probed, Target, Unanswered
+from monitor.messages import Probed, Target, Unanswered, Vitals
+
+_OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+"""What this process or machine ran short of; no AppServer is to blame."""
 
 
 class Prober:
@@ -35,23 +40,33 @@ class Prober:
             session.trust_env = False  # no proxy, no netrc
             while not self._stopped.wait(self._interval):
                 found = probe(session, self.target, self._timeout)
-                if not self._stopped.is_set():
+                if found is not None and not self._stopped.is_set():
                     self._tell(found)
 
 
-def probe(session: requests.Session, target: Target, timeout: float) -> Probed | Unanswered:
-    """One probe. Blocks for `timeout` seconds, about."""
+def probe(session: requests.Session, target: Target, timeout: float) -> Probed | Unanswered | None:
+    """One probe; None when it could not even be sent. Blocks for `timeout` seconds, about."""
     url = f"http://{Address(target.host, target.port)}{PROBE_PATH}"
     try:
         answer = session.get(url, headers={PROBE: target.key}, timeout=timeout, allow_redirects=False)
-        vitals = answer.json() if answer.status_code == 200 else None
+        vitals = msgspec.json.decode(answer.content, type=Vitals) if answer.status_code == 200 else None
     except requests.Timeout:
         return Unanswered(target.slot, target.generation, f"no answer within {timeout:g} s")
     except requests.ConnectionError as error:
-        refused = "refused" in str(error)
+        cause = _cause(error)
+        if cause is not None and cause.errno in _OUR_OWN:
+            return None
+        refused = isinstance(cause, ConnectionRefusedError)
         return Unanswered(target.slot, target.generation, "connection refused" if refused else "hung up", refused)
-    except (requests.RequestException, ValueError) as error:
+    except (requests.RequestException, ValueError, RecursionError) as error:
         return Unanswered(target.slot, target.generation, f"{type(error).__name__}: {error}")
-    if not isinstance(vitals, dict) or vitals.get("generation") != target.generation:
+    if vitals is None or vitals.generation != target.generation:
         return Unanswered(target.slot, target.generation, f"a stranger answers: status {answer.status_code}")
     return Probed(target.slot, target.generation, vitals)
+
+
+def _cause(error: BaseException | None) -> OSError | None:
+    """The system's own error beneath those of requests and urllib3, which say it only in words."""
+    while error is not None and (isinstance(error, requests.RequestException) or not isinstance(error, OSError)):
+        error = error.__cause__ or error.__context__
+    return error

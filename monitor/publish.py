@@ -28,8 +28,7 @@ class Publisher:
         self._beside = path.with_name(f".{path.name}.new")
         self._group = group
         self._writer = f"monitor {os.getpid()} on {os.uname().nodename}"
-        self._serial, self.last_generation = self._previous()
-        self._last_mtime = 0
+        self._serial, self.last_generation, self._last_mtime = self._previous()
 
     def publish(self, entries: tuple[Entry, ...]) -> None:
         """Write the table. Raises OSError; the file before stays whole then."""
@@ -51,10 +50,12 @@ class Publisher:
         self.entries = entries
         self.written_at = time.monotonic()
 
-    def _previous(self) -> tuple[int, int]:
-        """The serial and the highest generation of the file that is there, so that both go on rising."""
+    def _previous(self) -> tuple[int, int, int]:
+        """Serial, highest generation and mtime of the file that is there, so that all three go on rising."""
+        mtime = 0
         try:
+            mtime = self._path.stat().st_mtime_ns
             table = parse(self._path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, AddressFileError):
-            return 0, 0
-        return table.serial, max((entry.identity.generation for entry in table.entries), default=0)
+            return 0, 0, mtime
+        return table.serial, max((entry.identity.generation for entry in table.entries), default=0), mtime

@@ -20,7 +20,7 @@ class Systemd:
             self._address = "\0" + self._address[1:]
         usec = environment.get("WATCHDOG_USEC", "")
         meant = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.watchdog = int(usec) / 2e6 if meant and usec.isdigit() else float("inf")
+        self.watchdog = int(usec) / 2e6 if meant and usec.isdecimal() and int(usec) else float("inf")
         """Seconds between two signs of life: half of what systemd allows."""
 
     def notify(self, *messages: str) -> None:
@@ -28,8 +28,8 @@ class Systemd:
         if not self._address:
             return
         with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
             contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender,
         ):
             sender.setblocking(False)
             sender.sendto("\n".join(messages).encode(), self._address)

@@ -45,7 +45,7 @@ class Watcher:
                 if isinstance(message, Begin):
                     first, self._begin = self._begin is None, message
                     if first:
-                        Console(Path(message.control_socket), lambda: self._view.status, self._order)
+                        self._open_console(Path(message.control_socket))
                 elif isinstance(message, View):
                     self._see(message)
                 else:
@@ -53,6 +53,13 @@ class Watcher:
         self._over.set()
         for prober in self._probers.values():
             prober.stop()
+
+    def _open_console(self, path: Path) -> None:
+        """Without a console there are probes all the same."""
+        try:
+            Console(path, lambda: self._view.status, self._order)
+        except OSError as error:
+            log.error("no orders can be given at %s: %s", path, error.strerror or error)
 
     def _see(self, view: View) -> None:
         """Probe whom the arbiter names now, and nobody else."""

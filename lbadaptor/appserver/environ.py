@@ -54,6 +54,7 @@ class Request:
     def add(self, name: bytes, value: bytes) -> None:
         """Take a header. Names with an underscore are dropped: in environ they could pass for others."""
         name = name.lower()
+        value = value.rstrip(b" \t")  # no part of it (RFC 9110 §5.5)
         if name.startswith(_PREFIX):
             self.lb[name] = value
         elif b"_" not in name:

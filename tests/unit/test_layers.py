@@ -15,7 +15,7 @@ APPSERVER = (
     *("handover", "ledger", "vitals", "sessions", "environ", "answer", "connection", "gateway", "main", "__main__"),
 )
 MONITOR = (
-    *("life", "plan", "messages", "publish", "child", "systemd", "probe", "control", "httpd"),
+    *("life", "messages", "plan", "publish", "child", "systemd", "probe", "control", "httpd"),
     *("arbiter", "watcher", "__main__", "ctl", "demo"),
 )
 LAYERS = [
