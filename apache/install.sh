@@ -111,6 +111,7 @@ elif ! "$env/bin/python" -I -m monitor.httpd >/dev/null 2>&1; then
     elif [ -x /usr/sbin/apache2 ] && command -v apxs >/dev/null; then
         step "building mod_wsgi" install mod_wsgi
     else
-        step "building Apache httpd and mod_wsgi (this takes minutes)" install mod_wsgi-standalone
+        step "building Apache httpd (this takes minutes)" install mod_wsgi-httpd
+        step "building mod_wsgi" install mod_wsgi-standalone
     fi
 fi
