@@ -1,0 +1,807 @@
+"""The story of a request, the AppServers being scripted peers."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from scripted import PATIENCE, ScriptedServer, Step, Talk, answer, hang_up, refusal
+from stage import MASTER, Site
+
+from lbadaptor.address import Address, Identity, State, Table, write
+from lbadaptor.errors import OurOwnFault
+from lbadaptor.pages import RETRY_AFTER
+from lbadaptor.relay import ExchangeFailed
+from lbadaptor.ticket import Keys
+
+Serve = Callable[..., ScriptedServer]
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_is_left() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def cookies(*tickets: str) -> dict[str, str]:
+    return {"HTTP_COOKIE": "; ".join([*(f"__PRT__={ticket}" for ticket in tickets), "sid=abc"])}
+
+
+def total(*servers: ScriptedServer) -> int:
+    return sum(len(server.requests) for server in servers)
+
+
+def take(step: Step, talk: Talk) -> None:
+    """A step as the server takes it, and then hang up."""
+    if callable(step):
+        step(talk)
+    else:
+        talk.read_body()
+        talk.send(step)
+        talk.close()
+
+
+def at_the_first_pause(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something when a request begins to wait."""
+    sleep, acts = time.sleep, [act]
+
+    def pause(seconds: float) -> None:
+        if acts:
+            acts.pop()()
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", pause)
+
+
+# An answer comes.
+
+
+def test_an_answer_is_passed_on_as_it_is(site: Site, serve: Serve) -> None:
+    lines = ["Set-Cookie: sid=abc; Path=/", "Set-Cookie: __PRT__=t", "X-Foo: bar"]
+    site.publish_servers(serve(answer(b"gone", "410 Gone", *lines)))
+    got = site.ask()
+    assert (got.status, got.reason, got.body) == (410, "Gone", b"gone")
+    assert got.headers == [
+        ("Set-Cookie", "sid=abc; Path=/"),
+        ("Set-Cookie", "__PRT__=t"),
+        ("X-Foo", "bar"),
+        ("Content-Type", "text/plain"),
+        ("Content-Length", "4"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (answer(b"hello"), b"hello"),
+        (answer(b"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n", framing=CHUNKED), b"hello!"),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + answer(b"hello"), b"hello"),
+        (answer(b""), b""),
+        (answer(b"x" * 1_000_000), b"x" * 1_000_000),
+        (answer(b"h", "200 OK", f"X: {'x' * 60_000}"), b"h"),
+    ],
+    ids=["length", "chunked", "interim", "empty", "streamed", "large head"],
+)
+def test_an_answer_in_any_framing_and_the_connection_is_kept(
+    site: Site, serve: Serve, data: bytes, body: bytes
+) -> None:
+    server = serve(data, data)
+    site.publish_servers(server)
+    for _ in range(2):
+        got = site.ask()
+        assert (got.status, got.body, got.get("Link")) == (200, body, None)
+    assert server.connections == 1
+
+
+def test_an_answer_that_ends_with_its_connection(site: Site, serve: Serve) -> None:
+    def step(talk: Talk) -> None:
+        talk.send(answer(b"hello", framing=""))
+        talk.close()
+
+    server = serve(step, step)
+    site.publish_servers(server)
+    assert [site.ask().body for _ in range(2)] == [b"hello"] * 2
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "status"),
+    [
+        ("HEAD", answer(b"", framing="Content-Length: 1000"), 200),
+        ("HEAD", answer(b"", framing=CHUNKED), 200),
+        ("GET", answer(b"", "204 No Content", framing="", kind=""), 204),
+        ("GET", answer(b"", "304 Not Modified", "ETag: x", framing="", kind=""), 304),
+    ],
+)
+def test_an_answer_without_body(site: Site, serve: Serve, method: str, data: bytes, status: int) -> None:
+    server = serve(data, data)
+    site.publish_servers(server)
+    for _ in range(2):
+        got = site.ask(method)
+        assert (got.status, got.body) == (status, b"")
+    assert server.connections == 1
+
+
+def test_the_length_of_what_head_asks_about_is_passed_on(site: Site, serve: Serve) -> None:
+    site.publish_servers(serve(answer(b"", framing="Content-Length: 1000")))
+    with site.begin("HEAD") as got:
+        assert got.get("Content-Length") == "1000"
+        assert list(got.blocks) == []  # not one empty block, of which a server would make a length of 0
+
+
+def test_an_answer_that_was_taken_over_goes_out_in_one_block(site: Site, serve: Serve) -> None:
+    site.publish_servers(serve(answer(b"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n", framing=CHUNKED)))
+    with site.begin() as got:
+        assert list(got.blocks) == [b"hello!"]
+
+
+def test_an_appserver_that_pauses_is_passed_on_event_by_event(site: Site, serve: Serve) -> None:
+    seen = [threading.Event() for _ in range(3)]
+
+    def step(talk: Talk) -> None:
+        talk.send(answer(b"", framing=CHUNKED, kind="text/event-stream"))
+        for number, event in enumerate(seen):
+            talk.send(b"2\r\n%d\n\r\n" % number)
+            assert event.wait(PATIENCE)
+        talk.send(b"0\r\n\r\n")
+
+    server = serve(step, answer())
+    site.publish_servers(server)
+    with site.begin() as got:
+        assert got.get("Content-Type") == "text/event-stream"
+        blocks = iter(got.blocks)
+        for number, event in enumerate(seen):
+            assert next(blocks) == b"%d\n" % number
+            event.set()
+        assert list(blocks) == []
+    assert site.ask().status == 200
+    assert server.connections == 1
+
+
+def test_a_visitor_who_leaves_within_a_stream_frees_the_appserver(site: Site, serve: Serve) -> None:
+    left = threading.Event()
+
+    def step(talk: Talk) -> None:
+        talk.send(answer(b"1\r\nx\r\n", framing=CHUNKED))
+        if talk.connection.recv(1) == b"":
+            left.set()
+        talk.close()
+
+    site.publish_servers(serve(step))
+    with site.begin() as got:
+        assert next(iter(got.blocks)) == b"x"
+    assert left.wait(PATIENCE)
+
+
+def test_a_server_that_refuses_the_headers_leaves_nothing_behind(site: Site, serve: Serve) -> None:
+    server = serve(answer(b"x" * 2_000_000), answer())
+    (entry,) = site.publish_servers(server)
+
+    def start_response(status: str, headers: object) -> None:
+        raise ValueError("bad header")
+
+    with pytest.raises(ValueError, match="bad header"):
+        site.adaptor(
+            {"REQUEST_METHOD": "GET", "SERVER_NAME": "x", "wsgi.input": io.BytesIO()},
+            start_response,
+        )
+    assert site.adaptor._fleet.load(entry).in_flight == 0
+
+
+# What reaches the AppServer.
+
+
+def test_nothing_a_visitor_sends_under_our_names_reaches_the_appserver(site: Site, serve: Serve) -> None:
+    server = serve()
+    site.publish_servers(server)
+    forged = ("HTTP_LB_KEY", "HTTP_LB_PROBE", "HTTP_LB_SESSION", "HTTP_LB_REMOTE_USER", "HTTP_LB_VAR_HTTPS")
+    site.ask(**dict.fromkeys(forged, "forged"))
+    (request,) = server.requests
+    assert "forged" not in [value for _, value in request.headers]
+    assert request.get("LB-Session") == "none"
+    assert request.get("LB-Probe") is None
+
+
+@pytest.mark.parametrize("evil", ["a\r\nLB-Key: x", "a\nb", "a\rb", "a\0b"])
+def test_a_line_break_in_a_header_is_a_400_and_nobody_is_asked(site: Site, serve: Serve, evil: str) -> None:
+    server = serve()
+    site.publish_servers(server)
+    assert site.ask(HTTP_X_FOO=evil).status == 400
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "1, 1", "9" * 5000])
+def test_a_length_that_is_none_is_a_400(site: Site, serve: Serve, length: str) -> None:
+    server = serve()
+    site.publish_servers(server)
+    assert site.ask("POST", b"x", valid=False, CONTENT_LENGTH=length).status == 400
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("size", [10, 200_000, 3_000_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_any_size_arrives_whole(site: Site, serve: Serve, size: int, chunked: bool) -> None:
+    site.configure(body_spool=1_000_000)
+    server = serve()
+    site.publish_servers(server)
+    data = os.urandom(size)
+    assert site.ask("POST", data, **({"HTTP_TRANSFER_ENCODING": "chunked"} if chunked else {})).status == 200
+    (request,) = server.requests
+    assert request.body == data
+    framed_by_chunks = chunked and size > 1_000_000
+    assert (request.get("Transfer-Encoding") == "chunked") is framed_by_chunks
+    assert request.get("Content-Length") == (None if framed_by_chunks else str(size))
+
+
+def test_a_body_that_ends_early_is_a_400_and_nobody_is_asked(site: Site, serve: Serve) -> None:
+    server = serve()
+    site.publish_servers(server)
+    assert site.ask("POST", b"short", CONTENT_LENGTH="50").status == 400
+    assert server.connections == 0
+
+
+def test_a_body_that_ends_early_while_it_is_streamed_is_not_whole_for_the_appserver(site: Site, serve: Serve) -> None:
+    site.configure(body_spool=0)
+    cut = threading.Event()
+
+    def step(talk: Talk) -> None:
+        with pytest.raises(ConnectionResetError, match="within the body"):
+            talk.read_body()
+        cut.set()
+        talk.close()
+
+    site.publish_servers(serve(step))
+    assert site.ask("POST", b"x" * 500_000, CONTENT_LENGTH="600000").status == 400
+    assert cut.wait(PATIENCE)
+
+
+def test_no_spool_folder_is_a_503(site: Site, serve: Serve) -> None:
+    site.configure(spool_folder="/nonexistent")
+    server = serve()
+    site.publish_servers(server)
+    assert site.ask("POST", b"x" * 100_000).status == 503
+    assert server.connections == 0
+
+
+# Tickets.
+
+
+def test_a_holder_gets_its_visitor_every_time(site: Site, serve: Serve) -> None:
+    servers = [serve() for _ in range(3)]
+    entries = site.publish_servers(*servers)
+    for _ in range(10):
+        assert site.ask(**cookies(entries[2].ticket)).status == 200
+    assert [len(server.requests) for server in servers] == [0, 0, 10]
+    assert {request.get("LB-Session") for request in servers[2].requests} == {"held"}
+
+
+def test_a_dying_holder_gets_its_visitor_and_nobody_else(site: Site, serve: Serve) -> None:
+    dying, ok = serve(), serve()
+    entry = site.entry(dying, 0, State.DYING)
+    site.publish(entry, site.entry(ok, 1))
+    site.ask(**cookies(entry.ticket))
+    for _ in range(10):
+        site.ask()
+    assert [len(dying.requests), len(ok.requests)] == [1, 10]
+
+
+def test_of_two_tickets_the_one_that_is_held_wins(site: Site, serve: Serve) -> None:
+    servers = [serve() for _ in range(3)]
+    entries = site.publish_servers(*servers)
+    lost = site.keys.ticket(Identity(7, 7))
+    for order in ([lost, "forged", entries[1].ticket], [entries[1].ticket, lost, "forged"]):
+        site.ask(**cookies(*order))
+    assert [request.get("LB-Session") for request in servers[1].requests] == ["held", "held"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "x",
+        "0.1763805600000.forged",
+        f"0.1763805600000.{'A' * 43}",
+        "\xe4\xf6\xfc",
+        '"',
+        "x" * 100_000,
+        "0." * 10_000,
+        "=;=;__PRT__==",
+        Keys(["x" * 48]).ticket(Identity(0, 1763805600000)),
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+def test_a_cookie_that_is_forged_enormous_or_not_ascii_is_as_good_as_none(
+    site: Site, serve: Serve, value: str
+) -> None:
+    server = serve()
+    site.publish_servers(server)
+    assert site.ask(HTTP_COOKIE=f"__PRT__={value}").status == 200
+    assert server.requests[0].get("LB-Session") == "none"
+
+
+def test_a_ticket_of_an_older_key_still_counts(site: Site, serve: Serve) -> None:
+    site.key_file.write_text(f"{MASTER}\n{'n' * 48}\n")
+    server = serve()
+    (entry,) = site.publish_servers(server)
+    site.ask(**cookies(entry.ticket))
+    site.ask(**cookies(site.keys.ticket(Identity(7, 7))))
+    assert [request.get("LB-Session") for request in server.requests] == ["held", "lost"]
+    assert server.requests[0].get("LB-Key") == site.keys.caller_key(entry.ticket)
+
+
+def test_parallel_requests_of_one_who_lost_their_holder_land_together(site: Site, serve: Serve) -> None:
+    together = threading.Barrier(4)
+
+    def step(talk: Talk) -> None:
+        together.wait(PATIENCE)  # all four are at work at once
+        talk.send(answer())
+
+    servers = [serve(default=step) for _ in range(5)]
+    site.publish_servers(*servers)
+    lost = cookies(site.keys.ticket(Identity(7, 7)))
+    threads = [threading.Thread(target=site.ask, kwargs=lost) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(len(server.requests) for server in servers) == [0, 0, 0, 0, 4]
+    assert {request.get("LB-Session") for server in servers for request in server.requests} == {"lost"}
+
+
+def test_the_adaptor_sets_and_deletes_no_cookie(site: Site, serve: Serve, nobody: Address) -> None:
+    site.publish_servers(serve())
+    for ticket in ("forged", site.keys.ticket(Identity(7, 7))):
+        assert site.ask(**cookies(ticket)).get("Set-Cookie") is None
+    site.publish()
+    assert site.ask(**cookies("forged")).get("Set-Cookie") is None
+
+
+# Files.
+
+
+def test_a_missing_key_file_is_a_503_until_it_is_there(site: Site, serve: Serve) -> None:
+    site.publish_servers(serve())
+    site.key_file.unlink()
+    assert site.ask().status == 503
+    assert site.ask(**cookies(site.keys.ticket(Identity(7, 7)))).status == 503
+    site.key_file.write_text(f"{MASTER}\n")
+    assert site.ask().status == 200
+
+
+@pytest.mark.parametrize("text", [None, "", "# address.text 1 · serial 1 · entries 0\n", "nonsense\n", "cut off"])
+def test_no_table_or_an_empty_one_is_a_503_until_it_is_mended(site: Site, serve: Serve, text: str | None) -> None:
+    site.configure(wait=0.0)
+    if text is not None:
+        site.publish_text(text)
+    got = site.ask("POST", b"x")
+    assert (got.status, got.get("Retry-After")) == (503, str(RETRY_AFTER))
+    site.publish_servers(serve())
+    assert site.ask().status == 200
+
+
+def test_a_malformed_table_leaves_the_last_good_one(
+    site: Site, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = serve(), serve()
+    site.publish_servers(old)
+    assert site.ask().status == 200
+    whole = write(Table(9, (site.entry(new, 1),)), "test", "now")
+    site.publish_text(whole[:-20])
+    for _ in range(3):
+        assert site.ask().status == 200
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(said) == 1
+    assert "address.text, line 3:" in said[0]
+    assert (total(old), total(new)) == (4, 0)
+    site.publish_text(whole)
+    assert site.ask().status == 200
+    assert (total(old), total(new)) == (4, 1)
+
+
+def test_a_request_waits_for_a_table_that_names_an_appserver(
+    site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.configure(wait=PATIENCE)
+    site.publish()
+    server = serve()
+    at_the_first_pause(monkeypatch, lambda: site.publish_servers(server))
+    assert site.ask("POST", b"x").status == 200
+
+
+def test_only_so_many_requests_wait(site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.configure(wait=PATIENCE, waiters=1)
+    site.publish()
+    server = serve()
+    others: list[int] = []
+
+    def meanwhile() -> None:
+        others.append(site.ask().status)
+        site.publish_servers(server)
+
+    at_the_first_pause(monkeypatch, meanwhile)
+    assert site.ask().status == 200
+    assert others == [503]
+    site.publish()
+    at_the_first_pause(monkeypatch, lambda: site.publish_servers(server))
+    assert site.ask().status == 200  # the one that waited has made room again
+
+
+# Nobody there, refused, busy.
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_one_that_refuses_connections_is_passed_over(site: Site, serve: Serve, nobody: Address, method: str) -> None:
+    server = serve()
+    site.publish_servers(nobody, server)
+    for _ in range(10):
+        assert site.ask(method, b"x" if method == "POST" else b"").status == 200
+    assert total(server) == 10
+
+
+def test_a_holder_that_refuses_connections_twice_is_lost(site: Site, serve: Serve, nobody: Address) -> None:
+    server = serve()
+    gone, _ = site.publish_servers(nobody, server)
+    assert site.ask("POST", b"x", **cookies(gone.ticket)).status == 200
+    assert server.requests[0].get("LB-Session") == "lost"
+
+
+def test_a_holder_that_refuses_a_connection_once_keeps_its_visitor(
+    site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lbadaptor import fleet
+
+    holder, other = serve(), serve()
+    entry, _ = site.publish_servers(holder, other)
+    connect, refusals = fleet.connect, [ConnectionRefusedError(111, "Connection refused")]
+
+    def connect_later(*args: object) -> socket.socket:
+        if refusals:
+            raise refusals.pop()
+        return connect(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fleet, "connect", connect_later)
+    assert site.ask("POST", b"x", **cookies(entry.ticket)).status == 200
+    assert (total(holder), total(other)) == (1, 0)
+    assert holder.requests[0].get("LB-Session") == "held"
+
+
+def test_being_busy_before_does_not_count_as_having_refused_a_connection(
+    site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lbadaptor import fleet
+
+    def busy(talk: Talk) -> None:
+        talk.send(refusal("BUSY").replace(b"LB-Refused", b"Connection: close\r\nLB-Refused"))
+        talk.close()
+
+    holder, other = serve(busy), serve()
+    entry, _ = site.publish_servers(holder, other)
+    connect, calls = fleet.connect, []
+
+    def connect_the_second_time_in_vain(*args: object) -> socket.socket:
+        calls.append(args)
+        if len(calls) == 2:
+            raise ConnectionRefusedError(111, "Connection refused")
+        return connect(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fleet, "connect", connect_the_second_time_in_vain)
+    assert site.ask(**cookies(entry.ticket)).status == 200
+    assert (total(holder), total(other)) == (2, 0)
+
+
+@pytest.mark.parametrize("kind", ["STALE", "DYING", "BUSY", "INCOMPLETE", "KEY"])
+@pytest.mark.parametrize("body", [b"", b"x", b"x" * 300_000])
+def test_what_is_refused_is_served_elsewhere_whatever_the_method(
+    site: Site, serve: Serve, kind: str, body: bytes
+) -> None:
+    refusing, server = serve(default=refusal(kind)), serve()
+    site.publish_servers(refusing, server)
+    for _ in range(8):
+        got = site.ask("POST", body)
+        assert (got.status, got.body) == (200, b"hello")
+    assert {request.body for request in server.requests} == {body}
+    assert total(server) == 8
+    assert total(refusing) > 0
+
+
+@pytest.mark.parametrize("kind", ["STALE", "DYING", "INCOMPLETE", "KEY"])
+def test_what_its_holder_refuses_is_served_elsewhere_as_lost(site: Site, serve: Serve, kind: str) -> None:
+    holder, other = serve(default=refusal(kind)), serve()
+    entry, _ = site.publish_servers(holder, other)
+    assert site.ask("POST", b"x", **cookies(entry.ticket)).status == 200
+    assert [request.get("LB-Session") for request in holder.requests] == ["held"]
+    assert [request.get("LB-Session") for request in other.requests] == ["lost"]
+
+
+def test_a_busy_holder_is_asked_again_until_it_has_time(site: Site, serve: Serve) -> None:
+    site.configure(wait=PATIENCE)
+    holder, other = serve(refusal("BUSY"), refusal("BUSY"), answer()), serve()
+    entry, _ = site.publish_servers(holder, other)
+    assert site.ask("POST", b"x", **cookies(entry.ticket)).status == 200
+    assert [request.get("LB-Session") for request in holder.requests] == ["held"] * 3
+    assert total(other) == 0
+
+
+def test_a_holder_that_stays_busy_is_a_503_and_the_session_is_not_moved(site: Site, serve: Serve) -> None:
+    site.configure(wait=0.12)
+    holder, other = serve(default=refusal("BUSY")), serve()
+    entry, _ = site.publish_servers(holder, other)
+    got = site.ask(**cookies(entry.ticket))
+    assert (got.status, got.get("Retry-After")) == (503, str(RETRY_AFTER))
+    assert total(holder) > 1
+    assert total(other) == 0
+
+
+def test_a_busy_holder_that_leaves_the_table_is_lost(
+    site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.configure(wait=PATIENCE)
+    holder, other = serve(default=refusal("BUSY")), serve()
+    entry, left = site.publish_servers(holder, other)
+    at_the_first_pause(monkeypatch, lambda: site.publish(left))
+    assert site.ask("POST", b"x", **cookies(entry.ticket)).status == 200
+    assert other.requests[0].get("LB-Session") == "lost"
+
+
+def test_when_all_refuse_each_is_asked_once_and_then_it_is_a_503(site: Site, serve: Serve) -> None:
+    servers = [serve(default=refusal("DYING")) for _ in range(3)]
+    site.publish_servers(*servers)
+    got = site.ask("POST", b"x")
+    assert (got.status, got.get("Retry-After")) == (503, str(RETRY_AFTER))
+    assert [len(server.requests) for server in servers] == [1, 1, 1]
+
+
+def test_a_refusal_that_comes_while_all_that_was_sent_is_kept_is_repeated_elsewhere(site: Site, serve: Serve) -> None:
+    site.configure(body_memory=1000, body_spool=16_000_000)  # more than the buffers of a connection
+
+    def refuse(talk: Talk) -> None:
+        talk.send(refusal("DYING"))
+        talk.read_body()
+
+    refusing, server = serve(refuse), serve()
+    entry, _ = site.publish_servers(refusing, server)
+    data = bytes(range(256)) * 66_000
+    assert site.ask("POST", data, **cookies(entry.ticket)).status == 200
+    assert [request.body == data for request in server.requests] == [True]
+
+
+def test_a_refusal_that_comes_later_is_a_503(site: Site, serve: Serve) -> None:
+    site.configure(body_memory=1000, body_spool=0)
+
+    def refuse(talk: Talk) -> None:
+        talk.read_body()
+        talk.send(refusal("DYING"))
+
+    refusing, server = serve(refuse), serve()
+    entry, _ = site.publish_servers(refusing, server)
+    assert site.ask("POST", b"x" * 300_000, **cookies(entry.ticket)).status == 503
+    assert total(server) == 0
+
+
+def test_a_shortage_of_ours_is_a_503_and_nobody_elses_fault(
+    site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def connect(*args: object) -> None:
+        calls.append(args)
+        raise OurOwnFault("connecting: Too many open files")
+
+    servers = serve(), serve()
+    entry, _ = site.publish_servers(*servers)
+    with monkeypatch.context() as patch:
+        patch.setattr("lbadaptor.fleet.connect", connect)
+        for changes in ({}, cookies(entry.ticket)):
+            got = site.ask(**changes)
+            assert (got.status, got.get("Retry-After")) == (503, str(RETRY_AFTER))
+    assert len(calls) == 2
+    assert site.ask(**cookies(entry.ticket)).status == 200
+
+
+# FAILING.
+
+
+def test_a_failing_appserver_gets_no_new_visitors(site: Site, serve: Serve) -> None:
+    failing, ok = serve(), serve()
+    site.publish(site.entry(failing, 0, State.FAILING), site.entry(ok, 1))
+    for _ in range(10):
+        site.ask()
+    assert (total(failing), total(ok)) == (0, 10)
+
+
+def test_only_a_few_wait_for_a_failing_holder_the_rest_get_a_503_at_once(site: Site, serve: Serve) -> None:
+    site.configure(wait=PATIENCE)
+    go, arrived = threading.Event(), threading.Semaphore(0)
+
+    def hang(talk: Talk) -> None:
+        arrived.release()
+        assert go.wait(PATIENCE)
+        talk.send(answer())
+
+    failing, other = serve(default=hang), serve()
+    entry = site.entry(failing, 0, State.FAILING)
+    site.publish(entry, site.entry(other, 1))
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(site.ask(**cookies(entry.ticket)).status)) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+        assert arrived.acquire(timeout=PATIENCE)
+    for _ in range(5):
+        got = site.ask(**cookies(entry.ticket))
+        assert (got.status, got.get("Retry-After")) == (503, str(RETRY_AFTER))
+    assert site.ask().status == 200
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200, 200]
+    assert total(failing) == 2
+    assert site.ask(**cookies(entry.ticket)).status == 200
+
+
+# Lost on the way.
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        hang_up,
+        lambda talk: talk.reset(),
+        b"garbage\r\n\r\n",
+        answer(framing="Content-Length: x"),
+        lambda talk: (talk.send(b"HTTP/1.1 200 OK\r\n"), talk.close()),
+        lambda talk: (talk.send(answer(b"half", framing="Content-Length: 8")), talk.close()),
+        lambda talk: (talk.send(answer(b"9\r\nhalf", framing=CHUNKED)), talk.close()),
+        answer(b"h", "200 OK", f"X: {'x' * 200_000}"),
+    ],
+    ids=["hung up", "reset", "garbage", "bad length", "half a head", "half a body", "half a chunk", "huge head"],
+)
+class TestLost:
+    @pytest.mark.parametrize("method", ["GET", "OPTIONS", "TRACE", "PUT", "DELETE"])
+    def test_what_may_be_repeated_is_repeated_elsewhere(
+        self, site: Site, serve: Serve, step: Step, method: str
+    ) -> None:
+        def crash(talk: Talk) -> None:
+            site.publish(crashing, site.entry(other, 1))
+            take(step, talk)
+
+        server, other = serve(crash), serve()
+        crashing = site.entry(server, 0)
+        site.publish(crashing)
+        assert site.ask(method, b"x" * 100_000 if method == "PUT" else b"").status == 200
+        assert (total(server), total(other)) == (1, 1)
+
+    @pytest.mark.parametrize("method", ["POST", "PATCH", "PURGE"])
+    def test_what_may_not_be_repeated_is_a_502(self, site: Site, serve: Serve, step: Step, method: str) -> None:
+        servers = serve(default=step), serve(default=step)
+        site.publish_servers(*servers)
+        assert site.ask(method, b"x", valid=False).status == 502
+        assert total(*servers) == 1
+
+    def test_a_request_that_crashes_its_process_does_not_run_through_all(
+        self, site: Site, serve: Serve, step: Step
+    ) -> None:
+        servers = [serve(default=step) for _ in range(4)]
+        site.publish_servers(*servers)
+        assert site.ask().status == 502
+        assert total(*servers) == 2
+
+    def test_a_holder_that_is_gone_then_is_lost(self, site: Site, serve: Serve, step: Step) -> None:
+        def crash(talk: Talk) -> None:
+            site.publish(left)
+            take(step, talk)
+
+        crashing, other = serve(crash), serve()
+        gone, left = site.entry(crashing, 0), site.entry(other, 1)
+        site.publish(gone, left)
+        assert site.ask(**cookies(gone.ticket)).status == 200
+        assert [request.get("LB-Session") for request in other.requests] == ["lost"]
+
+    def test_a_holder_that_is_still_there_is_asked_again(self, site: Site, serve: Serve, step: Step) -> None:
+        holder, other = serve(step), serve()
+        entry, _ = site.publish_servers(holder, other)
+        assert site.ask(**cookies(entry.ticket)).status == 200
+        assert [request.get("LB-Session") for request in holder.requests] == ["held", "held"]
+        assert total(other) == 0
+
+    def test_where_there_is_nobody_else_the_same_one_is_asked_again(
+        self, site: Site, serve: Serve, step: Step
+    ) -> None:
+        server = serve(step)
+        site.publish_servers(server)
+        assert site.ask().status == 200
+        assert total(server) == 2
+
+
+def test_head_is_repeated_too(site: Site, serve: Serve) -> None:
+    server = serve(hang_up, answer(b""))
+    site.publish_servers(server)
+    assert site.ask("HEAD").status == 200
+    assert total(server) == 2
+
+
+def test_a_kept_connection_that_was_closed_is_not_used(site: Site, serve: Serve) -> None:
+    closed = threading.Event()
+
+    def step(talk: Talk) -> None:
+        talk.send(answer())
+        talk.close()
+        closed.set()
+
+    server = serve(step)
+    site.publish_servers(server)
+    assert site.ask().status == 200
+    assert closed.wait(PATIENCE)
+    assert site.ask("POST", b"x").status == 200
+    assert (server.connections, total(server)) == (2, 2)
+
+
+def test_a_kept_connection_that_is_closed_under_the_request(site: Site, serve: Serve) -> None:
+    server = serve(answer(), hang_up, answer(), hang_up)
+    site.publish_servers(server)
+    assert [site.ask().status for _ in range(2)] == [200, 200]  # the second one was repeated
+    assert site.ask("POST", b"x").status == 502
+    assert total(server) == 4
+
+
+def test_a_stall_is_a_504_and_is_not_repeated(site: Site, serve: Serve) -> None:
+    site.configure(answer_timeout=0.15)
+    done = threading.Event()
+
+    def stall(talk: Talk) -> None:
+        done.wait(PATIENCE)
+        talk.close()
+
+    servers = serve(default=stall), serve(default=stall)
+    site.publish_servers(*servers)
+    assert site.ask().status == 504
+    done.set()
+    assert total(*servers) == 1
+
+
+@pytest.mark.parametrize("end", [Talk.close, Talk.reset])
+def test_an_answer_that_breaks_off_when_part_of_it_was_passed_on_cuts_the_visitor(
+    site: Site, serve: Serve, end: Callable[[Talk], None]
+) -> None:
+    go = threading.Event()
+
+    def step(talk: Talk) -> None:
+        talk.send(answer(b"half", framing="Content-Length: 8"))
+        assert go.wait(PATIENCE)
+        end(talk)
+
+    server = serve(step)
+    (entry,) = site.publish_servers(server)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as visitor,
+    ):
+        apache, (host, port) = listener.accept()
+        with apache, site.begin(REMOTE_ADDR=host, REMOTE_PORT=str(port)) as got:
+            blocks = iter(got.blocks)
+            assert next(blocks) == b"half"
+            go.set()
+            with pytest.raises(ExchangeFailed):
+                next(blocks)
+            visitor.settimeout(PATIENCE)
+            assert visitor.recv(1) == b""
+    assert site.adaptor._fleet.load(entry).in_flight == 0
+    assert total(server) == 1
+
+
+def test_nobody_is_in_flight_when_all_is_done(site: Site, serve: Serve, nobody: Address) -> None:
+    server = serve(refusal("BUSY"), hang_up, b"garbage\r\n", answer(b"x" * 1_000_000), answer())
+    entries = site.publish_servers(server, nobody)
+    for _ in range(6):
+        site.ask(**cookies(entries[0].ticket))
+    site.ask("POST", b"x")
+    assert [site.adaptor._fleet.load(entry).in_flight for entry in entries] == [0, 0]

@@ -1,0 +1,82 @@
+"""Every cell of the table: failure × verdict × method class × body kept × again."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from lbadaptor.failover import IDEMPOTENT, REFUSALS, TABLE, Deed, Failure, decide
+from lbadaptor.headers import Refusal
+from lbadaptor.ticket import Verdict
+
+LETTERS = {
+    "E": Deed.ELSEWHERE,
+    "L": Deed.LOOK,
+    "G": Deed.GONE,
+    "S": Deed.SAME,
+    "O": Deed.ONCE,
+    "B": Deed.BAD_GATEWAY,
+    "U": Deed.UNAVAILABLE,
+    "T": Deed.TIMEOUT,
+}
+NEVER_BEGAN = "LGEE LGEE UUUU UUUU"
+WAITS = "SSEE SSEE UUUU UUUU"
+REFUSED = "GGEE GGEE UUUU UUUU"
+MAY_HAVE_BEGUN = "OBOB BBBB BBBB BBBB"
+# Four groups: body kept and method idempotent; kept and not; not kept and idempotent; neither.
+# In each: HELD for the first time, HELD again, not held for the first time, not held again.
+EXPECTED = {
+    Failure.UNREACHABLE: NEVER_BEGAN,
+    Failure.UNSENT: NEVER_BEGAN,
+    Failure.CONNECT_TIMEOUT: WAITS,
+    Failure.BUSY: WAITS,
+    Failure.STALE: REFUSED,
+    Failure.DYING: REFUSED,
+    Failure.INCOMPLETE: REFUSED,
+    Failure.FORBIDDEN: REFUSED,
+    Failure.LOST: MAY_HAVE_BEGUN,
+    Failure.BROKEN: MAY_HAVE_BEGUN,
+    Failure.NOT_HTTP: MAY_HAVE_BEGUN,
+    Failure.SILENT: "TTTT TTTT TTTT TTTT",
+    Failure.OURS: "UUUU UUUU UUUU UUUU",
+}
+REPEATABLE = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
+UNREPEATABLE = ("POST", "PATCH", "CONNECT", "PURGE", "get", "")
+
+
+def cells() -> list[tuple[Failure, Verdict, str, bool, bool, Deed]]:
+    found = []
+    for failure, text in EXPECTED.items():
+        for (kept, methods), group in zip(
+            itertools.product((True, False), (REPEATABLE, UNREPEATABLE)), text.split(), strict=True
+        ):
+            for verdict, again, method in itertools.product(Verdict, (False, True), methods):
+                place = (0 if verdict is Verdict.HELD else 2) + again
+                found.append((failure, verdict, method, kept, again, LETTERS[group[place]]))
+    return found
+
+
+@pytest.mark.parametrize("failure", Failure)
+def test_every_cell(failure: Failure) -> None:
+    wrong = [
+        (verdict, method, kept, again, expected, deed)
+        for name, verdict, method, kept, again, expected in cells()
+        if name is failure and (deed := decide(failure, verdict, method, body_kept=kept, again=again)) is not expected
+    ]
+    assert wrong == []
+
+
+def test_every_failure_has_a_row_here_and_there() -> None:
+    assert set(EXPECTED) == set(Failure) == set(TABLE)
+
+
+def test_the_methods_that_may_be_repeated() -> None:
+    assert frozenset(REPEATABLE) == IDEMPOTENT
+
+
+def test_every_refusal_is_a_failure_before_the_application_saw_anything() -> None:
+    assert set(REFUSALS) == {refusal.value for refusal in Refusal}
+    for failure in REFUSALS.values():
+        deed = decide(failure, Verdict.NONE, "POST", body_kept=True, again=True)
+        assert deed is Deed.ELSEWHERE

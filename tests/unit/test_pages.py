@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from typing import Any
+from wsgiref.validate import validator
+
+import pytest
+
+from lbadaptor import pages
+
+
+def answered(status: int, text: str = "") -> tuple[str, dict[str, str], bytes]:
+    seen: list[Any] = []
+    body = pages.answer(lambda *args: seen.extend(args), status, text)
+    return seen[0], dict(seen[1]), b"".join(body)
+
+
+@pytest.mark.parametrize("status", pages.MEANING)
+def test_a_page_says_what_happened_and_is_never_stored(status: int) -> None:
+    line, headers, page = answered(status)
+    assert line.startswith(f"{status} ")
+    assert headers["Content-Length"] == str(len(page))
+    assert headers["Cache-Control"] == "no-store"
+    assert pages.MEANING[status] in page.decode()
+
+
+def test_only_a_503_says_when_to_come_again() -> None:
+    assert [status for status in pages.MEANING if "Retry-After" in answered(status)[1]] == [503]
+
+
+def test_nothing_in_the_text_becomes_markup() -> None:
+    page = answered(400, "<script>&amp;")[2]
+    assert b"<p>&lt;script>&amp;amp;</p>" in page
+
+
+def test_no_page_sets_a_cookie() -> None:
+    assert all("Set-Cookie" not in answered(status)[1] for status in pages.MEANING)
+
+
+def test_the_validator_has_nothing_to_object() -> None:
+    from wsgiref.util import setup_testing_defaults
+
+    environ: dict[str, Any] = {"QUERY_STRING": ""}
+    setup_testing_defaults(environ)
+    application = validator(lambda _, start_response: pages.answer(start_response, 503))
+    blocks = application(environ, lambda *_: lambda _: None)
+    assert b"503" in b"".join(blocks)
+    blocks.close()

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lbadaptor import headers, request
+from lbadaptor.body import EMPTY, Body
+from lbadaptor.request import BadRequest, body_length, common_head, head, variables
+from lbadaptor.ticket import Verdict
+
+
+def environ(**changes: Any) -> dict[str, Any]:
+    return {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "/shop",
+        "PATH_INFO": "/cart",
+        "QUERY_STRING": "",
+        "REQUEST_URI": "/shop/cart",
+        "SERVER_NAME": "www.example",
+        "SERVER_PORT": "443",
+        "SERVER_PROTOCOL": "HTTP/2.0",
+        "REMOTE_ADDR": "192.0.2.7",
+        "REMOTE_PORT": "50123",
+        "HTTP_HOST": "www.example:443",
+        "wsgi.url_scheme": "https",
+    } | changes
+
+
+def sent(body: Body = EMPTY, lines: str = "", **changes: Any) -> tuple[str, list[tuple[str, str]]]:
+    """The request line and the headers that an environ becomes."""
+    first, *rest = common_head(environ(**changes), body, lines).removesuffix("\r\n").split("\r\n")
+    return first, [(name, value) for name, _, value in (line.partition(": ") for line in rest)]
+
+
+def fields(**changes: Any) -> dict[str, str]:
+    pairs = sent(**changes)[1]
+    assert len({name.lower() for name, _ in pairs}) == len(pairs)
+    return dict(pairs)
+
+
+def test_every_mandatory_header_is_there_and_says_what_apache_said() -> None:
+    found = fields()
+    assert {name: found[name] for name in headers.MANDATORY} == {
+        "LB-Remote-Addr": "192.0.2.7",
+        "LB-Remote-Port": "50123",
+        "LB-Scheme": "https",
+        "LB-Script-Name": "/shop",
+        "LB-Request-Uri": "/shop/cart",
+        "LB-Server-Name": "www.example",
+        "LB-Server-Port": "443",
+        "LB-Server-Protocol": "HTTP/2.0",
+    }
+    assert found["LB-Path"] == "/shop/cart"
+
+
+def test_mandatory_headers_are_there_when_a_gateway_sets_less() -> None:
+    bare = environ(QUERY_STRING="a=b")
+    for key in ("REQUEST_URI", "REMOTE_PORT", "SERVER_PROTOCOL", "wsgi.url_scheme", "HTTP_HOST"):
+        del bare[key]
+    text = common_head(bare, EMPTY, "")
+    assert all(f"\r\n{name}: " in text for name in headers.MANDATORY)
+    assert "\r\nLB-Request-Uri: /shop/cart?a=b\r\n" in text
+    assert "\r\nHost: www.example\r\n" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "line"),
+    [
+        ("/cart", "", "GET /shop/cart HTTP/1.1"),
+        ("/cart", "a=b&c=%20", "GET /shop/cart?a=b&c=%20 HTTP/1.1"),
+        ("/a b", "", "GET /shop/a%20b HTTP/1.1"),
+        ("/a?b#c", "", "GET /shop/a%3Fb%23c HTTP/1.1"),
+        ("/\xc3\xa4", "", "GET /shop/%C3%A4 HTTP/1.1"),
+        ("/a\r\nX: y", "", "GET /shop/a%0D%0AX:%20y HTTP/1.1"),
+        ("/cart", "a=b\r\nX: y", "GET /shop/cart?a=b%0D%0AX:%20y HTTP/1.1"),
+        ("/cart", "\xe4 b", "GET /shop/cart?%E4%20b HTTP/1.1"),
+    ],
+)
+def test_the_request_line_carries_any_path_and_query(path: str, query: str, line: str) -> None:
+    assert sent(PATH_INFO=path, QUERY_STRING=query)[0] == line
+
+
+def test_a_path_of_nothing_is_the_root() -> None:
+    assert sent(SCRIPT_NAME="", PATH_INFO="")[0] == "GET / HTTP/1.1"
+
+
+def test_a_query_that_the_request_line_cannot_carry_travels_in_a_header_too() -> None:
+    found = fields(QUERY_STRING="q=\xe4 %41")
+    assert headers.decode(found["LB-Query"].encode()) == "q=\xe4 %41"
+    assert "LB-Query" not in fields(QUERY_STRING="q=%E4+1")
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "get", "CONNECT", "M-SEARCH", "X\r\nY: z"])
+def test_a_method_that_parsers_do_not_know_travels_in_a_header(method: str) -> None:
+    line, pairs = sent(REQUEST_METHOD=method)
+    assert line == "POST /shop/cart HTTP/1.1"
+    assert headers.decode(dict(pairs)["LB-Method"].encode()) == method
+
+
+def test_a_known_method_needs_no_header() -> None:
+    assert "LB-Method" not in fields(REQUEST_METHOD="DELETE")
+
+
+def test_the_visitors_headers_go_along() -> None:
+    found = fields(HTTP_X_FOO="bar", HTTP_COOKIE="a=1; b=2", CONTENT_TYPE="text/plain", HTTP_ACCEPT="*/*")
+    assert (found["X-Foo"], found["Cookie"], found["Accept"]) == ("bar", "a=1; b=2", "*/*")
+    assert found["Content-Type"] == "text/plain"
+    assert found["Host"] == "www.example:443"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "HTTP_LB_KEY",
+        "HTTP_LB_PROBE",
+        "HTTP_LB_REMOTE_USER",
+        "HTTP_LB_",
+        "HTTP_Lb_Key",
+        "HTTP_LB-KEY",
+        "HTTP_LB_VAR_X",
+    ],
+)
+def test_what_a_visitor_sends_under_our_names_is_dropped(key: str) -> None:
+    assert "forged" not in common_head(environ(**{key: "forged"}), EMPTY, "")
+
+
+@pytest.mark.parametrize("name", sorted(headers.HOP_BY_HOP | {"expect", "content-length", "content-type"}))
+def test_what_concerns_one_connection_or_the_framing_is_not_handed_on(name: str) -> None:
+    key = f"HTTP_{name.upper().replace('-', '_')}"
+    assert "handed-on" not in common_head(environ(**{key: "handed-on"}), EMPTY, "")
+
+
+@pytest.mark.parametrize("evil", ["a\r\nLB-Key: x", "a\nb", "a\rb", "a\0b", "a\r\n\r\nGET / HTTP/1.1"])
+@pytest.mark.parametrize("key", ["HTTP_X_FOO", "HTTP_HOST", "HTTP_COOKIE", "CONTENT_TYPE", "HTTP_X\r\nEVIL"])
+def test_a_line_break_or_nul_in_a_header_is_a_bad_request(key: str, evil: str) -> None:
+    with pytest.raises(BadRequest):
+        common_head(environ(**{key: evil}), EMPTY, "")
+
+
+@pytest.mark.parametrize("evil", ["a\r\nLB-Key: x", "a\0b", "\xe4 \xff"])
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("REMOTE_USER", "LB-Remote-User"), ("AUTH_TYPE", "LB-Auth-Type"), ("REQUEST_URI", "LB-Request-Uri")],
+)
+def test_text_of_apaches_is_encoded(key: str, name: str, evil: str) -> None:
+    found = fields(**{key: evil})
+    assert headers.decode(found[name].encode("ascii")) == evil
+
+
+def test_user_and_auth_type_are_left_out_where_nobody_logged_in() -> None:
+    assert not {"LB-Remote-User", "LB-Auth-Type"} & fields(REMOTE_USER="").keys()
+
+
+@pytest.mark.parametrize(
+    ("body", "length", "framing"),
+    [
+        (EMPTY, "", {}),
+        (EMPTY, "0", {"Content-Length": "0"}),
+        (Body(b"abc", 3), "3", {"Content-Length": "3"}),
+        (Body(b"abc", 3), "", {"Content-Length": "3"}),  # it came in chunks, and was kept
+        (Body(b"abc", None, iter([b"d"])), "", {"Transfer-Encoding": "chunked"}),
+        (Body(b"abc", 9, iter([b"d"])), "9", {"Content-Length": "9"}),
+    ],
+)
+def test_the_framing_is_our_own_and_fits_the_body(body: Body, length: str, framing: dict[str, str]) -> None:
+    pairs = sent(body, CONTENT_LENGTH=length, HTTP_TRANSFER_ENCODING="gzip", HTTP_CONTENT_LENGTH="77")[1]
+    assert {n: v for n, v in pairs if n.lower() in ("content-length", "transfer-encoding")} == framing
+
+
+@pytest.mark.parametrize(("length", "expected"), [("", 0), ("0", 0), ("12", 12), ("9" * 18, 10**18 - 1)])
+def test_the_length_of_a_body(length: str, expected: int) -> None:
+    assert body_length(environ(CONTENT_LENGTH=length)) == expected
+
+
+def test_a_chunked_body_has_no_length() -> None:
+    assert body_length(environ(HTTP_TRANSFER_ENCODING="Chunked")) is None
+
+
+@pytest.mark.parametrize("length", ["-1", "+1", "1.5", "1e3", "0x10", "²", "1 ", "1_0", "9" * 5000, "3, 3"])
+def test_a_length_that_is_none_is_a_bad_request(length: str) -> None:
+    with pytest.raises(BadRequest):
+        body_length(environ(CONTENT_LENGTH=length))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "session"),
+    [(Verdict.NONE, "none"), (Verdict.HELD, "held"), (Verdict.LOST, "lost"), (Verdict.FORGED, "none")],
+)
+def test_the_head_says_key_generation_and_session(verdict: Verdict, session: str) -> None:
+    whole = head("GET / HTTP/1.1\r\n", "k" * 64, 17, verdict)
+    assert (
+        whole
+        == f"GET / HTTP/1.1\r\nLB-Key: {'k' * 64}\r\nLB-Generation: 17\r\nLB-Session: {session}\r\n\r\n".encode()
+    )
+
+
+def test_variables_that_match_travel_encoded() -> None:
+    write = variables(("SSL_*", "GEOIP_COUNTRY"))
+    text = write(
+        environ(
+            HTTPS="on",
+            SSL_CLIENT_CERT="-----BEGIN\nabc\n",
+            GEOIP_COUNTRY="AT",
+            GEOIP_CITY="Graz",
+            SSL_NUMBER=3,
+            HTTP_SSL_FORGED="x",
+        )
+    )
+    assert set(text.split("\r\n")) == {
+        "",
+        "LB-Var-HTTPS: on",
+        "LB-Var-SSL-CLIENT-CERT: -----BEGIN%0Aabc%0A",
+        "LB-Var-GEOIP-COUNTRY: AT",
+    }
+
+
+def test_without_patterns_only_https_is_handed_on() -> None:
+    assert variables(())(environ(HTTPS="on", SSL_PROTOCOL="TLSv1.3")) == "LB-Var-HTTPS: on\r\n"
+
+
+def test_variables_end_the_common_head() -> None:
+    assert common_head(environ(), EMPTY, "LB-Var-HTTPS: on\r\n").endswith("\r\nLB-Var-HTTPS: on\r\n")
+    assert request.common_head(environ(), EMPTY, "").endswith("\r\n")

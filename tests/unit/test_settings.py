@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lbadaptor import settings as module
+from lbadaptor.errors import SettingsError
+from lbadaptor.settings import SECTIONS, Settings, load, parse, reference
+
+LEAST = '[application]\napp = "shop.wsgi:application"\nsession_cookie = "sid"\n'
+
+
+def test_the_least_file_takes_every_default() -> None:
+    settings = parse(LEAST)
+    assert settings.application.ticket_cookie == "__PRT__"
+    assert (settings.appservers.servers, settings.slots, settings.max_dying) == (4, 16, 4)
+    assert settings.address_file == Path("/run/lbadaptor/address.text")
+    assert settings.control_socket == Path("/run/lbadaptor/control.sock")
+    assert settings.key_file == Path("/var/lib/lbadaptor/keys")
+
+
+def test_numbers_that_are_set_win_over_those_that_follow_from_others() -> None:
+    settings = parse(f"{LEAST}[appservers]\nservers = 2\nslots = 5\n[monitor]\nmax_dying = 1\n")
+    assert (settings.slots, settings.max_dying) == (5, 1)
+
+
+def test_the_time_to_end_a_hung_appserver_is_probes_and_patience() -> None:
+    assert parse(LEAST).time_to_end_hung == 3 * (1 + 2) + 5
+
+
+def test_a_relative_path_begins_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "lbadaptor.toml"
+    path.write_text(f'{LEAST}[files]\nrun_folder = "run"\nkey_file = "keys"\n')
+    settings = load(path)
+    assert settings.address_file == tmp_path / "run" / "address.text"
+    assert settings.key_file == tmp_path / "keys"
+
+
+def test_every_default_is_within_its_own_bounds() -> None:
+    for name, section in SECTIONS.items():
+        if name != "application":
+            rows = {key: getattr(section(), key) for key in section.__struct_fields__}
+            lines = [f"{key} = {_toml(value)}" for key, value in rows.items()]
+            assert getattr(parse(f"{LEAST}[{name}]\n" + "\n".join(lines)), name) == section()
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "the section [application] is missing"),
+        ('[application]\napp = "a:b"\n', "line 1: the setting [application] session_cookie is missing"),
+        (f"{LEAST}[aplication]\n", "line 4: unknown section [aplication]; did you mean application?"),
+        (f"{LEAST}[adaptor]\nwiat = 1\n", "line 5: unknown setting [adaptor] wiat; did you mean wait?"),
+        (f"{LEAST}[adaptor]\nthreads = 1\n", "line 5: unknown setting [adaptor] threads; it belongs to [appservers]"),
+        (f"wait = 1\n{LEAST}", "line 1: unknown setting 'wait'; did you mean [adaptor] wait?"),
+        (f'folder = "/"\n{LEAST}', "unknown setting 'folder'"),
+        (f"{LEAST}[adaptor]\nwait = -1\n", "line 5: [adaptor] wait: expected"),
+        (f"{LEAST}[adaptor]\nwait = 'x'\n", "line 5: [adaptor] wait: expected"),
+        (f"{LEAST}[adaptor]\nwait = nan\n", "line 5: [adaptor] wait: expected"),
+        (f"{LEAST}[adaptor]\nconnect_timeout = inf\n", "[adaptor] connect_timeout = inf s is longer than a year"),
+        (f"{LEAST}[adaptor]\nanswer_timeout = 1e19\n", "[adaptor] answer_timeout = 1e+19 s is longer than a year"),
+        (f"{LEAST}[adaptor]\npolicy = 'best'\n", "line 5: [adaptor] policy:"),
+        (f"{LEAST}[adaptor]\npass_variables = [1]\n", "line 5: [adaptor] pass_variables:"),
+        (f"{LEAST}[monitor]\nheartbeat = 16\n", "line 5: [monitor] heartbeat:"),
+        (f"{LEAST}[appservers]\nhost = ''\n", "line 5: [appservers] host:"),
+        (f"{LEAST}[appservers]\nhost = 'a b'\n", "line 5: [appservers] host:"),
+        (f"{LEAST}[appservers]\nhost = '[::1]'\n", "line 5: [appservers] host:"),
+        (f"{LEAST}ticket_cookie = 'a;b'\n", "line 4: [application] ticket_cookie:"),
+        (f'{LEAST}ticket_cookie = "a\\n"\n', "line 4: [application] ticket_cookie:"),
+        (f"{LEAST}ticket_cookie = ''\n", "line 4: [application] ticket_cookie:"),
+        (LEAST.replace("shop.wsgi:", ""), "line 2: [application] app:"),
+        ("application = 3\n", "[application]"),
+        ("[application\n", "not TOML"),
+        (f"{LEAST}app = 'a:b'\n", "not TOML"),
+        # contradictions
+        (f"{LEAST}[appservers]\nservers = 4\nslots = 4\n", "leaves no slot for a replacement"),
+        (f"{LEAST}[appservers]\nbase_port = 65530\n", "beyond port 65535"),
+        (f"{LEAST}[adaptor]\nbody_spool = 100\n", "less than body_memory"),
+        (
+            f"{LEAST}[adaptor]\nanswer_timeout = 14\n",
+            "not longer than it takes to find and end a hung AppServer: 14 s",
+        ),
+        (f"{LEAST}[monitor]\nfailing_limit = 60\n", "not longer than it takes"),
+        (f'{LEAST}ticket_cookie = "sid"\n', "the same name"),
+    ],
+)
+def test_what_is_unknown_wrong_or_contradictory_is_refused_with_its_place(text: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(why)):
+        parse(text)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "web1.example"])
+def test_a_host_is_a_name_or_an_address(host: str) -> None:
+    assert parse(f'{LEAST}[appservers]\nhost = "{host}"\n').appservers.host == host
+
+
+def test_no_spool_means_that_what_is_not_in_memory_is_streamed() -> None:
+    assert parse(f"{LEAST}[adaptor]\nbody_spool = 0\n").adaptor.body_spool == 0
+
+
+def test_the_last_port_may_be_65535() -> None:
+    assert parse(f"{LEAST}[appservers]\nbase_port = 65520\n").appservers.base_port == 65520
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "No such file"), (b"\xff", "not UTF-8 text (byte 0)"), (b"x = 1\n", "line 1: unknown setting")],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None, why: str) -> None:
+    path = tmp_path / "lbadaptor.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=re.escape(f"{path}: ") + f".*{re.escape(why)}"):
+        load(path)
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = parse(LEAST)
+    with pytest.raises(AttributeError):
+        settings.folder = "/elsewhere"  # type: ignore[misc]
+
+
+def test_the_reference_has_a_row_for_every_setting() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", reference(), re.MULTILINE)
+    assert rows == [name for section in SECTIONS.values() for name in section.__struct_fields__]
+
+
+def test_every_section_of_the_file_is_one_of_settings() -> None:
+    assert set(SECTIONS) == set(Settings.__struct_fields__) - {"folder"}
+    assert module.DEFAULT_FILE.is_absolute()
