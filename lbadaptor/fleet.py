@@ -21,8 +21,7 @@ from lbadaptor.ticket import Keys, Verdict, judge, read_keys
 
 log = logging.getLogger("lbadaptor")
 
-KEY_REFUSED = "KEY"
-_FAILURES = {**REFUSALS, KEY_REFUSED: Failure.FORBIDDEN}
+_FAILURES = {**REFUSALS, headers.KEY_REFUSED: Failure.FORBIDDEN}
 
 
 class Fleet:

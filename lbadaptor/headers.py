@@ -49,6 +49,8 @@ methods and ASCII, Apache lets others through."""
 STATUS = "LB-Status"
 LOAD = "LB-Load"
 REFUSED = "LB-Refused"
+KEY_REFUSED = "KEY"
+"""LB-Refused along with 403: the caller's key is wrong."""
 REFUSED_STATUS = 421
 """It may be repeated whatever the method (RFC 9110 §15.5.20), and is not the application's own 503."""
 

@@ -63,6 +63,7 @@ class Connection:
         except httptools.HttpParserUpgrade:
             self.keep_alive = False  # whatever follows is not for us
             if self.request is not None and self.request.has_body():
+                self.complete = False  # the parser ends where the body begins
                 raise Malformed(400, "a body along with Upgrade") from None
         except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
             if not self.complete:

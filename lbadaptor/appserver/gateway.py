@@ -44,7 +44,6 @@ CALLER_TIMEOUT = 300
 """Seconds without a byte moved within a request's body or an answer, after which the caller is given up."""
 ACCEPT_PAUSE = 1.0
 """Seconds for which no connection is taken when descriptors ran out."""
-KEY_REFUSED = "KEY"
 
 _ONCE = select.EPOLLIN | select.EPOLLONESHOT
 _TIMEVAL = struct.pack("@ll", CALLER_TIMEOUT, 0)
@@ -204,13 +203,18 @@ class Gateway:
             lb = request.lb
             if not lb.keys() >= environs.MANDATORY:
                 missing = ", ".join(sorted(name.decode() for name in environs.MANDATORY - lb.keys()))
-                self._refuse(connection, 421, Refusal.INCOMPLETE.value, f"missing: {missing}")
+                self._refuse(connection, headers.REFUSED_STATUS, Refusal.INCOMPLETE.value, f"missing: {missing}")
                 return
             if lb[environs.GENERATION] != b"%d" % self._vitals.generation:
-                self._refuse(connection, 421, Refusal.STALE.value, f"this is generation {self._vitals.generation}")
+                self._refuse(
+                    connection,
+                    headers.REFUSED_STATUS,
+                    Refusal.STALE.value,
+                    f"this is generation {self._vitals.generation}",
+                )
                 return
             if not hmac.compare_digest(lb[environs.KEY], self._handover.caller_key.encode()):
-                self._refuse(connection, 403, KEY_REFUSED, "wrong key")
+                self._refuse(connection, 403, headers.KEY_REFUSED, "wrong key")
                 return
         brought: list[str] = []
         for name, value in request.fields:
@@ -219,7 +223,7 @@ class Gateway:
         known = bool(brought) and self._ledger.use(brought, time.monotonic())
         refusal = self._vitals.admit(known)
         if refusal is not None:
-            self._refuse(connection, 421, refusal.value, _WHY[refusal])
+            self._refuse(connection, headers.REFUSED_STATUS, refusal.value, _WHY[refusal])
             return
         self._queue.append((connection, brought))
 
@@ -291,7 +295,7 @@ class Gateway:
         try:
             environ = self._environ(connection, request, brought)
         except Incomplete as error:
-            self._refuse(connection, 421, error.refusal.value, str(error))
+            self._refuse(connection, headers.REFUSED_STATUS, error.refusal.value, str(error))
             return
 
         def amend(application_headers: Headers) -> Headers:
