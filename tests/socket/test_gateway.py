@@ -1,0 +1,1099 @@
+"""The gateway: a real one on port 0, with scripted applications and callers."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import logging
+import os
+import resource
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn
+from wsgiref.validate import validator
+
+import pytest
+
+from lbadaptor.appserver import gateway as gateways
+from lbadaptor.appserver import vitals as vital
+from lbadaptor.appserver.connection import MAX_HEAD
+from lbadaptor.appserver.gateway import Gateway
+from lbadaptor.appserver.handover import Handover
+from lbadaptor.appserver.ledger import Ledger
+from lbadaptor.appserver.vitals import Vitals
+
+WAIT = 10.0
+"""Seconds after which a test gives up waiting for an event."""
+TICKET = "0.17.signature"
+LB = {
+    "LB-Key": "caller's",
+    "LB-Generation": "17",
+    "LB-Session": "none",
+    "LB-Remote-Addr": "192.0.2.7",
+    "LB-Remote-Port": "51234",
+    "LB-Scheme": "https",
+    "LB-Script-Name": "/app",
+    "LB-Path": "/app/page",
+    "LB-Request-Uri": "/app/page",
+    "LB-Server-Name": "www.example.org",
+    "LB-Server-Port": "443",
+    "LB-Server-Protocol": "HTTP/1.1",
+}
+MANDATORY = sorted(LB.keys() - {"LB-Session"})
+PROBE = b"GET /__lb__/status HTTP/1.1\r\nLB-Probe: probe's\r\n\r\n"
+
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+def head(
+    method: str = "GET",
+    target: str = "/app/page",
+    *lines: str,
+    version: str = "1.1",
+    without: Iterable[str] = (),
+    **lb: str,
+) -> bytes:
+    """A request's head as an adaptor sends it; `Key="x"` becomes `LB-Key: x`."""
+    fields = {**LB, **{"LB-" + name.replace("_", "-"): value for name, value in lb.items()}}
+    told = [f"{name}: {value}" for name, value in fields.items() if name not in without]
+    return "\r\n".join([f"{method} {target} HTTP/{version}", *told, *lines, "", ""]).encode("latin-1")
+
+
+class Reply:
+    """An answer, read to its end."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.reason = response.reason
+        self.headers = response.headers
+        self.chunked = response.chunked
+        self.hangs_up = bool(response.will_close)
+        self.body = response.read()
+
+    @property
+    def refused(self) -> str | None:
+        return self.headers["LB-Refused"]
+
+
+class Caller:
+    """One connection to the gateway."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.socket = socket.create_connection(address, WAIT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def reply(self, method: str = "GET") -> Reply:
+        response = http.client.HTTPResponse(self.socket, method=method)
+        with contextlib.closing(response):
+            response.begin()
+            return Reply(response)
+
+    def ask(self, data: bytes, method: str = "GET") -> Reply:
+        self.send(data)
+        return self.reply(method)
+
+    def ended(self) -> bool:
+        """Whether the gateway hangs up, or has. Blocks."""
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def reset(self) -> None:
+        """End with a reset."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+
+class House:
+    """A gateway at work, and its callers."""
+
+    def __init__(self, application: Application, threads: int, handover: Handover) -> None:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        self.address: tuple[str, int] = listener.getsockname()
+        self.vitals = Vitals(0, handover.generation, threads)
+        self.ledger = Ledger(1800.0)
+        self.gateway = Gateway(listener, application, handover, self.vitals, self.ledger)
+        self.gateway.start()
+        self._callers: list[Caller] = []
+
+    def caller(self) -> Caller:
+        self._callers.append(Caller(self.address))
+        return self._callers[-1]
+
+    def ask(self, data: bytes, method: str = "GET") -> Reply:
+        return self.caller().ask(data, method)
+
+    def still_serves(self) -> bool:
+        """Whether nothing is left of earlier requests, no thread is lost, and a new request is answered."""
+        assert self.vitals.wait_idle(WAIT)
+        assert len([thread for thread in self.gateway._threads if thread.is_alive()]) == self.vitals.threads + 1
+        return self.ask(head()).status == 200
+
+    def end(self) -> None:
+        for caller in self._callers:
+            caller.socket.close()
+        self.gateway.stop(WAIT)
+        assert not any(thread.is_alive() for thread in self.gateway._threads)
+
+
+HANDOVER = Handover(
+    "", session_cookie="_SID_", generation=17, ticket=TICKET, caller_key="caller's", probe_key="probe's"
+)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., House]]:
+    houses: list[House] = []
+
+    def start(application: Application, threads: int = 2, handover: Handover = HANDOVER) -> House:
+        houses.append(House(application, threads, handover))
+        return houses[-1]
+
+    yield start
+    for house in houses:
+        house.end()
+
+
+Serve = Callable[..., House]
+
+
+def hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+
+
+def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [environ["wsgi.input"].read()]
+
+
+class Gate:
+    """An application whose every request waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+        self.at_work = 0
+        self.most = 0
+        self.calls = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        with self._lock:
+            self.calls += 1
+            self.at_work += 1
+            self.most = max(self.most, self.at_work)
+        self.entered.release()
+        assert self.go.acquire(timeout=WAIT)
+        with self._lock:
+            self.at_work -= 1
+        return hello(environ, start_response)
+
+
+def seen(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Tells what it sees, as JSON."""
+    start_response("200 OK", [])
+    return [json.dumps({key: value for key, value in environ.items() if isinstance(value, str | bool)}).encode()]
+
+
+# Requests and answers.
+
+
+def test_a_request_is_answered_with_status_and_load(serve: Serve) -> None:
+    reply = serve(hello).ask(head())
+    assert (reply.status, reply.body) == (200, b"hello")
+    assert reply.headers["LB-Status"] == "OK"
+    assert reply.headers["LB-Load"] == "1/2/0"
+    assert reply.refused is None
+
+
+def test_a_connection_carries_many_requests(serve: Serve) -> None:
+    caller = serve(echo).caller()
+    for number in range(200):
+        body = b"%d" % number
+        assert caller.ask(head("POST", "/", f"Content-Length: {len(body)}") + body).body == body
+
+
+def test_a_request_may_come_byte_by_byte(serve: Serve) -> None:
+    caller = serve(echo).caller()
+    for byte in head("POST", "/", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n":
+        caller.send(bytes([byte]))
+    assert caller.reply().body == b"hello"
+    assert caller.ask(head()).status == 200
+
+
+def test_a_body_larger_than_all_buffers_arrives(serve: Serve) -> None:
+    body = os.urandom(6_000_000)
+    caller = serve(echo).caller()
+    assert caller.ask(head("POST", "/", f"Content-Length: {len(body)}") + body).body == body
+
+
+def test_a_chunked_body_ends_where_the_chunks_end(serve: Serve) -> None:
+    caller = serve(echo).caller()
+    request = head("POST", "/", "Transfer-Encoding: chunked")
+    for _ in range(2):
+        caller.send(request + b"3\r\nabc\r\n")
+        assert caller.ask(b"2;x=y\r\nde\r\n0\r\nTrailer: x\r\n\r\n").body == b"abcde"
+
+
+@pytest.mark.parametrize("size", [5, 3_000_000])
+def test_a_body_that_the_application_does_not_read_does_not_disturb_the_next_request(serve: Serve, size: int) -> None:
+    caller = serve(hello).caller()
+    caller.send(head("POST", "/", f"Content-Length: {size}"))
+    for _ in range(3):
+        assert caller.reply().body == b"hello"
+        caller.send(bytes(size) + head("POST", "/", f"Content-Length: {size}"))
+    assert caller.reply().body == b"hello"
+
+
+def test_input_may_be_read_while_the_answer_goes_out(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        while data := environ["wsgi.input"].read(3):
+            yield data
+
+    caller = serve(application).caller()
+    caller.send(head("POST", "/", "Content-Length: 6") + b"abc")
+    assert caller.socket.recv(65536).endswith(b"\r\n\r\n3\r\nabc\r\n")
+    caller.send(b"def")
+    rest = b""
+    while not rest.endswith(b"0\r\n\r\n"):
+        rest += caller.socket.recv(65536)
+    assert rest == b"3\r\ndef\r\n0\r\n\r\n"
+
+
+def test_a_generator_is_closed(serve: Serve) -> None:
+    closed = threading.Event()
+
+    class Blocks:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"a"
+            yield b"b"
+
+        def close(self) -> None:
+            closed.set()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Blocks:
+        start_response("200 OK", [])
+        return Blocks()
+
+    assert serve(application).ask(head()).body == b"ab"
+    assert closed.wait(WAIT)
+
+
+def test_write_goes_out_at_once(serve: Serve) -> None:
+    go = threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])(b"now")
+        assert go.wait(WAIT)
+        return [b"later"]
+
+    caller = serve(application).caller()
+    caller.send(head())
+    assert caller.socket.recv(65536).endswith(b"3\r\nnow\r\n")
+    go.set()
+    assert caller.socket.recv(65536).startswith(b"5\r\nlater\r\n")
+
+
+def test_a_file_wrapper_sends_its_file_and_closes_it(serve: Serve, tmp_path: Any) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 200_000)
+    file = (tmp_path / "file").open("rb")
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", "200000")])
+        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+        return wrapped
+
+    house = serve(application)
+    assert house.ask(head()).body == b"x" * 200_000
+    assert house.vitals.wait_idle(WAIT)
+    assert file.closed
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")]
+)
+def test_an_answer_without_body_leaves_the_connection_usable(serve: Serve, method: str, status: str) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response(status, [])
+        yield b"not"
+        yield b"sent"
+
+    caller = serve(application).caller()
+    for _ in range(3):
+        reply = caller.ask(head(method), method)
+        assert (reply.status, reply.body) == (int(status[:3]), b"")
+
+
+def test_an_http_1_0_caller_gets_no_chunks_and_the_connections_end(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"one"
+        yield b"two"
+
+    caller = serve(application).caller()
+    caller.send(head(version="1.0"))
+    data = b""
+    while more := caller.socket.recv(65536):
+        data += more
+    lines, _, body = data.partition(b"\r\n\r\n")
+    assert body == b"onetwo"
+    assert b"Connection: close" in lines
+    assert b"Transfer-Encoding" not in lines
+
+
+@pytest.mark.parametrize("line", ["Connection: close", "Connection: Upgrade\r\nUpgrade: websocket"])
+def test_a_connection_that_is_not_to_be_kept_is_ended(serve: Serve, line: str) -> None:
+    caller = serve(hello).caller()
+    reply = caller.ask(head("GET", "/", line))
+    assert (reply.status, reply.hangs_up) == (200, True)
+    assert caller.ended()
+
+
+def test_of_two_pipelined_requests_the_first_is_answered_and_the_second_has_to_be_asked_again(serve: Serve) -> None:
+    gate = Gate()
+    gate.go.release()
+    house = serve(gate)
+    caller = house.caller()
+    reply = caller.ask(head() * 2)
+    assert (reply.status, reply.hangs_up) == (200, True)
+    assert caller.ended()
+    assert gate.calls == 1
+
+
+def test_the_environ_is_valid(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        body = environ["wsgi.input"].read(100)
+        environ["wsgi.errors"].write("")
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    house = serve(validator(application))
+    assert house.ask(head("POST", "/?a=b", "Content-Length: 5", "Host: x", "Cookie: a=b") + b"hello").body == b"hello"
+    assert house.ask(head("GET", "/", Script_Name="", Path="/")).status == 200
+    assert house.ask(head("POST", "/", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n\r\n").body == b"x"
+
+
+def test_method_and_query_that_http_parsers_do_not_take_arrive(serve: Serve) -> None:
+    environ = json.loads(serve(seen).ask(head("POST", "/?x=1", Method="BREW", Query="tea=%E4")).body)
+    assert environ["REQUEST_METHOD"] == "BREW"
+    assert environ["QUERY_STRING"] == "tea=\xe4"
+
+
+def test_an_answer_to_head_under_another_method_on_the_wire_has_no_body(serve: Serve) -> None:
+    caller = serve(hello).caller()
+    assert caller.ask(head("POST", "/", Method="HEAD"), "HEAD").body == b""
+    assert caller.ask(head()).body == b"hello"
+
+
+def test_names_with_an_underscore_do_not_arrive(serve: Serve) -> None:
+    environ = json.loads(
+        serve(seen).ask(head("GET", "/", "Remote_User: root", "LB_Remote_User: root", "X_A: b")).body
+    )
+    assert "root" not in environ.values()
+    assert "HTTP_X_A" not in environ
+
+
+def test_the_socket_peer_is_nobody_the_application_hears_of(serve: Serve) -> None:
+    environ = json.loads(serve(seen).ask(head()).body)
+    assert environ["REMOTE_ADDR"] == "192.0.2.7"
+    assert "127.0.0.1" not in environ.values()
+
+
+def test_the_lb_headers_of_an_application_are_removed(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("421 Mine", [("LB-Refused", "DYING"), ("lb-status", "DYING"), ("LB-LOAD", "0/0/0")])
+        return []
+
+    reply = serve(application).ask(head())
+    assert (reply.status, reply.reason) == (421, "Mine")
+    assert reply.refused is None
+    assert reply.headers.get_all("LB-Status") == ["OK"]
+    assert reply.headers.get_all("LB-Load") == ["1/2/0"]
+
+
+# Sessions.
+
+
+def login(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Set-Cookie", "_SID_=new; Path=/app")])
+    return [b"%d" % environ["lbadaptor.session_lost"]]
+
+
+def test_the_ticket_goes_along_with_a_session(serve: Serve) -> None:
+    house = serve(login)
+    reply = house.ask(head())
+    assert reply.headers.get_all("Set-Cookie") == ["_SID_=new; Path=/app", f"__PRT__={TICKET}; Path=/app; HttpOnly"]
+    assert reply.headers["Cache-Control"] == "private"
+    assert house.ledger.count(0.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("session", "cookie", "lost"),
+    [
+        ("lost", "Cookie: a=b; _SID_=old", b"1"),
+        ("lost", "Cookie: a=b", b"0"),
+        ("held", "Cookie: _SID_=old", b"0"),
+        ("none", "Cookie: _SID_=old", b"0"),
+    ],
+)
+def test_a_session_is_lost_when_ticket_and_old_cookie_say_so(
+    serve: Serve, session: str, cookie: str, lost: bytes
+) -> None:
+    assert serve(login).ask(head("GET", "/", cookie, Session=session)).body == lost
+
+
+def test_dying_admits_known_sessions_only(serve: Serve) -> None:
+    house = serve(hello)
+    house.ledger.assign("mine", [], time.monotonic())
+    house.vitals.dying = True
+    caller = house.caller()
+    for cookie, refused in [
+        ("X: y", "DYING"),
+        ("Cookie: _SID_=other", "DYING"),
+        ("Cookie: __PRT__=" + TICKET, "DYING"),
+        ("Cookie: _SID_=mine", None),
+        ("Cookie: a=b\r\nCookie: _SID_=other; _SID_=mine", None),
+    ]:
+        reply = caller.ask(head("POST", "/", cookie, "Content-Length: 2", Session="held") + b"ab")
+        assert reply.refused == refused
+        assert reply.status == (421 if refused else 200)
+        assert reply.headers["LB-Status"] == "DYING"
+    house.vitals.dying = False
+    assert caller.ask(head()).headers["LB-Status"] == "OK"
+
+
+def test_dying_admits_a_value_that_a_login_has_just_replaced(serve: Serve) -> None:
+    house = serve(login)
+    house.ledger.assign("old", [], time.monotonic())
+    assert house.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
+    house.vitals.dying = True
+    assert house.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
+
+
+def test_stopping_admits_nobody(serve: Serve) -> None:
+    house = serve(hello)
+    house.ledger.assign("mine", [], time.monotonic())
+    house.vitals.stopping = True
+    reply = house.ask(head("GET", "/", "Cookie: _SID_=mine"))
+    assert (reply.status, reply.refused, reply.headers["LB-Status"]) == (421, "DYING", "DYING")
+
+
+def test_a_stranger_does_not_keep_a_session_alive(serve: Serve) -> None:
+    house = serve(hello)
+    house.ledger.assign("mine", [], time.monotonic())
+    before = dict(house.ledger._last_use)
+    assert house.ask(head("GET", "/", "Cookie: _SID_=mine", Key="wrong")).status == 403
+    assert house.ask(head("GET", "/", "Cookie: _SID_=mine", Generation="18")).status == 421
+    assert dict(house.ledger._last_use) == before
+    assert house.ask(head("GET", "/", "Cookie: _SID_=mine")).status == 200
+    assert dict(house.ledger._last_use) != before
+
+
+# Refusals.
+
+
+def never(environ: dict[str, Any], start_response: Any) -> NoReturn:
+    raise AssertionError("the application was called")
+
+
+@pytest.mark.parametrize("name", MANDATORY)
+def test_without_a_mandatory_header_a_request_is_incomplete(serve: Serve, name: str) -> None:
+    reply = serve(never).ask(head("POST", "/", "Content-Length: 10000000", without=[name]))
+    assert (reply.status, reply.refused) == (421, "INCOMPLETE")
+    assert name.lower().encode() in reply.body
+
+
+@pytest.mark.parametrize("generation", ["16", "18", "", "017", "17.0"])
+def test_another_generation_is_stale_whatever_the_key(serve: Serve, generation: str) -> None:
+    reply = serve(never).ask(head("POST", "/", "Content-Length: 10000000", Generation=generation, Key="x"))
+    assert (reply.status, reply.refused) == (421, "STALE")
+
+
+@pytest.mark.parametrize("key", ["", "wrong", "probe's", "caller's!", "\xe4"])
+def test_a_wrong_key_is_forbidden_before_a_byte_of_the_body_is_read(serve: Serve, key: str) -> None:
+    reply = serve(never).ask(head("POST", "/", "Content-Length: 10000000", Key=key))
+    assert (reply.status, reply.refused) == (403, "KEY")
+
+
+def test_contradicting_headers_are_incomplete(serve: Serve) -> None:
+    house = serve(hello)
+    caller = house.caller()
+    reply = caller.ask(head(Script_Name="/other"))
+    assert (reply.status, reply.refused) == (421, "INCOMPLETE")
+    assert caller.ask(head()).status == 200
+
+
+@pytest.mark.parametrize("size", [0, 5, 3_000_000])
+def test_a_refused_requests_connection_stays_usable(serve: Serve, size: int) -> None:
+    caller = serve(hello).caller()
+    for _ in range(3):
+        refusal = caller.ask(head("POST", "/", f"Content-Length: {size}", Generation="16") + bytes(size))
+        assert refusal.refused == "STALE"
+        assert caller.ask(head()).body == b"hello"
+
+
+def test_a_refusal_of_head_has_no_body(serve: Serve) -> None:
+    caller = serve(hello).caller()
+    assert caller.ask(head("HEAD", Generation="16"), "HEAD").refused == "STALE"
+    assert caller.ask(head()).body == b"hello"
+
+
+def test_a_malformed_rest_of_a_refused_requests_body_gets_no_second_answer(serve: Serve) -> None:
+    house = serve(hello)
+    caller = house.caller()
+    assert caller.ask(head("POST", "/", "Transfer-Encoding: chunked", Generation="16")).refused == "STALE"
+    caller.send(b"no size\r\n")
+    assert caller.ended()
+    assert house.still_serves()
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\xfc\x03\x03", 400),
+        (b"hello\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * (3 * MAX_HEAD), 431),
+        (head("POST", "/", "Transfer-Encoding: chunked") + b"no size\r\n", 400),
+        (head("POST", "/", "Connection: Upgrade", "Upgrade: h2c", "Content-Length: 3") + b"abc", 400),
+    ],
+    ids=["TLS", "not HTTP", "large head", "malformed body", "Upgrade with a body"],
+)
+def test_what_is_not_taken_is_answered_and_hung_up_on(serve: Serve, data: bytes, status: int) -> None:
+    house = serve(hello)
+    caller = house.caller()
+    reply = caller.ask(data)
+    assert (reply.status, reply.hangs_up) == (status, True)
+    assert caller.socket.recv(1) == b""
+    for _ in range(3):  # no reset, which could overtake the answer
+        assert house.ask(head()).status == 200
+        caller.send(b"more")
+    caller.socket.close()
+    assert house.still_serves()
+
+
+def test_beyond_the_queue_requests_are_refused_as_busy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vital, "MAX_WAITING", 2)
+    gate = Gate()
+    house = serve(gate, threads=1)
+    callers = [house.caller() for _ in range(4)]
+    callers[0].send(head())
+    assert gate.entered.acquire(timeout=WAIT)
+    for caller in callers[1:]:
+        caller.send(head())
+    busy = [caller for caller in callers if _readable(caller)]
+    while not busy:
+        busy = [caller for caller in callers if _readable(caller)]
+    refusal = busy[0].reply()
+    assert (refusal.status, refusal.refused) == (421, "BUSY")
+    gate.go.release(3)
+    assert [caller.reply().status for caller in callers if caller is not busy[0]] == [200] * 3
+    assert gate.calls == 3
+
+
+def _readable(caller: Caller) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        caller.socket.settimeout(0.01)
+        try:
+            return bool(caller.socket.recv(1, socket.MSG_PEEK))
+        except TimeoutError:
+            return False
+        finally:
+            caller.socket.settimeout(WAIT)
+    return False
+
+
+# Threads.
+
+
+def test_a_probe_is_answered_while_all_threads_are_at_work(serve: Serve) -> None:
+    gate = Gate()
+    house = serve(gate, threads=3)
+    callers = [house.caller() for _ in range(5)]
+    for caller in callers:
+        caller.send(head())
+    for _ in range(3):
+        assert gate.entered.acquire(timeout=WAIT)
+    probe = house.caller()
+    reports = [json.loads(probe.ask(PROBE).body) for _ in range(3)]
+    while reports[-1]["in_flight"] < 5:
+        reports.append(json.loads(probe.ask(PROBE).body))
+    assert (reports[-1]["status"], reports[-1]["threads"], reports[-1]["served"]) == ("OK", 3, 0)
+    gate.go.release(5)
+    assert [caller.reply().status for caller in callers] == [200] * 5
+
+
+@pytest.mark.parametrize(
+    ("target", "key"),
+    [
+        ("/__lb__/status", "wrong"),
+        ("/__lb__/status", "caller's"),
+        ("/__lb__/status", ""),
+        ("/__lb__/other", "probe's"),
+    ],
+)
+def test_without_the_probes_key_or_path_it_is_a_request_as_any(serve: Serve, target: str, key: str) -> None:
+    house = serve(hello)
+    assert house.ask(head("GET", target, Probe=key)).body == b"hello"
+    assert house.ask(f"GET {target} HTTP/1.1\r\nLB-Probe: {key}\r\n\r\n".encode()).refused == "INCOMPLETE"
+
+
+def test_a_probe_is_answered_whatever_the_orders_and_is_no_request(serve: Serve) -> None:
+    house = serve(hello)
+    house.vitals.dying = house.vitals.stopping = True
+    report = json.loads(house.ask(PROBE).body)
+    assert (report["status"], report["in_flight"], report["served"]) == ("DYING", 0, 0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_more_requests_are_at_work_than_there_are_threads(serve: Serve, threads: int) -> None:
+    gate = Gate()
+    house = serve(gate, threads=threads)
+    callers = [house.caller() for _ in range(4 * threads)]
+    for caller in callers:
+        caller.send(head())
+    for _ in callers:
+        assert gate.entered.acquire(timeout=WAIT)
+        gate.go.release()
+    assert [caller.reply().status for caller in callers] == [200] * len(callers)
+    assert gate.most <= threads
+    gate.go.release()
+    assert house.still_serves()
+
+
+def test_all_threads_can_be_at_work_at_once(serve: Serve) -> None:
+    together = threading.Barrier(4)
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        together.wait(WAIT)
+        return hello(environ, start_response)
+
+    house = serve(application, threads=4)
+    for _ in range(20):
+        callers = [house.caller() for _ in range(4)]
+        for caller in callers:
+            caller.send(head())
+        assert [caller.reply().status for caller in callers] == [200] * 4
+
+
+def test_idle_connections_cost_no_thread(serve: Serve) -> None:
+    house = serve(hello, threads=1)
+    idle = [house.caller() for _ in range(50)]
+    begun = [house.caller() for _ in range(50)]
+    for caller in begun:
+        caller.send(head()[:40])
+    assert house.ask(head()).status == 200
+    for caller in begun:
+        caller.send(head()[40:])
+    assert [caller.reply().status for caller in begun] == [200] * 50
+    assert [caller.ask(head()).status for caller in idle] == [200] * 50
+
+
+def test_many_callers_at_once_lose_no_request(serve: Serve) -> None:
+    house = serve(echo, threads=3)
+    wrong: list[object] = []
+
+    def call(name: int) -> None:
+        try:
+            caller = Caller(house.address)
+            with caller.socket:
+                for number in range(60):
+                    body = b"%d.%d" % (name, number)
+                    got = caller.ask(head("POST", "/", f"Content-Length: {len(body)}") + body).body
+                    if got != body:
+                        wrong.append((body, got))
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=call, args=(name,)) for name in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert house.vitals.wait_idle(WAIT)
+    assert house.vitals.served == 12 * 60
+    assert house.still_serves()
+
+
+def test_stop_ends_threads_and_connections() -> None:
+    descriptors = set(os.listdir("/proc/self/fd"))
+    house = House(hello, 2, HANDOVER)
+    callers = [house.caller() for _ in range(3)]
+    assert [caller.ask(head()).status for caller in callers] == [200] * 3
+    house.gateway.stop(WAIT)
+    assert all(caller.ended() for caller in callers)
+    assert not any(thread.is_alive() for thread in house.gateway._threads)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(house.address)
+    for caller in callers:
+        caller.socket.close()
+    assert set(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_stop_abandons_what_does_not_end_and_hangs_up_on_it() -> None:
+    gate = Gate()
+    house = House(gate, 2, HANDOVER)
+    caller = house.caller()
+    caller.send(head())
+    assert gate.entered.acquire(timeout=WAIT)
+    house.gateway.stop(timeout=0.05)
+    assert caller.ended()
+    gate.go.release()
+    for thread in house.gateway._threads:
+        thread.join(WAIT)
+    assert house.vitals.in_flight == 0
+    caller.socket.close()
+    os.close(house.gateway._wake)
+
+
+# Applications that fail.
+
+
+def test_an_application_that_raises_is_a_500_and_its_traceback_is_told(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> NoReturn:
+        environ.clear()
+        raise KeyError("the reason")
+
+    caller = serve(application).caller()
+    for _ in range(3):
+        reply = caller.ask(head())
+        assert (reply.status, reply.headers["Content-Type"]) == (500, "text/html")
+        assert b"the reason" not in reply.body
+    told = capsys.readouterr().err
+    assert told.count("GET /app/page: the application failed") == 3
+    assert "KeyError: 'the reason'" in told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(1),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        ConnectionRefusedError("the database is down"),
+        BrokenPipeError(),
+        BlockingIOError(),
+        TimeoutError(),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("started", [False, True])
+def test_whatever_an_application_raises_is_a_500(
+    serve: Serve, capsys: pytest.CaptureFixture[str], error: BaseException, started: bool
+) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> NoReturn:
+        if started:
+            start_response("200 OK", [("Content-Length", "5")])
+        raise error
+
+    house = serve(application)
+    caller = house.caller()
+    for _ in range(house.vitals.threads + 2):
+        assert caller.ask(head()).status == 500
+    assert type(error).__name__ in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "blocks"),
+    [
+        ("OK", [], [b"x"]),
+        ("200 OK", [("X", "a\r\nSet-Cookie: b=c")], [b"x"]),
+        ("200 OK", [("Content-Length", "many")], [b"x"]),
+        ("200 OK", [], ["text"]),
+        ("200 OK", [], [None]),
+        ("200 OK", [], None),
+    ],
+)
+def test_a_wrong_answer_is_a_500(
+    serve: Serve, capsys: pytest.CaptureFixture[str], status: str, headers: list[tuple[str, str]], blocks: Any
+) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response(status, headers)
+        return blocks
+
+    caller = serve(application).caller()
+    for _ in range(3):
+        reply = caller.ask(head())
+        assert (reply.status, reply.headers["Set-Cookie"]) == (500, None)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_application_that_fails_within_its_answer_breaks_it_off(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"begun"
+        raise KeyError("the reason")
+
+    caller = serve(application).caller()
+    with pytest.raises(http.client.IncompleteRead):
+        caller.ask(head())
+    assert caller.ended()
+    assert "KeyError: 'the reason'" in capsys.readouterr().err
+
+
+def test_an_answer_shorter_than_its_length_is_broken_off(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "10")])
+        return [b"short"]
+
+    caller = serve(application).caller()
+    with pytest.raises(http.client.IncompleteRead):
+        caller.ask(head())
+    assert caller.ended()
+    assert "5 bytes shorter than its Content-Length" in caplog.text
+
+
+def test_an_answer_longer_than_its_length_is_cut_and_the_next_one_is_whole(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "5")])
+        return [b"hello", b"HTTP/1.1 200 OK\r\n\r\n"]
+
+    caller = serve(application).caller()
+    assert [caller.ask(head()).body for _ in range(3)] == [b"hello"] * 3
+
+
+def test_an_application_that_fails_in_close_does_not_spoil_the_answer(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Blocks:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"hello"
+
+        def close(self) -> None:
+            raise KeyError("in close")
+
+    def application(environ: dict[str, Any], start_response: Any) -> Blocks:
+        start_response("200 OK", [])
+        return Blocks()
+
+    house = serve(application)
+    assert house.ask(head()).body == b"hello"
+    assert house.vitals.wait_idle(WAIT)
+    assert "in close" in capsys.readouterr().err
+
+
+def test_a_log_that_cannot_be_written_costs_no_answer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def write(self, text: str) -> NoReturn:
+            raise OSError("no space left on device")
+
+    def application(environ: dict[str, Any], start_response: Any) -> NoReturn:
+        raise KeyError
+
+    house = serve(application)
+    monkeypatch.setattr(sys, "stderr", Full())
+    assert house.ask(head()).status == 500
+
+
+# Callers that leave.
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", head()[:20], head("POST", "/", "Content-Length: 9", Generation="16") + b"x", b"no HTTP"],
+    ids=["before the head", "within the head", "within a refused body", "no HTTP"],
+)
+@pytest.mark.parametrize("how", ["reset", "end"])
+def test_a_caller_that_leaves_before_the_application_is_called_leaves_nothing(
+    serve: Serve, data: bytes, how: str
+) -> None:
+    house = serve(hello)
+    for _ in range(house.vitals.threads + 2):
+        caller = house.caller()
+        caller.send(data)
+        if how == "reset":
+            caller.reset()
+        else:
+            caller.socket.close()
+    assert house.still_serves()
+
+
+@pytest.mark.parametrize("how", ["reset", "end"])
+@pytest.mark.parametrize("catches", [True, False])
+def test_a_caller_that_leaves_within_the_body_ends_the_read(
+    serve: Serve, capsys: pytest.CaptureFixture[str], how: str, catches: bool
+) -> None:
+    reading = threading.Semaphore(0)
+    raised: list[BaseException] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            reading.release()
+            try:
+                environ["wsgi.input"].read()
+            except OSError as error:
+                raised.append(error)
+                if not catches:
+                    raise
+        return hello(environ, start_response)
+
+    house = serve(application)
+    for _ in range(house.vitals.threads + 2):
+        caller = house.caller()
+        caller.send(head("POST", "/", "Content-Length: 9") + b"x")
+        assert reading.acquire(timeout=WAIT)
+        if how == "reset":
+            caller.reset()
+        else:
+            caller.socket.close()
+    assert house.still_serves()
+    assert len(raised) == house.vitals.threads + 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["reset", "end"])
+def test_a_caller_that_leaves_within_the_answer_ends_the_application(
+    serve: Serve, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    closed = threading.Semaphore(0)
+
+    class Endless:
+        def __iter__(self) -> Iterator[bytes]:
+            while True:
+                yield b"x" * 65536
+
+        def close(self) -> None:
+            closed.release()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "GET":
+            return hello(environ, start_response)
+        start_response("200 OK", [])
+        return Endless()
+
+    caplog.set_level(logging.INFO)
+    house = serve(application)
+    for _ in range(house.vitals.threads + 2):
+        caller = house.caller()
+        caller.send(head("POST", "/"))
+        assert caller.socket.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        if how == "reset":
+            caller.reset()
+        else:
+            caller.socket.close()
+        assert closed.acquire(timeout=WAIT)
+    assert house.still_serves()
+    assert "the caller went away" in caplog.text
+    assert "Traceback" not in capsys.readouterr().err + caplog.text
+
+
+def test_a_caller_that_leaves_while_its_request_waits_leaves_nothing(serve: Serve) -> None:
+    gate = Gate()
+    house = serve(gate, threads=1)
+    house.caller().send(head())
+    assert gate.entered.acquire(timeout=WAIT)
+    for _ in range(5):
+        caller = house.caller()
+        caller.send(head())
+        caller.reset()
+    gate.go.release(7)
+    assert house.still_serves()
+
+
+def test_a_caller_that_takes_nothing_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "_TIMEVAL", struct.pack("@ll", 0, 50_000))
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "GET":
+            return hello(environ, start_response)
+        start_response("200 OK", [])
+        return iter(lambda: b"x" * 65536, b"")
+
+    house = serve(application)
+    caller = house.caller()
+    caller.send(head("POST", "/"))
+    assert house.still_serves()
+
+
+# Shortages.
+
+
+def test_running_out_of_descriptors_is_outlived(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
+    told = threading.Event()
+    caplog.handler.addFilter(lambda record: told.set() or True)
+    house = serve(hello)
+    waiting = socket.socket()
+    waiting.settimeout(WAIT)
+    kept = house.caller()
+    assert kept.ask(head()).status == 200
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (waiting.fileno() + 20, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(waiting.fileno()))
+        waiting.connect(house.address)
+        assert told.wait(WAIT)
+        assert kept.ask(head()).status == 200
+    finally:
+        for filler in fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with waiting:
+        waiting.sendall(head())
+        assert waiting.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    assert house.still_serves()
+    assert 0 < caplog.text.count("cannot take connections") < 10  # it pauses
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # what Python 3.12 thinks of it
+def test_a_forked_child_of_the_application_does_not_hold_the_callers_connection(serve: Serve) -> None:
+    read, write = os.pipe()
+    children: list[int] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        child = os.fork()
+        if not child:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+        children.append(child)
+        return hello(environ, start_response)
+
+    try:
+        caller = serve(application).caller()
+        assert caller.ask(head("GET", "/", "Connection: close")).status == 200
+        assert caller.ended()
+    finally:
+        os.close(write)
+        os.close(read)
+        for child in children:
+            os.waitpid(child, 0)
+
+
+# Alone.
+
+
+def test_alone_anybody_is_served_from_the_request_line(serve: Serve) -> None:
+    house = serve(seen, handover=Handover("", session_cookie="_SID_"))
+    environ = json.loads(house.ask(b"GET /a%20b?c HTTP/1.1\r\nHost: x\r\nLB-Remote-User: root\r\n\r\n").body)
+    assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == ("/a b", "c")
+    assert environ["REMOTE_ADDR"] == "127.0.0.1"
+    assert environ["lbadaptor.session_lost"] is False
+    assert "root" not in environ.values()
+
+
+def test_alone_there_is_no_probe_and_no_ticket(serve: Serve) -> None:
+    house = serve(login, handover=Handover("", session_cookie="_SID_"))
+    reply = house.ask(b"GET /__lb__/status HTTP/1.1\r\nLB-Probe: \r\n\r\n")
+    assert (reply.status, reply.headers.get_all("Set-Cookie")) == (200, ["_SID_=new; Path=/app"])

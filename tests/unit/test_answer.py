@@ -1,0 +1,380 @@
+"""The application's answer in HTTP/1.1, as PEP 3333 and RFC 9112 want it."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from lbadaptor.appserver.answer import Answer, FileWrapper, Headers, ShortAnswer
+from lbadaptor.headers import HOP_BY_HOP
+
+OWN = "LB-Status: OK\r\n"
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class Wire:
+    """What the caller got."""
+
+    def __init__(self, method: str = "GET", keep_alive: bool = True, chunks: bool = True) -> None:
+        self.pieces: list[bytes] = []
+        self.answer = Answer(self.pieces.append, method, keep_alive, chunks, lambda headers: headers, lambda: OWN)
+
+    def run(self, application: Application) -> tuple[str, list[str], bytes]:
+        self.answer.run(application, {})
+        return self.read()
+
+    def read(self) -> tuple[str, list[str], bytes]:
+        head, _, body = b"".join(self.pieces).partition(b"\r\n\r\n")
+        status, *lines = head.decode("latin-1").split("\r\n")
+        return status, lines, body
+
+
+def app(
+    blocks: Iterable[bytes], status: str = "200 OK", headers: Headers | None = None, write: Iterable[bytes] = ()
+) -> Application:
+    def application(_: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        put = start_response(status, headers or [])
+        for data in write:
+            put(data)
+        return blocks
+
+    return application
+
+
+def test_one_block_is_sent_with_its_length_and_in_one_piece() -> None:
+    wire = Wire()
+    assert wire.run(app([b"hello"])) == ("HTTP/1.1 200 OK", ["Content-Length: 5", "LB-Status: OK"], b"hello")
+    assert len(wire.pieces) == 1
+
+
+def test_blocks_of_unknown_length_are_sent_as_chunks_each_at_once() -> None:
+    wire = Wire()
+    sent: list[int] = []
+
+    def blocks() -> Iterator[bytes]:
+        for block in (b"one", b"", b"four"):
+            sent.append(len(wire.pieces))
+            yield block
+
+    _, lines, body = wire.run(app(blocks()))
+    assert lines == ["Transfer-Encoding: chunked", "LB-Status: OK"]
+    assert body == b"3\r\none\r\n4\r\nfour\r\n0\r\n\r\n"
+    assert sent == [0, 1, 1]
+
+
+def test_a_caller_that_knows_no_chunks_gets_the_body_until_the_connections_end() -> None:
+    wire = Wire(chunks=False)
+    _, lines, body = wire.run(app(iter([b"one", b"four"])))
+    assert lines == ["Connection: close", "LB-Status: OK"]
+    assert body == b"onefour"
+    assert not wire.answer.keep_alive
+
+
+def test_the_applications_own_length_is_kept() -> None:
+    wire = Wire()
+    _, lines, body = wire.run(app(iter([b"one", b"four"]), headers=[("content-length", "7")]))
+    assert lines == ["content-length: 7", "LB-Status: OK"]
+    assert body == b"onefour"
+    assert wire.answer.keep_alive
+
+
+def test_more_than_the_length_is_cut_off() -> None:
+    wire = Wire()
+    assert wire.run(app(iter([b"one", b"four", b"x"]), headers=[("Content-Length", "5")]))[2] == b"onefo"
+    assert wire.answer.keep_alive
+
+
+@pytest.mark.parametrize("blocks", [[], [b"one"], [b"on", b"e"]])
+def test_less_than_the_length_ends_the_connection(blocks: list[bytes]) -> None:
+    wire = Wire()
+    with pytest.raises(ShortAnswer, match="bytes shorter"):
+        wire.run(app(blocks, headers=[("Content-Length", "5")]))
+    assert not wire.answer.keep_alive
+
+
+@pytest.mark.parametrize("blocks", [[], [b""], iter([]), iter([b"", b""]), ()])
+def test_an_empty_answer_says_so(blocks: Iterable[bytes]) -> None:
+    assert Wire().run(app(blocks)) == ("HTTP/1.1 200 OK", ["Content-Length: 0", "LB-Status: OK"], b"")
+
+
+@pytest.mark.parametrize("blocks", [[b"hello"], iter([b"hel", b"lo"])])
+@pytest.mark.parametrize("headers", [[], [("Content-Length", "5")]])
+def test_head_has_no_body(blocks: Iterable[bytes], headers: Headers) -> None:
+    wire = Wire("HEAD")
+    _, lines, body = wire.run(app(blocks, headers=headers))
+    assert body == b""
+    assert "Transfer-Encoding: chunked" not in lines
+    assert wire.answer.keep_alive
+
+
+def test_head_tells_the_length_that_get_would_have() -> None:
+    assert Wire("HEAD").run(app([b"hello"]))[1] == ["Content-Length: 5", "LB-Status: OK"]
+    assert Wire("HEAD").run(app([], headers=[("Content-Length", "5")]))[1] == ["Content-Length: 5", "LB-Status: OK"]
+    assert Wire("HEAD").run(app([]))[1] == ["LB-Status: OK"]
+
+
+@pytest.mark.parametrize("blocks", [[], [b""], [b"wrong"], iter([b"wr", b"ong"])])
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified", "204"])
+def test_204_and_304_have_neither_body_nor_framing(blocks: Iterable[bytes], status: str) -> None:
+    wire = Wire()
+    _, lines, body = wire.run(app(blocks, status=status))
+    assert (lines, body) == (["LB-Status: OK"], b"")
+    assert wire.answer.keep_alive
+
+
+def test_204_has_no_length_and_304_keeps_it() -> None:
+    headers = [("Content-Length", "5")]
+    assert Wire().run(app([], status="204 No Content", headers=headers))[1] == ["LB-Status: OK"]
+    assert Wire().run(app([], status="304 Not Modified", headers=headers))[1] == [
+        "Content-Length: 5",
+        "LB-Status: OK",
+    ]
+
+
+def test_write_sends_at_once_and_before_the_blocks() -> None:
+    wire = Wire()
+    assert (
+        wire.run(app([b"last"], write=[b"first", b"", b"then"]))[2]
+        == b"5\r\nfirst\r\n4\r\nthen\r\n4\r\nlast\r\n0\r\n\r\n"
+    )
+    assert wire.pieces[0].endswith(b"5\r\nfirst\r\n")
+
+
+def test_a_generator_may_start_the_response_late() -> None:
+    def application(_: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"late"
+
+    assert Wire().run(application)[2] == b"4\r\nlate\r\n0\r\n\r\n"
+
+
+def test_a_connection_that_ends_says_so() -> None:
+    assert "Connection: close" in Wire(keep_alive=False).run(app([b"x"]))[1]
+
+
+def test_a_status_without_reason_keeps_its_space() -> None:
+    assert Wire().run(app([b"x"], status="299"))[0] == "HTTP/1.1 299 "
+
+
+def test_a_reason_in_latin_1_arrives() -> None:
+    assert Wire().run(app([b"x"], status="404 Nicht \xfcblich"))[0] == "HTTP/1.1 404 Nicht \xfcblich"
+
+
+@pytest.mark.parametrize("name", [*HOP_BY_HOP, "Transfer-Encoding", "LB-Status", "lb-load", "LB-REFUSED", "Lb-X"])
+def test_an_application_cannot_set_what_is_the_gateways(name: str) -> None:
+    _, lines, _ = Wire().run(app([b"x"], headers=[(name, "DYING"), ("X-A", "b")]))
+    assert lines == ["X-A: b", "Content-Length: 1", "LB-Status: OK"]
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        *("", "OK", "20 OK", "2000 OK", "200OK", " 200 OK", "200\r\nX: y", "200 OK\n", "200 O\0K", "200 O\x01K"),
+        *("2\u0660\u0660 OK", "200 \u20ac", "100 Continue", "101 Switching Protocols", "099 X", "600 X"),
+    ],
+)
+def test_a_wrong_status_is_the_applications_error(status: str) -> None:
+    wire = Wire()
+    with pytest.raises(ValueError, match="is no status"):
+        wire.run(app([b"x"], status=status))
+    assert wire.pieces == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("", "x"),
+        ("X A", "x"),
+        ("X:", "x"),
+        ("X\r\nY", "x"),
+        ("\xdcber", "x"),
+        ("X", "a\r\nSet-Cookie: b=c"),
+        ("X", "a\nb"),
+        ("X", "a\rb"),
+        ("X", "a\0b"),
+        ("X", "\u20ac"),
+    ],
+)
+def test_a_wrong_header_is_the_applications_error(name: str, value: str) -> None:
+    wire = Wire()
+    with pytest.raises(ValueError, match="is no header"):
+        wire.run(app([b"x"], headers=[(name, value)]))
+    assert wire.pieces == []
+
+
+@pytest.mark.parametrize("values", [["-5"], ["five"], [""], ["1_000"], ["5 "], ["\xb2"], ["5", "6"], ["9" * 19]])
+def test_a_wrong_content_length_is_the_applications_error(values: list[str]) -> None:
+    wire = Wire()
+    with pytest.raises(ValueError, match="Content-Length is"):
+        wire.run(app([b"x"], headers=[("Content-Length", value) for value in values]))
+    assert wire.pieces == []
+
+
+@pytest.mark.parametrize("headers", [[(b"X", "a")], [("X", b"a")], [("X", 1)], [("X", None)], [("X",)]])
+def test_headers_that_are_no_text_are_the_applications_error(headers: Any) -> None:
+    wire = Wire()
+    with pytest.raises((TypeError, ValueError)):
+        wire.run(app([b"x"], headers=headers))
+    assert wire.pieces == []
+
+
+def test_start_response_must_be_called() -> None:
+    with pytest.raises(AssertionError, match="not called"):
+        Wire().run(lambda *_: [b"x"])
+
+
+def test_start_response_twice_needs_exc_info() -> None:
+    wire = Wire()
+    wire.answer.start_response("200 OK", [])
+    with pytest.raises(AssertionError, match="twice"):
+        wire.answer.start_response("200 OK", [])
+
+
+def test_exc_info_replaces_an_answer_that_has_not_begun() -> None:
+    def application(_: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("X-A", "b")])
+        try:
+            raise KeyError("x")
+        except KeyError:
+            start_response("500 Oops", [], sys.exc_info())
+        return [b"sorry"]
+
+    assert Wire().run(application) == ("HTTP/1.1 500 Oops", ["Content-Length: 5", "LB-Status: OK"], b"sorry")
+
+
+def test_exc_info_is_raised_when_the_answer_has_begun() -> None:
+    def application(_: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])(b"begun")
+        try:
+            raise KeyError("x")
+        except KeyError:
+            start_response("500 Oops", [], sys.exc_info())
+        return []
+
+    wire = Wire()
+    with pytest.raises(KeyError):
+        wire.run(application)
+    assert wire.answer.begun
+    assert not b"".join(wire.pieces).endswith(b"0\r\n\r\n")
+
+
+class Blocks:
+    """An iterable with close()."""
+
+    def __init__(self, *blocks: Any) -> None:
+        self.blocks = blocks
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for block in self.blocks:
+            if isinstance(block, BaseException):
+                raise block
+            yield block
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("blocks", [Blocks(b"a", b"b"), Blocks()], ids=["some", "none"])
+def test_close_is_called_after_the_last_block(blocks: Blocks) -> None:
+    Wire().run(app(blocks))
+    assert blocks.closed == 1
+
+
+@pytest.mark.parametrize("blocks", [Blocks(b"a", KeyError()), Blocks(SystemExit()), Blocks("text"), Blocks(None, 1)])
+def test_close_is_called_when_the_application_fails(blocks: Blocks) -> None:
+    with pytest.raises((KeyError, SystemExit, TypeError)):
+        Wire().run(app(blocks))
+    assert blocks.closed == 1
+
+
+def test_close_is_called_when_the_caller_is_gone() -> None:
+    def send(_: bytes) -> None:
+        raise BrokenPipeError
+
+    blocks = Blocks(b"a", b"b")
+    with pytest.raises(BrokenPipeError):
+        Answer(send, "GET", True, True, lambda headers: headers, lambda: OWN).run(app(blocks), {})
+    assert blocks.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "blocks"),
+    [([], ["text"]), ([], iter(["text"])), ([("Content-Length", "4")], ["text"])],
+    ids=["one block", "chunks", "length"],
+)
+def test_fail_says_so_whatever_was_tried_before(headers: Headers, blocks: Iterable[Any]) -> None:
+    wire = Wire()
+    with pytest.raises(TypeError):
+        wire.run(app(blocks, headers=headers))
+    assert not wire.answer.begun
+    wire.answer.fail()
+    status, lines, body = wire.read()
+    assert status == "HTTP/1.1 500 Internal Server Error"
+    assert lines == ["Content-Type: text/html", f"Content-Length: {len(body)}", "LB-Status: OK"]
+    assert b"Internal Server Error" in body
+
+
+def test_fail_after_an_answer_without_body_has_a_body() -> None:
+    calls: list[int] = []
+
+    def fails_once() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyError
+        return OWN
+
+    wire = Wire()
+    wire.answer = Answer(wire.pieces.append, "GET", True, True, lambda headers: headers, fails_once)
+    with pytest.raises(KeyError):
+        wire.run(app(iter([]), status="204 No Content"))
+    wire.answer.fail()
+    assert b"Internal Server Error" in wire.read()[2]
+
+
+def test_fail_has_no_body_for_head() -> None:
+    wire = Wire("HEAD")
+    wire.answer.fail()
+    assert wire.read()[2] == b""
+
+
+def test_bytearray_and_memoryview_are_bytes_enough() -> None:
+    blocks: Any = [bytearray(b"ab"), memoryview(b"cd")]
+    assert Wire().run(app(blocks))[2] == b"2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n"
+
+
+def test_the_headers_are_amended_once() -> None:
+    seen: list[Headers] = []
+
+    def amend(headers: Headers) -> Headers:
+        seen.append(headers)
+        return [*headers, ("Set-Cookie", "ticket")]
+
+    wire = Wire()
+    wire.answer = Answer(wire.pieces.append, "GET", True, True, amend, lambda: OWN)
+    _, lines, _ = wire.run(app(iter([b"a", b"b"]), headers=[("X-A", "b")]))
+    assert seen == [[("X-A", "b")]]
+    assert lines[:2] == ["X-A: b", "Set-Cookie: ticket"]
+
+
+def test_a_file_is_sent_in_blocks_and_closed() -> None:
+    file = io.BytesIO(b"0123456789")
+    wrapper = FileWrapper(file, 4)
+    assert list(wrapper) == [b"0123", b"4567", b"89"]
+    wrapper.close()
+    assert file.closed
+
+
+def test_a_file_without_close_needs_none() -> None:
+    class Source:
+        def read(self, size: int) -> bytes:
+            return b""
+
+    source: Any = Source()
+    wrapper = FileWrapper(source)
+    assert list(wrapper) == []
+    wrapper.close()

@@ -1,0 +1,206 @@
+"""What the application sees of a request: built from the LB- headers alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbadaptor import headers
+from lbadaptor.appserver import environ as environs
+from lbadaptor.appserver.environ import Incomplete, Request, base_environ, build, build_alone
+
+BASE = base_environ(3, 17, 8, object)
+LB = {
+    "LB-Key": "key",
+    "LB-Generation": "17",
+    "LB-Remote-Addr": "192.0.2.7",
+    "LB-Remote-Port": "51234",
+    "LB-Scheme": "https",
+    "LB-Script-Name": "/app",
+    "LB-Path": "/app/page",
+    "LB-Request-Uri": "/app/./page?x=1",
+    "LB-Server-Name": "www.example.org",
+    "LB-Server-Port": "443",
+    "LB-Server-Protocol": "HTTP/2.0",
+}
+
+
+def request(*fields: tuple[str, str], method: str = "GET", target: str = "/x", **lb: str) -> Request:
+    made = Request(method, target.encode("latin-1"), "1.1")
+    for name, value in (
+        *LB.items(),
+        *(("LB-" + name.replace("_", "-"), value) for name, value in lb.items()),
+        *fields,
+    ):
+        made.add(name.encode("latin-1"), value.encode("latin-1"))
+    return made
+
+
+def test_the_environ_says_what_the_lb_headers_say() -> None:
+    environ = build(request(target="/other?x=1"), BASE)
+    assert {key: value for key, value in environ.items() if key not in BASE} == {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "/app",
+        "PATH_INFO": "/page",
+        "QUERY_STRING": "x=1",
+        "REQUEST_URI": "/app/./page?x=1",
+        "SERVER_NAME": "www.example.org",
+        "SERVER_PORT": "443",
+        "SERVER_PROTOCOL": "HTTP/2.0",
+        "REMOTE_ADDR": "192.0.2.7",
+        "REMOTE_PORT": "51234",
+        "wsgi.url_scheme": "https",
+    }
+
+
+def test_all_that_is_mandatory_is_demanded() -> None:
+    assert {name.lower().encode() for name in LB} == environs.MANDATORY
+
+
+def test_the_base_is_not_touched() -> None:
+    before = dict(BASE)
+    build(request(("Cookie", "a=b")), BASE)["x"] = "y"
+    assert before == BASE
+
+
+def test_the_base_says_what_pep_3333_asks_for() -> None:
+    assert BASE["wsgi.version"] == (1, 0)
+    assert BASE["wsgi.multiprocess"] is True
+    assert BASE["wsgi.run_once"] is False
+    assert BASE["wsgi.input_terminated"] is True
+    assert BASE["wsgi.file_wrapper"] is object
+    assert (BASE["lbadaptor.slot"], BASE["lbadaptor.generation"]) == (3, 17)
+    assert BASE["lbadaptor.session_lost"] is False
+
+
+@pytest.mark.parametrize(("threads", "multithread"), [(1, False), (2, True)])
+def test_one_thread_is_not_multithreaded(threads: int, multithread: bool) -> None:
+    assert base_environ(0, 0, threads, object)["wsgi.multithread"] is multithread
+
+
+@pytest.mark.parametrize(
+    ("script_name", "path", "path_info"),
+    [
+        ("", "/", "/"),
+        ("", "/a%20b", "/a b"),
+        ("/app", "/app", ""),
+        ("/app", "/app/%C3%A4", "/\xc3\xa4"),
+        ("/%C3%A4", "/%C3%A4/x", "/x"),
+        ("", "/a%252Fb", "/a%2Fb"),
+        ("", "/a//b", "/a//b"),
+        ("", "/%0D%0AX:%20y", "/\r\nX: y"),
+    ],
+)
+def test_the_path_is_the_one_that_apache_authorised(script_name: str, path: str, path_info: str) -> None:
+    environ = build(request(Script_Name=script_name, Path=path), BASE)
+    assert environ["PATH_INFO"] == path_info
+    assert environ["SCRIPT_NAME"] + environ["PATH_INFO"] == headers.decode(path.encode())
+
+
+def test_a_path_outside_the_script_name_is_refused() -> None:
+    with pytest.raises(Incomplete):
+        build(request(Script_Name="/app", Path="/other"), BASE)
+
+
+def test_the_query_comes_from_the_request_line_as_it_is() -> None:
+    assert build(request(target="/x?a=%41&b=c?d"), BASE)["QUERY_STRING"] == "a=%41&b=c?d"
+    assert build(request(target="/x"), BASE)["QUERY_STRING"] == ""
+
+
+def test_lb_method_and_lb_query_win_over_the_request_line() -> None:
+    environ = build(request(method="POST", target="/x?wire", Method="PROPFIND%20", Query="a=%E4"), BASE)
+    assert environ["REQUEST_METHOD"] == "PROPFIND "
+    assert environ["QUERY_STRING"] == "a=\xe4"
+
+
+def test_user_and_variables_arrive_under_their_own_names() -> None:
+    environ = build(
+        request(Remote_User="J%C3%BCrgen", Auth_Type="Basic", Var_HTTPS="on", Var_SSL_CLIENT_S_DN="CN=%0A"), BASE
+    )
+    assert environ["REMOTE_USER"] == "J\xc3\xbcrgen"
+    assert environ["AUTH_TYPE"] == "Basic"
+    assert environ["HTTPS"] == "on"
+    assert environ["SSL_CLIENT_S_DN"] == "CN=\n"
+
+
+@pytest.mark.parametrize(
+    "key", ["REMOTE_USER", "AUTH_TYPE", "HTTPS", "CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_COOKIE"]
+)
+def test_what_was_not_sent_is_not_there(key: str) -> None:
+    assert key not in build(request(), BASE)
+
+
+def test_no_lb_header_reaches_the_application() -> None:
+    environ = build(request(("LB-Whatever", "x"), ("lb-key", "key"), ("LB_Key", "x"), Session="held"), BASE)
+    assert not [key for key in environ if "LB" in key]
+
+
+def test_the_visitors_headers_arrive() -> None:
+    environ = build(
+        request(
+            ("Host", "www.example.org"), ("X-Foo-Bar", "\xe4 b"), ("Content-Type", "a/b"), ("Content-Length", "3")
+        ),
+        BASE,
+    )
+    assert environ["HTTP_HOST"] == "www.example.org"
+    assert environ["HTTP_X_FOO_BAR"] == "\xe4 b"
+    assert environ["CONTENT_TYPE"] == "a/b"
+    assert environ["CONTENT_LENGTH"] == "3"
+    assert "HTTP_CONTENT_TYPE" not in environ
+    assert "HTTP_CONTENT_LENGTH" not in environ
+
+
+@pytest.mark.parametrize("name", ["Content_Length", "Remote_User", "X_Foo", "lb_remote_user", "LB_Var_HTTPS"])
+def test_a_name_with_an_underscore_passes_for_no_other(name: str) -> None:
+    assert build(request((name, "made up")), BASE) == build(request(), BASE)
+
+
+@pytest.mark.parametrize("name", sorted(headers.HOP_BY_HOP))
+def test_what_concerns_one_connection_only_does_not_arrive(name: str) -> None:
+    assert build(request((name, "x")), BASE) == build(request(), BASE)
+
+
+def test_repeated_headers_are_joined_and_cookies_by_semicolon() -> None:
+    environ = build(request(("X-A", "1"), ("Cookie", "a=1"), ("x-a", "2"), ("cookie", "b=2")), BASE)
+    assert environ["HTTP_X_A"] == "1, 2"
+    assert environ["HTTP_COOKIE"] == "a=1; b=2"
+
+
+def test_more_header_names_than_are_remembered_still_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environs, "_KEYS", {})
+    environ = build(request(*((f"X-{number}", "v") for number in range(600))), BASE)
+    assert sum(key.startswith("HTTP_X_") for key in environ) == 600
+    assert len(environs._KEYS) == environs._MAX_KEYS
+
+
+@pytest.mark.parametrize(
+    ("field", "has_body"),
+    [
+        (("Content-Length", "3"), True),
+        (("Transfer-Encoding", "chunked"), True),
+        (("Content-Length", "0"), False),
+        (("Content-Type", "a/b"), False),
+    ],
+)
+def test_a_head_announces_a_body(field: tuple[str, str], has_body: bool) -> None:
+    assert request(field).has_body() is has_body
+
+
+def test_alone_the_environ_is_built_from_the_request_line() -> None:
+    made = Request("GET", b"/a%20b?c=%20", "1.1")
+    made.add(b"Host", b"localhost")
+    made.add(b"LB-Remote-User", b"made up")
+    environ = build_alone(made, BASE, ("192.0.2.7", 51234), ("127.0.0.1", 9000))
+    assert {key: value for key, value in environ.items() if key not in BASE} == {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/a b",
+        "QUERY_STRING": "c=%20",
+        "REQUEST_URI": "/a%20b?c=%20",
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "9000",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "192.0.2.7",
+        "REMOTE_PORT": "51234",
+        "wsgi.url_scheme": "http",
+        "HTTP_HOST": "localhost",
+    }
