@@ -112,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=int, default=8000, help="the site's port on 127.0.0.1 (default 8000)")
     demo.add_argument("--app", default="", metavar="MODULE:CALLABLE", help="a WSGI application (default: Webware's)")
     demo.add_argument("--session-cookie", default="", metavar="NAME", help="its session cookie")
+    demo.add_argument(
+        "--session-idle", type=float, default=1800.0, metavar="SECONDS", help="when an unused session ends (1800)"
+    )
     demo.add_argument("--session-count", default="", metavar="MODULE:FUNCTION", help="tells how many sessions live")
     demo.add_argument("--servers", type=int, default=4, help="how many AppServers (default 4)")
     demo.add_argument(

@@ -27,6 +27,8 @@ from monitor import httpd
 from monitor.ctl import NoAnswer, ask
 
 WEBWARE = ("lbadaptor.examples.webware_site:application", "_SID_", "lbadaptor.examples.webware_site:sessions")
+WEBWARE_IDLE = 3600
+"""Seconds after which Webware itself ends a session."""
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 45.0
 PORTS = range(20000, 32000)
@@ -69,15 +71,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _write_config(folder: Path, options: argparse.Namespace) -> Path:
     app, cookie, count = WEBWARE
+    idle = WEBWARE_IDLE
     if options.app:
-        app, cookie, count = options.app, options.session_cookie, options.session_count
+        app, cookie, count, idle = options.app, options.session_cookie, options.session_count, options.session_idle
         if not cookie:
             raise DemoFailed("name the session cookie of the application: SESSION_COOKIE=name, or --session-cookie")
     else:
         _need_webware()
     group = httpd.apache_group()
     lines = {
-        "application": {"app": app, "session_cookie": cookie, "session_count": count},
+        "application": {"app": app, "session_cookie": cookie, "session_count": count, "session_idle": idle},
         "files": {"run_folder": ".", "key_file": "keys", "apache_group": group},
         "appservers": {
             "servers": options.servers,
