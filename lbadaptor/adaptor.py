@@ -175,6 +175,10 @@ class _Walk:
             while time.monotonic() < self._deadline:
                 time.sleep(LOOK_AGAIN)
                 self._table = self._fleet.table()
+                holder = self._table.by_ticket.get(self._ticket)
+                if holder is not None and holder.identity not in self._tried:
+                    self._verdict, self._holder = Verdict.HELD, holder  # lost was only the table
+                    return holder
                 if entry := self._choose():
                     return entry
         finally:
@@ -196,6 +200,11 @@ class _Walk:
         elif deed is Deed.LOOK:
             self._looked.add(identity)
         self._table = self._fleet.table()
+        if deed is Deed.ONCE and self._ticket in self._table.by_ticket:
+            # A process that was killed is gone a moment later, its port takes connections till then, and
+            # address.text names it still. The one repetition is not for it.
+            time.sleep(LOOK_AGAIN)
+            self._table = self._fleet.table()
         if self._verdict is Verdict.HELD:
             self._holder = None if deed is Deed.GONE else self._table.by_ticket.get(self._ticket)
             if self._holder is None:

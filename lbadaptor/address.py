@@ -104,8 +104,10 @@ class Table:
 def parse(text: str) -> Table:
     """Read address.text. Raises AddressFileError, with the line's number, when any of it is malformed.
 
-    A text that ends without a newline, or has fewer entries than its header says, was half written.
+    A text that is empty, ends without a newline, or has fewer entries than its header says, was half written.
     """
+    if not text:
+        raise AddressFileError(1, "empty: half written")
     lines = text.split("\n")
     if lines.pop() != "":
         raise AddressFileError(len(lines) + 1, "the last line is not ended: half written")

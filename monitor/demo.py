@@ -79,7 +79,7 @@ def _write_config(folder: Path, options: argparse.Namespace) -> Path:
     else:
         _need_webware()
     group = httpd.apache_group()
-    lines = {
+    lines: dict[str, dict[str, object]] = {
         "application": {"app": app, "session_cookie": cookie, "session_count": count, "session_idle": idle},
         "files": {"run_folder": ".", "key_file": "keys", "apache_group": group},
         "appservers": {

@@ -1,0 +1,334 @@
+"""`lbctl demo` as a person runs it: what it prints, whom it serves, and that it leaves nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import threading
+import venv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from cluster import LBCTL, TIMEOUT, eventually, free_ports, processes_of, short_folder
+
+PLACES = re.compile(
+    r"the site +(http://127\.0\.0\.1:\d+/\w*)\n +address\.text +(\S+)\n +control socket +(\S+)\n", re.MULTILINE
+)
+
+SMALL = ("--servers", "1", "--app", "wsgiref.simple_server:demo_app", "--session-cookie", "sid")
+
+
+class Demo:
+    """A running `lbctl demo`, its temporary files in `folder`/tmp, started in `folder`."""
+
+    def __init__(self, folder: Path, *words: str, program: tuple[str, ...] = (str(LBCTL),), **options: Any) -> None:
+        self.folder = folder
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        self.temporary.chmod(0o1777)
+        self.port = free_ports()
+        self.output = ""
+        environment = {**os.environ, "TMPDIR": str(self.temporary), **options.pop("env", {})}
+        self.process = subprocess.Popen(
+            [*program, "demo", "--port", str(self.port), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+            **options,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output += line
+
+    def await_up(self) -> tuple[str, Path, Path]:
+        """Wait for the site's address, address.text, and the control socket."""
+
+        def look() -> bool:
+            assert self.process.poll() is None, self.output
+            return "Ctrl-C ends it." in self.output
+
+        eventually("the demo is up", look)
+        found = PLACES.search(self.output)
+        assert found, self.output
+        return found[1], Path(found[2]), Path(found[3])
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, and wait for its exit status."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        status = self.process.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
+        return status
+
+    def assert_nothing_left(self) -> None:
+        assert processes_of(self.temporary) == {}, self.output
+        assert list(self.temporary.iterdir()) == []
+
+    def clear(self) -> None:
+        """Whatever became of the test."""
+        left = processes_of(self.temporary)
+        for pid in (self.process.pid, *left):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_folder() as made:
+        yield made
+
+
+@pytest.fixture
+def demo(folder: Path) -> Iterator[Callable[..., Demo]]:
+    """Starts demos, in a folder each."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*words: str, **options: Any) -> Demo:
+            started = Demo(folder, *words, **options)
+            stack.callback(started.clear)
+            return started
+
+        yield start
+
+
+def fetch(http: requests.Session, url: str) -> requests.Response:
+    http.trust_env = False
+    answer = http.get(url, timeout=TIMEOUT)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def visits(http: requests.Session, site: str) -> int:
+    """What Webware's page has counted."""
+    found = re.search(r"<strong[^>]*>&nbsp;(\d+)&nbsp;</strong>", fetch(http, site).text)
+    assert found
+    return int(found[1])
+
+
+def test_it_serves_webware_prints_where_everything_is_and_leaves_nothing(demo: Callable[..., Demo]) -> None:
+    running = demo()
+    site, address_file, control_socket = running.await_up()
+    assert site == f"http://127.0.0.1:{running.port}/CountVisits"
+    assert len([line for line in address_file.read_text().splitlines() if line[0] != "#"]) == 4
+    with requests.Session() as one, requests.Session() as other:
+        assert [visits(one, site) for _ in range(3)] == [1, 2, 3]
+        assert visits(other, site) == 1
+        assert visits(one, site) == 4
+    status = subprocess.run(
+        [str(LBCTL), "--socket", str(control_socket), "status"], capture_output=True, text=True, check=True
+    )
+    assert status.stdout.count(" OK ") == 4
+    assert running.end() == 0
+    assert "ending the demo" in running.output
+    running.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("number", "ignored"),
+    [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, True)],
+    ids=["SIGINT", "SIGINT inherited as ignored", "SIGTERM", "SIGHUP inherited as ignored"],
+)
+def test_a_signal_ends_it(demo: Callable[..., Demo], number: signal.Signals, ignored: bool) -> None:
+    before = signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        running = demo(*SMALL)
+    finally:
+        signal.signal(number, before)
+    running.await_up()
+    assert running.end(number) == 0
+    running.assert_nothing_left()
+
+
+def test_a_signal_ends_it_before_it_is_up(demo: Callable[..., Demo], folder: Path) -> None:
+    gate = folder / "gate"
+    os.mkfifo(gate)
+    (folder / "patient.py").write_text(f"open({str(gate)!r}).read()\n")
+    running = demo("--app", "patient:application", "--session-cookie", "sid", "--servers", "1")
+
+    def look() -> bool:
+        try:
+            os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
+
+    eventually("the application is being imported", look)
+    assert running.end(signal.SIGINT) in (0, 1)
+    running.assert_nothing_left()
+
+
+def test_any_application_is_imported_from_the_current_folder_and_pythonpath_and_gets_the_environment(
+    demo: Callable[..., Demo], folder: Path
+) -> None:
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "its_part.py").write_text("import os\nTOLD = os.environ['TOLD_TO_THE_APPLICATION']\n")
+    (folder / "its_own.py").write_text(
+        "import os\nfrom its_part import TOLD\n\n\nclass Site:\n"
+        "    def __call__(self, environ, start_response):\n"
+        "        start_response('200 OK', [('Content-Type', 'text/plain'), ('Set-Cookie', 'its_sid=1; Path=/')])\n"
+        "        return [f'{TOLD} {os.getcwd()} {environ[\"PATH_INFO\"]}'.encode()]\n\n\nsite = Site()\n"
+    )
+    words = ("--app", "its_own:site", "--session-cookie", "its_sid", "--servers", "2")
+    running = demo(*words, env={"PYTHONPATH": "elsewhere", "TOLD_TO_THE_APPLICATION": "a word"})
+    site, address_file, _ = running.await_up()
+    assert len([line for line in address_file.read_text().splitlines() if line[0] != "#"]) == 2
+    with requests.Session() as http:
+        answer = fetch(http, f"{site}some/where")
+    assert answer.text == f"a word {folder} /some/where"
+    assert set(answer.cookies.keys()) == {"its_sid", "__PRT__"}
+    assert running.end() == 0
+    running.assert_nothing_left()
+
+
+def test_a_request_limit_can_be_asked_for(demo: Callable[..., Demo]) -> None:
+    running = demo("--servers", "1", "--max-requests", "5")
+    site, address_file, _ = running.await_up()
+    with requests.Session() as http:
+        for count in range(1, 7):
+            assert visits(http, site) == count
+        eventually("it is DYING", lambda: " DYING " in address_file.read_text())
+        assert visits(http, site) == 7
+    assert running.end() == 0
+    running.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--app", "no_such_module:application", "--session-cookie", "sid"), "No module named 'no_such_module'"),
+        (("--app", "wsgiref.simple_server:nothing", "--session-cookie", "sid"), "has no attribute 'nothing'"),
+        (("--app", "wsgiref.simple_server:demo_app"), "name the session cookie"),
+        (("--app", "not a name", "--session-cookie", "sid"), "[application] app"),
+        (("--servers", "0"), "[appservers] servers"),
+        (("--port", "70000"), "port 70000 on 127.0.0.1 cannot be used"),
+    ],
+    ids=["no module", "no callable", "no cookie", "no name", "no servers", "no port"],
+)
+def test_what_cannot_be_served_is_a_clear_line(demo: Callable[..., Demo], words: tuple[str, ...], says: str) -> None:
+    running = demo(*words)
+    assert running.wait() == 1
+    (line,) = [line for line in running.output.splitlines() if line.startswith("lbctl: ")]
+    assert says in line
+    assert "demo.py" not in running.output
+    running.assert_nothing_left()
+
+
+def test_a_port_in_use_is_a_clear_line(demo: Callable[..., Demo]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        running = demo("--port", str(port))
+        assert running.wait() == 1
+    assert running.output == (
+        f"lbctl: port {port} on 127.0.0.1 cannot be used (Address already in use); take another: "
+        "PORT=8080 make demo, or lbctl demo --port 8080\n"
+    )
+    running.assert_nothing_left()
+
+
+def test_when_it_is_killed_no_process_outlives_it(demo: Callable[..., Demo]) -> None:
+    running = demo(*SMALL, "--servers", "2")
+    running.await_up()
+    assert len(processes_of(running.temporary)) >= 6
+    assert running.end(signal.SIGKILL) == -signal.SIGKILL
+    eventually("all processes are gone", lambda: not processes_of(running.temporary))
+
+
+@pytest.mark.parametrize("program", ["monitor", "httpd"])
+def test_when_a_part_of_it_ends_it_says_so_and_ends(demo: Callable[..., Demo], program: str) -> None:
+    running = demo(*SMALL)
+    _, address_file, _ = running.await_up()
+    pid_file = {"monitor": "monitor.lock", "httpd": "httpd.pid"}[program]
+    os.kill(int(address_file.with_name(pid_file).read_text()), signal.SIGTERM)
+    assert running.wait() == 1
+    assert re.search(rf"^lbctl: (the|Apache) {program} has ended$", running.output, re.MULTILINE)
+    running.assert_nothing_left()
+
+
+# Environment folders of other owners and in other places.
+
+
+def install(place: Path) -> tuple[str, ...]:
+    """An environment folder with all that the demo needs; the command that stands for its lbctl."""
+    venv.create(place, symlinks=True)
+    wanted, known = ["lbadaptor", "Webware-for-Python"], set()
+    while wanted:
+        name = wanted.pop()
+        if name in known:
+            continue
+        known.add(name)
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for another Python
+        wanted += [re.split(r"[^\w.-]", need)[0] for need in distribution.requires or () if "extra ==" not in need]
+        for file in distribution.files or ():
+            source = Path(str(distribution.locate_file(file))).resolve()
+            if "__pycache__" in source.parts or not source.exists():
+                continue
+            target = place / source.relative_to(Path(sys.prefix).resolve())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    return str(place / "bin" / "python"), "-B", "-m", "monitor.ctl"
+
+
+def test_it_works_where_apaches_user_cannot_read_the_environment_folder(
+    demo: Callable[..., Demo], folder: Path
+) -> None:
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    program = install(private / "env")
+    running = demo("--servers", "1", program=program)
+    site, *_ = running.await_up()
+    with requests.Session() as http:
+        assert [visits(http, site) for _ in range(2)] == [1, 2]
+    assert running.end() == 0
+    running.assert_nothing_left()
+
+
+def test_it_works_for_an_ordinary_user(demo: Callable[..., Demo], folder: Path) -> None:
+    who = {}
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        who = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    running = demo("--servers", "2", program=install(folder / "env"), **who)
+    site, address_file, _ = running.await_up()
+    assert address_file.stat().st_uid != 0
+    with requests.Session() as http:
+        assert [visits(http, site) for _ in range(3)] == [1, 2, 3]
+    assert running.end() == 0
+    running.assert_nothing_left()
+
+
+def test_the_snippets_and_scripts_come_with_the_package() -> None:
+    share = Path(sysconfig.get_path("data"), "share", "lbadaptor")
+    source = Path(__file__).parents[2] / "apache"
+    for name in ("lbadaptor.conf", "lbadaptor-daemon.conf", "lbadaptor-cgi.conf", "lbadaptor.wsgi", "lbadaptor.cgi"):
+        assert (share / name).read_text() == (source / name).read_text()
+    assert os.access(share / "lbadaptor.cgi", os.X_OK)
