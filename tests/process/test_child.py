@@ -1,0 +1,283 @@
+"""Children: real forks, the channel, how they end, and what they do not inherit."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from monitor_fixture import PATIENCE, wait_for
+
+from monitor.child import LONGEST_LINE, Child
+
+CHANNEL = "import os, socket, sys; channel = socket.socket(fileno=int(sys.argv[1]))\n"
+
+
+class Nursery:
+    """Children of one test; none outlives it."""
+
+    def __init__(self) -> None:
+        self.children: list[Child] = []
+
+    def start(self, code: str, environment: dict[str, str] | None = None) -> Child:
+        child = Child.start([sys.executable, "-S", "-I", "-c", CHANNEL + code, "{channel}"], environment)
+        self.children.append(child)
+        return child
+
+
+@pytest.fixture
+def nursery() -> Iterator[Nursery]:
+    before = sorted(os.listdir("/proc/self/fd"))
+    nursery = Nursery()
+    yield nursery
+    for child in nursery.children:
+        if child.channel.fileno() != -1:
+            child.kill_group()
+            child.wait(PATIENCE)
+    assert sorted(os.listdir("/proc/self/fd")) == before, "descriptors were left behind"
+
+
+def lines_of(child: Child, count: int) -> list[bytes]:
+    """So many lines from its channel."""
+    lines: list[bytes] = []
+
+    def enough() -> bool:
+        lines.extend(child.receive() or [])
+        return len(lines) >= count
+
+    wait_for(enough, f"{count} lines came")
+    return lines
+
+
+def own_children() -> set[int]:
+    """The children of this process, zombies included."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.add(int(stat.parent.name))
+    return found
+
+
+def over(child: Child) -> str:
+    """Wait for its exit by its pidfd: how it ended."""
+    assert select.select([child.pidfd], [], [], PATIENCE)[0], "its pidfd says nothing"
+    how = child.reap()
+    assert how is not None
+    return how
+
+
+def test_lines_go_both_ways(nursery: Nursery) -> None:
+    child = nursery.start("for line in channel.makefile('rb'): channel.sendall(line.upper())")
+    assert child.send(b"one")
+    assert child.send(b"two")
+    assert lines_of(child, 2) == [b"ONE", b"TWO"]
+    assert child.receive() == []
+
+
+def test_half_a_line_waits_for_its_other_half(nursery: Nursery) -> None:
+    child = nursery.start("channel.sendall(b'one\\ntw'); channel.recv(9); channel.sendall(b'o\\n'); channel.recv(9)")
+    assert lines_of(child, 1) == [b"one"]
+    assert child.receive() == []
+    child.send(b"go on")
+    assert lines_of(child, 1) == [b"two"]
+
+
+def test_a_closed_channel_says_so(nursery: Nursery) -> None:
+    child = nursery.start("channel.close(); import time; time.sleep(600)")
+    wait_for(lambda: child.receive() is None, "the channel is closed")
+
+
+def test_a_line_without_end_is_not_kept(nursery: Nursery) -> None:
+    child = nursery.start("channel.sendall(b'x' * (4 << 20))")
+    wait_for(lambda: child.receive() is None, "it is not listened to any more")
+    assert len(child._received) < LONGEST_LINE + (1 << 19)
+
+
+def test_who_does_not_listen_blocks_nobody(nursery: Nursery) -> None:
+    child = nursery.start("import time; time.sleep(600)")
+    begun = time.monotonic()
+    line = b"x" * 10_000
+    taken = 0
+    while child.send(line):
+        taken += 1
+        assert taken < 2000, "it takes messages for ever"
+    assert child.backlog
+    assert time.monotonic() - begun < 5
+
+
+def test_what_could_not_be_sent_goes_with_the_next_call(nursery: Nursery) -> None:
+    child = nursery.start(
+        "channel.recv(1)\nfor line in channel.makefile('rb'): channel.sendall(b'%d\\n' % len(line))"
+    )
+    big = b"x" * 900_000
+    assert child.send(b"")
+    assert not child.backlog
+    assert child.send(b"y" + big)
+    assert child.backlog
+
+    def flushed() -> bool:
+        return child.send(b"") and not child.backlog
+
+    wait_for(flushed, "everything is sent")
+    assert lines_of(child, 1) == [b"900001"]
+
+
+def test_sending_to_one_that_is_over(nursery: Nursery) -> None:
+    child = nursery.start("")
+    assert select.select([child.pidfd], [], [], PATIENCE)[0]
+    assert not child.send(b"hello")
+    child.signal(signal.SIGUSR1)  # to a zombie: no trouble
+    assert over(child) == "exited"
+    assert child.channel.fileno() == -1
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("", "exited"),
+        ("sys.exit(3)", "exited with status 3"),
+        ("os.kill(os.getpid(), 9)", "was ended by SIGKILL"),
+        ("os.kill(os.getpid(), 40)", "was ended by signal 40"),
+        ("raise SystemExit", "exited"),
+    ],
+)
+def test_how_it_ended_in_words(nursery: Nursery, code: str, words: str) -> None:
+    assert over(nursery.start(code)) == words
+
+
+def test_one_that_runs_is_not_reaped(nursery: Nursery) -> None:
+    child = nursery.start("channel.recv(9)")
+    assert child.reap() is None
+    assert child.channel.fileno() != -1
+    child.signal(signal.SIGTERM)
+    assert over(child) == "was ended by SIGTERM"
+
+
+def test_a_signal_reaches_it_and_nobody_else(nursery: Nursery) -> None:
+    child = nursery.start(
+        "import signal, subprocess\n"
+        "other = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'])\n"
+        "signal.signal(signal.SIGTERM, lambda *_: channel.sendall(b'%d\\n' % (other.poll() is None)))\n"
+        "channel.sendall(b'ready\\n')\n"
+        "while True: signal.pause()\n"
+    )
+    assert lines_of(child, 1) == [b"ready"]
+    child.signal(signal.SIGTERM)
+    assert lines_of(child, 1) == [b"1"]
+
+
+def test_all_that_it_started_ends_with_it(nursery: Nursery) -> None:
+    child = nursery.start(
+        "import subprocess\n"
+        "other = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'])\n"
+        "channel.sendall(b'%d\\n' % other.pid)\n"
+    )
+    (pid,) = map(int, lines_of(child, 1))
+    assert select.select([child.pidfd], [], [], PATIENCE)[0]
+    other = os.pidfd_open(pid)
+    try:
+        child.kill_group()  # it is over itself, and not yet reaped
+        assert select.select([other], [], [], PATIENCE)[0], "its child lives on"
+    finally:
+        os.close(other)
+    assert over(child) == "exited"
+
+
+def test_it_is_in_a_session_of_its_own(nursery: Nursery) -> None:
+    child = nursery.start("channel.sendall(b'%d %d\\n' % (os.getsid(0), os.getpgid(0)))")
+    assert lines_of(child, 1) == [b"%d %d" % (child.pid, child.pid)]
+
+
+def test_it_inherits_its_channel_and_standard_streams_alone(nursery: Nursery, tmp_path: Path) -> None:
+    with open(tmp_path / "secret", "w") as secret:
+        os.set_inheritable(secret.fileno(), True)
+        first = nursery.start("channel.recv(9)")
+        second = nursery.start(
+            "names = [name for name in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + name)]\n"
+            "left = set(map(int, names)) - {0, 1, 2, channel.fileno()}\n"
+            "channel.sendall(repr(sorted(left)).encode() + b'\\n')\n"
+        )
+        assert lines_of(second, 1) == [b"[]"]
+        assert first.reap() is None
+
+
+def test_its_environment_is_the_one_given(nursery: Nursery) -> None:
+    child = nursery.start("channel.sendall(repr(dict(os.environ)).encode() + b'\\n')", {"ONLY": "this"})
+    (line,) = lines_of(child, 1)
+    environment = eval(line)
+    assert environment.pop("LC_CTYPE", None) in (None, "C.UTF-8")  # Python's own (PEP 538)
+    assert environment == {"ONLY": "this"}
+
+
+def test_signals_that_its_parent_handles_are_its_own_again(nursery: Nursery) -> None:
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        child = nursery.start("import signal; channel.sendall(b'%d\\n' % signal.getsignal(signal.SIGTERM))")
+        assert lines_of(child, 1) == [b"%d" % signal.SIG_DFL]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_waiting_for_one_that_does_not_die_has_an_end(nursery: Nursery) -> None:
+    child = nursery.start("channel.recv(9)")
+    begun = time.monotonic()
+    child.wait(0.1)
+    assert time.monotonic() - begun < 5
+    assert child.channel.fileno() != -1
+    child.kill_group()
+    child.wait(PATIENCE)
+    assert child.channel.fileno() == -1
+
+
+def test_a_program_that_is_not_there(nursery: Nursery) -> None:
+    with pytest.raises(FileNotFoundError):
+        Child.start(["/nonexistent/python"])
+
+
+@pytest.mark.parametrize("spare", range(12))
+def test_without_descriptors_nothing_is_left_behind(nursery: Nursery, spare: int) -> None:
+    # Wherever they run out: in the socket pair, in the fork, or when the child runs already.
+    before = own_children()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, limits[1]))
+    try:
+        child = Child.start(["/bin/sleep", "600"])
+    except OSError:
+        child = None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    if child is not None:
+        nursery.children.append(child)
+    assert own_children() == before | ({child.pid} if child else set())
+    assert (child is not None) or spare < 10, "this many are enough"
+
+
+def test_one_that_cannot_be_watched_is_not_left_running(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(pid: int) -> int:
+        raise OSError(errno.ENFILE, "Too many open files in system")
+
+    before = own_children()
+    monkeypatch.setattr("monitor.child.os.pidfd_open", full)
+    with pytest.raises(OSError, match="Too many open files in system"):
+        Child.start(["/bin/sleep", "600"])
+    assert own_children() == before
+
+
+def test_hundreds_of_lives_leave_no_descriptor_and_no_zombie(nursery: Nursery) -> None:
+    before = own_children()
+    for _ in range(100):
+        child = Child.start(["/bin/true"])
+        child.send(b"hello")
+        assert over(child) == "exited"
+    assert own_children() == before

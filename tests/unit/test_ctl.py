@@ -1,0 +1,169 @@
+"""lbctl: the table for people, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor import ctl
+
+
+def server(slot: int = 0, **values: Any) -> dict[str, Any]:
+    return {
+        "slot": slot,
+        "generation": 1763805600123,
+        "state": "OK",
+        "for": 12.3,
+        "pid": 4711,
+        "address": f"127.0.0.1:{9000 + slot}",
+        "sessions": 41,
+        "leaving": [],
+        "why": "",
+        "in_flight": 2,
+        "threads": 8,
+        "served": 12345,
+        "memory": 52_400_000,
+        "cpu": 1.5,
+        "longest_session": 100.0,
+        "past_limit": "",
+        **values,
+    }
+
+
+UNKNOWN = dict.fromkeys(("in_flight", "threads", "served", "memory", "cpu", "longest_session", "past_limit"))
+
+
+def status(*servers: dict[str, Any], **values: Any) -> dict[str, Any]:
+    head = {
+        "pid": 4700,
+        "run_folder": "/run/lbadaptor",
+        "address_file": "/run/lbadaptor/address.text",
+        "servers": 2,
+        "slots": 8,
+        "release": False,
+        "stopping": False,
+    }
+    return {**head, **values, "appservers": list(servers)}
+
+
+def row(text: str, number: int = 0) -> list[str]:
+    return text.splitlines()[4 + number].split()
+
+
+def test_the_head_says_what_is_under_way() -> None:
+    assert ctl.table(status()).splitlines()[:2] == [
+        "monitor 4700 · 2 AppServers asked for, 8 slots",
+        "/run/lbadaptor/address.text",
+    ]
+    assert " · a release is under way" in ctl.table(status(release=True))
+    assert " · stopping" in ctl.table(status(stopping=True))
+
+
+def test_an_appserver_is_a_line() -> None:
+    text = ctl.table(status(server(0), server(1, state="STARTING", sessions=0, **UNKNOWN)))
+    assert tuple(text.splitlines()[3].split()) == tuple(" ".join(ctl.COLUMNS).split())
+    assert row(text) == ["0", "OK", "12", "s", "41", "2/8", "12345", "52", "MB", "4711", "127.0.0.1:9000"]
+    assert row(text, 1) == ["1", "STARTING", "12", "s", "0", "4711", "127.0.0.1:9001"]
+
+
+def test_columns_stand_under_their_titles() -> None:
+    lines = ctl.table(status(server(0, sessions=1234567), server(11))).splitlines()[3:]
+    for title in ("state", "sessions", "address"):
+        column = lines[0].index(title)
+        assert all(line[column - 2 : column] == "  " and line[column] != " " for line in lines)
+    assert not any(line.endswith(" ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ({"leaving": ["limit", "release"]}, "to be replaced: limit, release"),
+        ({"state": "DYING", "leaving": ["order"]}, "the last session ends in 100 s at the latest"),
+        ({"state": "DYING", "longest_session": None}, "the last session ends in 0 s at the latest"),
+        ({"state": "BACKOFF", "pid": None, "why": "app:app: ImportError", **UNKNOWN}, "app:app: ImportError"),
+    ],
+)
+def test_notes(values: dict[str, Any], note: str) -> None:
+    assert ctl.table(status(server(0, **values))).endswith(note)
+
+
+def test_a_dying_one_without_sessions_has_no_note() -> None:
+    assert ctl.table(status(server(0, state="DYING", sessions=0))).endswith("127.0.0.1:9000")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (119, "119 s"),
+        (120, "2 m"),
+        (7199, "120 m"),
+        (7200, "2 h"),
+        (172_799, "48 h"),
+        (172_800, "2 d"),
+        (86_400 * 400, "400 d"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert ctl._duration(seconds) == text
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    calls: list[tuple[Any, ...]] = []
+
+    def ask(*arguments: Any) -> dict[str, Any]:
+        calls.append(arguments)
+        return {"text": "done"} if len(arguments) > 1 else status(server())
+
+    monkeypatch.setattr(ctl, "ask", ask)
+    return calls
+
+
+def test_status_for_people_and_for_programs(asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl.main(["--socket", "/x.sock", "status"]) == 0
+    assert capsys.readouterr().out == ctl.table(status(server())) + "\n"
+    assert ctl.main(["--socket", "/x.sock", "status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == status(server())
+    assert asked == [(Path("/x.sock"),)] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [(["drain", "3"], ("drain", 3)), (["undrain", "0"], ("undrain", 0)), (["restart"], ("restart", None))],
+)
+def test_orders(
+    asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str], words: list[str], call: tuple[Any, ...]
+) -> None:
+    assert ctl.main(["--socket", "/x.sock", *words]) == 0
+    assert asked == [(Path("/x.sock"), *call)]
+    assert capsys.readouterr().out == "done\n"
+
+
+def test_the_socket_is_found_by_the_settings(asked: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    config = tmp_path / "lbadaptor.toml"
+    config.write_text('[application]\napp = "a:b"\nsession_cookie = "sid"\n[files]\nrun_folder = "run"\n')
+    assert ctl.main(["--config", str(config), "status"]) == 0
+    assert asked == [(tmp_path / "run" / "control.sock",)]
+
+
+def test_trouble_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "control.sock"
+    assert ctl.main(["--socket", str(path), "status"]) == 1
+    assert capsys.readouterr() == ("", f"lbctl: {path}: there is no control socket; is the monitor running?\n")
+    assert ctl.main(["--config", str(tmp_path / "none.toml"), "status"]) == 1
+    assert capsys.readouterr().err == f"lbctl: {tmp_path / 'none.toml'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["explode"], ["drain"], ["drain", "x"], ["--socket", "a", "--config", "b", "status"]]
+)
+def test_what_is_no_command_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        ctl.main(words)
+    assert exit.value.code == 2
+    assert "usage: lbctl" in capsys.readouterr().err

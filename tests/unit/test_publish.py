@@ -1,0 +1,180 @@
+"""The sole writer of address.text: whole or not at all, and every write seen."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lbadaptor.address import Address, Entry, Identity, State, parse
+from monitor import publish
+from monitor.publish import LEAST_STEP, Publisher
+
+GENERATION = 1763805600000
+
+
+def entry(slot: int, sessions: int = 0, generation: int = GENERATION) -> Entry:
+    identity = Identity(slot, generation + slot)
+    ticket = f"{identity}.{'s' * 43}"
+    return Entry(ticket, Address("127.0.0.1", 9000 + slot), State.OK, identity, 100, sessions)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "address.text"
+
+
+def test_what_is_written_is_what_is_read(path: Path) -> None:
+    entries = (entry(0, 41), entry(1))
+    publisher = Publisher(path, None)
+    before = time.monotonic()
+    publisher.publish(entries)
+    table = parse(path.read_text())
+    assert (table.serial, table.entries) == (1, entries)
+    assert publisher.entries == entries
+    assert before <= publisher.written_at <= time.monotonic()
+    assert f"monitor {os.getpid()} on {os.uname().nodename}" in path.read_text()
+
+
+def test_before_the_first_write_it_says_nothing(path: Path) -> None:
+    publisher = Publisher(path, None)
+    assert publisher.entries is None
+    assert publisher.written_at == float("-inf")
+    assert not path.exists()
+
+
+def test_no_reader_ever_sees_half(path: Path) -> None:
+    publisher = Publisher(path, None)
+    publisher.publish(())
+    over = threading.Event()
+    seen: set[int] = set()
+    trouble: list[Exception] = []
+
+    def read() -> None:
+        while not over.is_set():
+            try:
+                table = parse(path.read_text())
+                assert len(table.entries) == (table.serial - 1) % 50
+                seen.add(table.serial)
+            except Exception as error:
+                trouble.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for write in range(1, 400):
+            publisher.publish(tuple(entry(slot) for slot in range(write % 50)))
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join()
+    assert trouble == []
+    assert len(seen) > 5
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_mode_is_0640_whatever_the_umask(path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        Publisher(path, None).publish(())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_the_group_is_apaches(path: Path) -> None:
+    # Root may give a file to any group, everybody else to their own.
+    group = 12345 if os.geteuid() == 0 else max([os.getegid(), *os.getgroups()])
+    Publisher(path, group).publish(())
+    assert path.stat().st_gid == group
+
+
+def test_the_mtime_rises_with_every_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = Publisher(path, None)
+    moments = iter([5_000_000_000, 5_000_000_000, 5_000_000_001, 4_000_000_000, 6_000_000_000])
+    monkeypatch.setattr(publish.time, "time_ns", lambda: next(moments))
+    mtimes = []
+    for _ in range(5):
+        publisher.publish(())
+        mtimes.append(path.stat().st_mtime_ns)
+    begin = 5_000_000_000
+    assert mtimes == [begin, begin + LEAST_STEP, begin + 2 * LEAST_STEP, begin + 3 * LEAST_STEP, 6_000_000_000]
+
+
+def test_the_mtime_rises_from_that_of_the_file_before(path: Path) -> None:
+    future = time.time_ns() + 3600 * 10**9
+    path.write_text("whatever\n")
+    os.utime(path, ns=(future, future))
+    Publisher(path, None).publish(())
+    assert path.stat().st_mtime_ns == future + LEAST_STEP
+
+
+def test_serial_and_generation_go_on_from_the_file_before(path: Path) -> None:
+    first = Publisher(path, None)
+    for _ in range(3):
+        first.publish((entry(0), entry(2)))
+    second = Publisher(path, None)
+    assert second.last_generation == GENERATION + 2
+    second.publish(())
+    assert parse(path.read_text()).serial == 4
+    assert Publisher(path, None).last_generation == 0
+
+
+@pytest.mark.parametrize("content", [b"half a line", b"\xff\n", b"1 2 3\n"])
+def test_a_file_that_nobody_can_read_is_written_over(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    publisher = Publisher(path, None)
+    assert publisher.last_generation == 0
+    publisher.publish((entry(0),))
+    assert parse(path.read_text()).serial == 1
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """As on a full disk: what is written beyond `size` bytes fails."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_the_last_good_file(path: Path) -> None:
+    publisher = Publisher(path, None)
+    publisher.publish((entry(0),))
+    text, written_at = path.read_text(), publisher.written_at
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with largest_file(100), pytest.raises(OSError, match="File too large"):
+        publisher.publish((entry(0), entry(1)))
+    assert path.read_text() == text
+    assert (publisher.entries, publisher.written_at) == ((entry(0),), written_at)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    publisher.publish((entry(0), entry(1)))
+    table = parse(path.read_text())
+    assert (table.serial, len(table.entries)) == (2, 2)
+    assert [file.name for file in path.parent.iterdir()] == ["address.text"]
+
+
+def test_a_folder_that_went_away_is_an_os_error_and_no_more(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    publisher = Publisher(folder / "address.text", None)
+    folder.rmdir()
+    with pytest.raises(FileNotFoundError):
+        publisher.publish(())
+    assert publisher.entries is None
+    folder.mkdir()
+    publisher.publish(())
+    assert parse((folder / "address.text").read_text()).serial == 1
