@@ -42,6 +42,8 @@ LONGEST_SLEEP = 1.0
 """Seconds between two turns of the loop, at most."""
 VIEW_INTERVAL = 0.5
 """Seconds between two messages to the watcher, at least, unless somebody came or went."""
+SESSIONS_INTERVAL = 2.0
+"""Seconds between two writes of address.text, at least, where nothing but session counts has changed."""
 LATE = 5.0
 """Seconds: a turn that comes later than this says that this process itself was stopped or starved."""
 WATCHER_PAUSE = 2.0
@@ -295,8 +297,9 @@ class Arbiter:
         """Write address.text where it says something else than is so, or has been still for long."""
         entries = tuple(self._entries())
         published = self._publisher.entries
-        heartbeat = now - self._publisher.written_at >= self._settings.monitor.heartbeat
-        if published is not None and not heartbeat and _same_but_sessions(entries, published):
+        still = now - self._publisher.written_at
+        due = still >= self._settings.monitor.heartbeat or (still >= SESSIONS_INTERVAL and entries != published)
+        if published is not None and not due and _same_but_sessions(entries, published):
             return
         try:
             self._publisher.publish(entries)
@@ -432,7 +435,7 @@ class Arbiter:
 
 
 def _same_but_sessions(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> bool:
-    """Session counts go out with the heartbeat, or when something else changes."""
+    """Whether the same AppServers may be sent the same visitors."""
     return [(entry.identity, entry.state) for entry in one] == [(entry.identity, entry.state) for entry in other]
 
 

@@ -205,6 +205,8 @@ class Httpd:
 
     def _share(self) -> Path:
         """The installed scripts, or a copy of them and of their packages where Apache's user cannot read them."""
+        if not (SHARE / "lbadaptor.wsgi").exists():
+            raise NoApache(f"{SHARE} is missing: install lbadaptor as a wheel, not in editable mode")
         if self.user is None:
             return SHARE
         if not _readable(Path(sys.base_prefix, "lib"), self.user):

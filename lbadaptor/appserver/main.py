@@ -137,7 +137,7 @@ def _counter(session_count: Callable[[], int] | None, ledger: Ledger) -> Callabl
         nonlocal failing
         if session_count is not None:
             try:
-                own = int(session_count())
+                own = max(0, int(session_count()))
             except Exception:
                 if not failing:
                     log.exception("the application's session count fails; going by its cookies")
