@@ -21,6 +21,7 @@ from lbadaptor.cookies import values
 from lbadaptor.errors import KeyFileError, OurOwnFault
 from lbadaptor.failover import Deed, Failure
 from lbadaptor.fleet import Fleet, Relayed
+from lbadaptor.pages import SorryPage
 from lbadaptor.relay import ExchangeFailed
 from lbadaptor.request import BadRequest, Environ
 from lbadaptor.settings import DEFAULT_FILE, Settings, load
@@ -47,6 +48,8 @@ class Adaptor:
         self._fleet = Fleet(self._settings)
         self._variables = request.variables(self._settings.adaptor.pass_variables)
         self._waiters = threading.Semaphore(self._settings.adaptor.waiters)
+        sorry_page = self._settings.sorry_page
+        self._sorry = SorryPage(sorry_page) if sorry_page else None
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         """Answer one request. Blocks on the visitor's body, and on the AppServer."""
@@ -60,12 +63,17 @@ class Adaptor:
             return pages.answer(start_response, 400, f"{error}.")
         except GiveUp as give_up:
             log.warning("lbadaptor: %s %s: %s", give_up.status, environ["REQUEST_METHOD"], give_up)
-            return pages.answer(start_response, give_up.status)
+            page = self._sorry.read() if self._sorry and give_up.status == 503 else None
+            return pages.answer(start_response, give_up.status, page=page)
         finally:
             if body is not None:
                 body.close()
+        headers = relayed.visitor_headers()
+        if not relayed.answer.complete and environ.get("mod_wsgi.process_group"):
+            # Daemon mode: if it breaks off, nothing may follow on the connection, or it would be taken for the rest.
+            headers.append(("Connection", "close"))
         try:
-            start_response(relayed.status, relayed.visitor_headers())
+            start_response(relayed.status, headers)
         except BaseException:
             relayed.close()
             raise
@@ -89,15 +97,17 @@ class _Stream:
 
     def __init__(self, relayed: Relayed, environ: Environ) -> None:
         self._relayed = relayed
-        self._visitor = environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT", "")
+        self._environ = environ
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._relayed
         except ExchangeFailed as failed:
-            cut = "cut" if hang_up(*self._visitor) else "out of reach"
-            log.warning("lbadaptor: an answer broke off, the visitor's connection is %s: %s", cut, failed)
-            raise
+            cut = hang_up(self._environ)
+            state = "cut" if cut else "out of reach"
+            log.warning("lbadaptor: an answer broke off, the visitor's connection is %s: %s", state, failed)
+            if not cut:
+                raise
 
     def close(self) -> None:
         self._relayed.close()
@@ -127,6 +137,8 @@ class _Walk:
         self._waiters = waiters
         self._body = body
         self._method: str = environ["REQUEST_METHOD"]
+        key = settings.adaptor.repeat_idempotency_key and bool(environ.get("HTTP_IDEMPOTENCY_KEY"))
+        self._idempotent = failover.idempotent(self._method, key=key)
         self._common = request.common_head(environ, body, variables(environ))
         self._deadline = time.monotonic() + settings.adaptor.wait
         self._tried: set[Identity] = set()
@@ -190,7 +202,9 @@ class _Walk:
         identity, failure = entry.identity, failed.failure
         never_begun = failure in (Failure.UNREACHABLE, Failure.UNSENT)
         again = identity in self._looked if never_begun else self._repeated
-        deed = failover.decide(failure, self._verdict, self._method, body_kept=self._body.repeatable, again=again)
+        deed = failover.decide(
+            failure, self._verdict, idempotent=self._idempotent, body_kept=self._body.repeatable, again=again
+        )
         if deed in (Deed.BAD_GATEWAY, Deed.UNAVAILABLE, Deed.TIMEOUT):
             status = {Deed.BAD_GATEWAY: 502, Deed.UNAVAILABLE: 503, Deed.TIMEOUT: 504}[deed]
             raise GiveUp(status, f"AppServer {identity}: {failed}")

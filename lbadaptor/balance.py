@@ -8,6 +8,7 @@ in flight.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -17,18 +18,25 @@ from lbadaptor.address import Entry
 
 FRESH = 2.0
 """Seconds for which an AppServer's own word on its load is believed."""
+AVOIDANCE = 1.0
+"""Seconds for which an AppServer that could not be connected to is avoided; twice as long each time in a row."""
+LONGEST_AVOIDANCE = 5.0
+"""Seconds, at most."""
 
 
 @dataclass
 class Load:
     """What this process knows of one AppServer. Any thread may use it."""
 
+    avoided_until: float = float("-inf")
+    """monotonic seconds; it could not be connected to, and is not chosen while there is another"""
     in_flight: int = 0
     """requests that this process has there now"""
     said_dying: int = -1
     """the serial of the table in force when it said DYING: heeded until a newer table comes"""
     _reported: tuple[float, int] = (0.0, 0)
     _reported_at: float = float("-inf")
+    _misses: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def begin(self) -> None:
@@ -38,6 +46,20 @@ class Load:
     def end(self) -> None:
         with self._lock:
             self.in_flight -= 1
+
+    def missed(self, now: float) -> None:
+        """It could not be connected to: avoid it for a moment, a longer one each time in a row."""
+        with self._lock:
+            if now >= self.avoided_until:  # requests that failed along with others are one miss
+                self._misses += 1
+                self.avoided_until = now + min(LONGEST_AVOIDANCE, AVOIDANCE * 2 ** min(self._misses - 1, 10))
+
+    def answered(self) -> None:
+        """It answers."""
+        if self._misses:
+            with self._lock:
+                self._misses = 0
+                self.avoided_until = float("-inf")
 
     def report(self, value: str, now: float) -> None:
         """Take an `LB-Load` header, `in-flight/threads/sessions`; what is not one is passed over."""
@@ -50,10 +72,11 @@ class Load:
 
     def measure(self, entry: Entry, now: float) -> tuple[float, float, int]:
         """The smaller, the less loaded. `now` is the monotonic time in seconds."""
+        weight = _weight(entry)
         if now - self._reported_at <= FRESH:
             busy, sessions = self._reported
-            return busy, sessions / entry.weight if entry.weight else sessions, self.in_flight
-        return float(self.in_flight), entry.sessions / entry.weight if entry.weight else entry.sessions, 0
+            return busy * 100 / weight, sessions / weight, self.in_flight
+        return self.in_flight * 100 / weight, entry.sessions / weight, 0
 
 
 Measure = Callable[[Entry], tuple[float, ...]]
@@ -61,13 +84,24 @@ Policy = Callable[[Sequence[Entry], Measure], Entry]
 """One of a non-empty sequence of AppServers, for a visitor without a session."""
 
 
+def _weight(entry: Entry) -> int:
+    """Weight 0 has been minded before a policy is asked: where all have it, they are equals."""
+    return entry.weight or 100
+
+
 def random_one(entries: Sequence[Entry], measure: Measure) -> Entry:
-    """A random AppServer: the proposal's way."""
-    return random.choice(entries)
+    """A random AppServer, by weight: the proposal's way."""
+    return random.choices(entries, [_weight(entry) for entry in entries])[0]
 
 
 def less_loaded(entries: Sequence[Entry], measure: Measure) -> Entry:
-    """The less loaded of two random ones, so that many adaptors do not all run to the one that looks idle."""
+    """The less loaded of two random ones, so that many adaptors do not all run to the one that looks idle.
+
+    One of half the weight is among the candidates half of the time: a newcomer, which is idle, would else
+    get everybody at once.
+    """
+    highest = max(map(_weight, entries))
+    entries = [entry for entry in entries if random.random() * highest < _weight(entry)]
     if len(entries) < 3:
         one, other = entries[0], entries[-1]
     else:
@@ -84,8 +118,11 @@ POLICIES: dict[str, Policy] = {"less-loaded": less_loaded, "random": random_one}
 def same_for(visitor: str, entries: Sequence[Entry]) -> Entry:
     """The AppServer for a visitor whose holder is gone: one and the same for all parallel requests.
 
-    Highest random weight: when one of the entries goes, only its own visitors get another.
+    Weighted rendezvous hashing: when one of the entries goes, only its own visitors get another.
     """
-    return max(
-        entries, key=lambda entry: hashlib.blake2b(f"{visitor} {entry.identity}".encode(), digest_size=8).digest()
-    )
+
+    def score(entry: Entry) -> float:
+        digest = hashlib.blake2b(f"{visitor} {entry.identity}".encode(), digest_size=8).digest()
+        return _weight(entry) / -math.log((int.from_bytes(digest, "big") + 0.5) / 2**64)
+
+    return max(entries, key=score)

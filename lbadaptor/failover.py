@@ -14,6 +14,8 @@ from lbadaptor.headers import Refusal
 from lbadaptor.ticket import Verdict
 
 IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
+WITH_KEY = frozenset(("POST", "PATCH"))
+"""What an Idempotency-Key makes idempotent (draft-ietf-httpapi-idempotency-key-header §2)."""
 
 
 class Failure(Enum):
@@ -27,7 +29,7 @@ class Failure(Enum):
     DYING = "refused: DYING"
     INCOMPLETE = "refused: INCOMPLETE"
     LOST = "connection lost before the first byte of the answer"
-    BROKEN = "connection lost within the answer, nothing passed on"
+    BROKEN = "connection lost within the answer"
     NOT_HTTP = "the answer is not HTTP"
     FORBIDDEN = "the AppServer does not know our key"
     SILENT = "no answer in time"
@@ -88,15 +90,21 @@ TABLE: dict[Failure, Row] = {
 REFUSALS = {refusal.value: Failure[refusal.name] for refusal in Refusal}
 
 
-def decide(failure: Failure, verdict: Verdict, method: str, *, body_kept: bool, again: bool) -> Deed:
+def idempotent(method: str, *, key: bool) -> bool:
+    """Whether a request may be executed twice. `key`: it has an Idempotency-Key that is to be relied on."""
+    return method in IDEMPOTENT or (key and method in WITH_KEY)
+
+
+def decide(failure: Failure, verdict: Verdict, *, idempotent: bool, body_kept: bool, again: bool) -> Deed:
     """What to do after a failure.
 
-    `body_kept`: all of the body that was sent can be sent again. `again`: for UNREACHABLE and UNSENT, the
-    same AppServer failed so before; for the rest, the request was repeated before.
+    `idempotent`: the request may be executed twice. `body_kept`: all of the body that was sent can be sent again.
+    `again`: for UNREACHABLE and UNSENT, the same AppServer failed so before; for the rest, the request was repeated
+    before.
     """
     row = TABLE[failure]
     deed = row.held if verdict is Verdict.HELD else row.other
-    if deed is Deed.ONCE and (again or method not in IDEMPOTENT or not body_kept):
+    if deed is Deed.ONCE and (again or not idempotent or not body_kept):
         return Deed.BAD_GATEWAY
     if not body_kept and deed in (Deed.ELSEWHERE, Deed.LOOK, Deed.GONE, Deed.SAME):
         return Deed.UNAVAILABLE

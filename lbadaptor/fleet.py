@@ -55,15 +55,16 @@ class Fleet:
         `visitor`: what tells apart one who has lost their holder, so that their parallel requests meet again.
         """
         entries = [
-            entry
-            for entry in table.ok
-            if entry.identity not in avoid and self.load(entry).said_dying != table.serial and entry.weight
+            entry for entry in table.ok if entry.identity not in avoid and self.load(entry).said_dying != table.serial
         ]
         if not entries:
             return None
+        now = time.monotonic()
+        reached = [entry for entry in entries if now >= self.load(entry).avoided_until]
+        entries = reached or entries
+        entries = [entry for entry in entries if entry.weight] or entries
         if visitor:
             return same_for(visitor, entries)
-        now = time.monotonic()
         return self._policy(entries, lambda entry: self.load(entry).measure(entry, now))
 
     def load(self, entry: Entry) -> Load:
@@ -80,8 +81,9 @@ class Fleet:
         load.begin()
         connection = None
         try:
-            connection = self._pool.take(entry.identity) or self._connect(entry)
+            connection = self._pool.take(entry.identity) or self._connect(entry, load)
             answer = exchange(connection, method, head, body)
+            load.answered()
             self._heed(answer, load, serial)
             taken = answer.take(self._settings.answer_memory)
             refused = answer.get("lb-refused")
@@ -105,15 +107,17 @@ class Fleet:
         else:
             answer.connection.close()
 
-    def _connect(self, entry: Entry) -> socket.socket:
+    def _connect(self, entry: Entry, load: Load) -> socket.socket:
         try:
             return connect(entry.address, self._settings.connect_timeout, self._settings.answer_timeout)
         except OurOwnFault as error:
             log.error("lbadaptor: %s", error)
             raise ExchangeFailed(Failure.OURS, str(error)) from None
         except ConnectTimeout as error:
+            load.missed(time.monotonic())
             raise ExchangeFailed(Failure.CONNECT_TIMEOUT, str(error)) from None
         except OSError as error:
+            load.missed(time.monotonic())
             raise ExchangeFailed(Failure.UNREACHABLE, f"{entry.address}: {error.strerror}") from None
 
     def _heed(self, answer: Answer, load: Load, serial: int) -> None:

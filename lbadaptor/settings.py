@@ -30,6 +30,7 @@ BYTES = "bytes"
 _IMPORT = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z"
 _COOKIE = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z"  # RFC 6265 §4.1.1: a token
 _HOST = r"^[^\s\[\]]+\Z"  # it stands in a column of address.text, which puts brackets round an IPv6 address
+_PATH = r"^/[!-~]*\Z"  # as it stands in a request line: printable ASCII without blanks
 _LONGEST = 366 * 86400.0
 """Seconds: what waits for longer was meant to wait for ever, which no timer can."""
 
@@ -88,16 +89,60 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
     servers: Annotated[int, row("How many AppServers take new visitors.", ge=1, le=1000)] = 4
     slots: Annotated[
         int,
-        row("How many AppServers there may be at once, DYING ones included. 0: four for each one in `servers`.",
-            ge=0, le=4000),
+        row("How many AppServers there may be at once, DYING ones included. 0: four for each one in `servers` and "
+            "`standby`.", ge=0, le=8000),
     ] = 0  # fmt: skip
     host: Annotated[str, row("The address that they listen on.", pattern=_HOST)] = "127.0.0.1"
     base_port: Annotated[int, row("The AppServer in slot n listens on this port + n.", ge=1, le=65535)] = 9000
     threads: Annotated[int, row("How many requests one AppServer works on at once.", ge=1, le=1000)] = 8
+    queue: Annotated[
+        int,
+        row("How many requests may wait for one of its threads, those of ticket-holders first. Beyond that it "
+            "refuses as BUSY, and the adaptor asks another, or waits for the holder.", ge=0, le=100_000),
+    ] = 256  # fmt: skip
+    standby: Annotated[
+        int,
+        row("How many AppServers are kept beyond `servers` as a hot standby: ready, and used only when no other "
+            "takes a new visitor.", ge=0, le=1000),
+    ] = 0  # fmt: skip
+    weights: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=10_000)], ...],
+        row("The share of new visitors of the AppServer in slot 0, 1, 2 …; slots that are not named have 100. 0: new "
+            "visitors only when no other takes them."),
+    ] = ()  # fmt: skip
+    slow_start: Annotated[
+        float,
+        row("For this long after its start, the share of new visitors of an AppServer rises from a tenth of its "
+            "weight to the whole. 0: the whole at once.", SECONDS, ge=0),
+    ] = 0.0  # fmt: skip
+    warm_up: Annotated[
+        tuple[Annotated[str, Meta(pattern=_PATH)], ...],
+        row("Pages of the application that every new AppServer asks itself for, one after another, and that must "
+            "answer with a status below 400 before it takes visitors. Paths as the application sees them, such as "
+            "`/products?page=1`."),
+    ] = ()  # fmt: skip
     max_requests: Annotated[
         int,
         row("An AppServer that has served so many requests is replaced, then drained. 0: never.", ge=0),
     ] = 0
+    max_age: Annotated[
+        float, row("An AppServer that is this old is replaced, then drained. 0: never.", SECONDS, ge=0)
+    ] = 0.0
+    max_memory: Annotated[
+        int,
+        row("An AppServer whose resident memory is beyond this is replaced, then drained. 0: never, nor where it "
+            "is less than what the application needs from the start.", BYTES, ge=0),
+    ] = 0  # fmt: skip
+    hard_memory: Annotated[
+        int,
+        row("An AppServer whose resident memory is found beyond this is ended at once, its sessions too; what is in "
+            "flight gets two seconds. 0: never.", BYTES, ge=0),
+    ] = 0  # fmt: skip
+    spread: Annotated[
+        int,
+        row("Each AppServer has a `max_requests` and a `max_age` of its own, up to so much lower, so that they do "
+            "not all leave at once.", "percent", ge=0, le=90),
+    ] = 10  # fmt: skip
 
 
 class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
@@ -141,6 +186,16 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
         row("Further variables of Apache's for the application, besides HTTPS; `SSL_*` names all that "
             "begin so."),
     ] = ("SSL_*",)  # fmt: skip
+    repeat_idempotency_key: Annotated[
+        bool,
+        row("Whether a POST or PATCH with an `Idempotency-Key` header may be repeated, as a PUT may, when its "
+            "AppServer was lost. Only for an application that remembers the keys outside its process."),
+    ] = False  # fmt: skip
+    sorry_page: Annotated[
+        str,
+        row("An HTML file (UTF-8) that visitors get with a 503. A relative path begins at the folder of "
+            "lbadaptor.toml. Empty: a built-in page."),
+    ] = ""  # fmt: skip
 
 
 class Monitor(Struct, forbid_unknown_fields=True, frozen=True):
@@ -152,6 +207,11 @@ class Monitor(Struct, forbid_unknown_fields=True, frozen=True):
     failing_limit: Annotated[
         float, row("A FAILING AppServer that does not recover within this time is ended.", SECONDS, gt=0)
     ] = 5.0
+    computing_limit: Annotated[
+        float,
+        row("A FAILING AppServer whose processor time still advances is given this long: it may only be computing.",
+            SECONDS, gt=0),
+    ] = 30.0  # fmt: skip
     start_timeout: Annotated[
         float, row("An AppServer that is not ready after this time is ended and started anew.", SECONDS, gt=0)
     ] = 60.0
@@ -172,6 +232,11 @@ class Monitor(Struct, forbid_unknown_fields=True, frozen=True):
         row("While so many AppServers are DYING, none that is past its limit is drained. 0: as many as `servers`. A "
             "release goes beyond, up to `slots`.", ge=0),
     ] = 0  # fmt: skip
+    drain_limit: Annotated[
+        float,
+        row("A DYING AppServer that still has sessions after this time is ended, and that is announced in the log. "
+            "0: it is waited for.", SECONDS, ge=0),
+    ] = 0.0  # fmt: skip
     heartbeat: Annotated[
         float, row("address.text is rewritten at least this often, changed or not.", SECONDS, gt=0, le=15)
     ] = 10.0
@@ -190,7 +255,7 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
 
     @property
     def slots(self) -> int:
-        return self.appservers.slots or 4 * self.appservers.servers
+        return self.appservers.slots or 4 * (self.appservers.servers + self.appservers.standby)
 
     @property
     def max_dying(self) -> int:
@@ -207,6 +272,10 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
     @property
     def address_file(self) -> Path:
         return self.run_folder / "address.text"
+
+    @property
+    def sorry_page(self) -> Path | None:
+        return Path(self.folder, self.adaptor.sorry_page) if self.adaptor.sorry_page else None
 
     @property
     def control_socket(self) -> Path:
@@ -275,14 +344,22 @@ def _refuse_unknown(tree: dict[str, Any], text: str) -> None:
 
 def _refuse_contradictions(settings: Settings) -> None:
     servers, adaptor = settings.appservers, settings.adaptor
-    if settings.slots <= servers.servers:
+    with_standby = f" and standby = {servers.standby}" if servers.standby else ""
+    if settings.slots <= servers.servers + servers.standby:
         raise SettingsError(
             f"[appservers] slots = {servers.slots} leaves no slot for a replacement: more than servers = "
-            f"{servers.servers} are needed"
+            f"{servers.servers}{with_standby} are needed"
         )
     if servers.base_port + settings.slots - 1 > 65535:
         raise SettingsError(
             f"[appservers] base_port = {servers.base_port} and {settings.slots} slots go beyond port 65535"
+        )
+    if len(servers.weights) > settings.slots:
+        raise SettingsError(f"[appservers] weights names {len(servers.weights)} slots; there are {settings.slots}")
+    if 0 < servers.hard_memory <= servers.max_memory:
+        raise SettingsError(
+            f"[appservers] hard_memory = {servers.hard_memory} is not more than max_memory = {servers.max_memory}: "
+            "nothing would be replaced before it is ended"
         )
     if adaptor.body_spool and adaptor.body_spool < adaptor.body_memory:
         raise SettingsError(
@@ -362,12 +439,16 @@ def reference() -> str:
     return "\n".join(lines) + "\n"
 
 
+_ITEMS = {str: "text", int: "whole numbers"}
+
+
 def _kind(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(kind))
     if get_origin(kind) is tuple:
-        return "list of text"
-    return {str: "text", int: "whole number", float: "number"}[kind]
+        item, *metas = get_args(get_args(kind)[0]) or get_args(kind)[:1]
+        return f"list of {_ITEMS[item]}{''.join(map(_bounds, metas))}"
+    return {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}[kind]
 
 
 def _bounds(meta: Meta) -> str:

@@ -10,15 +10,25 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Mapping
+from typing import Any
+
+PEER = "LBADAPTOR_PEER"
+"""Apache's variable for the address of the connection's peer."""
 
 _DESCRIPTORS = "/proc/self/fd"
+_UNSPECIFIED = bytes(16)
+"""A socket address of the family AF_UNSPEC, which Python's own connect does not know."""
 
 
-def hang_up(address: str, port: str) -> bool:
-    """Shut down the connections of this process whose peer is `address`, `port`; whether there was one.
+def hang_up(environ: Mapping[str, Any]) -> bool:
+    """Reset the connection by which a request came, if this process has it; whether it has. Never raises.
 
-    With HTTP/2 this ends all that the visitor's browser has under way on that connection. Never raises.
+    With HTTP/2 this ends all that the visitor's browser has under way on that connection.
     """
+    # REMOTE_PORT is the connection's own, always (httpd's util_script.c). REMOTE_ADDR is not where mod_remoteip put
+    # the visitor's in the place of the proxy's; for that, the snippet has LBADAPTOR_PEER.
+    address, port = environ.get(PEER) or environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT", "")
     if not (address and port.isascii() and port.isdigit() and len(port) <= 5):
         return False
     try:
@@ -26,10 +36,10 @@ def hang_up(address: str, port: str) -> bool:
     except OSError:
         return False
     visitor = address, int(port)
-    return sum(_shut_down(int(name), visitor) for name in names) > 0  # all of them: none is passed over
+    return sum(_cut(int(name), visitor) for name in names) > 0  # all of them: none is passed over
 
 
-def _shut_down(descriptor: int, visitor: tuple[str, int]) -> bool:
+def _cut(descriptor: int, visitor: tuple[str, int]) -> bool:
     try:
         # A duplicate, which nobody closes meanwhile; of sockets alone, for closing one of a lock file would
         # release the lock (fcntl(2)).
@@ -50,7 +60,16 @@ def _shut_down(descriptor: int, visitor: tuple[str, int]) -> bool:
             host, port, *_ = connection.getpeername()
             if (host.removeprefix("::ffff:"), port) != visitor:
                 return False
-            connection.shutdown(socket.SHUT_RDWR)
+            _reset(connection)
         except OSError:
             return False
     return True
+
+
+def _reset(connection: socket.socket) -> None:
+    """End a connection by a reset, not in order: the end in order is how an answer without a length ends."""
+    import ctypes  # as good as never needed, and dear for every Apache process
+
+    # Linux resets a connection that is connected to nowhere (connect(2)).
+    if ctypes.CDLL(None).connect(connection.fileno(), _UNSPECIFIED, len(_UNSPECIFIED)) != 0:
+        connection.shutdown(socket.SHUT_RDWR)

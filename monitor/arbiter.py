@@ -25,15 +25,17 @@ import msgspec
 
 from lbadaptor.address import Address, Entry, Identity, State
 from lbadaptor.appserver import handover
-from lbadaptor.errors import LbadaptorError, SettingsError
+from lbadaptor.errors import KeyFileError, LbadaptorError, SettingsError
 from lbadaptor.settings import Settings, load
 from lbadaptor.ticket import Keys, make_keys
 from monitor import messages
 from monitor.child import Child
-from monitor.life import PUBLISHED
+from monitor.life import PUBLISHED, Life
 from monitor.messages import SILENCE, Ordered, Probed, Unanswered
-from monitor.plan import Order, Plan, Record, Start, Tell
+from monitor.plan import Order, Plan, Record, Start, Tell, own_limits
 from monitor.publish import Publisher
+from monitor.state import Known, StateFile, cpu_time, start_time
+from monitor.strays import Strays
 from monitor.systemd import VARIABLES, Systemd
 
 log = logging.getLogger("lbmonitor")
@@ -48,6 +50,8 @@ LATE = 5.0
 """Seconds: a turn that comes later than this says that this process itself was stopped or starved."""
 WATCHER_PAUSE = 2.0
 """Seconds between two starts of a watcher, at least: one that cannot run must not keep the machine busy."""
+PARTING = 0.3
+"""Seconds for which the watcher may still pass on what it was told, before it ends along with the old program."""
 DEATH = 5.0
 """Seconds to wait, at the end of all, for a process that was killed."""
 
@@ -67,12 +71,14 @@ class AlreadyRunning(LbadaptorError):
 
 @dataclass(frozen=True)
 class _AppServer:
-    """One that was forked, and what it goes by for as long as it lives, whatever the settings become."""
+    """One that was forked or adopted, and what it goes by for as long as it lives, whatever the settings become."""
 
     child: Child
+    started: int
     address: Address
     ticket: str
     probe_key: str
+    adopted: bool = False
 
 
 class Arbiter:
@@ -87,7 +93,9 @@ class Arbiter:
         settings.key_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._keys: Keys = make_keys(settings.key_file, self._group)
         self._publisher = Publisher(settings.address_file, self._group)
-        self._plan = Plan(settings, self._publisher.last_generation)
+        self._state = StateFile(settings.run_folder / "state.json")
+        known = self._state.read()
+        self._plan = Plan(settings, max(self._publisher.last_generation, self._state.last_generation))
         self._systemd = Systemd(os.environ)
         self._environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
         self._appservers: dict[Identity, _AppServer] = {}
@@ -102,6 +110,8 @@ class Arbiter:
         self._was_ready = False
         self._publish_said = ""
         self._last_sign = float("-inf")
+        self._upgrade_at = float("inf")
+        self._strays = self._adopt(known)
 
     def run(self) -> int:
         """The loop. The exit status."""
@@ -116,17 +126,113 @@ class Arbiter:
                     self._hear_all(0.0)
                 self._unreaped = [child for child in self._unreaped if child.reap() is None]
                 self._tend_watcher(turn)
-                deeds = self._plan.think(turn, time.time_ns() // 1_000_000)
-                self._publish(turn)
-                for deed in deeds:
-                    self._start(deed) if isinstance(deed, Start) else self._tell(deed)
+                deeds = self._act(turn)
                 if self._plan.over:
+                    self._state.delete()
                     return 0
                 self._tell_watcher(turn)
                 self._tell_systemd(turn)
-                self._hear_all(self._sleep(time.monotonic(), bool(deeds)))
+                if turn >= self._upgrade_at:
+                    self._become_new()
+                self._hear_all(self._sleep(time.monotonic(), deeds))
         finally:
             self._end()
+
+    def _act(self, now: float) -> bool:
+        """Do what the facts ask for; whether there was anything to do."""
+        if self._strays.undecided(now) and not self._plan.stopping:
+            return False  # whoever is found yet need not be replaced, and must not leave address.text
+        self._plan.reserved = {identity.slot for identity in self._strays.entries}
+        deeds = self._plan.think(now, time.time_ns() // 1_000_000)
+        self._publish(now)
+        for deed in deeds:
+            self._start(deed) if isinstance(deed, Start) else self._tell(deed)
+        self._write_state()
+        return bool(deeds)
+
+    # Those that outlived the monitor before.
+
+    def _adopt(self, knowns: list[Known]) -> Strays:
+        """Adopt the AppServers that state.json names and that live; give those that only address.text names."""
+        now = time.monotonic()
+        before = {entry.identity: entry for entry in self._publisher.before}
+        for known in knowns:
+            if not known.pid:
+                continue  # never forked, or forked and not written down: then it had no handover, and has ended
+            try:
+                child = Child.adopt(known.pid, known.started)
+            except OSError:
+                log.info("slot %d has ended meanwhile", known.slot)
+            else:
+                entry = before.get(known.identity)
+                ticket = entry.ticket if entry else self._keys.ticket(known.identity)
+                self._take_over(_record(known), child, known.address, ticket)
+            before.pop(known.identity, None)
+        monitor = self._settings.monitor
+        patience = 2 * monitor.fall * (monitor.probe_interval + monitor.probe_timeout)
+        return Strays(before.values(), self._keys, monitor.fall, now + patience)
+
+    def _take_over(self, record: Record, child: Child, address: Address, ticket: str) -> None:
+        now = time.monotonic()
+        try:
+            probe_key = self._keys.probe_key(ticket)
+        except KeyFileError as error:
+            log.error("slot %d is ended, for no adaptor can reach it: %s", record.slot, error)
+            child.signal(handover.STOP)
+            return
+        self._follow(record.identity, _AppServer(child, start_time(child.pid), address, ticket, probe_key, True))
+        self._plan.adopt(record, now)
+
+    def _hear_stray(self, message: Probed | Unanswered) -> None:
+        """An AppServer that nobody has decided on was probed."""
+        if isinstance(message, Unanswered):
+            self._strays.unanswered(message)
+            return
+        entry = self._strays.entries[Identity(message.slot, message.generation)]
+        child = self._strays.answered(message)
+        if child is not None:
+            now = time.monotonic()
+            life = Life.DYING if entry.state is State.DYING else Life.OK
+            self._take_over(
+                Record(*entry.identity, since=now, born=now, life=life), child, entry.address, entry.ticket
+            )
+
+    def _write_state(self, intent: Known | None = None) -> None:
+        """What the next monitor has to know. `intent`: an AppServer that is about to be forked."""
+        appservers = [
+            Known(
+                *record.identity,
+                pid=appserver.child.pid,
+                started=appserver.started,
+                host=appserver.address.host,
+                port=appserver.address.port,
+                life=record.life.value,
+                before_failing=record.before_failing.value,
+                leaving=sorted(record.leaving),
+                undrained=record.undrained,
+                since=record.since,
+                born=record.born,
+            )
+            for record in self._plan
+            if (appserver := self._appservers.get(record.identity)) is not None
+        ]
+        self._state.write([*appservers, *([intent] if intent else [])], self._plan.last_generation)
+
+    def _become_new(self) -> None:
+        """Become the new release of this program, in place: same pid, still the parent. Returns if it cannot."""
+        log.info("the monitor is upgraded in place")
+        self._drop_watcher("ends")
+        for child in self._unreaped:
+            child.wait(DEATH)
+        self._write_state()
+        self._upgrade_at = float("inf")
+        signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the new program has its handlers
+        try:
+            os.execv(sys.executable, sys.orig_argv)
+        except OSError as error:
+            log.error("the monitor cannot be upgraded: %s: %s", sys.executable, error.strerror)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     # Facts.
 
@@ -141,6 +247,7 @@ class Arbiter:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         self._selector.register(self._signalled, selectors.EVENT_READ, self._hear_signals)
 
     def _hear_signals(self) -> None:
@@ -207,13 +314,20 @@ class Arbiter:
                 log.error("the watcher talks nonsense: %s", error)
                 continue
             self._watcher_heard = now
-            if isinstance(message, Probed):
-                self._plan.probed(Identity(message.slot, message.generation), message.vitals, now)
-            elif isinstance(message, Unanswered):
-                identity = Identity(message.slot, message.generation)
-                self._plan.unanswered(identity, message.why, message.refused, now)
+            if isinstance(message, Probed | Unanswered):
+                self._hear_probe(message, now)
             elif isinstance(message, Ordered):
                 self._obey(message, now)
+
+    def _hear_probe(self, message: Probed | Unanswered, now: float) -> None:
+        identity = Identity(message.slot, message.generation)
+        if identity in self._strays.entries:
+            self._hear_stray(message)
+        elif isinstance(message, Probed):
+            self._plan.probed(identity, message.vitals, now)
+        elif identity in self._appservers and not message.late:
+            cpu = cpu_time(self._appservers[identity].child.pid)
+            self._plan.unanswered(identity, message.why, message.refused, now, cpu)
 
     def _obey(self, ordered: Ordered, now: float) -> None:
         try:
@@ -221,8 +335,14 @@ class Arbiter:
                 text = self._plan.drain(ordered.slot)
             elif ordered.order == "undrain":
                 text = self._plan.undrain(ordered.slot, now)
+            elif ordered.order == "reexec":
+                self._upgrade_at = now + PARTING
+                text = "the monitor becomes its new release; its AppServers go on"
+            elif ordered.order == "stop":
+                self._plan.stop(now)
+                text = "everything is ended in order"
             elif ordered.order == "restart":
-                text = self._release()
+                text = self._release(ordered.now)
             else:
                 raise ValueError(f"unknown order {ordered.order!r}")
             reply = messages.Reply(ordered.number, True, text)
@@ -233,7 +353,7 @@ class Arbiter:
 
     # Deeds.
 
-    def _release(self) -> str:
+    def _release(self, end_sessions: bool = False) -> str:
         """A new release: the settings are read anew, then every AppServer is replaced. Raises SettingsError."""
         try:
             settings = load(self._config)
@@ -244,7 +364,11 @@ class Arbiter:
             raise
         self._settings = self._plan.settings = settings
         self._say_to_watcher(messages.encode(self._begin()))
-        return self._plan.release(time.monotonic())
+        now = time.monotonic()
+        text = self._plan.release(now, end_sessions)
+        self._view_due = 0.0
+        self._tell_watcher(now)  # whoever has the reply sees the release in the status
+        return text
 
     def _start(self, deed: Start) -> None:
         identity = deed.identity
@@ -252,6 +376,7 @@ class Arbiter:
         ticket = self._keys.ticket(identity)
         probe_key = self._keys.probe_key(ticket)
         address = self._address(identity.slot)
+        max_requests, max_age = own_limits(servers, identity.generation)
         message = handover.Handover(
             app=application.app,
             session_cookie=application.session_cookie,
@@ -259,13 +384,19 @@ class Arbiter:
             session_count=application.session_count,
             ticket_cookie=application.ticket_cookie,
             threads=servers.threads,
-            max_requests=servers.max_requests,
+            queue=servers.queue,
+            max_requests=max_requests,
+            max_age=max_age,
+            max_memory=servers.max_memory,
+            warm_up=servers.warm_up,
             stop_grace=self._settings.monitor.stop_grace,
             generation=identity.generation,
             ticket=ticket,
             caller_key=self._keys.caller_key(ticket),
             probe_key=probe_key,
         )
+        intent = Known(*identity, 0, 0, *address, Life.STARTING.value, Life.OK.value, [], False, 0.0, 0.0)
+        self._write_state(intent)
         command = [sys.executable, *_FLAGS, "-m", "lbadaptor.appserver", "--slot", str(identity.slot)]
         command += ["--address", str(address), "--channel", "{channel}"]
         try:
@@ -274,11 +405,16 @@ class Arbiter:
             self._plan.failed(identity, f"cannot fork: {error.strerror}", port=False)
             self._plan.exited(identity, f"could not be forked: {error.strerror}", time.monotonic())
             return
-        self._appservers[identity] = _AppServer(child, address, ticket, probe_key)
-        self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(identity))
-        self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._hear(identity))
+        self._follow(identity, _AppServer(child, start_time(child.pid), address, ticket, probe_key))
+        self._write_state()
         child.send(handover.encode(message))
         log.info("slot %d starts: pid %d, %s", identity.slot, child.pid, address)
+
+    def _follow(self, identity: Identity, appserver: _AppServer) -> None:
+        """Hear of its exit, and what it reports."""
+        self._appservers[identity] = appserver
+        self._selector.register(appserver.child.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(identity))
+        self._selector.register(appserver.child.channel, selectors.EVENT_READ, lambda: self._hear(identity))
 
     def _tell(self, deed: Tell) -> None:
         appserver = self._appservers.get(deed.identity)
@@ -295,11 +431,11 @@ class Arbiter:
 
     def _publish(self, now: float) -> None:
         """Write address.text where it says something else than is so, or has been still for long."""
-        entries = tuple(self._entries())
+        entries = (*self._entries(now), *self._strays.entries.values())
         published = self._publisher.entries
         still = now - self._publisher.written_at
         due = still >= self._settings.monitor.heartbeat or (still >= SESSIONS_INTERVAL and entries != published)
-        if published is not None and not due and _same_but_sessions(entries, published):
+        if published is not None and not due and _same_but_sessions(entries, published) and self._publisher.intact():
             return
         try:
             self._publisher.publish(entries)
@@ -310,12 +446,13 @@ class Arbiter:
                 self._publish_said = why
                 log.error("%s", why)
 
-    def _entries(self) -> Iterator[Entry]:
+    def _entries(self, now: float) -> Iterator[Entry]:
         for record in self._plan:
             if record.life in PUBLISHED:
                 appserver = self._appservers[record.identity]
                 state = PUBLISHED[record.life]
-                yield Entry(appserver.ticket, appserver.address, state, record.identity, 100, record.sessions)
+                weight = self._plan.weight(record, now)
+                yield Entry(appserver.ticket, appserver.address, state, record.identity, weight, record.sessions)
 
     # The watcher.
 
@@ -347,10 +484,10 @@ class Arbiter:
         if self._watcher is None or self._watcher.backlog or now < self._view_due:
             return  # it has not taken the last view yet
         self._view_due = now + VIEW_INTERVAL
-        targets = []
+        targets = self._strays.targets()
         for record in self._plan:
-            if record.life in PUBLISHED:
-                appserver = self._appservers[record.identity]
+            appserver = self._appservers.get(record.identity)
+            if appserver and (record.life in PUBLISHED or (record.life is Life.STARTING and appserver.adopted)):
                 targets.append(messages.Target(*record.identity, *appserver.address, appserver.probe_key))
         self._say_to_watcher(messages.encode(messages.View(targets, self._status(now))))
 
@@ -376,7 +513,10 @@ class Arbiter:
             "address_file": str(self._settings.address_file),
             "servers": self._settings.appservers.servers,
             "slots": self._settings.slots,
-            "release": self._plan.rolling,
+            "standby": self._settings.appservers.standby,
+            "release": self._plan.waiting,
+            "replaced": self._plan.replaced,
+            "ended": self._plan.ended,
             "stopping": self._plan.stopping,
             "appservers": [self._describe(record, now) for record in self._plan],
         }
@@ -390,6 +530,7 @@ class Arbiter:
             "for": round(now - record.since, 1),
             "pid": appserver.child.pid if appserver else None,
             "address": str(appserver.address if appserver else self._address(record.slot)),
+            "standby": record.standby,
             "sessions": record.sessions,
             "leaving": sorted(record.leaving),
             "why": record.why,
@@ -415,15 +556,12 @@ class Arbiter:
     def _sleep(self, now: float, busy: bool) -> float:
         if busy:
             return 0.0  # a deed may have made a fact of its own
-        return min(LONGEST_SLEEP, self._plan.next_wake(now), self._systemd.watchdog)
+        return max(0.0, min(LONGEST_SLEEP, self._plan.next_wake(now), self._systemd.watchdog, self._upgrade_at - now))
 
     def _end(self) -> None:
-        """Leave nothing behind, however the loop ended."""
+        """Leave nothing behind but, after an error, the AppServers: they serve on until the next monitor comes."""
         signal.set_wakeup_fd(-1)
         self._drop_watcher("ends")
-        for appserver in self._appservers.values():
-            appserver.child.kill_group()
-            self._unreaped.append(appserver.child)
         for child in self._unreaped:
             child.wait(DEATH)
         with contextlib.suppress(OSError):
@@ -432,6 +570,19 @@ class Arbiter:
         self._signalled.close()
         self._wake.close()
         os.close(self._lock)
+
+
+def _record(known: Known) -> Record:
+    return Record(
+        known.slot,
+        known.generation,
+        since=known.since,
+        born=known.born,
+        life=Life(known.life),
+        before_failing=Life(known.before_failing),
+        leaving=set(known.leaving),
+        undrained=known.undrained,
+    )
 
 
 def _same_but_sessions(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> bool:

@@ -2,17 +2,24 @@
 
 A child becomes a fresh interpreter at once, in a session of its own; of the parent's descriptors it gets its
 end of one channel and nothing else. Its exit makes the pidfd readable, so nobody has to wait for it.
+
+A process whose parent was a monitor that is gone can be adopted: it has no channel, but the pidfd tells of its
+end and carries signals all the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
 from collections.abc import Sequence
 
+from monitor.state import start_time
+
+_UNKNOWN = 1 << 16
 LONGEST_LINE = 1 << 20
 """Bytes; a child that sends a longer line is not listened to any more."""
 
@@ -20,10 +27,12 @@ LONGEST_LINE = 1 << 20
 class Child:
     """A running child, and the channel to it: lines of bytes, both ways. Nothing here blocks."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
-        self.pid = process.pid
-        self.pidfd = os.pidfd_open(process.pid)
+    def __init__(self, pid: int, process: subprocess.Popen[bytes] | None, channel: socket.socket) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
         self.channel = channel
+        self.released = False
+        """all that belonged to it here is closed"""
         self._process = process
         self._received = b""
         self._unsent = b""
@@ -44,7 +53,7 @@ class Child:
                 )
             ours.setblocking(False)
             try:
-                return cls(process, ours)
+                return cls(process.pid, process, ours)
             except OSError:  # no descriptor is left to watch it by
                 process.kill()
                 process.wait()
@@ -52,6 +61,31 @@ class Child:
         except BaseException:
             ours.close()
             raise
+
+    @classmethod
+    def adopt(cls, pid: int, started: int) -> Child:
+        """Take over a running process. Raises ProcessLookupError: it is gone, or its pid is another's now."""
+        ours, theirs = socket.socketpair()
+        theirs.close()  # nobody is at the other end
+        try:
+            child = cls(pid, None, ours)
+        except BaseException:
+            ours.close()
+            raise
+        try:  # with the pidfd in hand: what is found now stays true of it
+            if start_time(pid) != started or child.over():
+                raise ProcessLookupError(f"process {pid} is another one now")
+        except BaseException:
+            os.close(child.pidfd)
+            ours.close()
+            raise
+        return child
+
+    def over(self) -> bool:
+        """Whether it has ended."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def send(self, line: bytes) -> bool:
         """Send a line, as much as the channel takes now; the rest with the next call. False: it takes no more."""
@@ -90,14 +124,17 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
 
     def kill_group(self) -> None:
-        """SIGKILL for it and all that it started. Safe until `reap`, since its pid is its own till then."""
+        """SIGKILL for it and all that it started. Safe until `reap`, since a child's pid is its own till then."""
+        if self._process is None and self.over():
+            return  # adopted, and its pid may be another's by now
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def wait(self, timeout: float) -> None:
         """Wait for one that was killed, and release all that belongs to it. Blocks for `timeout` seconds at most."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout)
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if poll.poll(timeout * 1000):
             self.reap()
 
     def reap(self) -> str | None:
@@ -105,14 +142,34 @@ class Child:
 
         None, too, while somebody traces it (gdb, strace): they are told first, its pidfd notwithstanding.
         """
-        code = self._process.poll()
+        code = self._exit_code()
         if code is None:
             return None
-        os.close(self.pidfd)
-        self.channel.close()
+        self.release()
+        if code == _UNKNOWN:
+            return "ended"
         if code < 0:
             return f"was ended by {_signal_name(-code)}"
         return f"exited with status {code}" if code else "exited"
+
+    def release(self) -> None:
+        """Let go of it, whether it runs or not."""
+        if not self.released:
+            os.close(self.pidfd)
+            self.channel.close()
+            self.released = True
+
+    def _exit_code(self) -> int | None:
+        """As subprocess gives it; None while it runs; _UNKNOWN when only its parent could have been told."""
+        if self._process is not None:
+            return self._process.poll()
+        try:  # it may be a child all the same: of what this process was before it was upgraded in place
+            ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return _UNKNOWN if self.over() else None
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def _signal_name(number: int) -> str:

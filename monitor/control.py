@@ -1,6 +1,7 @@
 """The control socket: HTTP over a Unix socket in the run folder; who may open it may give orders.
 
-`GET /status`, `POST /drain {"slot": 3}`, `POST /undrain {"slot": 3}`, `POST /restart`; JSON both ways. The
+`GET /status`, `POST /drain {"slot": 3}`, `POST /undrain {"slot": 3}`, `POST /restart {"now": true}`,
+`/reexec`, `/stop`; JSON both ways. The
 server's side runs in the watcher, the client's in `lbctl`.
 """
 
@@ -22,7 +23,7 @@ import requests.adapters
 import urllib3.connection
 import urllib3.connectionpool
 
-ORDERS = ("drain", "undrain", "restart")
+ORDERS = ("drain", "undrain", "restart", "reexec", "stop")
 MODE = 0o600
 REPLY_TIMEOUT = 10.0
 """Seconds to wait for the arbiter's reply to an order."""
@@ -31,6 +32,7 @@ LARGEST_BODY = 4096
 
 class _Order(msgspec.Struct):
     slot: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    now: bool = False
 
 
 class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -40,7 +42,7 @@ class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     block_on_close = False
 
     def __init__(
-        self, path: Path, status: Callable[[], dict[str, Any]], order: Callable[[str, int], tuple[bool, str]]
+        self, path: Path, status: Callable[[], dict[str, Any]], order: Callable[[str, int, bool], tuple[bool, str]]
     ) -> None:
         self.status = status
         self.order = order
@@ -74,12 +76,12 @@ class _Handler(BaseHTTPRequestHandler):
             length = int(self.headers.get("Content-Length") or 0)
             if not 0 <= length <= LARGEST_BODY:
                 raise ValueError(f"its length is to be 0 to {LARGEST_BODY}")
-            slot = msgspec.json.decode(self.rfile.read(length) or b"{}", type=_Order).slot
+            given = msgspec.json.decode(self.rfile.read(length) or b"{}", type=_Order)
         except (ValueError, RecursionError) as error:
             self.close_connection = True
             self._answer(400, {"error": f'the body is to be JSON such as {{"slot": 3}}: {error}'})
             return
-        done, text = self.server.order(order, -1 if slot is None else slot)
+        done, text = self.server.order(order, -1 if given.slot is None else given.slot, given.now)
         self._answer(200 if done else 409, {"text": text} if done else {"error": text})
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:

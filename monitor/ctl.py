@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import requests
 
 from lbadaptor.errors import LbadaptorError
-from lbadaptor.settings import DEFAULT_FILE, load
+from lbadaptor.settings import DEFAULT_FILE, Settings, load
+from monitor import progress
 from monitor.control import REPLY_TIMEOUT, client
 
 COLUMNS = ("slot", "state", "for", "sessions", "in flight", "served", "memory", "pid", "address", "note")
@@ -23,12 +25,15 @@ class NoAnswer(LbadaptorError):
     """The monitor cannot be asked, or said no."""
 
 
-def ask(path: Path, order: str = "", slot: int | None = None) -> dict[str, Any]:
-    """The status, or what came of an order. Blocks a few seconds at most. Raises NoAnswer."""
+def ask(path: Path, order: str = "", slot: int | None = None, now: bool = False) -> dict[str, Any]:
+    """The status, or what came of an order. Blocks a few seconds at most. Raises NoAnswer.
+
+    `now`: a restart ends sessions.
+    """
     with client(path) as session:
         try:
             if order:
-                body = {} if slot is None else {"slot": slot}
+                body = ({} if slot is None else {"slot": slot}) | ({"now": True} if now else {})
                 answer = session.post(f"http://monitor/{order}", json=body, timeout=REPLY_TIMEOUT + 2)
             else:
                 answer = session.get("http://monitor/status", timeout=REPLY_TIMEOUT)
@@ -46,8 +51,11 @@ def table(status: dict[str, Any]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     head = f"monitor {status['pid']} · {status['servers']} AppServers asked for, {status['slots']} slots"
+    if status["standby"]:
+        head += f" · {status['standby']} in standby"
     if status["release"]:
-        head += " · a release is under way"
+        done, of = status["replaced"]
+        head += f" · release: {done} of {of} replaced, {status['release']}"
     if status["stopping"]:
         head += " · stopping"
     return "\n".join([head, status["address_file"], "", *lines])
@@ -57,6 +65,8 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
     notes = (
         [f"to be replaced: {', '.join(server['leaving'])}"] if server["leaving"] and server["state"] == "OK" else []
     )
+    if server["standby"]:
+        notes.append("standby")
     if server["state"] == "DYING" and server["sessions"]:
         notes.append(f"the last session ends in {server['longest_session'] or 0:.0f} s at the latest")
     if server["why"]:
@@ -107,7 +117,16 @@ def _parser() -> argparse.ArgumentParser:
         ("undrain", "let a DYING AppServer take new visitors again"),
     ):
         commands.add_parser(order, help=about).add_argument("slot", type=int, metavar="SLOT")
-    commands.add_parser("restart", help="a release: replace every AppServer, then drain it, a few at a time")
+    restart = commands.add_parser(
+        "restart", help="a release: replace every AppServer, then drain it, a few at a time"
+    )
+    restart.add_argument("--now", action="store_true", help="end sessions; only what is in flight may finish")
+    restart.add_argument("--no-wait", action="store_true", help="do not show how far it is")
+    commands.add_parser("reexec", help="upgrade the monitor in place; its AppServers go on")
+    stop = commands.add_parser("stop", help="end everything in order")
+    stop.add_argument(
+        "--all", action="store_true", help="with or without a monitor: whatever runs from its run folder"
+    )
     demo = commands.add_parser("demo", help="run a private Apache, a monitor and AppServers, until Ctrl-C")
     demo.add_argument("--port", type=int, default=8000, help="the site's port on 127.0.0.1 (default 8000)")
     demo.add_argument("--app", default="", metavar="MODULE:CALLABLE", help="a WSGI application (default: Webware's)")
@@ -123,6 +142,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _restart(path: Path, now: bool, wait: bool) -> int:
+    print(ask(path, "restart", now=now)["text"], flush=True)
+    return progress.follow(lambda: ask(path), _say, time.sleep) if wait else 0
+
+
+def _say(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def _stop_all(settings: Settings) -> int:
+    from monitor import leftovers
+
+    left, killed = leftovers.end(settings)
+    print(f"nothing runs from {settings.run_folder} any more; {left} AppServers were left over, {killed} were killed")
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 done, 1 not done."""
     options = _parser().parse_args(arguments)
@@ -131,7 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from monitor import demo
 
             return demo.run(options)
+        if options.command == "stop" and options.all:
+            return _stop_all(load(options.config))
         path = options.socket or load(options.config).control_socket
+        if options.command == "restart":
+            return _restart(path, options.now, wait=sys.stdout.isatty() and not options.no_wait)
         if options.command == "status":
             status = ask(path)
             print(json.dumps(status, indent=2) if options.json else table(status))

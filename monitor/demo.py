@@ -23,7 +23,7 @@ from pathlib import Path
 
 from lbadaptor.errors import LbadaptorError
 from lbadaptor.settings import Settings, load
-from monitor import httpd
+from monitor import httpd, leftovers
 from monitor.ctl import NoAnswer, ask
 
 WEBWARE = ("lbadaptor.examples.webware_site:application", "_SID_", "lbadaptor.examples.webware_site:sessions")
@@ -129,6 +129,7 @@ def _monitor(config: Path) -> Iterator[subprocess.Popen[bytes]]:
         except subprocess.TimeoutExpired:
             monitor.kill()
             monitor.wait()
+        leftovers.end(load(config))  # a monitor that died has left its AppServers
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ PACKAGES = ("lbadaptor", "itsdangerous", "msgspec", "tomli")
 STOP_TIMEOUT = 15.0
 """Seconds; httpd itself gives its children 10 before it kills them."""
 
-_MODULES = ("mpm_event", "unixd", "authz_core", "alias", "env")
+_MODULES = ("mpm_event", "unixd", "authz_core", "alias", "env", "setenvif")
 
 
 class NoApache(LbadaptorError):

@@ -55,6 +55,7 @@ TABLE: dict[tuple[Life, Event], Life | Back] = {
     (Life.STARTING, Event.EXIT): Life.BACKOFF,
     (Life.STARTING, Event.STOP): Life.STOPPING,
     (Life.OK, Event.DRAIN): Life.DYING,
+    (Life.OK, Event.LIMIT): Life.STOPPING,
     (Life.OK, Event.PROBES_FAIL): Life.FAILING,
     (Life.OK, Event.EXIT): Life.BACKOFF,
     (Life.OK, Event.STOP): Life.STOPPING,

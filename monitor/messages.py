@@ -12,6 +12,7 @@ class Vitals(Struct, frozen=True):
     """An AppServer's answer to a probe, as far as the monitor uses it. Seconds and bytes."""
 
     generation: int
+    pid: int = 0
     past_limit: str = ""
     empty: bool = False
     sessions: int = 0
@@ -21,6 +22,7 @@ class Vitals(Struct, frozen=True):
     served: int = 0
     memory: int = 0
     cpu: float = 0.0
+    ready: bool = True
 
 
 class Probed(Struct, frozen=True, tag="probed"):
@@ -32,12 +34,17 @@ class Probed(Struct, frozen=True, tag="probed"):
 
 
 class Unanswered(Struct, frozen=True, tag="unanswered"):
-    """A probe failed. `refused`: nobody listens there."""
+    """A probe failed."""
 
     slot: int
     generation: int
     why: str
     refused: bool = False
+    """nobody listens there"""
+    stranger: bool = False
+    """somebody else does"""
+    late: bool = False
+    """it was the prober that got no processor: this says nothing of the AppServer"""
 
 
 class Ordered(Struct, frozen=True, tag="ordered"):
@@ -46,6 +53,8 @@ class Ordered(Struct, frozen=True, tag="ordered"):
     number: int
     order: str
     slot: int = -1
+    now: bool = False
+    """a restart ends sessions"""
 
 
 class Alive(Struct, frozen=True, tag="alive"):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from lbadaptor.address import Identity, free_slots
-from lbadaptor.settings import Settings
+from lbadaptor.settings import AppServers, Settings
 from monitor.life import PUBLISHED, Event, Life, after
 from monitor.messages import Vitals
 
@@ -24,7 +24,9 @@ SHORT_LIFE = 10.0
 PASS_OVER = 60.0
 """Seconds for which a slot whose port is in use is passed over."""
 HUNG_GRACE = 2.0
-"""Seconds between SIGTERM and SIGKILL for one that does not answer anyway."""
+"""Seconds between SIGTERM and SIGKILL for one that does not answer anyway, or that eats the machine's memory."""
+FIRST_SHARE = 0.1
+"""What part of its weight a newcomer has at first, where there is a slow start."""
 MARGIN = 2.0
 """Seconds beyond its own grace that an AppServer may take to exit."""
 MOST_SESSIONS = 10**9
@@ -70,12 +72,21 @@ class Record:
     life: Life = Life.STARTING
     before_failing: Life = Life.OK
     leaving: set[str] = field(default_factory=set)
-    """why it is to be replaced: limit, order, release"""
+    """why it is to be replaced: limit, order, release; `now`: and its sessions are not waited for"""
     undrained: bool = False
+    standby: bool = False
+    """kept in reserve: new visitors only when no other takes them"""
+    ready_at: float = float("-inf")
+    """when its ready message came"""
+    draining_since: float | None = None
     sessions: int = 0
     vitals: Vitals | None = None
     """its last answer to a probe"""
     failed_probes: int = 0
+    cpu: float = 0.0
+    """seconds for which its process had computed, when a probe failed"""
+    computed_at: float = float("-inf")
+    """when it was last seen computing"""
     short_lives: int = 0
     wake_at: float = 0.0
     deadline: float = float("inf")
@@ -102,6 +113,15 @@ class Record:
         return self.life is Life.DYING or (self.life is Life.FAILING and self.before_failing is Life.DYING)
 
 
+def own_limits(servers: AppServers, generation: int) -> tuple[int, float]:
+    """An AppServer's own `max_requests` and `max_age`, so that they do not all leave at once.
+
+    Multiples of the golden ratio lie evenly between 0 and 1, however many there are (Knuth, TAOCP 6.4).
+    """
+    part = generation * 2654435769 % 2**32 / 2**32 * servers.spread / 100
+    return servers.max_requests - int(servers.max_requests * part), servers.max_age * (1 - part)
+
+
 class Plan:
     """All records, and what is to become of them. `now` is always monotonic seconds."""
 
@@ -115,6 +135,11 @@ class Plan:
         self._last_generation = last_generation
         self._deeds: list[Deed] = []
         self._said_full = False
+        self._to_replace = 0
+        self.ended: list[str] = []
+        """whose sessions the last release ended, in words"""
+        self.reserved: set[int] = set()
+        """slots that are in use by somebody else"""
 
     def __iter__(self) -> Iterator[Record]:
         return iter(sorted(self._records.values(), key=lambda record: record.slot))
@@ -125,11 +150,31 @@ class Plan:
         return record if record is not None and record.generation == identity.generation else None
 
     @property
+    def last_generation(self) -> int:
+        return self._last_generation
+
+    @property
     def over(self) -> bool:
         """Whether all have gone, as ordered."""
         return self.stopping and not self._records
 
     # Facts.
+
+    def adopt(self, record: Record, now: float) -> None:
+        """An AppServer of the monitor before is ours now. Its orders are said again: they may not have reached it."""
+        self._records[record.slot] = record
+        self._last_generation = max(self._last_generation, record.generation)
+        if record.counts and "release" in record.leaving:
+            self.rolling = True
+            self._to_replace += 1
+        if record.life is Life.STARTING:
+            record.deadline = now + self.settings.monitor.start_timeout
+        elif record.life is Life.STOPPING:
+            record.deadline = now + self.settings.monitor.stop_grace + MARGIN
+            self._deeds.append(Tell(record.identity, Order.STOP))
+        else:
+            self._deeds.append(Tell(record.identity, Order.DRAIN if record.draining else Order.UNDRAIN))
+        log.info("slot %d is adopted: %s since %.0f s", record.slot, record.life.value, now - record.since)
 
     def ready(self, identity: Identity, now: float) -> None:
         """Bound, and the application is imported."""
@@ -138,6 +183,7 @@ class Plan:
             return
         record.deadline = float("inf")
         record.why = ""
+        record.ready_at = now
         took = f"{(now - record.born) * 1000:.0f} ms"
         if record.vacant_since is None:
             log.info("slot %d is up after %s", record.slot, took)
@@ -167,6 +213,8 @@ class Plan:
         served = record.life in (Life.OK, Life.FAILING)
         self._move(record, Event.EXIT, now)
         if record.life is Life.BACKOFF:
+            if self.rolling and not served:
+                log.error("release: failed: slot %d: %s; the others serve on", record.slot, record.why or how)
             record.short_lives = record.short_lives + 1 if lived < SHORT_LIFE else 0
             wait = self._wait(record.short_lives)
             record.wake_at = now + wait
@@ -201,6 +249,8 @@ class Plan:
             return
         record.failed_probes = 0
         record.vitals = vitals
+        if record.life is Life.STARTING and vitals.ready:
+            self.ready(identity, now)  # one that was adopted: its ready message went to the monitor before
         record.sessions = min(max(0, vitals.sessions), MOST_SESSIONS)
         if record.life is Life.FAILING and self._move(record, Event.GOOD_PROBE, now):
             log.info("slot %d answers again: %s", record.slot, record.life.value)
@@ -208,24 +258,32 @@ class Plan:
             self.past_limit(identity, vitals.past_limit)
         if vitals.empty:
             self.empty(identity, now)
+        hard = self.settings.appservers.hard_memory
+        if 0 < hard < vitals.memory and self._end(record, f"it has {vitals.memory} bytes in memory", now):
+            record.deadline = now + HUNG_GRACE
 
-    def unanswered(self, identity: Identity, why: str, refused: bool, now: float) -> None:
-        """A probe failed. `refused`: nobody listens there."""
+    def unanswered(self, identity: Identity, why: str, refused: bool, now: float, cpu: float = 0.0) -> None:
+        """A probe failed. `refused`: nobody listens there. `cpu`: the seconds for which its process has computed.
+
+        One that computes may hold the interpreter lock for long, and is not hung as long as it does so.
+        """
         record = self.find(identity)
         if record is None:
             return
         record.failed_probes += 1
+        if cpu > record.cpu:
+            record.cpu = cpu
+            record.computed_at = now
         monitor = self.settings.monitor
         if record.failed_probes >= monitor.fall and record.life in (Life.OK, Life.DYING):
             record.before_failing = record.life
             self._move(record, Event.PROBES_FAIL, now)
             log.warning("slot %d is FAILING: %d probes failed: %s", record.slot, record.failed_probes, why)
-        elif (
-            record.life is Life.FAILING
-            and (refused or now - record.since >= monitor.failing_limit)
-            and not any(other.hung for other in self)
-        ):
-            log.error("slot %d is hung and is ended", record.slot)
+        elif record.life is Life.FAILING and not any(other.hung for other in self):
+            still = now - max(record.since, record.computed_at)
+            if not refused and still < monitor.failing_limit and now - record.since < monitor.computing_limit:
+                return
+            log.error("slot %d is hung and is ended, after %.0f s without progress", record.slot, still)
             record.hung = True
             self._stop(record, Event.HUNG, now)
             record.deadline = now + HUNG_GRACE
@@ -253,6 +311,7 @@ class Plan:
             record.leaving.clear()
         elif self._move(record, Event.UNDRAIN, now):
             record.leaving.clear()
+            record.draining_since = None
             self._deeds.append(Tell(record.identity, Order.UNDRAIN))
         else:
             raise ValueError(f"slot {slot} is {record.life.value} and not being drained")
@@ -260,9 +319,15 @@ class Plan:
         log.info("slot %d is undrained, by order", slot)
         return f"slot {slot} is OK again"
 
-    def release(self, now: float) -> str:
-        """Replace every AppServer, a few at a time; each drains when its replacement is up."""
+    def release(self, now: float, end_sessions: bool = False) -> str:
+        """Replace every AppServer, a few at a time; each drains when its replacement is up.
+
+        `end_sessions`: each is ended then, and at last whoever was DYING before; in-flight requests still finish.
+        """
         old = [record for record in self if record.counts]
+        for record in self:
+            if end_sessions and record.life in PUBLISHED:
+                record.leaving.add("now")
         for record in old:
             if record.life is Life.BACKOFF:
                 record.wake_at = now
@@ -270,8 +335,45 @@ class Plan:
             else:
                 record.leaving.add("release")
         self.rolling = True
-        log.info("release: %d AppServers are replaced", len(old))
+        self.ended = []
+        self._to_replace = len(self._unreplaced)
+        log.info("release: %d AppServers are replaced%s", len(old), ", their sessions end" if end_sessions else "")
         return f"{len(old)} AppServers are replaced, {self.settings.monitor.replace_at_once} at a time"
+
+    @property
+    def replaced(self) -> tuple[int, int]:
+        """How many the release has replaced, of how many."""
+        return self._to_replace - len(self._unreplaced), self._to_replace
+
+    @property
+    def waiting(self) -> str:
+        """What the release is waiting for, in words; empty when none is under way."""
+        if not self.rolling:
+            return ""
+        coming = [record for record in self if record.life in (Life.STARTING, Life.BACKOFF)]
+        for record in coming:
+            if record.why:
+                return f"failed: slot {record.slot}: {record.why}"
+        old = [record for record in self._unreplaced if record.life is not Life.OK]
+        stopping = [record for record in self if record.life is Life.STOPPING]
+        for record in (*coming, *stopping, *old):
+            return f"slot {record.slot} is {record.life.value}"
+        return "no slot is free" if self._said_full else "the next one starts"
+
+    @property
+    def _unreplaced(self) -> list[Record]:
+        return [record for record in self if record.counts and "release" in record.leaving]
+
+    def weight(self, record: Record, now: float) -> int:
+        """Its share of new visitors, for address.text."""
+        servers = self.settings.appservers
+        whole = servers.weights[record.slot] if record.slot < len(servers.weights) else 100
+        if record.standby or not whole:
+            return 0
+        if now - record.ready_at >= servers.slow_start:
+            return whole
+        share = FIRST_SHARE + (1 - FIRST_SHARE) * (now - record.ready_at) / servers.slow_start
+        return max(1, round(whole * share))
 
     def stop(self, now: float) -> None:
         """End everything."""
@@ -292,7 +394,9 @@ class Plan:
                 record.deadline = float("inf")
                 self._deeds.append(Tell(record.identity, Order.KILL))
         if not self.stopping:
+            self._end_long_drains(now)
             self._fill(now, wall_ms)
+            self._choose_standby()
             self._drain_surplus(now)
         deeds, self._deeds = self._deeds, []
         return deeds
@@ -303,16 +407,25 @@ class Plan:
         moments += [record.wake_at for record in self if record.life is Life.BACKOFF]
         if not self.stopping:
             moments += self._passed_over.values()
+            if limit := self.settings.monitor.drain_limit:
+                moments += [
+                    record.draining_since + limit
+                    for record in self
+                    if record.draining and record.draining_since is not None
+                ]
         return max(0.0, min(moments, default=float("inf")) - now)
 
     def _fill(self, now: float, wall_ms: int) -> None:
         """Start what is missing; forget a waiting one that is not wanted any more."""
         outgoing = [record for record in self if record.life is Life.OK and record.leaving]
-        if self.rolling and not any("release" in record.leaving for record in self if record.counts):
-            self.rolling = False
+        if self.rolling and not self._unreplaced:
             log.info("release: every AppServer has been replaced")
+            for record in self:
+                if record.draining and "now" in record.leaving:
+                    self._end(record, "a release that ends sessions", now)
+            self.rolling = False
         replaceable = [record for record in outgoing if record.leaving != {"limit"} or self._may_die]
-        wanted = self.settings.appservers.servers + min(len(replaceable), self.settings.monitor.replace_at_once)
+        wanted = self._kept + min(len(replaceable), self.settings.monitor.replace_at_once)
         active = [record for record in self if record.counts]
         for record in reversed(active):
             if len(active) > wanted and record.life is Life.BACKOFF:
@@ -323,7 +436,7 @@ class Plan:
                 self._begin(record, now, wall_ms)
         self._passed_over = {slot: until for slot, until in self._passed_over.items() if until > now}
         for _ in range(wanted - len(active)):
-            slots = free_slots([*self._records, *self._passed_over], self.settings.slots)
+            slots = free_slots([*self._records, *self._passed_over, *self.reserved], self.settings.slots)
             if not slots:
                 self._out_of_slots(now)
                 return
@@ -336,16 +449,49 @@ class Plan:
         """While more are OK than asked for, drain one that is to leave; else the one with the fewest sessions."""
         while True:
             ok = [record for record in self if record.life is Life.OK]
-            if len(ok) <= self.settings.appservers.servers:
+            if len(ok) <= self._kept:
                 return
             leaving = [record for record in ok if record.leaving and (record.leaving != {"limit"} or self._may_die)]
-            chosen = min(leaving or ok, key=lambda record: (record.undrained, record.sessions, -record.generation))
+            chosen = min(
+                leaving or ok,
+                key=lambda record: (record.undrained, record.standby, record.sessions, -record.generation),
+            )
             if not leaving and any(record.leaving for record in ok):
                 return  # a replacement waits for the cap on DYING ones
+            if "now" in chosen.leaving:
+                self._end(chosen, "a release that ends sessions", now)
+                continue
             self._move(chosen, Event.DRAIN, now)
+            chosen.draining_since = now
             why = " and ".join(sorted(chosen.leaving)) or "one too many"
             log.info("slot %d is DYING (%s), with %d sessions", chosen.slot, why, chosen.sessions)
             self._deeds.append(Tell(chosen.identity, Order.DRAIN))
+
+    def _end_long_drains(self, now: float) -> None:
+        """End those that are DYING for longer than the limit on a drain."""
+        limit = self.settings.monitor.drain_limit
+        for record in [record for record in self if record.draining]:
+            if record.draining_since is None:
+                record.draining_since = record.since  # adopted
+            if limit and now - record.draining_since >= limit:
+                self._end(record, f"it has been DYING for {limit:g} s", now)
+
+    def _choose_standby(self) -> None:
+        """Those kept beyond `servers` are the standby; one stays so until it is wanted."""
+        kept = [record for record in self if record.counts]
+        spare = min(self.settings.appservers.standby, max(0, len(kept) - self.settings.appservers.servers))
+        standby = [record for record in kept if record.standby]
+        for record in standby[spare:]:
+            record.standby = False
+        others = [record for record in kept if not record.standby and not record.leaving]
+        others.sort(key=lambda record: -record.generation)
+        for record in others[: max(0, spare - len(standby))]:
+            record.standby = True
+
+    @property
+    def _kept(self) -> int:
+        """How many are to be OK."""
+        return self.settings.appservers.servers + self.settings.appservers.standby
 
     @property
     def _may_die(self) -> bool:
@@ -355,13 +501,10 @@ class Plan:
     def _out_of_slots(self, now: float) -> None:
         if any(record.life is Life.STOPPING for record in self):
             return  # its slot is free in a moment
-        dying = [record for record in self if record.life is Life.DYING]
+        dying = [record for record in self if record.draining]
         if self.rolling and dying:
             ended = min(dying, key=lambda record: record.sessions)
-            log.warning(
-                "no slot is free for the release: slot %d is ended with %d sessions", ended.slot, ended.sessions
-            )
-            self._stop(ended, Event.LIMIT, now)
+            self._end(ended, "no slot is free for the release", now)
         elif not self._said_full:
             self._said_full = True
             log.warning("no slot is free: slots = %d", self.settings.slots)
@@ -375,8 +518,19 @@ class Plan:
         record.born = now
         record.failed_probes = 0
         record.undrained = False
+        record.ready_at = float("-inf")
         record.deadline = now + self.settings.monitor.start_timeout
         self._deeds.append(Start(record.identity))
+
+    def _end(self, record: Record, why: str, now: float) -> bool:
+        """End one that may have sessions, and announce it. False: it is not there for visitors anyway."""
+        if record.life not in PUBLISHED:
+            return False
+        log.warning("slot %d is ended with %d sessions: %s", record.slot, record.sessions, why)
+        if self.rolling:
+            self.ended.append(f"slot {record.slot} with {record.sessions} sessions: {why}")
+        self._stop(record, Event.LIMIT, now)
+        return True
 
     def _stop(self, record: Record, event: Event, now: float) -> None:
         if self._move(record, event, now):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -15,6 +16,10 @@ from monitor.messages import Probed, Target, Unanswered, Vitals
 
 _OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 """What this process or machine ran short of; no AppServer is to blame."""
+
+
+LATE = 0.5
+"""Seconds by which a probe may take longer than it should; beyond, this process was stopped or starved."""
 
 
 class Prober:
@@ -38,8 +43,13 @@ class Prober:
     def _run(self) -> None:
         with requests.Session() as session:
             session.trust_env = False  # no proxy, no netrc
-            while not self._stopped.wait(self._interval):
+            while True:
+                began = time.monotonic()
+                if self._stopped.wait(self._interval):
+                    return
                 found = probe(session, self.target, self._timeout)
+                if isinstance(found, Unanswered) and time.monotonic() - began > self._interval + self._timeout + LATE:
+                    found = msgspec.structs.replace(found, late=True)
                 if found is not None and not self._stopped.is_set():
                     self._tell(found)
 
@@ -56,12 +66,17 @@ def probe(session: requests.Session, target: Target, timeout: float) -> Probed |
         cause = _cause(error)
         if cause is not None and cause.errno in _OUR_OWN:
             return None
+        if cause is None and "BadStatusLine" in repr(error):
+            return Unanswered(target.slot, target.generation, "a stranger answers, not in HTTP", stranger=True)
         refused = isinstance(cause, ConnectionRefusedError)
         return Unanswered(target.slot, target.generation, "connection refused" if refused else "hung up", refused)
-    except (requests.RequestException, ValueError, RecursionError) as error:
+    except requests.RequestException as error:
         return Unanswered(target.slot, target.generation, f"{type(error).__name__}: {error}")
+    except (ValueError, RecursionError):
+        vitals = None
     if vitals is None or vitals.generation != target.generation:
-        return Unanswered(target.slot, target.generation, f"a stranger answers: status {answer.status_code}")
+        why = f"a stranger answers: status {answer.status_code}"
+        return Unanswered(target.slot, target.generation, why, stranger=True)
     return Probed(target.slot, target.generation, vitals)
 
 

@@ -28,6 +28,9 @@ class Publisher:
         self._beside = path.with_name(f".{path.name}.new")
         self._group = group
         self._writer = f"monitor {os.getpid()} on {os.uname().nodename}"
+        self.before: tuple[Entry, ...] = ()
+        """what the file said before the first write"""
+        self._stamp: tuple[int, int] | None = None
         self._serial, self.last_generation, self._last_mtime = self._previous()
 
     def publish(self, entries: tuple[Entry, ...]) -> None:
@@ -44,11 +47,21 @@ class Publisher:
             os.fchmod(descriptor, 0o640)
             mtime = max(time.time_ns(), self._last_mtime + LEAST_STEP)
             os.utime(descriptor, ns=(mtime, mtime))
+            status = os.fstat(descriptor)
         os.rename(self._beside, self._path)
+        self._stamp = status.st_ino, status.st_mtime_ns
         self._last_mtime = mtime
         self._serial += 1
         self.entries = entries
         self.written_at = time.monotonic()
+
+    def intact(self) -> bool:
+        """Whether the file is the one that was written last: not deleted, not edited by hand."""
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return False
+        return (status.st_ino, status.st_mtime_ns) == self._stamp
 
     def _previous(self) -> tuple[int, int, int]:
         """Serial, highest generation and mtime of the file that is there, so that all three go on rising."""
@@ -58,4 +71,5 @@ class Publisher:
             table = parse(self._path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, AddressFileError):
             return 0, 0, mtime
+        self.before = table.entries
         return table.serial, max((entry.identity.generation for entry in table.entries), default=0), mtime

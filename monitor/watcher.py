@@ -6,6 +6,7 @@ about, and carries people's orders. It ends with the arbiter: the channel betwee
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import signal
@@ -39,7 +40,7 @@ class Watcher:
     def run(self) -> None:
         """Hear the arbiter."""
         threading.Thread(target=self._live, name="sign-of-life", daemon=True).start()
-        with self._channel.makefile("rb") as lines:
+        with contextlib.suppress(ConnectionError), self._channel.makefile("rb") as lines:
             for line in lines:
                 message = messages.from_arbiter(line)
                 if isinstance(message, Begin):
@@ -73,13 +74,13 @@ class Watcher:
                 targets[identity], self._begin.probe_interval, self._begin.probe_timeout, self._tell
             )
 
-    def _order(self, order: str, slot: int) -> tuple[bool, str]:
+    def _order(self, order: str, slot: int, now: bool) -> tuple[bool, str]:
         """Carry an order to the arbiter, and its reply back. Any console thread."""
         wait = _Wait()
         number = next(self._numbers)
         self._waiting[number] = wait
         try:
-            self._tell(Ordered(number, order, slot))
+            self._tell(Ordered(number, order, slot, now))
             if not wait.heard.wait(REPLY_TIMEOUT):
                 return False, f"the arbiter did not reply within {REPLY_TIMEOUT:g} s"
             assert wait.reply is not None

@@ -51,6 +51,32 @@ _WHY = {Refusal.DYING: "no visitors but those whose session is here", Refusal.BU
 _REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 431: "Request Header Fields Too Large"}
 
 
+Task = tuple[Connection, list[str]]
+"""A request that waits for a thread, and the values of the session cookie that it brought."""
+
+
+class _Queue:
+    """Requests that wait for a thread: those of ticket-holders first, for nobody else can serve them."""
+
+    def __init__(self) -> None:
+        self._held: deque[Task] = deque()
+        self._others: deque[Task] = deque()
+
+    def __len__(self) -> int:
+        return len(self._held) + len(self._others)
+
+    def put(self, task: Task, held: bool) -> None:
+        (self._held if held else self._others).append(task)
+
+    def take(self) -> Task:
+        """Whose turn it is; there must be one."""
+        return (self._held or self._others).popleft()
+
+    def give_way(self) -> Task | None:
+        """Drop the last one who may go elsewhere; None when there is none."""
+        return self._others.pop() if self._others else None
+
+
 class Gateway:
     """Serves one application on one listening socket. `start`, then `stop`."""
 
@@ -66,10 +92,10 @@ class Gateway:
             handover.session_cookie, handover.ticket_cookie, handover.ticket, ledger, time.monotonic, time.time
         )
         self._alone = not handover.caller_key
-        self._server: tuple[str, int] = listener.getsockname()[:2]
+        self.address: tuple[str, int] = listener.getsockname()[:2]
         self._base = environs.base_environ(vitals.slot, vitals.generation, vitals.threads, FileWrapper)
         self._connections: dict[int, Connection] = {}
-        self._queue: deque[tuple[Connection, list[str]]] = deque()
+        self._queue = _Queue()
         self._at_work = 0
         self._lock = threading.Lock()
         self._leadership = threading.Lock()
@@ -119,7 +145,7 @@ class Gateway:
             while task is not None:
                 self._serve(*task)
                 with self._lock:
-                    task = self._queue.popleft() if self._queue else None
+                    task = self._queue.take() if self._queue else None
                     if task is None:
                         self._at_work -= 1
             if self._stopping:
@@ -127,13 +153,13 @@ class Gateway:
 
     # The leader's part. Nothing in it waits for anybody but the poll.
 
-    def _lead(self) -> tuple[Connection, list[str]] | None:
+    def _lead(self) -> Task | None:
         """Poll until there is a request for this thread to serve; None: the gateway is stopping."""
         while not self._stopping:
             with self._lock:
                 if self._queue and self._at_work < self._vitals.threads:
                     self._at_work += 1
-                    return self._queue.popleft()
+                    return self._queue.take()
             timeout = None if self._accept_again is None else max(0.0, self._accept_again - time.monotonic())
             for descriptor, _ in self._poll.poll(timeout):
                 if descriptor == self._listener.fileno():
@@ -221,11 +247,22 @@ class Gateway:
             if name == b"cookie":
                 brought += values(value.decode("latin-1"), self._handover.session_cookie)
         known = bool(brought) and self._ledger.use(brought, time.monotonic())
+        held = request.lb.get(environs.SESSION) == b"held"
         refusal = self._vitals.admit(known)
+        if refusal is Refusal.BUSY and held:
+            # One who may go elsewhere makes room for one who may not.
+            with self._lock:
+                displaced = self._queue.give_way()
+                if displaced is not None:
+                    self._queue.put((connection, brought), held)
+            if displaced is not None:
+                self._refuse(displaced[0], headers.REFUSED_STATUS, refusal.value, _WHY[refusal])
+                return
         if refusal is not None:
             self._refuse(connection, headers.REFUSED_STATUS, refusal.value, _WHY[refusal])
             return
-        self._queue.append((connection, brought))
+        with self._lock:
+            self._queue.put((connection, brought), held)
 
     def _is_probe(self, request: Request) -> bool:
         key = request.lb.get(environs.PROBE)
@@ -328,7 +365,7 @@ class Gateway:
 
     def _environ(self, connection: Connection, request: Request, brought: list[str]) -> Environ:
         if self._alone:
-            environ = environs.build_alone(request, self._base, connection.peer, self._server)
+            environ = environs.build_alone(request, self._base, connection.peer, self.address)
         else:
             environ = environs.build(request, self._base)
             lost = request.lb.get(environs.SESSION) == b"lost"

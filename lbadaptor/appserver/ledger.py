@@ -55,6 +55,12 @@ class Ledger:
                 self._last_use.pop(value, None)
                 self._replaced.pop(value, None)
 
+    def clear(self) -> None:
+        """No session is known any more."""
+        with self._lock:
+            self._last_use.clear()
+            self._replaced.clear()
+
     def count(self, now: float) -> int:
         """How many sessions live."""
         with self._lock:

@@ -35,6 +35,7 @@ from lbadaptor.appserver.handover import (
 )
 from lbadaptor.appserver.ledger import Ledger
 from lbadaptor.appserver.vitals import Vitals
+from lbadaptor.appserver.warmup import WarmUpFailed, warm_up
 
 log = logging.getLogger("lbadaptor.appserver")
 
@@ -80,7 +81,15 @@ def main(
     for number in (DRAIN, UNDRAIN, *stops):
         signal.signal(number, lambda number, _: orders.put(number))
 
-    vitals = Vitals(slot, handover.generation, handover.threads, handover.max_requests)
+    vitals = Vitals(
+        slot,
+        handover.generation,
+        handover.threads,
+        handover.queue,
+        handover.max_requests,
+        handover.max_age,
+        handover.max_memory,
+    )
     ledger = Ledger(handover.session_idle)
     gateway = Gateway(listener, application, handover, vitals, ledger)
     try:
@@ -88,6 +97,16 @@ def main(
     except OSError as error:
         gateway.stop(timeout=0.0)
         return _cannot_start(report, f"{address}: {error.strerror}", error.errno == errno.EADDRINUSE)
+    try:
+        warm = warm_up(gateway.address, handover, lambda: STOP in _given(orders))
+    except WarmUpFailed as error:
+        gateway.stop(timeout=0.0)
+        return _cannot_start(report, str(error))
+    if not warm:
+        gateway.stop(timeout=1.0)
+        return 0
+    ledger.clear()
+    vitals.warm()
     report(Ready())
     _keep_house(orders, vitals, ledger, _counter(session_count, ledger), report)
     vitals.stopping = True
@@ -96,6 +115,14 @@ def main(
         log.warning("%d requests are abandoned", vitals.in_flight)
     gateway.stop(timeout=1.0)
     return 0
+
+
+def _given(orders: queue.SimpleQueue[int]) -> list[int]:
+    """The orders that came. Waits a moment for one."""
+    try:
+        return [orders.get(timeout=0.02)]
+    except queue.Empty:
+        return []
 
 
 def _keep_house(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import threading
@@ -12,8 +13,7 @@ from typing import Any
 
 from lbadaptor.headers import Refusal
 
-MAX_WAITING = 256
-"""Requests that may wait for a thread. More are refused: each holds a connection, and its visitor loses patience."""
+log = logging.getLogger("lbadaptor.appserver")
 
 _PAGE = resource.getpagesize()
 
@@ -25,7 +25,13 @@ class Vitals:
     slot: int
     generation: int
     threads: int
+    queue: int = 256
+    """requests that may wait for a thread; more are refused: each holds a connection, and a visitor waits"""
     max_requests: int = 0
+    max_age: float = 0.0
+    max_memory: int = 0
+    ready: bool = False
+    """bound, application imported, warm"""
     dying: bool = False
     """ordered to drain: takes only visitors whose session it knows"""
     stopping: bool = False
@@ -48,7 +54,7 @@ class Vitals:
         with self._changed:
             if self.stopping or (self.dying and not known):
                 return Refusal.DYING
-            if self.in_flight >= self.threads + MAX_WAITING:
+            if self.in_flight >= self.threads + self.queue:
                 return Refusal.BUSY
             self.in_flight += 1
             return None
@@ -82,7 +88,25 @@ class Vitals:
     @property
     def past_limit(self) -> str:
         """The limit that is passed; empty when none is."""
-        return "requests" if 0 < self.max_requests <= self.served else ""
+        if 0 < self.max_requests <= self.served:
+            return "requests"
+        if 0 < self.max_age <= time.monotonic() - self._started:
+            return "age"
+        if 0 < self.max_memory < _resident():
+            return "memory"
+        return ""
+
+    def warm(self) -> None:
+        """Ready for visitors; what it answered so far does not count."""
+        with self._changed:
+            self.served = 0
+        resident = _resident()
+        if 0 < self.max_memory < resident:
+            log.warning(
+                "max_memory = %d is less than it needs from the start, and no limit: %d", self.max_memory, resident
+            )
+            self.max_memory = 0
+        self.ready = True
 
     def headers(self) -> str:
         """What every answer says, for the end of its head."""
@@ -92,6 +116,7 @@ class Vitals:
         """The probe's answer. Seconds and bytes."""
         return {
             "status": self.status,
+            "ready": self.ready,
             "past_limit": self.past_limit,
             "empty": self.empty,
             "slot": self.slot,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -80,6 +81,29 @@ SITE = """
         logging.getLogger("site").debug("heard")
         start_response("200 OK", [])
         return []
+
+    asked, eaten = [], []
+
+    def warm(environ, start_response):
+        path = environ["PATH_INFO"]
+        status, headers = {"/bad": "500 Bad", "/moved": "302 Found", "/gone": "404 Not Found"}.get(path, "200 OK"), []
+        if path == "/asked":
+            start_response(status, headers)
+            return [repr(asked).encode()]
+        names = ("PATH_INFO", "QUERY_STRING", "REQUEST_URI", "REQUEST_METHOD", "SCRIPT_NAME", "lbadaptor.slot")
+        asked.append(tuple(environ[name] for name in names))
+        if path == "/raises":
+            raise RuntimeError("cold")
+        if path == "/hangs":
+            threading.Event().wait()
+        if path == "/login":
+            headers.append(("Set-Cookie", "_SID_=mine; Path=/"))
+        start_response(status, headers)
+        return [b"x" * 200_000]
+
+    def eats(environ, start_response):
+        eaten.append(b"x" * 200_000_000)
+        return hello(environ, start_response)
 
     def count():
         return 1
@@ -317,6 +341,56 @@ def test_past_its_limit_it_reports_once_and_goes_on(start: Start) -> None:
     assert appserver.ask()[2]["LB-Status"] == "OK"
     appserver.order(DRAIN)
     assert appserver.report() == Empty()
+
+
+def test_past_its_memory_it_reports_that(start: Start) -> None:
+    appserver = ready(start("eats", max_memory=150_000_000))
+    assert appserver.ask()[0] == 200
+    assert appserver.report() == PastLimit("memory")
+
+
+def test_past_its_age_it_reports_that(start: Start) -> None:
+    assert ready(start("hello", max_age=0.1)).report() == PastLimit("age")
+
+
+def test_it_warms_up_before_it_is_ready(start: Start) -> None:
+    appserver = ready(start("warm", warm_up=["/login", "/a%20b?c=d%20e", "/moved"], max_requests=2))
+    # Nothing of it counts: no session, no request.
+    appserver.order(DRAIN)
+    assert appserver.report() == Empty()
+    appserver.order(UNDRAIN)
+    appserver.wait_for_status("OK")
+    asked = [
+        ("/login", "", "/login", "GET", "", 3),
+        ("/a b", "c=d%20e", "/a%20b?c=d%20e", "GET", "", 3),
+        ("/moved", "", "/moved", "GET", "", 3),
+    ]
+    answer = appserver.ask(path="/asked", LB_Path="/asked")[1].decode()
+    assert answer.startswith(repr(asked)[:-1])
+
+
+@pytest.mark.parametrize(
+    ("page", "why"), [("/bad", "500 Bad"), ("/gone", "404 Not Found"), ("/raises", "500 Internal Server Error")]
+)
+def test_a_page_that_is_not_right_keeps_it_from_being_ready(start: Start, page: str, why: str) -> None:
+    appserver = start("warm", warm_up=["/", page, "/never"])
+    assert appserver.report() == Failed(f"warm-up: {page} answered {why}")
+    assert appserver.report() is None
+    code, _, err = appserver.ended()
+    assert code == CANNOT_START
+    assert f"AppServer cannot start: warm-up: {page} answered {why}" in err
+
+
+def test_an_order_to_stop_ends_the_warm_up(start: Start) -> None:
+    appserver = start("warm", warm_up=["/hangs"])
+    vitals: dict[str, Any] = {}
+    while vitals.get("in_flight") != 1:
+        with contextlib.suppress(ConnectionRefusedError):
+            vitals = json.loads(appserver.ask(path="/__lb__/status", LB_Probe="probe's")[1])
+    assert vitals["ready"] is False
+    appserver.order(STOP)
+    assert appserver.report() is None
+    assert appserver.ended()[0] == 0
 
 
 def test_ordered_to_stop_it_refuses_finishes_what_is_in_flight_and_exits(start: Start) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import resource
 import select
@@ -17,6 +18,7 @@ import pytest
 from monitor_fixture import PATIENCE, wait_for
 
 from monitor.child import LONGEST_LINE, Child
+from monitor.state import start_time
 
 CHANNEL = "import os, socket, sys; channel = socket.socket(fileno=int(sys.argv[1]))\n"
 
@@ -35,6 +37,7 @@ class Nursery:
 
 @pytest.fixture
 def nursery() -> Iterator[Nursery]:
+    gc.collect()  # what other tests left to the collector is not this one's
     before = sorted(os.listdir("/proc/self/fd"))
     nursery = Nursery()
     yield nursery
@@ -281,3 +284,30 @@ def test_hundreds_of_lives_leave_no_descriptor_and_no_zombie(nursery: Nursery) -
         child.send(b"hello")
         assert over(child) == "exited"
     assert own_children() == before
+
+
+def test_an_adopted_one_tells_of_its_end_and_takes_signals(nursery: Nursery) -> None:
+    child = nursery.start("import time; print(1); time.sleep(600)")
+    adopted = Child.adopt(child.pid, start_time(child.pid))
+    assert (adopted.reap(), adopted.receive(), adopted.send(b"x")) == (None, None, False)
+    adopted.signal(signal.SIGTERM)
+    adopted.wait(PATIENCE)
+    assert adopted.released
+
+
+def test_a_pid_that_is_another_process_now_is_not_adopted(nursery: Nursery) -> None:
+    child = nursery.start("import time; time.sleep(600)")
+    with pytest.raises(ProcessLookupError):
+        Child.adopt(child.pid, start_time(child.pid) + 1)
+
+
+def test_an_adopted_one_that_is_over_kills_no_group(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = nursery.start("import time; time.sleep(600)")
+    adopted = Child.adopt(child.pid, start_time(child.pid))
+    nursery.children.append(adopted)
+    child.kill_group()
+    wait_for(adopted.over, "it has ended")
+    killed: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda pid, _: killed.append(pid))
+    adopted.kill_group()
+    assert killed == []

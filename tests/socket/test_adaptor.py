@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
+import resource
 import socket
 import threading
 import time
@@ -76,6 +78,19 @@ def test_an_answer_is_passed_on_as_it_is(site: Site, serve: Serve) -> None:
         ("Content-Type", "text/plain"),
         ("Content-Length", "4"),
     ]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("status", ["421 Misdirected Request", "500 Oops", "502 Bad", "503 Busy", "504 Slow"])
+@pytest.mark.parametrize("held", [True, False])
+def test_the_applications_own_421_and_5xx_are_answers(
+    site: Site, serve: Serve, status: str, method: str, held: bool
+) -> None:
+    servers = [serve(default=answer(b"mine", status)) for _ in range(2)]
+    entry, _ = site.publish_servers(*servers)
+    got = site.ask(method, b"x" if method == "POST" else b"", **(cookies(entry.ticket) if held else {}))
+    assert (f"{got.status} {got.reason}", got.body, got.get("Retry-After")) == (status, b"mine", None)
+    assert total(*servers) == 1
 
 
 @pytest.mark.parametrize(
@@ -261,6 +276,21 @@ def test_a_body_that_ends_early_while_it_is_streamed_is_not_whole_for_the_appser
     site.publish_servers(serve(step))
     assert site.ask("POST", b"x" * 500_000, CONTENT_LENGTH="600000").status == 400
     assert cut.wait(PATIENCE)
+
+
+def test_a_full_disk_is_a_503_and_said(site: Site, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    server = serve()
+    site.publish_servers(server)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # for any user, and no mount needed
+    try:
+        got = site.ask("POST", b"x" * 300_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (got.status, got.get("Retry-After")) == (503, str(RETRY_AFTER))
+    assert "503 POST: keeping a request's body: File too large" in caplog.text
+    assert server.connections == 0
+    assert site.ask("POST", b"x" * 300_000).status == 200
 
 
 def test_no_spool_folder_is_a_503(site: Site, serve: Serve) -> None:
@@ -606,6 +636,68 @@ def test_a_shortage_of_ours_is_a_503_and_nobody_elses_fault(
     assert site.ask(**cookies(entry.ticket)).status == 200
 
 
+# No connection in time.
+
+
+@pytest.fixture
+def deaf() -> Iterator[Address]:
+    """An address where connections are neither taken nor refused: the queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(listener.getsockname())
+        yield Address(*listener.getsockname())
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_connection_that_is_not_taken_in_time_is_tried_elsewhere(
+    site: Site, serve: Serve, deaf: Address, method: str
+) -> None:
+    site.configure(connect_timeout=0.1)
+    server = serve()
+    lost = site.keys.ticket(Identity(7, 7))
+    site.publish_servers(deaf, server)
+    for changes in ({}, cookies("forged"), cookies(lost)):
+        assert site.ask(method, b"x" if method == "POST" else b"", **changes).status == 200
+    assert total(server) == 3
+
+
+def test_a_holder_that_takes_no_connection_is_a_503_and_the_session_is_not_moved(
+    site: Site, serve: Serve, deaf: Address
+) -> None:
+    site.configure(connect_timeout=0.1, wait=0.25)
+    other = serve()
+    entry, _ = site.publish_servers(deaf, other)
+    began = time.monotonic()
+    got = site.ask(**cookies(entry.ticket))
+    assert (got.status, got.get("Retry-After")) == (503, str(RETRY_AFTER))
+    assert time.monotonic() - began >= 0.25
+    assert total(other) == 0
+
+
+def test_a_holder_that_takes_connections_again_keeps_its_visitor(
+    site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lbadaptor import fleet
+    from lbadaptor.pool import ConnectTimeout
+
+    site.configure(wait=PATIENCE)
+    holder, other = serve(), serve()
+    entry, _ = site.publish_servers(holder, other)
+    connect, timeouts = fleet.connect, [ConnectTimeout("no connection")] * 2
+
+    def connect_later(*args: object) -> socket.socket:
+        if timeouts:
+            raise timeouts.pop()
+        return connect(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fleet, "connect", connect_later)
+    assert site.ask("POST", b"x", **cookies(entry.ticket)).status == 200
+    assert (holder.requests[0].get("LB-Session"), total(other)) == ("held", 0)
+
+
 # FAILING.
 
 
@@ -722,6 +814,26 @@ class TestLost:
         assert total(server) == 2
 
 
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_a_key_makes_it_repeatable_where_the_setting_says_so(site: Site, serve: Serve, method: str) -> None:
+    site.configure(repeat_idempotency_key=True)
+    server = serve(hang_up, answer(), hang_up, hang_up, hang_up)
+    site.publish_servers(server)
+    assert site.ask(method, b"x", HTTP_IDEMPOTENCY_KEY="k").status == 200
+    assert [request.get("Idempotency-Key") for request in server.requests] == ["k", "k"]
+    assert site.ask(method, b"x", HTTP_IDEMPOTENCY_KEY="k").status == 502  # only once
+    assert total(server) == 4
+    assert site.ask(method, b"x", HTTP_IDEMPOTENCY_KEY="").status == 502
+    assert total(server) == 5
+
+
+def test_a_key_counts_for_nothing_without_the_setting(site: Site, serve: Serve) -> None:
+    server = serve(hang_up)
+    site.publish_servers(server)
+    assert site.ask("POST", b"x", HTTP_IDEMPOTENCY_KEY="k").status == 502
+    assert total(server) == 1
+
+
 def test_head_is_repeated_too(site: Site, serve: Serve) -> None:
     server = serve(hang_up, answer(b""))
     site.publish_servers(server)
@@ -790,12 +902,40 @@ def test_an_answer_that_breaks_off_when_part_of_it_was_passed_on_cuts_the_visito
             blocks = iter(got.blocks)
             assert next(blocks) == b"half"
             go.set()
-            with pytest.raises(ExchangeFailed):
-                next(blocks)
+            assert list(blocks) == []
             visitor.settimeout(PATIENCE)
-            assert visitor.recv(1) == b""
+            with pytest.raises(ConnectionResetError):
+                visitor.recv(1)
     assert site.adaptor._fleet.load(entry).in_flight == 0
     assert total(server) == 1
+
+
+def test_where_the_visitor_is_out_of_reach_the_server_is_told(site: Site, serve: Serve) -> None:
+    go = threading.Event()
+
+    def step(talk: Talk) -> None:
+        talk.send(answer(b"half", framing="Content-Length: 8"))
+        assert go.wait(PATIENCE)
+        talk.close()
+
+    (entry,) = site.publish_servers(serve(step))
+    with site.begin() as got:
+        blocks = iter(got.blocks)
+        assert next(blocks) == b"half"
+        go.set()
+        with pytest.raises(ExchangeFailed, match="4 bytes are missing"):
+            next(blocks)
+    assert site.adaptor._fleet.load(entry).in_flight == 0
+
+
+@pytest.mark.parametrize(("group", "expected"), [("", None), ("lbadaptor", "close")])
+def test_in_daemon_mode_nothing_may_follow_an_answer_that_is_streamed(
+    site: Site, serve: Serve, group: str, expected: str | None
+) -> None:
+    site.publish_servers(serve(answer(b"x" * 1_000_000), answer()))
+    mode = {"mod_wsgi.process_group": group}
+    assert site.ask(**mode).get("Connection") == expected
+    assert site.ask(**mode).get("Connection") is None  # taken over in full
 
 
 def test_nobody_is_in_flight_when_all_is_done(site: Site, serve: Serve, nobody: Address) -> None:

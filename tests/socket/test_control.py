@@ -28,6 +28,7 @@ class Desk:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.orders: list[tuple[str, int]] = []
+        self.now = False
         self.reply = (True, "done")
         self.console = Console(path, lambda: STATUS, lambda *order: self.order(*order))
 
@@ -35,8 +36,9 @@ class Desk:
         self.console.shutdown()
         self.console.server_close()
 
-    def order(self, order: str, slot: int) -> tuple[bool, str]:
+    def order(self, order: str, slot: int, now: bool) -> tuple[bool, str]:
         self.orders.append((order, slot))
+        self.now = now
         return self.reply
 
     def talk(self, data: bytes) -> bytes:
@@ -159,6 +161,13 @@ def test_the_body_of_what_is_refused_is_no_request(desk: Desk, path: str) -> Non
     assert desk.orders == []
 
 
+@pytest.mark.parametrize(("body", "now"), [({}, False), ({"now": False}, False), ({"now": True}, True)])
+def test_a_restart_may_end_sessions(desk: Desk, body: dict[str, bool], now: bool) -> None:
+    with client(desk.path) as session:
+        assert session.post("http://monitor/restart", json=body, timeout=PATIENCE).status_code == 200
+    assert (desk.orders, desk.now) == ([("restart", -1)], now)
+
+
 def test_a_connection_is_kept_for_the_next_order(desk: Desk) -> None:
     order = b'POST /drain HTTP/1.1\r\nHost: monitor\r\nContent-Length: 11\r\n\r\n{"slot": 3}'
     assert desk.talk(order * 2).count(b"HTTP/1.1 200 OK") == 2
@@ -179,7 +188,7 @@ def test_whoever_goes_away_without_reading_is_nobodys_trouble(
     at_work: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
     gone = threading.Event()
 
-    def slow(order: str, slot: int) -> tuple[bool, str]:
+    def slow(order: str, slot: int, now: bool) -> tuple[bool, str]:
         at_work.put(threading.current_thread())
         gone.wait(PATIENCE)
         return True, "done"

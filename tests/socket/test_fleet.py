@@ -13,6 +13,7 @@ from lbadaptor.body import EMPTY, Body, VisitorGone
 from lbadaptor.errors import KeyFileError, OurOwnFault
 from lbadaptor.failover import Failure
 from lbadaptor.fleet import Fleet, Relayed
+from lbadaptor.pool import ConnectTimeout
 from lbadaptor.relay import ExchangeFailed
 from lbadaptor.ticket import Keys, Verdict
 
@@ -160,15 +161,59 @@ def test_an_appservers_word_on_its_load_is_heeded(fleet: Fleet, site: Site, serv
     assert {fleet.choose(fleet.table(), ()) for _ in range(50)} == {entries[1]}
 
 
-def test_a_choice_avoids_those_tried_those_without_weight_and_those_that_are_not_ok(
+def test_a_choice_avoids_those_tried_the_standby_and_those_that_are_not_ok(
     fleet: Fleet, site: Site, nobody: Address
 ) -> None:
     entries = [site.entry(nobody._replace(port=port), port) for port in (1, 2)]
-    site.publish(*entries, site.entry(nobody._replace(port=3), 3, weight=0))
+    standby = site.entry(nobody._replace(port=3), 3, weight=0)
+    site.publish(*entries, standby)
     table = fleet.table()
     assert {fleet.choose(table, ()) for _ in range(50)} == set(entries)
+    assert {fleet.choose(table, (), f"visitor {number}") for number in range(50)} == set(entries)
     assert fleet.choose(table, {entries[0].identity}) == entries[1]
-    assert fleet.choose(table, {entry.identity for entry in entries}) is None
+    assert fleet.choose(table, {entry.identity for entry in entries}) == standby
+    assert fleet.choose(table, {entry.identity for entry in (*entries, standby)}) is None
+
+
+@pytest.mark.parametrize("how", [ConnectionRefusedError(111, "Connection refused"), ConnectTimeout("no connection")])
+def test_who_cannot_be_connected_to_is_avoided_for_a_moment(
+    fleet: Fleet, site: Site, nobody: Address, monkeypatch: pytest.MonkeyPatch, how: OSError
+) -> None:
+    def connect(*_: object) -> None:
+        raise how
+
+    monkeypatch.setattr("lbadaptor.fleet.connect", connect)
+    first, second = (site.entry(nobody._replace(port=port), port) for port in (1, 2))
+    standby = site.entry(nobody._replace(port=3), 3, weight=0)
+    site.publish(first, second, standby)
+    table = fleet.table()
+    with pytest.raises(ExchangeFailed):
+        ask(fleet, first)
+    assert {fleet.choose(table, ()) for _ in range(50)} == {second}
+    assert {fleet.choose(table, (), f"visitor {number}") for number in range(50)} == {second}
+    assert fleet.choose(table, {second.identity}) == standby
+    assert fleet.choose(table, {second.identity, standby.identity}) == first  # there is nobody else
+    with pytest.raises(ExchangeFailed):
+        ask(fleet, second)
+    assert fleet.choose(table, ()) == standby
+    until = fleet.load(first).avoided_until
+    monkeypatch.setattr("lbadaptor.fleet.time.monotonic", lambda: until)
+    assert {fleet.choose(table, {second.identity}) for _ in range(50)} == {first}
+
+
+def test_who_has_a_shortage_of_its_own_avoids_nobody(
+    fleet: Fleet, site: Site, nobody: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> None:
+        raise OurOwnFault("Too many open files")
+
+    monkeypatch.setattr("lbadaptor.fleet.connect", connect)
+    entry, other = (site.entry(nobody._replace(port=port), port) for port in (1, 2))
+    site.publish(entry, other)
+    table = fleet.table()
+    with pytest.raises(ExchangeFailed):
+        ask(fleet, entry)
+    assert len({fleet.choose(table, ()) for _ in range(50)}) == 2
 
 
 def test_one_who_lost_their_holder_gets_the_same_every_time(fleet: Fleet, site: Site, nobody: Address) -> None:

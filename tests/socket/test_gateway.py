@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 from wsgiref.validate import validator
 
+import msgspec
 import pytest
 
 from lbadaptor.appserver import gateway as gateways
-from lbadaptor.appserver import vitals as vital
 from lbadaptor.appserver.connection import MAX_HEAD
 from lbadaptor.appserver.gateway import Gateway
 from lbadaptor.appserver.handover import Handover
@@ -120,7 +120,7 @@ class House:
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         self.address: tuple[str, int] = listener.getsockname()
-        self.vitals = Vitals(0, handover.generation, threads)
+        self.vitals = Vitals(0, handover.generation, threads, handover.queue)
         self.ledger = Ledger(1800.0)
         self.gateway = Gateway(listener, application, handover, self.vitals, self.ledger)
         self.gateway.start()
@@ -149,6 +149,9 @@ class House:
 HANDOVER = Handover(
     "", session_cookie="_SID_", generation=17, ticket=TICKET, caller_key="caller's", probe_key="probe's"
 )
+
+
+QUEUE_OF_2 = msgspec.structs.replace(HANDOVER, queue=2)
 
 
 @pytest.fixture
@@ -583,10 +586,9 @@ def test_what_is_not_taken_is_answered_and_hung_up_on(serve: Serve, data: bytes,
     assert house.still_serves()
 
 
-def test_beyond_the_queue_requests_are_refused_as_busy(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vital, "MAX_WAITING", 2)
+def test_beyond_the_queue_requests_are_refused_as_busy(serve: Serve) -> None:
     gate = Gate()
-    house = serve(gate, threads=1)
+    house = serve(gate, threads=1, handover=QUEUE_OF_2)
     callers = [house.caller() for _ in range(4)]
     callers[0].send(head())
     assert gate.entered.acquire(timeout=WAIT)
@@ -600,6 +602,61 @@ def test_beyond_the_queue_requests_are_refused_as_busy(serve: Serve, monkeypatch
     gate.go.release(3)
     assert [caller.reply().status for caller in callers if caller is not busy[0]] == [200] * 3
     assert gate.calls == 3
+
+
+def _queued(house: House, count: int) -> None:
+    """Wait until so many requests are at work or in the queue."""
+    until = time.monotonic() + WAIT
+    while house.vitals.in_flight != count:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+def test_ticket_holders_come_first(serve: Serve) -> None:
+    order: list[str] = []
+    gate = Gate()
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        order.append(environ["PATH_INFO"])
+        return gate(environ, start_response)
+
+    house = serve(application, threads=1)
+    callers = []
+    for number, (page, session) in enumerate(
+        [("/at-work", "none"), ("/new-1", "none"), ("/lost", "lost"), ("/held-1", "held"), ("/held-2", "held")], 1
+    ):
+        callers.append(house.caller())
+        callers[-1].send(head(Path="/app" + page, Session=session))
+        _queued(house, number)
+        if number == 1:
+            assert gate.entered.acquire(timeout=WAIT)
+    gate.go.release(5)
+    assert [caller.reply().status for caller in callers] == [200] * 5
+    assert order == ["/at-work", "/held-1", "/held-2", "/new-1", "/lost"]
+
+
+def test_in_a_full_queue_a_ticket_holder_takes_the_place_of_one_who_may_go_elsewhere(serve: Serve) -> None:
+    gate = Gate()
+    house = serve(gate, threads=1, handover=QUEUE_OF_2)
+    at_work, first, second, held, held_2, held_3 = (house.caller() for _ in range(6))
+    for number, caller in enumerate((at_work, first, second), 1):
+        caller.send(head())
+        _queued(house, number)
+        if number == 1:
+            assert gate.entered.acquire(timeout=WAIT)
+    held.send(head(Session="held"))
+    assert second.reply().refused == "BUSY"  # who has waited the least
+    held_2.send(head(Session="held"))
+    assert first.reply().refused == "BUSY"
+    assert held_3.ask(head(Session="held")).refused == "BUSY"  # they cannot go elsewhere: nobody is displaced
+    assert house.ask(head()).refused == "BUSY"
+    assert house.vitals.in_flight == 3
+    gate.go.release(3)
+    assert [caller.reply().status for caller in (at_work, held, held_2)] == [200] * 3
+    assert gate.calls == 3
+    gate.go.release(3)
+    assert second.ask(head()).status == 200, "its connection is as good as before"
+    assert house.still_serves()
 
 
 def _readable(caller: Caller) -> bool:

@@ -7,7 +7,16 @@ from collections import Counter
 import pytest
 
 from lbadaptor.address import Address, Entry, Identity, State
-from lbadaptor.balance import FRESH, POLICIES, Load, less_loaded, random_one, same_for
+from lbadaptor.balance import (
+    AVOIDANCE,
+    FRESH,
+    LONGEST_AVOIDANCE,
+    POLICIES,
+    Load,
+    less_loaded,
+    random_one,
+    same_for,
+)
 
 
 def entry(slot: int, sessions: int = 0, weight: int = 100) -> Entry:
@@ -49,11 +58,19 @@ def test_half_the_weight_makes_a_session_count_twice() -> None:
     assert Load().measure(entry(0, 10, 50), 0)[1] == 2 * Load().measure(entry(0, 10, 100), 0)[1]
 
 
+def test_half_the_weight_makes_a_request_count_twice() -> None:
+    load = Load()
+    load.begin()
+    assert load.measure(entry(0, 0, 50), 0)[0] == 2 * load.measure(entry(0, 0, 100), 0)[0]
+    load.report("1/2/3", 0)
+    assert load.measure(entry(0, 0, 50), 0)[0] == 2 * load.measure(entry(0, 0, 100), 0)[0]
+
+
 def test_weight_0_divides_nothing() -> None:
     load = Load()
-    assert load.measure(entry(0, 10, 0), 0) == (0.0, 10, 0)
+    assert load.measure(entry(0, 10, 0), 0) == (0.0, 0.1, 0)
     load.report("1/2/3", 0)
-    assert load.measure(entry(0, 10, 0), 0) == (0.5, 3, 0)
+    assert load.measure(entry(0, 10, 0), 0) == (0.5, 0.03, 0)
 
 
 def test_requests_in_flight_are_counted_right_by_many_threads() -> None:
@@ -87,6 +104,52 @@ def test_among_equals_everybody_gets_their_share(policy: str, number: int) -> No
     chosen = Counter(POLICIES[policy](ENTRIES[:number], lambda _: (0.0,)).identity for _ in range(200 * number))
     assert len(chosen) == number
     assert min(chosen.values()) > 120
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_one_with_less_weight_gets_less(policy: str) -> None:
+    random.seed(7)
+    entries = [entry(0, weight=10), entry(1), entry(2)]
+    idle = {1: (1.0,), 2: (1.0,)}  # the newcomer has nothing to do: it looks best
+    chosen = Counter(
+        POLICIES[policy](entries, lambda one: idle.get(one.identity.slot, (0.0,))).identity.slot for _ in range(3000)
+    )
+    assert 50 < chosen[0] < 350
+    assert min(chosen[1], chosen[2]) > 1000
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_where_all_have_weight_0_they_are_equals(policy: str) -> None:
+    random.seed(7)
+    entries = [entry(slot, weight=0) for slot in range(2)]
+    chosen = Counter(POLICIES[policy](entries, lambda _: (0.0,)).identity for _ in range(400))
+    assert min(chosen.values()) > 120
+
+
+def test_the_lost_are_spread_by_weight() -> None:
+    entries = [entry(0, weight=25), entry(1), entry(2, weight=0)][:2]
+    chosen = Counter(same_for(f"visitor {number}", entries).identity.slot for number in range(2000))
+    assert 300 < chosen[0] < 500
+
+
+def test_one_that_cannot_be_connected_to_is_avoided_longer_and_longer() -> None:
+    load = Load()
+    waits, now = [], 100.0
+    for _ in range(5):
+        load.missed(now)
+        load.missed(now)  # along with the first: one miss
+        waits.append(load.avoided_until - now)
+        now = load.avoided_until
+    assert waits == [AVOIDANCE, 2.0, 4.0, LONGEST_AVOIDANCE, LONGEST_AVOIDANCE]
+
+
+def test_one_that_answers_is_not_avoided_any_more() -> None:
+    load = Load()
+    load.missed(100.0)
+    load.answered()
+    assert load.avoided_until <= 100.0
+    load.missed(100.0)
+    assert load.avoided_until == 100.0 + AVOIDANCE
 
 
 def test_random_asks_for_no_measure() -> None:

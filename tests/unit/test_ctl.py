@@ -29,6 +29,7 @@ def server(slot: int = 0, **values: Any) -> dict[str, Any]:
         "cpu": 1.5,
         "longest_session": 100.0,
         "past_limit": "",
+        "standby": False,
         **values,
     }
 
@@ -43,7 +44,10 @@ def status(*servers: dict[str, Any], **values: Any) -> dict[str, Any]:
         "address_file": "/run/lbadaptor/address.text",
         "servers": 2,
         "slots": 8,
-        "release": False,
+        "standby": 0,
+        "release": "",
+        "replaced": [0, 0],
+        "ended": [],
         "stopping": False,
     }
     return {**head, **values, "appservers": list(servers)}
@@ -58,7 +62,9 @@ def test_the_head_says_what_is_under_way() -> None:
         "monitor 4700 · 2 AppServers asked for, 8 slots",
         "/run/lbadaptor/address.text",
     ]
-    assert " · a release is under way" in ctl.table(status(release=True))
+    release = status(release="slot 3 is STARTING", replaced=[1, 4])
+    assert " · release: 1 of 4 replaced, slot 3 is STARTING" in ctl.table(release)
+    assert " · 1 in standby" in ctl.table(status(standby=1))
     assert " · stopping" in ctl.table(status(stopping=True))
 
 
@@ -116,8 +122,8 @@ def test_durations(seconds: float, text: str) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
-    def ask(*arguments: Any) -> dict[str, Any]:
-        calls.append(arguments)
+    def ask(*arguments: Any, now: bool = False) -> dict[str, Any]:
+        calls.append((*arguments, now) if now else arguments)
         return {"text": "done"} if len(arguments) > 1 else status(server())
 
     monkeypatch.setattr(ctl, "ask", ask)
@@ -134,7 +140,13 @@ def test_status_for_people_and_for_programs(asked: list[tuple[Any, ...]], capsys
 
 @pytest.mark.parametrize(
     ("words", "call"),
-    [(["drain", "3"], ("drain", 3)), (["undrain", "0"], ("undrain", 0)), (["restart"], ("restart", None))],
+    [
+        (["drain", "3"], ("drain", 3)),
+        (["undrain", "0"], ("undrain", 0)),
+        (["restart"], ("restart",)),
+        (["restart", "--now"], ("restart", True)),
+        (["restart", "--no-wait"], ("restart",)),
+    ],
 )
 def test_orders(
     asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str], words: list[str], call: tuple[Any, ...]
@@ -142,6 +154,24 @@ def test_orders(
     assert ctl.main(["--socket", "/x.sock", *words]) == 0
     assert asked == [(Path("/x.sock"), *call)]
     assert capsys.readouterr().out == "done\n"
+
+
+def test_in_a_terminal_a_release_is_followed_to_its_end(
+    asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert ctl.main(["--socket", "/x.sock", "restart"]) == 0
+    assert asked == [(Path("/x.sock"), "restart"), (Path("/x.sock"),)]
+    out = capsys.readouterr().out
+    assert out.startswith("done\n")
+    assert out.endswith("] 0 of 0 replaced\n")
+    asked.clear()
+    assert ctl.main(["--socket", "/x.sock", "restart", "--no-wait"]) == 0
+    assert asked == [(Path("/x.sock"), "restart")]
+
+
+def test_a_standby_is_called_so() -> None:
+    assert "standby" in ctl.table(status(server(0, standby=True))).splitlines()[-1]
 
 
 def test_the_socket_is_found_by_the_settings(asked: list[tuple[Any, ...]], tmp_path: Path) -> None:

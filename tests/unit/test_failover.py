@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from lbadaptor.failover import IDEMPOTENT, REFUSALS, TABLE, Deed, Failure, decide
+from lbadaptor.failover import IDEMPOTENT, REFUSALS, TABLE, Deed, Failure, decide, idempotent
 from lbadaptor.headers import Refusal
 from lbadaptor.ticket import Verdict
 
@@ -59,11 +59,13 @@ def cells() -> list[tuple[Failure, Verdict, str, bool, bool, Deed]]:
 
 @pytest.mark.parametrize("failure", Failure)
 def test_every_cell(failure: Failure) -> None:
-    wrong = [
-        (verdict, method, kept, again, expected, deed)
-        for name, verdict, method, kept, again, expected in cells()
-        if name is failure and (deed := decide(failure, verdict, method, body_kept=kept, again=again)) is not expected
-    ]
+    wrong = []
+    for name, verdict, method, kept, again, expected in cells():
+        if name is failure:
+            repeatable = idempotent(method, key=False)
+            deed = decide(failure, verdict, idempotent=repeatable, body_kept=kept, again=again)
+            if deed is not expected:
+                wrong.append((verdict, method, kept, again, expected, deed))
     assert wrong == []
 
 
@@ -78,5 +80,10 @@ def test_the_methods_that_may_be_repeated() -> None:
 def test_every_refusal_is_a_failure_before_the_application_saw_anything() -> None:
     assert set(REFUSALS) == {refusal.value for refusal in Refusal}
     for failure in REFUSALS.values():
-        deed = decide(failure, Verdict.NONE, "POST", body_kept=True, again=True)
+        deed = decide(failure, Verdict.NONE, idempotent=False, body_kept=True, again=True)
         assert deed is Deed.ELSEWHERE
+
+
+def test_a_key_makes_post_and_patch_idempotent_and_nothing_else() -> None:
+    assert [method for method in UNREPEATABLE if idempotent(method, key=True)] == ["POST", "PATCH"]
+    assert all(idempotent(method, key=False) for method in REPEATABLE)

@@ -12,10 +12,25 @@ CONTRACT = ("errors", "address", "headers", "cookies", "ticket", "settings")
 ADAPTOR = ("failover", "balance", "pages", "addressfile", "pool", "body", "request", "relay", "visitor", "fleet")
 ROOF = ("adaptor", "wsgi", "cgi", "commands")
 APPSERVER = (
-    *("handover", "ledger", "vitals", "sessions", "environ", "answer", "connection", "gateway", "main", "__main__"),
+    *("handover", "ledger", "vitals", "sessions", "environ", "answer", "connection", "gateway"),
+    *("warmup", "main", "__main__"),
 )
 MONITOR = (
-    *("life", "messages", "plan", "publish", "child", "systemd", "probe", "control", "httpd"),
+    *(
+        "life",
+        "messages",
+        "plan",
+        "publish",
+        "state",
+        "child",
+        "systemd",
+        "probe",
+        "control",
+        "strays",
+        "leftovers",
+        "httpd",
+        "progress",
+    ),
     *("arbiter", "watcher", "__main__", "ctl", "demo"),
 )
 LAYERS = [

@@ -122,3 +122,12 @@ def test_nothing_is_kept_of_what_ended() -> None:
     assert len(ledger._replaced) <= OVERLAP
     assert ledger.count(1000.0 + IDLE) == 0
     assert not ledger._replaced
+
+
+def test_cleared_it_knows_nobody() -> None:
+    ledger = Ledger(100.0)
+    ledger.assign("old", [], 0.0)
+    ledger.assign("new", ["old"], 0.0)
+    ledger.clear()
+    assert ledger.count(1.0) == 0
+    assert not ledger.use(["old", "new"], 1.0)

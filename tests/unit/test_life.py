@@ -17,6 +17,7 @@ CELLS = {
     (Life.STARTING, Event.EXIT): Life.BACKOFF,
     (Life.STARTING, Event.STOP): Life.STOPPING,
     (Life.OK, Event.DRAIN): Life.DYING,
+    (Life.OK, Event.LIMIT): Life.STOPPING,
     (Life.OK, Event.PROBES_FAIL): Life.FAILING,
     (Life.OK, Event.EXIT): Life.BACKOFF,
     (Life.OK, Event.STOP): Life.STOPPING,

@@ -14,7 +14,7 @@ from monitor.messages import Alive, Begin, Ordered, Probed, Reply, Target, Unans
 @pytest.mark.parametrize(
     "message",
     [
-        Probed(3, 17, Vitals(17, "requests", True, 5, 12.5, 1, 8, 100, 1 << 40, 0.25)),
+        Probed(3, 17, Vitals(17, 4711, "requests", True, 5, 12.5, 1, 8, 100, 1 << 40, 0.25, False)),
         Unanswered(3, 17, "connection refused", True),
         Ordered(1, "drain", 3),
         Ordered(2, "restart"),

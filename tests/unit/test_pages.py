@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 from wsgiref.validate import validator
 
@@ -45,3 +47,42 @@ def test_the_validator_has_nothing_to_object() -> None:
     blocks = application(environ, lambda *_: lambda _: None)
     assert b"503" in b"".join(blocks)
     blocks.close()
+
+
+def test_the_administrators_page_takes_the_place_of_ours_and_of_nothing_else() -> None:
+    seen: list[Any] = []
+    assert pages.answer(lambda *args: seen.extend(args), 503, page=b"<p>sorry") == [b"<p>sorry"]
+    assert seen[0] == "503 Service Unavailable"
+    ours = answered(503)[1]
+    assert dict(seen[1]) == {**ours, "Content-Length": "8"}
+
+
+def test_the_administrators_page_is_read_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sorry.html"
+    path.write_bytes(b"one")
+    sorry = pages.SorryPage(path)
+    assert sorry.read() == b"one"
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", lambda *_: pytest.fail("it is read again"))
+        assert sorry.read() == b"one"
+    path.write_bytes(b"another")
+    assert sorry.read() == b"another"
+
+
+def test_where_the_administrators_page_cannot_be_read_it_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "sorry.html"
+    sorry = pages.SorryPage(path)
+    for _ in range(3):
+        assert sorry.read() is None
+    path.write_bytes(b"there")
+    assert sorry.read() == b"there"
+    path.unlink()
+    path.mkdir()
+    assert sorry.read() is None
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert said == [
+        f"lbadaptor: sorry_page {path}: {why}; visitors get the built-in page"
+        for why in ("No such file or directory", "Is a directory")
+    ]

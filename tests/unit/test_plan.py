@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import re
@@ -13,20 +14,29 @@ from lbadaptor.address import Identity
 from lbadaptor.settings import Application, AppServers, Monitor, Settings
 from monitor.life import PUBLISHED, Life
 from monitor.messages import Vitals
-from monitor.plan import HUNG_GRACE, MARGIN, PASS_OVER, SHORT_LIFE, Deed, Order, Plan, Record, Start, Tell
+from monitor.plan import HUNG_GRACE, MARGIN, PASS_OVER, SHORT_LIFE, Deed, Order, Plan, Record, Start, Tell, own_limits
 
 WALL = 1_763_805_600_000
+HARD = 1 << 30
+"""Bytes."""
 
 
 class Stage:
     """A plan, a clock that stands still unless moved, and what has been done so far."""
 
-    def __init__(self, servers: int = 2, slots: int = 0, last_generation: int = 0, **monitor: Any) -> None:
+    def __init__(
+        self,
+        servers: int = 2,
+        slots: int = 0,
+        last_generation: int = 0,
+        appservers: dict[str, Any] | None = None,
+        **monitor: Any,
+    ) -> None:
         self.now = 1000.0
         self.wall = WALL
         self.settings = Settings(
             Application("app:app", "sid"),
-            appservers=AppServers(servers=servers, slots=slots),
+            appservers=AppServers(servers=servers, slots=slots, **(appservers or {})),
             monitor=Monitor(**monitor),
         )
         self.plan = Plan(self.settings, last_generation)
@@ -391,6 +401,209 @@ def test_an_application_may_count_as_it_likes(said: int, taken: int) -> None:
     assert stage.record(0).sessions == taken
 
 
+def test_each_has_limits_of_its_own_within_the_spread() -> None:
+    servers = AppServers(max_requests=1000, max_age=3600.0, spread=10)
+    limits = [own_limits(servers, WALL + number) for number in range(10)]
+    requests = sorted(limit for limit, _ in limits)
+    assert 900 <= requests[0] <= requests[-1] <= 1000
+    assert max(later - sooner for sooner, later in itertools.pairwise(requests)) < 25, "evenly"
+    assert len(set(requests)) == 10
+    assert all(3240 <= age <= 3600 and abs(age / 3600 - limit / 1000) < 0.002 for limit, age in limits)
+
+
+def test_without_a_spread_all_have_the_same_limits() -> None:
+    servers = AppServers(max_requests=1000, max_age=3600.0, spread=0)
+    assert {own_limits(servers, WALL + number) for number in range(10)} == {(1000, 3600.0)}
+
+
+@pytest.mark.parametrize("number", range(10))
+def test_no_limit_stays_none_and_a_small_one_is_kept(number: int) -> None:
+    assert own_limits(AppServers(), WALL + number) == (0, 0.0)
+    assert own_limits(AppServers(max_requests=3), WALL + number)[0] == 3
+
+
+def test_a_drain_beyond_its_limit_is_ended_and_that_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(drain_limit=60)
+    stage.up()
+    stage.plan.drain(0)
+    stage.think()
+    stage.ready(2)
+    stage.probed(0, sessions=7)
+    assert stage.plan.next_wake(stage.now) == 60
+    assert stage.later(59.9) == []
+    assert short(stage.later(0.1)) == ["stop 0"]
+    assert stage.lives == {0: "STOPPING", 1: "OK", 2: "OK"}
+    assert "slot 0 is ended with 7 sessions: it has been DYING for 60 s" in caplog.messages
+
+
+def test_a_drain_may_take_for_ever_without_a_limit() -> None:
+    stage = Stage()
+    stage.up()
+    stage.plan.drain(0)
+    stage.think()
+    stage.ready(2)
+    assert stage.later(1e7) == []
+
+
+def test_a_drain_that_was_taken_back_begins_anew() -> None:
+    stage = Stage(drain_limit=60)
+    stage.up()
+    stage.plan.drain(0)
+    stage.think()
+    stage.ready(2)
+    stage.later(50)
+    stage.probed(1, sessions=9)
+    stage.plan.undrain(0, stage.now)
+    assert short(stage.think()) == ["undrain 0", "drain 2"]
+    stage.later(50)
+    assert stage.lives[0] == "OK"
+    stage.plan.drain(0)
+    stage.think()
+    stage.ready(3)
+    assert "stop 0" not in short(stage.later(50))
+    assert "stop 0" in short(stage.later(10))
+
+
+def test_the_limit_on_a_drain_goes_on_while_it_is_failing() -> None:
+    stage = Stage(drain_limit=60, failing_limit=1000)
+    stage.up()
+    stage.plan.drain(0)
+    stage.think()
+    stage.ready(2)
+    stage.later(50)
+    stage.unanswered(0, times=3)
+    assert short(stage.later(10)) == ["stop 0"]
+
+
+def test_an_adopted_one_that_is_not_warm_is_not_ready() -> None:
+    stage = Stage(servers=1)
+    stage.plan.adopt(Record(0, WALL, since=0.0, born=0.0), stage.now)
+    stage.probed(0, ready=False)
+    assert stage.lives == {0: "STARTING"}
+    stage.probed(0, ready=True)
+    assert stage.lives == {0: "OK"}
+
+
+def test_an_adopted_drain_keeps_its_age() -> None:
+    stage = Stage(drain_limit=60)
+    record = Record(5, WALL, since=stage.now - 50, born=0.0, life=Life.DYING)
+    stage.plan.adopt(record, stage.now)
+    assert "stop 5" not in short(stage.think())
+    assert short(stage.later(10)) == ["stop 5"]
+
+
+@pytest.mark.parametrize("life", ["OK", "DYING"])
+def test_beyond_the_hard_limit_on_memory_it_is_ended_at_once(life: str, caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(appservers={"hard_memory": HARD})
+    stage.up()
+    if life == "DYING":
+        stage.plan.drain(0)
+        stage.think()
+        stage.ready(2)
+    assert stage.probed(0, memory=HARD, sessions=3) == []
+    started = ["start 2"] if life == "OK" else []
+    assert short(stage.probed(0, memory=HARD + 1, sessions=3)) == ["stop 0", *started]
+    assert stage.lives[0] == "STOPPING"
+    assert f"slot 0 is ended with 3 sessions: it has {HARD + 1} bytes in memory" in caplog.messages
+    assert short(stage.later(HUNG_GRACE)) == ["kill 0"]
+
+
+def test_no_hard_limit_is_none() -> None:
+    stage = Stage()
+    stage.up()
+    assert stage.probed(0, memory=1 << 60) == []
+
+
+# Weights and the standby.
+
+
+def test_weights_go_by_slot() -> None:
+    stage = Stage(servers=3, appservers={"weights": (50, 0)})
+    stage.up()
+    assert [stage.plan.weight(record, stage.now) for record in stage.plan] == [50, 0, 100]
+
+
+def test_a_newcomers_weight_rises_from_a_tenth_to_the_whole() -> None:
+    stage = Stage(servers=1, appservers={"weights": (200,), "slow_start": 10.0})
+    stage.up()
+    stage.later(100)
+    stage.exits(0)
+    stage.later(3)
+    stage.ready(0)
+    weights = []
+    for _ in range(6):
+        weights.append(stage.plan.weight(stage.record(0), stage.now))
+        stage.later(2.5)
+    assert weights == [20, 65, 110, 155, 200, 200]
+
+
+def test_a_little_weight_never_becomes_none() -> None:
+    stage = Stage(servers=1, appservers={"weights": (1,), "slow_start": 10.0})
+    stage.up()
+    assert stage.plan.weight(stage.record(0), stage.now) == 1
+
+
+def test_being_back_from_failing_is_no_new_start() -> None:
+    stage = Stage(servers=1, appservers={"slow_start": 10.0})
+    stage.up()
+    stage.later(100)
+    stage.unanswered(0, times=3)
+    stage.probed(0)
+    assert stage.plan.weight(stage.record(0), stage.now) == 100
+
+
+def standby(stage: Stage) -> list[int]:
+    return [record.slot for record in stage.plan if record.standby]
+
+
+def test_the_standby_is_beyond_the_servers_and_has_no_weight() -> None:
+    stage = Stage(servers=2, appservers={"standby": 1})
+    assert short(stage.think()) == ["start 0", "start 1", "start 2"]
+    stage.ready(0, 1, 2)
+    assert [stage.plan.weight(record, stage.now) for record in stage.plan] == [100, 100, 0]
+    assert stage.later(1000) == [], "it is none too many"
+
+
+def test_the_standby_stays_what_it_is_while_another_is_reborn() -> None:
+    stage = Stage(servers=2, appservers={"standby": 1})
+    stage.up()
+    for slot in (0, 2, 1, 2):
+        stage.later(100)
+        stage.exits(slot)
+        assert standby(stage) == [2]
+        stage.ready(slot)
+        assert standby(stage) == [2]
+
+
+def test_a_standby_serves_when_there_is_no_place_for_others() -> None:
+    stage = Stage(servers=2, slots=4, appservers={"standby": 1})
+    stage.up()
+    for slot in (0, 1):
+        stage.unanswered(slot, times=3)
+    stage.later(100)
+    stage.unanswered(0)  # hung: its slot is not free yet, and one is started elsewhere
+    assert standby(stage) == [2]
+    stage.plan.failed(stage.at(3), "in use", port=True)
+    stage.exits(3)
+    assert stage.lives == {0: "STOPPING", 1: "FAILING", 2: "OK"}
+    assert standby(stage) == []
+    stage.exits(0)
+    assert standby(stage) == [0]
+
+
+def test_a_release_replaces_the_standby_too() -> None:
+    stage = Stage(servers=2, appservers={"standby": 1})
+    stage.up()
+    old = {record.generation for record in stage.plan}
+    stage.plan.release(stage.now)
+    _, fewest = roll(stage)
+    assert fewest == 3
+    assert [record.life for record in stage.plan if record.generation in old] == [Life.DYING] * 3
+    ok = [record for record in stage.plan if record.life is Life.OK]
+    assert sum(record.standby for record in ok) == 1
+    assert len(ok) == 3
+
+
 # Orders.
 
 
@@ -595,6 +808,114 @@ def test_only_as_many_are_ended_as_slots_are_missing() -> None:
         assert stage.later(0.1) == [], "its slot is not free yet"
     assert stage.lives[0] == "DYING"
     assert short(stage.exits(1, "exited")) == ["start 1"]
+
+
+def test_whom_a_release_had_to_end_is_remembered_until_the_next() -> None:
+    stage = Stage(servers=2, slots=4)
+    stage.up()
+    stage.plan.release(stage.now)
+    roll(stage)
+    assert stage.plan.ended == []
+    stage.probed(0, sessions=7)
+    stage.probed(1, sessions=3)
+    stage.plan.release(stage.now)
+    stage.think()
+    assert stage.plan.ended == ["slot 1 with 3 sessions: no slot is free for the release"]
+    assert stage.plan.waiting == "slot 1 is STOPPING"
+    roll(stage)
+    assert len(stage.plan.ended) == 2
+    stage.plan.release(stage.now)
+    assert stage.plan.ended == []
+
+
+def test_a_release_says_what_it_is_waiting_for_and_how_far_it_is() -> None:
+    stage = Stage(servers=2)
+    stage.up()
+    assert stage.plan.waiting == ""
+    stage.plan.release(stage.now)
+    assert stage.plan.waiting == "the next one starts"
+    stage.think()
+    assert (stage.plan.waiting, stage.plan.replaced) == ("slot 2 is STARTING", (0, 2))
+    stage.ready(2)
+    assert (stage.plan.waiting, stage.plan.replaced) == ("slot 3 is STARTING", (1, 2))
+    stage.unanswered(0, times=3)
+    assert stage.lives[0] == "FAILING"
+    stage.ready(3)
+    assert (stage.plan.waiting, stage.plan.replaced) == ("slot 0 is FAILING", (1, 2))
+    stage.probed(0)
+    assert (stage.plan.waiting, stage.plan.replaced) == ("", (2, 2))
+
+
+def test_a_release_that_does_not_start_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(servers=3)
+    stage.up()
+    stage.plan.release(stage.now)
+    stage.think()
+    for _ in range(2):
+        assert stage.plan.waiting.endswith("slot 3 is STARTING") or stage.plan.waiting.startswith("failed")
+        stage.plan.failed(stage.at(3), "app:app: ModuleNotFoundError: No module named 'app'", port=False)
+        stage.exits_early(3)
+        assert stage.plan.waiting == "failed: slot 3: app:app: ModuleNotFoundError: No module named 'app'"
+        assert stage.plan.replaced == (0, 3)
+    assert any(message.startswith("release: failed: slot 3: app:app: Mod") for message in caplog.messages)
+    stage.ready(3)
+    assert stage.plan.replaced == (1, 3)
+    assert "failed" not in stage.plan.waiting
+
+
+def test_a_release_that_ends_sessions_stops_each_as_soon_as_it_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(servers=2)
+    stage.up()
+    stage.plan.drain(0)
+    stage.think()
+    stage.ready(2)
+    assert stage.lives == {0: "DYING", 1: "OK", 2: "OK"}
+    for slot in (0, 1, 2):
+        stage.probed(slot, sessions=slot + 1)
+    stage.plan.release(stage.now, end_sessions=True)
+    assert short(stage.think()) == ["start 3"]
+    assert short(stage.ready(3)) == ["stop 1", "start 4"]
+    assert stage.lives[0] == "DYING"
+    # The last one is replaced: whoever was DYING before the release goes too.
+    assert short(stage.ready(4)) == ["stop 2", "stop 0"]
+    assert not stage.plan.rolling
+    assert stage.plan.ended == [
+        f"slot {slot} with {sessions} sessions: a release that ends sessions"
+        for slot, sessions in ((1, 2), (2, 3), (0, 1))
+    ]
+    assert "slot 2 is ended with 3 sessions: a release that ends sessions" in caplog.messages
+    stage.later(stage.settings.monitor.stop_grace)
+    assert stage.lives[1] == "STOPPING", "what is in flight may finish"
+
+
+def test_a_release_that_ends_sessions_ends_none_while_it_does_not_start() -> None:
+    stage = Stage(servers=2)
+    stage.up()
+    stage.plan.release(stage.now, end_sessions=True)
+    stage.think()
+    for _ in range(5):
+        stage.exits_early(2)
+    assert (stage.lives[0], stage.lives[1]) == ("OK", "OK")
+
+
+def test_an_undrained_one_is_not_ended_by_the_release_before() -> None:
+    stage = Stage(servers=2)
+    stage.up()
+    stage.plan.release(stage.now, end_sessions=True)
+    stage.think()
+    stage.plan.undrain(0, stage.now)
+    assert short(stage.ready(2)) == ["stop 1"]
+    stage.plan.drain(0)
+    stage.think()
+    assert short(stage.ready(3)) == ["drain 0"]
+
+
+def test_a_release_under_way_goes_on_when_its_appservers_are_adopted() -> None:
+    stage = Stage(servers=1)
+    stage.plan.adopt(Record(0, WALL, since=0.0, born=0.0, life=Life.OK, leaving={"release", "now"}), stage.now)
+    assert (stage.plan.rolling, stage.plan.replaced) == (True, (0, 1))
+    assert short(stage.think()) == ["undrain 0", "start 1"]
+    assert short(stage.ready(1)) == ["stop 0"]
 
 
 def test_a_failing_one_is_replaced_by_the_release_when_it_is_back() -> None:
@@ -845,7 +1166,13 @@ def test_orders_are_the_four_that_there_are() -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_happens_the_plan_holds(seed: int) -> None:
     chance = random.Random(seed)
-    stage = Stage(servers=3, slots=chance.choice((4, 6, 12)), max_dying=chance.choice((0, 1)))
+    stage = Stage(
+        servers=3,
+        slots=chance.choice((5, 6, 12)),
+        appservers={"standby": chance.choice((0, 1)), "hard_memory": HARD},
+        max_dying=chance.choice((0, 1)),
+        drain_limit=chance.choice((0.0, 60.0)),
+    )
     begun: list[int] = []
     for _ in range(250):
         stage.now += chance.choice((0.0, 0.1, 3.0, 40.0))
@@ -858,6 +1185,13 @@ def test_whatever_happens_the_plan_holds(seed: int) -> None:
         assert all(record.slot < stage.settings.slots for record in records)
         assert all(isinstance(deed, Start) or deed.identity.slot < stage.settings.slots for deed in deeds)
         assert stage.plan.next_wake(stage.now) > 0
+        counting = [record for record in records if record.counts]
+        standby = sum(record.standby for record in counting)
+        assert standby == min(stage.settings.appservers.standby, max(0, len(counting) - 3)) or any(
+            record.leaving for record in counting
+        )
+        assert bool(stage.plan.waiting) is stage.plan.rolling
+        assert 0 <= stage.plan.replaced[0] <= stage.plan.replaced[1]
     assert begun == sorted(set(begun))
     stage.plan.stop(stage.now)
     stage.think()
@@ -871,7 +1205,11 @@ def _something_happens(stage: Stage, record: Record | None, chance: random.Rando
         return
     identity, now = record.identity, stage.now
     vitals = Vitals(
-        record.generation, chance.choice(("", "", "requests")), chance.random() < 0.5, chance.randrange(9)
+        record.generation,
+        past_limit=chance.choice(("", "", "requests")),
+        empty=chance.random() < 0.5,
+        sessions=chance.randrange(9),
+        memory=HARD + 1 if chance.random() < 0.05 else 0,
     )
     what = chance.randrange(10)
     ok = [other for other in stage.plan if other.life is Life.OK]
@@ -890,7 +1228,7 @@ def _something_happens(stage: Stage, record: Record | None, chance: random.Rando
     elif what == 6:
         stage.plan.empty(identity, now)
     elif what == 7 and chance.random() < 0.2:
-        stage.plan.release(now)
+        stage.plan.release(now, end_sessions=chance.random() < 0.3)
     elif what == 8 and record.life is Life.OK:
         stage.plan.drain(record.slot)
     elif what == 9 and record.life is Life.DYING and "limit" not in record.leaving:

@@ -26,6 +26,14 @@ def test_numbers_that_are_set_win_over_those_that_follow_from_others() -> None:
     assert (settings.slots, settings.max_dying) == (5, 1)
 
 
+def test_a_hard_limit_needs_no_other() -> None:
+    assert parse(f"{LEAST}[appservers]\nhard_memory = 9\n").appservers.hard_memory == 9
+
+
+def test_the_standby_has_slots_too() -> None:
+    assert parse(f"{LEAST}[appservers]\nservers = 2\nstandby = 1\n").slots == 12
+
+
 def test_the_time_to_end_a_hung_appserver_is_probes_and_patience() -> None:
     assert parse(LEAST).time_to_end_hung == 3 * (1 + 2) + 5
 
@@ -49,7 +57,7 @@ def test_every_default_is_within_its_own_bounds() -> None:
 def _toml(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
 @pytest.mark.parametrize(
@@ -67,6 +75,15 @@ def _toml(value: object) -> str:
         (f"{LEAST}[adaptor]\nwait = nan\n", "line 5: [adaptor] wait: expected"),
         (f"{LEAST}[adaptor]\nconnect_timeout = inf\n", "[adaptor] connect_timeout = inf s is longer than a year"),
         (f"{LEAST}[adaptor]\nanswer_timeout = 1e19\n", "[adaptor] answer_timeout = 1e+19 s is longer than a year"),
+        (f"{LEAST}[appservers]\nweights = [100, -1]\n", "line 5: [appservers] weights: expected"),
+        (f"{LEAST}[appservers]\nwarm_up = ['shop']\n", "line 5: [appservers] warm_up: expected"),
+        (f"{LEAST}[appservers]\nwarm_up = ['/a b']\n", "line 5: [appservers] warm_up: expected"),
+        (f"{LEAST}[appservers]\nservers = 1\nslots = 2\nweights = [1, 2, 3]\n", "weights names 3 slots; there are 2"),
+        (f"{LEAST}[appservers]\nservers = 2\nstandby = 1\nslots = 3\n", "more than servers = 2 and standby = 1"),
+        (
+            f"{LEAST}[appservers]\nmax_memory = 9\nhard_memory = 9\n",
+            "hard_memory = 9 is not more than max_memory = 9",
+        ),
         (f"{LEAST}[adaptor]\npolicy = 'best'\n", "line 5: [adaptor] policy:"),
         (f"{LEAST}[adaptor]\npass_variables = [1]\n", "line 5: [adaptor] pass_variables:"),
         (f"{LEAST}[monitor]\nheartbeat = 16\n", "line 5: [monitor] heartbeat:"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import pytest
 
-from lbadaptor.appserver.vitals import MAX_WAITING, Vitals
+from lbadaptor.appserver import vitals as module
+from lbadaptor.appserver.vitals import Vitals
 from lbadaptor.headers import Refusal
 
 
@@ -35,7 +37,7 @@ def test_who_is_admitted(vitals: Vitals, dying: bool, stopping: bool, known: boo
 
 
 def test_beyond_the_queue_a_request_is_refused_as_busy(vitals: Vitals) -> None:
-    for _ in range(vitals.threads + MAX_WAITING):
+    for _ in range(vitals.threads + vitals.queue):
         assert vitals.admit(False) is None
     assert vitals.admit(True) is Refusal.BUSY
     vitals.end()
@@ -77,6 +79,39 @@ def test_every_answer_says_status_and_load(vitals: Vitals, dying: bool, stopping
 def test_past_the_number_of_requests(vitals: Vitals, served: int, limit: str) -> None:
     vitals.served = served
     assert vitals.past_limit == limit
+
+
+def test_past_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    vitals = Vitals(0, 1, 2, max_age=60.0)
+    assert vitals.past_limit == ""
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 59)
+    assert vitals.past_limit == ""
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 60)
+    assert vitals.past_limit == "age"
+
+
+def test_past_a_resident_memory() -> None:
+    resident = Vitals(0, 1, 2).report()["memory"]
+    assert Vitals(0, 1, 2, max_memory=resident * 2).past_limit == ""
+    assert Vitals(0, 1, 2, max_memory=resident // 2).past_limit == "memory"
+
+
+def test_a_memory_that_is_needed_from_the_start_is_no_limit(caplog: pytest.LogCaptureFixture) -> None:
+    vitals = Vitals(0, 1, 2, max_memory=1000)
+    vitals.warm()
+    assert vitals.past_limit == ""
+    assert "max_memory = 1000 is less than it needs from the start" in caplog.text
+
+
+def test_what_the_warm_up_served_does_not_count(vitals: Vitals) -> None:
+    assert vitals.report()["ready"] is False
+    for _ in range(2):
+        vitals.admit(False)
+        vitals.end()
+    vitals.warm()
+    assert (vitals.served, vitals.past_limit) == (0, "")
+    assert vitals.report()["ready"] is True
 
 
 def test_no_number_of_requests_is_no_limit() -> None:
@@ -132,6 +167,7 @@ def test_the_report_names_everything_a_probe_asks(vitals: Vitals) -> None:
     assert 0 <= report.pop("uptime") < 60
     assert report == {
         "status": "OK",
+        "ready": False,
         "past_limit": "requests",
         "empty": False,
         "slot": 3,

@@ -1,0 +1,72 @@
+"""Warm-up: an AppServer asks itself for some pages before it takes visitors."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable
+
+from lbadaptor import headers
+from lbadaptor.appserver.handover import Handover
+
+
+class WarmUpFailed(Exception):
+    """A page did not answer as it should; the text says which, and how."""
+
+
+def warm_up(address: tuple[str, int], handover: Handover, stopped: Callable[[], bool]) -> bool:
+    """Ask for every page of `warm_up`, as an adaptor would. Raises WarmUpFailed at the first that fails.
+
+    Blocks until all have answered; the monitor limits the time. `stopped` is asked meanwhile, may take a moment,
+    and ends it when it is true: then this returns False.
+    """
+    failures: list[str] = []
+    asking = threading.Thread(target=_ask_all, args=(address, handover, failures), name="warm-up", daemon=True)
+    if handover.warm_up:
+        asking.start()
+    while asking.is_alive():
+        if stopped():
+            return False
+    if failures:
+        raise WarmUpFailed(failures[0])
+    return True
+
+
+def _ask_all(address: tuple[str, int], handover: Handover, failures: list[str]) -> None:
+    for target in handover.warm_up:
+        try:
+            status, reason = _ask(address, handover, target)
+        except (OSError, http.client.HTTPException) as error:
+            failures.append(f"warm-up: {target}: {error or type(error).__name__}")
+            return
+        if status >= 400:
+            failures.append(f"warm-up: {target} answered {status} {reason}".rstrip())
+            return
+
+
+def _ask(address: tuple[str, int], handover: Handover, target: str) -> tuple[int, str]:
+    """One page's status. The answer is read to its end."""
+    host, port = address
+    lines = {
+        headers.KEY: handover.caller_key,
+        headers.GENERATION: str(handover.generation),
+        headers.SESSION: "none",
+        headers.PATH: target.partition("?")[0],
+        "LB-Remote-Addr": host,
+        "LB-Remote-Port": "0",
+        "LB-Scheme": "http",
+        headers.SCRIPT_NAME: "",
+        "LB-Request-Uri": headers.encode(target),
+        "LB-Server-Name": "localhost",
+        "LB-Server-Port": str(port),
+        "LB-Server-Protocol": "HTTP/1.1",
+    }
+    connection = http.client.HTTPConnection(host, port)
+    try:
+        connection.request("GET", target, headers={"Host": "localhost", "User-Agent": "lbadaptor-warm-up", **lines})
+        answer = connection.getresponse()
+        while answer.read(65536):
+            pass
+        return answer.status, answer.reason
+    finally:
+        connection.close()

@@ -1,0 +1,137 @@
+"""What the next monitor has to know of the AppServers of this one: `state.json` in the run folder.
+
+It says of each which process it is (pid, start time, boot), where it listens, and what was decided about it.
+The intent is written before the fork, with pid 0: an AppServer that the arbiter had no time to write down has
+had no handover either, and ends by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from lbadaptor.address import Address, Identity
+
+log = logging.getLogger("lbmonitor")
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Known(Struct, frozen=True):
+    """One AppServer. Times are monotonic seconds, which go on until the next boot."""
+
+    slot: int
+    generation: int
+    pid: int
+    started: int
+    """clock ticks between boot and its start: pid and this are its identity (proc_pid_stat(5))"""
+    host: str
+    port: int
+    life: str
+    before_failing: str
+    leaving: list[str]
+    undrained: bool
+    since: float
+    born: float
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.slot, self.generation)
+
+    @property
+    def address(self) -> Address:
+        return Address(self.host, self.port)
+
+
+class _State(Struct, frozen=True):
+    boot: str
+    last_generation: int
+    appservers: list[Known]
+
+
+class StateFile:
+    """Written whole or not at all; read once, by the monitor that comes after."""
+
+    def __init__(self, path: Path) -> None:
+        self.last_generation = 0
+        self._path = path
+        self._beside = path.with_name(f".{path.name}.new")
+        self._written: bytes = b""
+        self._said = ""
+
+    def read(self) -> list[Known]:
+        """What the monitor before wrote; nothing when there was none, or the machine was rebooted since."""
+        try:
+            state = msgspec.json.decode(self._path.read_bytes(), type=_State)
+        except FileNotFoundError:
+            return []
+        except (OSError, msgspec.DecodeError) as error:
+            log.error("%s: %s; going by address.text", self._path, error)
+            return []
+        self.last_generation = state.last_generation
+        if state.boot != boot_id():
+            log.info("%s is from before a reboot", self._path)
+            return []
+        return state.appservers
+
+    def write(self, appservers: list[Known], last_generation: int) -> None:
+        """Write it where it says something else. A failure is said once, and tried again with the next call."""
+        data = msgspec.json.encode(_State(boot_id(), last_generation, appservers))
+        if data == self._written:
+            return
+        try:
+            descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(data)
+            os.rename(self._beside, self._path)
+        except OSError as error:
+            why = error.strerror or str(error)
+            if why != self._said:
+                log.error(
+                    "%s cannot be written: %s; a monitor that comes after goes by address.text", self._path, why
+                )
+            self._said = why
+        else:
+            self._written = data
+            self._said = ""
+
+    def delete(self) -> None:
+        """There is nothing left to know."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is."""
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def start_time(pid: int) -> int:
+    """When a process was started, in clock ticks since the boot. Raises ProcessLookupError."""
+    return int(_stat(pid)[19])
+
+
+def cpu_time(pid: int) -> float:
+    """How long a process has computed, in seconds; 0 when it is gone."""
+    try:
+        fields = _stat(pid)
+    except ProcessLookupError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the third on: what stands before may hold spaces and brackets."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        raise ProcessLookupError(f"there is no process {pid}") from None

@@ -1,0 +1,85 @@
+"""AppServers that the old address.text names and state.json does not: whose are they, and do they live?
+
+Only a probe with the generation's own key can tell. Until each is decided on, a new monitor writes nothing;
+one that does not answer, and whose port is not refused either, stays in address.text as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from lbadaptor.address import Entry, Identity
+from lbadaptor.errors import KeyFileError
+from lbadaptor.ticket import Keys
+from monitor.child import Child
+from monitor.messages import Probed, Target, Unanswered
+from monitor.state import start_time
+
+log = logging.getLogger("lbmonitor")
+
+
+class Strays:
+    """All that are not decided on, or stay as they are. `patience` is in seconds, `fall` in failed probes."""
+
+    def __init__(self, entries: Iterable[Entry], keys: Keys, fall: int, until: float) -> None:
+        self.entries: dict[Identity, Entry] = {}
+        self._keys: dict[Identity, str] = {}
+        self._undecided: set[Identity] = set()
+        self._failed: dict[Identity, int] = {}
+        self._children: dict[Identity, Child] = {}
+        self._fall = fall
+        self._until = until
+        for entry in entries:
+            try:
+                self._keys[entry.identity] = keys.probe_key(entry.ticket)
+            except KeyFileError as error:
+                log.error("slot %d is not ours: %s", entry.identity.slot, error)
+                continue
+            self.entries[entry.identity] = entry
+            self._undecided.add(entry.identity)
+
+    def undecided(self, now: float) -> bool:
+        """Whether to go on waiting."""
+        return bool(self._undecided) and now < self._until
+
+    def targets(self) -> list[Target]:
+        """Whom to probe."""
+        return [Target(*identity, *entry.address, self._keys[identity]) for identity, entry in self.entries.items()]
+
+    def answered(self, probed: Probed) -> Child | None:
+        """One answered. The process to adopt, when it has answered twice from the same one.
+
+        The pid is its own word. It is opened after the first answer; that the same pid answers again, and the
+        process that was opened has not ended, says that they are one.
+        """
+        identity = Identity(probed.slot, probed.generation)
+        self._failed.pop(identity, None)
+        child = self._children.pop(identity, None)
+        if child is not None:
+            if child.pid == probed.vitals.pid and not child.over():
+                self._forget(identity)
+                return child
+            child.release()
+        try:
+            self._children[identity] = Child.adopt(probed.vitals.pid, start_time(probed.vitals.pid))
+        except OSError as error:
+            log.error("slot %d says that it is process %d: %s", identity.slot, probed.vitals.pid, error)
+        return None
+
+    def unanswered(self, missed: Unanswered) -> None:
+        """One did not answer."""
+        identity = Identity(missed.slot, missed.generation)
+        self._failed[identity] = self._failed.get(identity, 0) + 1
+        if missed.refused or missed.stranger:
+            log.info("slot %d has ended meanwhile: %s", identity.slot, missed.why)
+            self._forget(identity)
+        elif self._failed[identity] >= self._fall and identity in self._undecided:
+            log.warning("slot %d does not answer (%s); it stays in address.text as it is", identity.slot, missed.why)
+            self._undecided.discard(identity)
+
+    def _forget(self, identity: Identity) -> None:
+        del self.entries[identity]
+        if child := self._children.pop(identity, None):
+            child.release()
+        self._undecided.discard(identity)

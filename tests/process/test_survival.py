@@ -1,0 +1,379 @@
+"""The monitor may die; its AppServers do not, and the next monitor adopts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from monitor_fixture import SLOTS, Site, free_ports, processes, wait_for
+
+from lbadaptor.address import Identity
+
+STRANGER = """
+import socket, sys
+listener = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    connection, _ = listener.accept()
+    connection.recv(9999)
+    connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\nhi")
+    connection.close()
+"""
+
+GIL_HOG = """
+def hog(seconds):
+    import re, time
+    until = time.monotonic() + seconds
+    pattern, text = re.compile("(a+)+$"), "a" * 23 + "b"
+    while time.monotonic() < until:
+        pattern.match(text)  # a match lets nobody else run
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with free_ports(SLOTS) as base_port:
+        site = Site(tmp_path, base_port)
+        try:
+            yield site
+        finally:
+            site.clear()
+
+
+def crash(site: Site) -> None:
+    """SIGKILL for the monitor."""
+    assert site.monitor is not None
+    site.monitor.kill()
+    site.monitor.wait()
+    wait_for(lambda: not site.watchers(), "the watcher has ended with the arbiter")
+
+
+def identities(site: Site) -> set[Identity]:
+    return {entry.identity for entry in site.table.entries}
+
+
+def restart(site: Site, adopted: int) -> None:
+    site.start()
+    site.wait(lambda: site.said.count("is adopted") == adopted, f"{adopted} AppServers are adopted")
+    site.wait_console()
+
+
+def state(site: Site) -> Path:
+    return site.run_folder / "state.json"
+
+
+def test_a_new_monitor_goes_on_as_if_nothing_had_been(site: Site) -> None:
+    site.up()
+    before, pids = identities(site), site.pids()
+    sid = site.get(0, "/login").cookies["sid"]
+    crash(site)
+    assert site.get(0, "/", sid).content["pid"] == pids[0], "it serves on"
+    assert identities(site) == before
+    restart(site, adopted=2)
+    assert identities(site) == before
+    assert site.pids() == pids
+    site.wait(lambda: [entry.sessions for entry in site.table.entries] == [1, 0], "the sessions are counted")
+    site.end()
+    assert not processes(site.mark)
+    assert not state(site).exists()
+
+
+def test_an_adopted_one_that_dies_is_replaced(site: Site) -> None:
+    site.up()
+    crash(site)
+    restart(site, adopted=2)
+    entry = site.entry(1)
+    assert entry is not None
+    os.kill(site.pids()[1], signal.SIGKILL)
+    site.wait_reborn(entry)
+
+
+def test_a_dying_one_is_adopted_as_such_and_leaves_after_its_last_session(site: Site) -> None:
+    site.up()
+    sid = site.get(0, "/login").cookies["sid"]
+    site.wait_order("drain", 0)
+    site.wait_states(s0="DYING", s1="OK", s2="OK")
+    crash(site)
+    restart(site, adopted=3)
+    site.wait_states(s0="DYING", s1="OK", s2="OK")
+    assert site.get(0).status == 421
+    assert site.get(0, "/logout", sid).status == 200
+    site.wait_states(s1="OK", s2="OK")
+
+
+def test_a_limit_is_heard_of_by_probe_where_there_is_no_channel(site: Site) -> None:
+    site.settings("appservers", max_requests=5)
+    site.up()
+    sid = site.get(0, "/login").cookies["sid"]
+    crash(site)
+    restart(site, adopted=2)
+    for _ in range(5):
+        site.get(0, "/", sid)
+    site.wait_states(s0="DYING", s1="OK", s2="OK")
+
+
+def test_one_that_became_ready_while_there_was_no_monitor_is_adopted(site: Site) -> None:
+    go = site.folder / "go"
+    site.write_application(
+        f"import os, time\nopen({str(site.folder)!r} + '/importing-' + str(os.getpid()), 'w').close()\n"
+        f"while not os.path.exists({str(go)!r}): time.sleep(0.02)"
+    )
+    site.start()
+    site.wait(lambda: len(list(site.folder.glob("importing-*"))) == 2, "both have their handover")
+    crash(site)
+    go.touch()
+    restart(site, adopted=2)
+    site.wait_ok()
+    assert site.said.count("starts: pid") == 2
+
+
+def test_an_appserver_without_handover_ends_by_itself(site: Site) -> None:
+    """What was forked and not written down had no handover: an intent without a pid is all that is left of it."""
+    site.up()
+    crash(site)
+    content = json.loads(state(site).read_text())
+    generation = content["last_generation"] + 10**6
+    content["appservers"].append({**content["appservers"][0], "slot": 5, "generation": generation, "pid": 0})
+    content["last_generation"] = generation
+    state(site).write_text(json.dumps(content))
+    restart(site, adopted=2)
+    old = site.entry(0)
+    assert old is not None
+    os.kill(site.pids()[0], signal.SIGKILL)
+    assert site.wait_reborn(old).identity.generation > generation, "no generation is used twice"
+
+
+def test_a_reused_pid_is_not_taken_for_ours(site: Site) -> None:
+    site.up()
+    old = site.entry(0)
+    assert old is not None
+    crash(site)
+    os.kill(site.pids()[0], signal.SIGKILL)
+    wait_for(lambda: 0 not in site.pids(), "it is gone")
+    content = json.loads(state(site).read_text())
+    with subprocess.Popen(["sleep", "600"]) as stranger:
+        content["appservers"][0]["pid"] = stranger.pid
+        state(site).write_text(json.dumps(content))
+        restart(site, adopted=1)
+        site.wait_reborn(old)
+        site.end()
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_after_a_reboot_nothing_of_the_state_is_believed(site: Site) -> None:
+    site.up()
+    before = identities(site)
+    crash(site)
+    for pid in site.pids().values():
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not site.pids(), "they are gone")
+    content = json.loads(state(site).read_text())
+    for known in content["appservers"]:
+        known["pid"] = os.getpid()
+    state(site).write_text(json.dumps({**content, "boot": "another"}))
+    site.start()
+    site.wait(lambda: len(site.ok) == 2 and not before & identities(site), "new ones are OK")
+    assert "is adopted" not in site.said
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"boot": 3}'])
+def test_without_a_state_file_those_of_address_text_are_asked(site: Site, content: bytes | None) -> None:
+    site.up()
+    before, pids = identities(site), site.pids()
+    crash(site)
+    state(site).unlink()
+    if content is not None:
+        state(site).write_bytes(content)
+    restart(site, adopted=2)
+    assert (identities(site), site.pids()) == (before, pids)
+
+
+def test_without_an_address_text_the_state_file_tells(site: Site) -> None:
+    site.up()
+    before, pids = identities(site), site.pids()
+    crash(site)
+    (site.run_folder / "address.text").unlink()
+    restart(site, adopted=2)
+    site.wait(lambda: identities(site) == before, "address.text is there again")
+    assert site.pids() == pids
+
+
+def test_without_both_the_ports_are_in_use_and_passed_over(site: Site) -> None:
+    site.up()
+    crash(site)
+    state(site).unlink()
+    (site.run_folder / "address.text").unlink()
+    site.start()
+    site.wait_states(s2="OK", s3="OK")
+    assert site.said.count("is passed over") == 2
+
+
+def test_a_hung_one_that_only_address_text_names_stays_there_until_it_answers(site: Site) -> None:
+    site.settings("monitor", probe_timeout=0.2)
+    site.up()
+    before, pids = identities(site), site.pids()
+    crash(site)
+    state(site).unlink()
+    os.kill(pids[0], signal.SIGSTOP)
+    site.start()
+    site.wait_said("slot 0 does not answer")
+    site.wait(lambda: len(site.table.entries) == 3, "another one serves meanwhile")
+    assert before < identities(site)
+    os.kill(pids[0], signal.SIGCONT)
+    site.wait_said("slot 0 is adopted")
+
+
+def bound(listener: socket.socket, address: tuple[str, int]) -> bool:
+    try:
+        listener.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_stranger_on_the_port_is_not_adopted(site: Site) -> None:
+    site.up()
+    old = site.entry(0)
+    assert old is not None
+    crash(site)
+    state(site).unlink()
+    os.kill(site.pids()[0], signal.SIGKILL)
+    wait_for(lambda: 0 not in site.pids(), "it is gone")
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        wait_for(lambda: bound(listener, old.address), "its port is free")
+        listener.listen()
+        command = [sys.executable, "-c", STRANGER, str(listener.fileno())]
+        served = subprocess.Popen(command, pass_fds=(listener.fileno(),))
+    with served:
+        site.start()
+        site.wait_states(s1="OK", s2="OK")
+        assert "slot 0 has ended meanwhile: a stranger answers" in site.said
+        assert "slot 0 is passed over" in site.said
+        served.kill()
+
+
+def test_reexec_keeps_the_pid_and_every_appserver(site: Site) -> None:
+    site.up()
+    before, pids = identities(site), site.pids()
+    sid = site.get(0, "/login").cookies["sid"]
+    site.wait_order("reexec")
+    site.wait(lambda: site.said.count("is adopted") == 2, "the new program has adopted them")
+    site.wait_console()
+    assert (identities(site), site.pids()) == (before, pids)
+    assert site.get(0, "/", sid).status == 200
+    old = site.entry(1)
+    assert old is not None
+    os.kill(pids[1], signal.SIGKILL)
+    site.wait_reborn(old)
+    assert "slot 1 (OK) was ended by SIGKILL" in site.said, "it is still the parent"
+    assert not [pid for pid in children(site.pid) if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"]
+    site.end()
+    assert not processes(site.mark)
+
+
+def children(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def test_stop_all_ends_what_a_crashed_monitor_left(site: Site) -> None:
+    site.up()
+    crash(site)
+    status, said = site.lbctl("stop", "--all")
+    assert (status, "2 AppServers were left over, 0 were killed" in said) == (0, True), said
+    assert not processes(site.mark)
+
+
+def test_stop_all_ends_a_running_monitor_and_finds_without_a_state_file(site: Site) -> None:
+    site.up()
+    status, said = site.lbctl("stop", "--all")
+    assert (status, "0 AppServers were left over" in said) == (0, True), said
+    assert site.monitor is not None
+    assert site.monitor.wait(20) == 0
+    assert not processes(site.mark)
+    site.up()
+    crash(site)
+    state(site).unlink()
+    status, said = site.lbctl("stop", "--all")
+    assert (status, "2 AppServers were left over" in said) == (0, True), said
+    assert not processes(site.mark)
+
+
+def test_lbctl_stop_is_an_orderly_end(site: Site) -> None:
+    site.up()
+    site.wait_console()
+    assert site.lbctl("stop") == (0, "everything is ended in order")
+    assert site.monitor is not None
+    assert site.monitor.wait(20) == 0
+    assert not processes(site.mark)
+
+
+@pytest.mark.parametrize("edit", ["delete", "edit"])
+def test_an_address_text_that_somebody_deleted_or_edited_is_written_again(site: Site, edit: str) -> None:
+    site.up()
+    before = identities(site)
+    path = site.run_folder / "address.text"
+    if edit == "delete":
+        path.unlink()
+    else:
+        path.write_text(path.read_text().replace(" OK ", " FAILING "))
+    site.wait(lambda: identities(site) == before and len(site.ok) == 2, "it says again what is so")
+
+
+def test_a_monitor_that_was_stopped_for_long_ends_nobody(site: Site) -> None:
+    site.up()
+    pids = site.pids()
+    watcher = site.watchers()[0]
+    for pid in (site.pid, watcher):
+        os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        site.monitor.wait(6)  # type: ignore[union-attr]
+    for pid in (site.pid, watcher):
+        os.kill(pid, signal.SIGCONT)
+    site.wait_order("restart")
+    assert "FAILING" not in site.said
+    site.wait(lambda: len(site.ok) == 2 and not set(site.pids().values()) & set(pids.values()), "it goes on")
+
+
+def test_a_starved_watcher_gets_nobody_ended(site: Site) -> None:
+    site.up()
+    pids = site.pids()
+    watcher = site.watchers()[0]
+    for _ in range(6):
+        os.kill(watcher, signal.SIGSTOP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            site.monitor.wait(1.2)  # type: ignore[union-attr]
+        os.kill(watcher, signal.SIGCONT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            site.monitor.wait(0.15)  # type: ignore[union-attr]
+    site.wait_console()
+    assert site.pids() == pids
+    assert "hung" not in site.said
+
+
+def test_one_that_computes_with_the_interpreter_lock_held_is_not_ended_a_stopped_one_is(site: Site) -> None:
+    site.write_application(GIL_HOG)
+    module = site.app_folder / "shop.py"
+    module.write_text(
+        module.read_text().replace(
+            '    elif page == "/where":', '    elif page == "/hog":\n        hog(5)\n    elif page == "/where":'
+        )
+    )
+    site.settings("monitor", probe_timeout=0.2, failing_limit=1.0)
+    site.up()
+    pids = site.pids()
+    assert site.get(0, "/hog").content["pid"] == pids[0]
+    assert site.pids() == pids
+    assert "hung" not in site.said
+    old = site.entry(1)
+    assert old is not None
+    os.kill(pids[1], signal.SIGSTOP)
+    site.wait(lambda: pids[1] not in site.pids().values(), "the stopped one is ended")
+    assert site.pids()[0] == pids[0]
