@@ -1,4 +1,5 @@
 # make demo    the main job, to look at         make test    every test         make check   lint, types, layers
+# make torture MINUTES=5 SEED=7    harm at random, and a proof that nothing was lost that need not be
 #
 # The environment folder .venv is made on first use; `make clean` removes it.
 
@@ -8,13 +9,15 @@ SESSION_COOKIE ?=
 SERVERS ?=
 MAX_REQUESTS ?=
 TESTS ?= tests
+MINUTES ?= 5
+SEED ?= 7
 
 SOURCES := setup.cfg pyproject.toml apache/install.sh $(shell find lbadaptor monitor apache -type f ! -path '*/__pycache__/*')
 
 # What the caller has in the environment reaches the AppServers; what make adds to it does not.
 CLEAN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MAKE_TERMERR -u MAKE_TERMOUT
 
-.PHONY: demo test check docs clean
+.PHONY: demo test torture check docs clean
 
 demo: .venv/ready-demo
 	@exec $(CLEAN) .venv/bin/lbctl demo $(if $(PORT),--port '$(PORT)') $(if $(APP),--app '$(APP)') \
@@ -23,6 +26,9 @@ demo: .venv/ready-demo
 
 test: .venv/ready-test
 	$(CLEAN) .venv/bin/python -m pytest $(TESTS)
+
+torture: .venv/ready-test
+	@exec $(CLEAN) .venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED)
 
 check: .venv/ready-test
 	.venv/bin/ruff format --check .

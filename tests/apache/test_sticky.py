@@ -429,6 +429,7 @@ def test_a_get_that_was_at_work_when_its_appserver_died_is_repeated_elsewhere_an
                 gate.reached()
             os.kill(pid, signal.SIGKILL)
             assert answers[1].result().status_code == 502
+            eventually("it is gone, and has let go of the gate", lambda: not Path(f"/proc/{pid}").exists())
             gates[0].reached()  # once more
             gates[0].open()
             told = answers[0].result().json()
