@@ -1,0 +1,155 @@
+"""The story: `python -m tests.torture --minutes 5 --seed 7`. Exit status 0: everything held."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from .clients import Crowd
+from .fiend import ALL, NEEDS_ADOPTION, Fiend
+from .records import Logged, Records
+from .report import report
+from .stage import SERVERS, Stage
+from .verdict import STRENGTH, judge
+from .watch import Watch
+
+VISITORS = 20
+WARM_UP = 1.0
+STEADY = 1.0
+"""Seconds for which all AppServers are OK before that is believed."""
+CALM = 4.0
+"""Seconds without the fiend, in which nothing may fail."""
+
+_LINE = re.compile(r"\[(\w+ \w+ \d+ [\d:.]+ \d+)\](?:.*?\[client [\d.]+:(\d+)\])? ?(.*)")
+
+
+def main() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--kill-arbiter", action="store_true", help="the fiend kills the arbiter, too")
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="CARD", help="leave a card of the fiend's out"
+    )
+    parser.add_argument("--only", action="append", default=[], metavar="CARD", help="leave all other cards out")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy logs and records there")
+    options = parser.parse_args()
+    for card in (*options.without, *options.only):
+        if card not in ALL:
+            parser.error(f"there is no card {card!r}; known are {', '.join(sorted(ALL))}")
+    enabled = (set(options.only) or ALL) - set(options.without)
+    if not options.kill_arbiter:
+        enabled -= NEEDS_ADOPTION
+    print(f"torture: {options.minutes:g} minutes, seed {options.seed}, {VISITORS} visitors, {SERVERS} AppServers")
+    folder = Path(tempfile.mkdtemp(prefix="lbt-", dir="/tmp"))
+    try:
+        records = run(folder, options.minutes * 60, options.seed, enabled, lambda text: print(text, flush=True))
+        violations = judge(records)
+        print(report(records, violations))
+        if options.keep:
+            _keep(folder, options.keep, records)
+    finally:
+        shutil.rmtree(folder)
+    failed = sum(map(len, violations.values()))
+    print(f"\n{failed} violations (seed {options.seed})" if failed else "\nEverything held.")
+    return 1 if failed else 0
+
+
+def run(
+    folder: Path, seconds: float, seed: int, enabled: set[str] | frozenset[str], say: Callable[[str], None]
+) -> Records:
+    """The whole, in a folder. Blocks for so many seconds, and some."""
+    stage = Stage(folder)
+    records = Records(stage.limits(), SERVERS)
+    watch = Watch(stage, records)
+    try:
+        stage.start()
+        records.began = time.time()
+        watch.start()
+        crowd = Crowd(stage.httpd.port, VISITORS, seed, records.visits.append)
+        rage = max(5.0, seconds - WARM_UP - STEADY - CALM - 2.0)
+        fiend = Fiend(stage, seed, rage, records.deeds, records.visits.append, enabled, say)
+        crowd.start()
+        try:
+            time.sleep(WARM_UP)
+            fiend.start()
+            while fiend.is_alive():
+                stage.tend()
+                fiend.join(0.05)
+            records.strength = _strength(stage)
+            records.quiet = time.time()
+            _tend(stage, CALM)
+        finally:
+            crowd.stop()
+        records.left += stage.strays()
+        records.ended = time.time()
+        records.faults += crowd.faults + fiend.faults + stage.faults
+    finally:
+        watch.stop()
+        records.left += stage.stop()
+    records.executed = [(name, int(pid)) for name, pid in map(str.split, stage.executed.read_text().splitlines())]
+    records.logged = [
+        line for line in error_log(stage.httpd.error_log.read_text(errors="replace")) if line.at > records.began
+    ]
+    return records
+
+
+def _strength(stage: Stage) -> float | None:
+    """Seconds until all AppServers are OK and stay so; None: that takes too long."""
+    began = time.monotonic()
+    since: float | None = None
+    while True:
+        stage.tend()
+        now = time.monotonic()
+        if not stage.at_full_strength():
+            since = None
+        elif since is None:
+            since = now
+        elif now - since > STEADY:
+            return since - began
+        if now - began > STRENGTH + STEADY:
+            return None
+        time.sleep(0.02)
+
+
+def _tend(stage: Stage, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        stage.tend()
+        time.sleep(0.05)
+
+
+def error_log(text: str) -> list[Logged]:
+    """Apache's error log. A line without a time of its own belongs to the one before."""
+    lines: list[Logged] = []
+    for line in text.splitlines():
+        found = _LINE.match(line)
+        if found:
+            with contextlib.suppress(ValueError):
+                at = datetime.strptime(found[1], "%a %b %d %H:%M:%S.%f %Y").timestamp()
+                lines.append(Logged(at, found[3], int(found[2] or 0)))
+                continue
+        lines.append(Logged(lines[-1].at if lines else 0.0, line))
+    return lines
+
+
+def _keep(folder: Path, place: Path, records: Records) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / "monitor.log", place)
+    shutil.copy(folder / "httpd" / "error.log", place)
+    with (place / "records.txt").open("w") as file:
+        for name in ("deeds", "said", "tables", "visits"):
+            file.writelines(f"{one}\n" for one in getattr(records, name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""The visitors' eyes: what they write down of answers that are whole, short, another's, cut, or none."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from contextlib import closing
+
+import pytest
+
+from .application import content
+from .clients import Line, Visitor, Wish
+from .records import Outcome, Visit
+
+NAME = b"{name}"
+TOLD = {"pid": 7, "born": 1, "slot": 2, "generation": 3, "lost": False, "good": True}
+
+
+class Peer:
+    """Gives each request the next of its answers, and hangs up after the last, or where an answer is None.
+
+    In an answer `{name}` stands for the request's name, and `{content}` for the hundred bytes that belong to it.
+    """
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._answers = answers
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._thread.join(10)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, connection.makefile("rb") as lines:
+            for answer in self._answers:
+                name = lines.readline().split()[1].partition(b"n=")[2].partition(b"&")[0]
+                while lines.readline().strip():
+                    pass
+                if answer is None:
+                    return
+                body = content(name.decode(), 100)
+                connection.sendall(answer.replace(b"{content}", body).replace(NAME, name))
+
+
+def head(*more: str, status: str = "200 OK", name: str = "{name}", **told: object) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"X-Told: {json.dumps({'name': name, **TOLD, **told})}", *more, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+WHOLE = head("Content-Length: 100") + b"{content}"
+CHUNKED = head("Transfer-Encoding: chunked") + b"64\r\n{content}\r\n0\r\n\r\n"
+
+
+@pytest.fixture
+def visits() -> list[Visit]:
+    return []
+
+
+def ask(visits: list[Visit], *answers: bytes | None, wishes: int = 1) -> Visit:
+    """The last of so many visits to a peer."""
+    with closing(Peer(*answers)) as peer, closing(Line(peer.port, keep=True)) as line:
+        visitor = Visitor("v", line, visits.append)
+        for _ in range(wishes):
+            visitor.ask(Wish("GET", "file", size=100))
+    assert len(visits) == wishes
+    return visits[-1]
+
+
+@pytest.mark.parametrize("answer", [WHOLE, CHUNKED], ids=["counted", "chunked"])
+def test_an_answer_is_whole(visits: list[Visit], answer: bytes) -> None:
+    visit = ask(visits, answer)
+    assert (visit.outcome, visit.status, visit.wrong) == (Outcome.ANSWERED, 200, "")
+    assert visit.told is not None
+    assert visit.told.appserver == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        (head("Content-Length: 3") + b"xyz", "3 bytes of another content"),
+        (head("Transfer-Encoding: chunked") + b"0\r\n\r\n", "short: 0 of 100 bytes"),
+        (head("Content-Length: 0"), "short: 0 of 100 bytes"),
+        (head("Content-Length: 100") + b"x" * 100, "another content"),
+        (head("Content-Length: 100", name="other") + b"{content}", "the answer to other"),
+        (head("Content-Length: 100", "LB-Load: 1/2/3") + b"{content}", "shown LB-Load"),
+        (head("Content-Length: 100", "Set-Cookie: sid=1") + b"{content}", "without the other"),
+        (head("Content-Length: 100", "Set-Cookie: sid=1", "Set-Cookie: __PRT__=9.9.x") + b"{content}", "is not of"),
+        (head("Content-Length: 100", good=False) + b"{content}", "another body"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "without a word"),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "without Retry-After"),
+    ],
+)
+def test_an_answer_is_wrong_though_it_looks_whole(visits: list[Visit], answer: bytes, wrong: str) -> None:
+    visit = ask(visits, answer)
+    assert visit.outcome is Outcome.ANSWERED
+    assert wrong in visit.wrong
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        head("Content-Length: 101") + b"{content}",
+        head("Transfer-Encoding: chunked") + b"64\r\n{content}\r\n",
+        head("Transfer-Encoding: chunked") + b"65\r\n{content}",
+    ],
+    ids=["counted", "between chunks", "within a chunk"],
+)
+def test_an_answer_is_cut(visits: list[Visit], answer: bytes) -> None:
+    visit = ask(visits, answer)
+    assert visit.outcome is Outcome.CUT
+    assert visit.told is not None
+    assert visit.wrong == ""
+
+
+def test_no_answer_on_a_fresh_connection(visits: list[Visit]) -> None:
+    assert ask(visits, None).outcome is Outcome.UNANSWERED
+
+
+def test_no_answer_on_a_connection_that_was_used_before(visits: list[Visit]) -> None:
+    assert ask(visits, WHOLE, None, wishes=2).outcome is Outcome.STALE
+
+
+def test_no_connection(visits: list[Visit]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    visit = Visitor("v", Line(port, keep=True), visits.append).ask(Wish("GET", "file", size=100))
+    assert visit.outcome is Outcome.NO_CONNECTION
+
+
+def test_no_http(visits: list[Visit]) -> None:
+    assert ask(visits, b"SSH-2.0\r\n\r\n").outcome is Outcome.GARBLED
+
+
+def test_an_answer_that_nothing_frames(visits: list[Visit]) -> None:
+    assert ask(visits, head() + b"{content}").outcome is Outcome.GARBLED
+
+
+def test_a_visitor_leaves(visits: list[Visit]) -> None:
+    size = 300_000
+    with closing(Peer(head(f"Content-Length: {size}") + content("v", size))) as peer:
+        line = Line(peer.port, keep=True)
+        Visitor("v", line, visits.append).ask(Wish("GET", "file", size=size, leave=True))
+    assert visits[-1].outcome is Outcome.LEFT
