@@ -357,17 +357,18 @@ def _wish(chance: random.Random) -> Wish:
     )[0]
     size = int(2 ** chance.uniform(16.6, 21))  # 100 KB to 2 MB
     chunked = chance.random() < 0.4
+    body = chance.choice((0, 100, 5000))
     wait = chance.uniform(0.05, 0.5)
     rate = size / (LONGEST_SLOW * chance.uniform(0.3, 1.0))
     return {
         "read": Wish("GET", "visit", size=chance.choice((0, 100, 5000))),
-        "count": Wish("POST", "visit", size=100, body=chance.choice((0, 100, 5000))),
+        "count": Wish("POST", "visit", size=100, body=body),
         "upload": Wish("POST", "visit", size=100, body=size, chunked=chunked),
         "slow upload": Wish("POST", "visit", size=100, body=size, rate=rate, chunked=chunked),
         "download": Wish("GET", "file", size=size, chunked=chunked),
         "slow download": Wish("GET", "file", size=size, rate=rate, chunked=chunked),
         "slow page": Wish(chance.choice(("GET", "POST")), "visit", size=100, wait=wait),
-        "plain": Wish(chance.choice(("GET", "POST")), "plain", size=1000),
+        "plain": Wish(chance.choice(("GET", "POST")), "plain", size=1000, body=body),
         "leave": Wish("GET", "file", size=2**20, rate=2**20, chunked=chunked, leave=True),
     }[kind]
 
@@ -382,7 +383,7 @@ def burst(
         try:
             for turn in range(requests):
                 method = "POST" if (number + turn) % 2 else "GET"
-                visitor.ask(Wish(method, "plain", size=1000, wait=0.05))
+                visitor.ask(Wish(method, "plain", size=1000, body=100, wait=0.05))
         finally:
             visitor.line.close()
 

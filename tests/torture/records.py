@@ -54,7 +54,8 @@ class Outcome(Enum):
     CUT = "cut"
     """the connection ended within the answer"""
     STALE = "closed while idle"
-    """a connection that was used before ended without a byte of an answer: a race that HTTP knows (RFC 9112 §9.5)"""
+    """a connection that was used before ended without a byte of an answer: a race that HTTP knows (RFC 9112 §9.5).
+    httpd's event MPM closes idle connections at a graceful restart, and when all its workers are busy."""
     UNANSWERED = "no answer"
     """a fresh connection ended without a byte of an answer"""
     NO_CONNECTION = "no connection"

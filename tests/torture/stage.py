@@ -35,7 +35,7 @@ KEPT = {"address.text", "keys"}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "application": {"app": "application:application", "session_cookie": "sid", "session_idle": 25.0},
-    "files": {"run_folder": "run", "key_file": "run/keys", "apache_group": httpd.apache_group()},
+    "files": {"run_folder": "run", "key_file": "run/keys"},
     "appservers": {
         "servers": SERVERS,
         "slots": SLOTS,
@@ -91,6 +91,7 @@ class Stage:
         self.executed.touch()
         self.base_port = free_ports(SLOTS)
         sections = {name: dict(section) for name, section in settings.items()}
+        sections["files"]["apache_group"] = httpd.apache_group()
         sections["appservers"]["base_port"] = self.base_port
         sections.setdefault("adaptor", {})["spool_folder"] = str(self.spool)
         lines = []

@@ -368,7 +368,7 @@ def test_a_line_of_the_monitor_is_about_who_was_in_the_slot() -> None:
     records.visits.append(visit(70.0, told=told(reborn, process=Process(13, 7), sid="w", new=True), brought=""))
     records.said = [*records.said, Said(50.0, HUNG), Said(60.0, "lbmonitor: slot 0 starts: pid 13, 127.0.0.1:1")]
     records.said += [Said(61.0, HUNG), Said(71.0, HUNG)]
-    found = {said.at: name for said, _, name in Evidence(records).of_appservers if said.text == HUNG}
+    found = {said.at: name for said, _, _, name in Evidence(records).of_appservers if said.text == HUNG}
     assert found == {50.0: ONE, 61.0: None, 71.0: reborn}
 
 
@@ -379,6 +379,13 @@ def test_a_death_is_counted_once() -> None:
     assert Evidence(records).deaths == [(50.0, 0, ONE)]
     unknown = replace(records, visits=[])
     assert [death[:2] for death in Evidence(unknown).deaths] == [(50.0, 0)]
+
+
+def test_a_death_that_the_monitor_wanted_is_counted_once_though_nobody_knew_the_process() -> None:
+    records = replace(good(), visits=[])
+    records.said.append(Said(50.0, "lbmonitor: slot 0 does not exit: SIGKILL"))
+    records.said.append(Said(50.1, "lbmonitor: slot 0 (STOPPING) was ended by SIGKILL after 9 s"))
+    assert Evidence(records).deaths == [(50.0, 0, None)]
 
 
 def test_the_error_log_is_read() -> None:

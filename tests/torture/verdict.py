@@ -28,7 +28,7 @@ _BEGINS = re.compile(r"\bslot \d+ (?:starts|is adopted)\b.*\bpid (\d+)")
 _ANNOUNCED = re.compile(r"slot \d+ is ended with \d+ sessions")
 """How the monitor announces that it ends an AppServer by a limit."""
 _HUNG = re.compile(r"slot \d+ is hung and is ended")
-_DEATH = re.compile(r"slot \d+ \(\w+\) was ended by SIGKILL")
+_DEATH = re.compile(r"slot \d+ (\(\w+\) was ended by SIGKILL|does not exit: SIGKILL)")
 _GAVE_UP = re.compile(r"lbadaptor: (\d{3}) ([A-Z]+): (.*)")
 _BROKE_OFF = re.compile(r"lbadaptor: an answer broke off, the visitor's connection is (cut|out of reach)")
 _APPSERVER = re.compile(r"AppServer (\d+)\.(\d+)")
@@ -110,8 +110,10 @@ class Evidence:
         }
 
     @cached_property
-    def of_appservers(self) -> list[tuple[Said, int, Name | None]]:
-        """The monitor's lines about a slot, and who was in it, by the pid that an earlier line told."""
+    def of_appservers(self) -> list[tuple[Said, int, int, Name | None]]:
+        """The monitor's lines about a slot, and who was in it: the pid that an earlier line told, and the name that
+        this process told a visitor (None: it told nobody).
+        """
         pids: dict[int, int] = {}
         told: dict[int, list[tuple[float, Name]]] = defaultdict(list)
         seen = set[Process]()
@@ -128,17 +130,17 @@ class Evidence:
             if begins := _BEGINS.search(said.text):
                 pids[slot] = int(begins[1])
             names = [name for at, name in told[pids.get(slot, 0)] if name.slot == slot and at <= said.at + SLACK]
-            lines.append((said, slot, names[-1] if names else None))
+            lines.append((said, slot, pids.get(slot, 0), names[-1] if names else None))
         return lines
 
     @cached_property
     def ended_by_limit(self) -> dict[Name, float]:
         """AppServers of which the monitor announced that a limit ends them."""
-        return {name: said.at for said, _, name in self.of_appservers if name and _ANNOUNCED.search(said.text)}
+        return {name: said.at for said, _, _, name in self.of_appservers if name and _ANNOUNCED.search(said.text)}
 
     @cached_property
     def ended_as_hung(self) -> dict[Name, float]:
-        return {name: said.at for said, _, name in self.of_appservers if name and _HUNG.search(said.text)}
+        return {name: said.at for said, _, _, name in self.of_appservers if name and _HUNG.search(said.text)}
 
     @cached_property
     def deaths(self) -> list[tuple[float, int, Name | None]]:
@@ -148,9 +150,11 @@ class Evidence:
             for deed in self.records.deeds
             if deed.kind == "kill" and deed.process and deed.slot is not None
         ]
-        by_fiend = {name for _, _, name in deaths if name}
-        for said, slot, name in self.of_appservers:
-            if name and name not in by_fiend and _DEATH.search(said.text):
+        by_fiend = {deed.process.pid for deed in self.records.deeds if deed.kind == "kill" and deed.process}
+        before: tuple[int, int] | None = None
+        for said, slot, pid, name in self.of_appservers:
+            if pid not in by_fiend and _DEATH.search(said.text) and (slot, pid) != before:
+                before = slot, pid  # the monitor tells of the deed, and of its success
                 deaths.append((said.at, slot, name))
         return deaths
 
