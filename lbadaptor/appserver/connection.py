@@ -83,6 +83,7 @@ class Connection:
         return True
 
     def _next(self) -> None:
+        self._body.clear()  # of a refused request, nobody has read it, and the next one's begins anew
         self.request = None
         self.complete = False
         self.discarding = False

@@ -299,3 +299,17 @@ def test_the_input_is_what_pep_3333_asks_for(pair: Pair) -> None:
     assert isinstance(body, io.BufferedIOBase)
     assert body.readable()
     assert not body.writable()
+
+
+def test_a_body_that_nobody_read_is_not_the_beginning_of_the_next_one() -> None:
+    """A refused request's body is complete, and its connection is used again."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = Connection(ours, None)
+        for body in (b"refused", b"served"):
+            theirs.sendall(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            assert connection.receive()
+            assert connection.complete
+            if body == b"refused":
+                assert connection.finish()
+        assert connection.body().read() == b"served"
