@@ -118,24 +118,54 @@ class Gateway:
             thread.start()
 
     def stop(self, timeout: float) -> None:
-        """End the threads and hang up. Requests that are still at work after `timeout` seconds are abandoned."""
+        """End the threads, and take leave of all callers.
+
+        Requests that are still at work after `timeout` seconds are abandoned; those that wait for a thread, or that
+        nobody has read, are refused.
+        """
         self._stopping = True
         os.eventfd_write(self._wake, 1)
         deadline = time.monotonic() + timeout
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
-        self._listener.close()
         abandoned = any(thread.is_alive() for thread in self._threads)
+        self._take_leave(abandoned)
+        if not abandoned:
+            self._poll.close()
+            os.close(self._wake)
+
+    def _take_leave(self, abandoned: bool) -> None:
+        """Hang up, in a way that no caller can take for a request that was begun and lost.
+
+        Whoever has sent a request that was not read, or sends it this very moment, finds an answer that says so; an
+        idle connection's owner finds it readable and throws it away (as with the 408 of RFC 9110 §15.5.9). The
+        kernel delivers it before the reset that bytes nobody read bring about.
+        """
+        with contextlib.suppress(OSError):  # until nobody is left who was let in
+            while True:
+                sock, peer = self._listener.accept()
+                self._connections[sock.fileno()] = Connection(sock, peer)
+        self._listener.close()
+        with self._lock:
+            waiting = [self._queue.take()[0] for _ in range(len(self._queue))]
         for connection in list(self._connections.values()):
-            if abandoned and connection.request is not None:
+            begun = connection.request is not None and connection not in waiting
+            if not begun and not connection.leaving:
+                self._farewell(connection)
+            if begun and abandoned:
                 with contextlib.suppress(OSError):
                     connection.socket.shutdown(socket.SHUT_RDWR)  # a thread may be using it
             else:
                 connection.socket.close()
-        if not abandoned:
-            self._poll.close()
-            os.close(self._wake)
+
+    def _farewell(self, connection: Connection) -> None:
+        reply = (
+            f"HTTP/1.1 421 {_REASONS[421]}\r\n{headers.REFUSED}: {Refusal.DYING.value}\r\nContent-Length: 0\r\n"
+            f"Connection: close\r\n{self._vitals.headers()}\r\n"
+        )
+        with contextlib.suppress(OSError):
+            connection.socket.send(reply.encode(), socket.MSG_DONTWAIT)
 
     def _work(self) -> None:
         """A thread's life: lead, serve, serve what waited meanwhile, and again."""

@@ -31,7 +31,7 @@ from lbadaptor.appserver.handover import (
     decode_report,
     encode,
 )
-from lbadaptor.appserver.main import CANNOT_START
+from lbadaptor.appserver.main import CANNOT_START, LINGER
 
 WAIT = 20.0
 """Seconds after which a test gives up waiting for an event."""
@@ -410,6 +410,26 @@ def test_ordered_to_stop_it_refuses_finishes_what_is_in_flight_and_exits(start: 
     assert appserver.ended() == (0, "", "")
     connection.close()
     idle.close()
+
+
+def test_stopped_while_it_leaves_it_still_refuses_whoever_asked_meanwhile(start: Start) -> None:
+    appserver = ready(start("hello"))
+    kept, fresh = appserver.connect(), [appserver.connect() for _ in range(20)]
+    kept.request("GET", "/", headers=LB)
+    assert kept.getresponse().read() == b"hello"
+    appserver.order(STOP)
+    appserver.wait_for_status("DYING")
+    appserver.order(signal.SIGSTOP)
+    for connection in (kept, *fresh):
+        connection.request("POST", "/", b"abc", headers=LB)
+    with pytest.raises(subprocess.TimeoutExpired):
+        appserver.process.wait(2 * LINGER)
+    appserver.order(signal.SIGCONT)
+    for connection in (kept, *fresh):
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["LB-Refused"]) == (421, "DYING")
+        connection.close()
+    assert appserver.ended() == (0, "", "")
 
 
 def test_what_does_not_end_within_its_grace_is_abandoned(start: Start) -> None:

@@ -116,14 +116,18 @@ class Caller:
 class House:
     """A gateway at work, and its callers."""
 
-    def __init__(self, application: Application, threads: int, handover: Handover) -> None:
+    def __init__(self, application: Application, threads: int, handover: Handover, deaf: bool = False) -> None:
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         self.address: tuple[str, int] = listener.getsockname()
         self.vitals = Vitals(0, handover.generation, threads, handover.queue)
         self.ledger = Ledger(1800.0)
         self.gateway = Gateway(listener, application, handover, self.vitals, self.ledger)
-        self.gateway.start()
+        if deaf:
+            listener.listen(1024)
+            listener.setblocking(False)
+        else:
+            self.gateway.start()
         self._callers: list[Caller] = []
 
     def caller(self) -> Caller:
@@ -139,9 +143,12 @@ class House:
         assert len([thread for thread in self.gateway._threads if thread.is_alive()]) == self.vitals.threads + 1
         return self.ask(head()).status == 200
 
-    def end(self) -> None:
+    def hang_up(self) -> None:
         for caller in self._callers:
             caller.socket.close()
+
+    def end(self) -> None:
+        self.hang_up()
         self.gateway.stop(WAIT)
         assert not any(thread.is_alive() for thread in self.gateway._threads)
 
@@ -790,6 +797,9 @@ def test_stop_ends_threads_and_connections() -> None:
     callers = [house.caller() for _ in range(3)]
     assert [caller.ask(head()).status for caller in callers] == [200] * 3
     house.gateway.stop(WAIT)
+    assert [(farewell.status, farewell.refused) for farewell in (caller.reply() for caller in callers)] == [
+        (421, "DYING")
+    ] * 3
     assert all(caller.ended() for caller in callers)
     assert not any(thread.is_alive() for thread in house.gateway._threads)
     with pytest.raises(ConnectionRefusedError):
@@ -797,6 +807,37 @@ def test_stop_ends_threads_and_connections() -> None:
     for caller in callers:
         caller.socket.close()
     assert set(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_whoever_was_let_in_and_not_heard_is_refused_at_the_end() -> None:
+    house = House(never, 2, HANDOVER, deaf=True)
+    callers = [house.caller() for _ in range(80)]
+    for caller in callers[1:]:
+        caller.send(head("POST", "/", "Content-Length: 3") + b"abc")
+    callers[0].send(head()[:20])
+    house.gateway.stop(WAIT)
+    for caller in callers:
+        reply = caller.reply()
+        assert (reply.status, reply.refused, reply.hangs_up) == (421, "DYING", True)
+    house.hang_up()
+
+
+def test_whoever_waits_for_a_thread_that_never_comes_free_is_refused() -> None:
+    gate = Gate()
+    house = House(gate, 1, HANDOVER)
+    working, waiting = house.caller(), house.caller()
+    working.send(head())
+    assert gate.entered.acquire(timeout=WAIT)
+    waiting.send(head("POST", "/", "Content-Length: 3") + b"abc")
+    assert json.loads(house.ask(PROBE).body)["in_flight"] == 2
+    house.gateway.stop(timeout=0.05)
+    reply = waiting.reply()
+    assert (reply.status, reply.refused) == (421, "DYING")
+    gate.go.release()
+    for thread in house.gateway._threads:
+        thread.join(WAIT)
+    house.hang_up()
+    os.close(house.gateway._wake)
 
 
 def test_stop_abandons_what_does_not_end_and_hangs_up_on_it() -> None:
