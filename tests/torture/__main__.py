@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from .clients import Crowd
-from .fiend import ALL, NEEDS_ADOPTION, Fiend
+from .fiend import ALL, Fiend
 from .records import Logged, Records
 from .report import report
 from .stage import SERVERS, Stage
@@ -36,7 +36,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--kill-arbiter", action="store_true", help="the fiend kills the arbiter, too")
     parser.add_argument(
         "--without", action="append", default=[], metavar="CARD", help="leave a card of the fiend's out"
     )
@@ -47,8 +46,6 @@ def main() -> int:
         if card not in ALL:
             parser.error(f"there is no card {card!r}; known are {', '.join(sorted(ALL))}")
     enabled = (set(options.only) or ALL) - set(options.without)
-    if not options.kill_arbiter:
-        enabled -= NEEDS_ADOPTION
     print(f"torture: {options.minutes:g} minutes, seed {options.seed}, {VISITORS} visitors, {SERVERS} AppServers")
     folder = Path(tempfile.mkdtemp(prefix="lbt-", dir="/tmp"))
     try:

@@ -388,5 +388,4 @@ CARDS = (
     Card("burst", 2, _burst, pause=3.0),
     Card("fill spool", 1, _fill_spool),
 )
-NEEDS_ADOPTION = frozenset(("kill arbiter", "kill both", "reexec"))
 ALL = frozenset(card.name for card in CARDS)
