@@ -1,9 +1,8 @@
 """The gateway: HTTP from the adaptors in, WSGI calls to the application.
 
-One thread at a time leads: it polls all connections, reads heads, answers probes and refusals at once, and
-takes the first request that the application may have. It passes the leadership on before it serves. There is
-one thread more than may be at work, so somebody always polls: a probe never waits behind the application.
-Idle connections cost no thread.
+One thread at a time leads (see `leadership`): it polls all connections, reads heads, answers probes and refusals at
+once, and serves a request itself while requests are short. There is one thread more than may be at work, so somebody
+always polls: a probe never waits behind the application. Idle connections cost no thread.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from lbadaptor.appserver.answer import Answer, FileWrapper, Headers, ShortAnswer
 from lbadaptor.appserver.connection import Connection, Malformed
 from lbadaptor.appserver.environ import Environ, Incomplete, Request
 from lbadaptor.appserver.handover import Handover
+from lbadaptor.appserver.leadership import Leadership
 from lbadaptor.appserver.ledger import Ledger
 from lbadaptor.appserver.sessions import Sessions
 from lbadaptor.appserver.vitals import Vitals
@@ -98,7 +98,7 @@ class Gateway:
         self._queue = _Queue()
         self._at_work = 0
         self._lock = threading.Lock()
-        self._leadership = threading.Lock()
+        self._leadership = Leadership()
         self._stopping = False
         self._accept_again: float | None = None
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -107,6 +107,7 @@ class Gateway:
             threading.Thread(target=self._work, name=f"gateway-{number}", daemon=True)
             for number in range(vitals.threads + 1)
         ]
+        self._threads.append(threading.Thread(target=self._leadership.watch, name="gateway-watch", daemon=True))
 
     def start(self) -> None:
         """Listen and serve. Returns at once. Raises OSError when somebody else listens on the address."""
@@ -124,6 +125,7 @@ class Gateway:
         nobody has read, are refused.
         """
         self._stopping = True
+        self._leadership.end()
         os.eventfd_write(self._wake, 1)
         deadline = time.monotonic() + timeout
         for thread in self._threads:
@@ -168,38 +170,59 @@ class Gateway:
             connection.socket.send(reply.encode(), socket.MSG_DONTWAIT)
 
     def _work(self) -> None:
-        """A thread's life: lead, serve, serve what waited meanwhile, and again."""
-        while True:
-            with self._leadership:
-                task = self._lead()
-            while task is not None:
-                self._serve(*task)
-                with self._lock:
-                    task = self._queue.take() if self._queue else None
-                    if task is None:
-                        self._at_work -= 1
-            if self._stopping:
-                return
+        """A thread's life: lead, serve what waits when the leadership is gone, and again."""
+        while self._leadership.wait():
+            try:
+                self._lead()
+            except BaseException:
+                log.exception("a thread of the gateway begins anew")
+            self._leadership.give_up()
 
-    # The leader's part. Nothing in it waits for anybody but the poll.
+    # The leader's part. Nothing in it waits for anybody but the poll, and for requests that are short.
 
-    def _lead(self) -> Task | None:
-        """Poll until there is a request for this thread to serve; None: the gateway is stopping."""
+    def _lead(self) -> None:
+        """Poll and serve, until the gateway stops or the leadership is gone, and nothing waits for a thread."""
         while not self._stopping:
-            with self._lock:
-                if self._queue and self._at_work < self._vitals.threads:
-                    self._at_work += 1
-                    return self._queue.take()
+            while (task := self._begin()) is not None:
+                if not self._serve_as_leader(task):
+                    self._serve_waiting()
+                    return
             timeout = None if self._accept_again is None else max(0.0, self._accept_again - time.monotonic())
             for descriptor, _ in self._poll.poll(timeout):
                 if descriptor == self._listener.fileno():
                     self._accept()
-                elif descriptor != self._wake:
-                    self._readable(self._connections[descriptor])
+                elif connection := self._connections.get(descriptor):
+                    self._readable(connection)
             if self._accept_again is not None and time.monotonic() >= self._accept_again:
                 self._accept_again = None
                 self._poll.register(self._listener, select.EPOLLIN)
+
+    def _begin(self) -> Task | None:
+        """The request that is to be served now; None: none waits, or as many as may be are at work."""
+        with self._lock:
+            if self._queue and self._at_work < self._vitals.threads:
+                self._at_work += 1
+                return self._queue.take()
         return None
+
+    def _serve_as_leader(self, task: Task) -> bool:
+        """Serve a request; whether this thread leads still."""
+        began = time.monotonic()
+        leads = self._leadership.keep()
+        self._serve(*task)
+        self._leadership.lasted(time.monotonic() - began)
+        with self._lock:
+            self._at_work -= 1
+        return leads and self._leadership.kept()
+
+    def _serve_waiting(self) -> None:
+        """Serve what waits for a thread, as one that does not lead."""
+        while (task := self._begin()) is not None:
+            began = time.monotonic()
+            self._serve(*task)
+            self._leadership.lasted(time.monotonic() - began)
+            with self._lock:
+                self._at_work -= 1
 
     def _accept(self) -> None:
         for _ in range(64):

@@ -21,6 +21,7 @@ import msgspec
 import pytest
 
 from lbadaptor.appserver import gateway as gateways
+from lbadaptor.appserver import leadership
 from lbadaptor.appserver.connection import MAX_HEAD
 from lbadaptor.appserver.gateway import Gateway
 from lbadaptor.appserver.handover import Handover
@@ -140,7 +141,7 @@ class House:
     def still_serves(self) -> bool:
         """Whether nothing is left of earlier requests, no thread is lost, and a new request is answered."""
         assert self.vitals.wait_idle(WAIT)
-        assert len([thread for thread in self.gateway._threads if thread.is_alive()]) == self.vitals.threads + 1
+        assert all(thread.is_alive() for thread in self.gateway._threads)
         return self.ask(head()).status == 200
 
     def hang_up(self) -> None:
@@ -749,6 +750,81 @@ def test_all_threads_can_be_at_work_at_once(serve: Serve) -> None:
         for caller in callers:
             caller.send(head())
         assert [caller.reply().status for caller in callers] == [200] * 4
+
+
+def test_short_requests_are_served_by_the_thread_that_polls(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leadership, "LONG", 1.0)  # however busy the machine is
+    monkeypatch.setattr(leadership, "WORTH", 1.0)
+    threads: set[int] = set()
+
+    def who(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        threads.add(threading.get_ident())
+        return hello(environ, start_response)
+
+    house = serve(who, threads=4)
+    callers = [house.caller() for _ in range(8)]
+    for _ in range(20):
+        for caller in callers:
+            caller.send(head())
+        assert [caller.reply().status for caller in callers] == [200] * 8
+    assert len(threads) == 1
+
+
+def test_one_that_computes_does_not_keep_others_waiting(serve: Serve) -> None:
+    over = threading.Event()
+
+    def computes(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if environ["QUERY_STRING"] == "long":
+            while not over.is_set():  # never lets go of the interpreter lock by itself
+                sum(range(1000))
+        return hello(environ, start_response)
+
+    house = serve(computes)
+    long = house.caller()
+    long.send(head("GET", "/app/page?long"))
+    other = house.caller()
+    assert [other.ask(head()).status for _ in range(20)] == [200] * 20
+    over.set()
+    assert long.reply().status == 200
+
+
+def test_after_long_requests_and_short_ones_no_thread_is_lost(serve: Serve) -> None:
+    def mixed(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        time.sleep(float(environ["QUERY_STRING"] or 0))
+        return hello(environ, start_response)
+
+    house = serve(mixed, threads=3)
+    callers = [house.caller() for _ in range(9)]
+    for number in range(60):
+        seconds = (0, 0.005, 0, 0.001, 0.01)[number % 5]
+        for caller in callers:
+            caller.send(head("GET", f"/app/page?{seconds}"))
+        assert [caller.reply().status for caller in callers] == [200] * 9
+    assert house.still_serves()
+    deadline = time.monotonic() + WAIT
+    while len(house.gateway._leadership._parked) < 3:  # all but the leader
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_an_error_in_the_leaders_own_work_costs_no_leadership(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = serve(hello)
+    first = house.caller()
+    assert first.ask(head()).status == 200
+    begin = house.gateway._begin
+    failures = iter([True, True, False])
+
+    def fails() -> object:
+        if next(failures, False):
+            raise MemoryError("as it may come anywhere")
+        return begin()
+
+    monkeypatch.setattr(house.gateway, "_begin", fails)
+    assert first.ask(head()).status == 200
+    assert house.still_serves()
+    assert caplog.text.count("begins anew") == 2
 
 
 def test_idle_connections_cost_no_thread(serve: Serve) -> None:

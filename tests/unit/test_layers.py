@@ -12,7 +12,7 @@ CONTRACT = ("errors", "address", "headers", "cookies", "ticket", "settings")
 ADAPTOR = ("failover", "balance", "pages", "addressfile", "pool", "body", "request", "relay", "visitor", "fleet")
 ROOF = ("adaptor", "wsgi", "cgi", "commands")
 APPSERVER = (
-    *("handover", "ledger", "vitals", "sessions", "environ", "answer", "connection", "gateway"),
+    *("handover", "ledger", "vitals", "sessions", "environ", "answer", "connection", "leadership", "gateway"),
     *("warmup", "main", "__main__"),
 )
 MONITOR = (
