@@ -15,11 +15,14 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 
 from monitor.state import start_time
 
 _UNKNOWN = 1 << 16
+FLAGS = ("-B",) if sys.dont_write_bytecode else ()
+"""A monitor that was told to write no bytecode has children that write none."""
 LONGEST_LINE = 1 << 20
 """Bytes; a child that sends a longer line is not listened to any more."""
 
@@ -170,6 +173,26 @@ class Child:
         if ended is None:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+class Reaper:
+    """Children that are over, or were killed, and that the system has not told the last of yet."""
+
+    def __init__(self) -> None:
+        self._children: list[Child] = []
+
+    def take(self, child: Child) -> None:
+        """Reap it as soon as that can be."""
+        self._children.append(child)
+
+    def look(self) -> None:
+        """Reap whom it can be."""
+        self._children = [child for child in self._children if child.reap() is None]
+
+    def wait(self, timeout: float) -> None:
+        """Wait for all. Blocks for `timeout` seconds each, at most."""
+        for child in self._children:
+            child.wait(timeout)
 
 
 def _signal_name(number: int) -> str:

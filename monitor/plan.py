@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum
 
 from lbadaptor.address import Identity, free_slots
-from lbadaptor.settings import AppServers, Settings
+from lbadaptor.settings import Settings
 from monitor.life import PUBLISHED, Event, Life, after
 from monitor.messages import Vitals
+from monitor.record import Deed, Order, Record, Start, Tell
 
 log = logging.getLogger("lbmonitor")
 
@@ -25,101 +24,10 @@ PASS_OVER = 60.0
 """Seconds for which a slot whose port is in use is passed over."""
 HUNG_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for one that does not answer anyway, or that eats the machine's memory."""
-FIRST_SHARE = 0.1
-"""What part of its weight a newcomer has at first, where there is a slow start."""
 MARGIN = 2.0
 """Seconds beyond its own grace that an AppServer may take to exit."""
 MOST_SESSIONS = 10**9
 """What an application's own count is taken for at most, and 0 at least: it has a column in address.text."""
-
-
-class Order(Enum):
-    """What an AppServer can be told."""
-
-    DRAIN = "drain"
-    UNDRAIN = "undrain"
-    STOP = "stop"
-    KILL = "kill"
-
-
-@dataclass(frozen=True)
-class Start:
-    """Fork an AppServer."""
-
-    identity: Identity
-
-
-@dataclass(frozen=True)
-class Tell:
-    """Give an AppServer an order."""
-
-    identity: Identity
-    order: Order
-
-
-Deed = Start | Tell
-
-
-@dataclass
-class Record:
-    """One AppServer, or the place that waits for its successor (BACKOFF)."""
-
-    slot: int
-    generation: int
-    since: float
-    """when it came into its state; monotonic seconds"""
-    born: float
-    life: Life = Life.STARTING
-    before_failing: Life = Life.OK
-    leaving: set[str] = field(default_factory=set)
-    """why it is to be replaced: limit, order, release; `now`: and its sessions are not waited for"""
-    undrained: bool = False
-    standby: bool = False
-    """kept in reserve: new visitors only when no other takes them"""
-    ready_at: float = float("-inf")
-    """when its ready message came"""
-    draining_since: float | None = None
-    sessions: int = 0
-    vitals: Vitals | None = None
-    """its last answer to a probe"""
-    failed_probes: int = 0
-    cpu: float = 0.0
-    """seconds for which its process had computed, when a probe failed"""
-    computed_at: float = float("-inf")
-    """when it was last seen computing"""
-    short_lives: int = 0
-    wake_at: float = 0.0
-    deadline: float = float("inf")
-    """when it is killed if it did not do what it should (be ready, exit)"""
-    vacant_since: float | None = None
-    """since when its slot has been without an AppServer that serves"""
-    hung: bool = False
-    port_taken: str = ""
-    why: str = ""
-
-    @property
-    def identity(self) -> Identity:
-        return Identity(self.slot, self.generation)
-
-    @property
-    def counts(self) -> bool:
-        """Whether it is OK or on its way there."""
-        return self.life in (Life.STARTING, Life.OK, Life.BACKOFF) or (
-            self.life is Life.FAILING and self.before_failing is Life.OK
-        )
-
-    @property
-    def draining(self) -> bool:
-        return self.life is Life.DYING or (self.life is Life.FAILING and self.before_failing is Life.DYING)
-
-
-def own_limits(servers: AppServers, generation: int) -> tuple[int, float]:
-    """An AppServer's own `max_requests` and `max_age`, so that they do not all leave at once.
-
-    Multiples of the golden ratio lie evenly between 0 and 1, however many there are (Knuth, TAOCP 6.4).
-    """
-    part = generation * 2654435769 % 2**32 / 2**32 * servers.spread / 100
-    return servers.max_requests - int(servers.max_requests * part), servers.max_age * (1 - part)
 
 
 class Plan:
@@ -363,17 +271,6 @@ class Plan:
     @property
     def _unreplaced(self) -> list[Record]:
         return [record for record in self if record.counts and "release" in record.leaving]
-
-    def weight(self, record: Record, now: float) -> int:
-        """Its share of new visitors, for address.text."""
-        servers = self.settings.appservers
-        whole = servers.weights[record.slot] if record.slot < len(servers.weights) else 100
-        if record.standby or not whole:
-            return 0
-        if now - record.ready_at >= servers.slow_start:
-            return whole
-        share = FIRST_SHARE + (1 - FIRST_SHARE) * (now - record.ready_at) / servers.slow_start
-        return max(1, round(whole * share))
 
     def stop(self, now: float) -> None:
         """End everything."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -9,8 +10,12 @@ from pathlib import Path
 from lbadaptor.address import Entry, Table, parse, write
 from lbadaptor.errors import AddressFileError
 
+log = logging.getLogger("lbmonitor")
+
 LEAST_STEP = 1_000
 """Nanoseconds between the mtimes of two writes: a reader that looks at nothing else must see each."""
+SESSIONS_INTERVAL = 2.0
+"""Seconds between two writes, at least, where nothing but session counts and weights has changed."""
 
 
 class Publisher:
@@ -31,7 +36,26 @@ class Publisher:
         self.before: tuple[Entry, ...] = ()
         """what the file said before the first write"""
         self._stamp: tuple[int, int] | None = None
+        self._said = ""
         self._serial, self.last_generation, self._last_mtime = self._previous()
+
+    def keep(self, entries: tuple[Entry, ...], now: float, heartbeat: float) -> None:
+        """Write the table where the file says something else, or has been still for `heartbeat` seconds.
+
+        A failure is said once, and tried again with the next call. `now` is monotonic seconds.
+        """
+        still = now - self.written_at
+        due = still >= heartbeat or (still >= SESSIONS_INTERVAL and entries != self.entries)
+        if self.entries is not None and not due and _same_but_sessions(entries, self.entries) and self.intact():
+            return
+        try:
+            self.publish(entries)
+            self._said = ""
+        except OSError as error:
+            why = f"address.text cannot be written: {error.strerror}; adaptors go on with the last one"
+            if why != self._said:
+                self._said = why
+                log.error("%s", why)
 
     def publish(self, entries: tuple[Entry, ...]) -> None:
         """Write the table. Raises OSError; the file before stays whole then."""
@@ -73,3 +97,8 @@ class Publisher:
             return 0, 0, mtime
         self.before = table.entries
         return table.serial, max((entry.identity.generation for entry in table.entries), default=0), mtime
+
+
+def _same_but_sessions(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> bool:
+    """Whether the same AppServers may be sent the same visitors."""
+    return [(entry.identity, entry.state) for entry in one] == [(entry.identity, entry.state) for entry in other]

@@ -16,6 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from lbadaptor.address import Address, Identity
+from monitor.life import Life
+from monitor.record import Record
 
 log = logging.getLogger("lbmonitor")
 
@@ -38,6 +40,36 @@ class Known(Struct, frozen=True):
     undrained: bool
     since: float
     born: float
+
+    @classmethod
+    def of(cls, record: Record, pid: int, started: int, address: Address) -> Known:
+        """What is to be known of an AppServer."""
+        return cls(
+            *record.identity,
+            pid=pid,
+            started=started,
+            host=address.host,
+            port=address.port,
+            life=record.life.value,
+            before_failing=record.before_failing.value,
+            leaving=sorted(record.leaving),
+            undrained=record.undrained,
+            since=record.since,
+            born=record.born,
+        )
+
+    @property
+    def record(self) -> Record:
+        """For the plan of the monitor that comes after."""
+        return Record(
+            *self.identity,
+            since=self.since,
+            born=self.born,
+            life=Life(self.life),
+            before_failing=Life(self.before_failing),
+            leaving=set(self.leaving),
+            undrained=self.undrained,
+        )
 
     @property
     def identity(self) -> Identity:

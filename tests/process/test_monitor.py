@@ -24,7 +24,7 @@ from monitor_fixture import MARK, PATIENCE, SLOTS, Site, free_ports, processes, 
 from lbadaptor.address import parse
 from lbadaptor.errors import SettingsError
 from lbadaptor.ticket import Verdict, judge, read_keys
-from monitor import arbiter
+from monitor import runfolder
 from monitor.ctl import NoAnswer, ask
 
 LEFT = {"address.text", "monitor.lock"}
@@ -411,11 +411,11 @@ def test_without_a_console_there_are_probes_all_the_same(site: Site) -> None:
 def test_a_watcher_that_cannot_run_keeps_nobody_busy(site: Site) -> None:
     # A monitor whose watcher is a program that fails at once.
     code = (
-        "import sys; from monitor import arbiter, child, __main__; start = child.Child.start.__func__\n"
+        "import sys; from monitor import child, link, __main__; start = child.Child.start.__func__\n"
         "def broken(cls, command, environment=None):\n"
         "    words = ['/bin/false'] if 'monitor.watcher' in command else command\n"
         "    return start(cls, words, environment)\n"
-        "child.Child.start, arbiter.WATCHER_PAUSE = classmethod(broken), 0.5\n"
+        "child.Child.start, link.PAUSE = classmethod(broken), 0.5\n"
         "sys.exit(__main__.main())\n"
     )
     site.settings("appservers", servers=1)
@@ -428,7 +428,7 @@ def test_a_watcher_that_cannot_run_keeps_nobody_busy(site: Site) -> None:
 
 
 def test_a_silent_watcher_is_replaced(site: Site) -> None:
-    code = "import sys; from monitor import arbiter, __main__; arbiter.SILENCE = 1.2; sys.exit(__main__.main())"
+    code = "import sys; from monitor import link, __main__; link.SILENCE = 1.2; sys.exit(__main__.main())"
     site.settings("appservers", servers=1)
     site.start(command=[sys.executable, "-B", "-I", "-c", code, "--config", str(site.config)])
     site.wait_ok()
@@ -624,12 +624,12 @@ def test_a_key_file_that_cannot_be_read_says_so(site: Site) -> None:
 def test_a_group_that_the_monitor_is_not_in_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {os.getegid(), *os.getgroups()}
     foreign = next(group.gr_name for group in grp.getgrall() if group.gr_gid not in own)
-    monkeypatch.setattr("monitor.arbiter.os.geteuid", lambda: 1000)
+    monkeypatch.setattr("monitor.runfolder.os.geteuid", lambda: 1000)
     with pytest.raises(SettingsError, match=f"the monitor's user is not in the group '{foreign}'"):
-        arbiter._group(foreign)
-    monkeypatch.setattr("monitor.arbiter.os.geteuid", lambda: 0)
-    assert arbiter._group(foreign) == grp.getgrnam(foreign).gr_gid
-    assert arbiter._group("") is None
+        runfolder.group(foreign)
+    monkeypatch.setattr("monitor.runfolder.os.geteuid", lambda: 0)
+    assert runfolder.group(foreign) == grp.getgrnam(foreign).gr_gid
+    assert runfolder.group("") is None
 
 
 def test_check_starts_nothing(site: Site) -> None:

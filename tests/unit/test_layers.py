@@ -19,6 +19,7 @@ MONITOR = (
     *(
         "life",
         "messages",
+        "record",
         "plan",
         "publish",
         "state",
@@ -30,6 +31,11 @@ MONITOR = (
         "leftovers",
         "httpd",
         "progress",
+        "runfolder",
+        "appservers",
+        "adoption",
+        "link",
+        "status",
     ),
     *("arbiter", "watcher", "__main__", "ctl", "demo"),
 )
@@ -43,7 +49,7 @@ LAYERS = [
 PURE = [
     *(f"lbadaptor.{name}" for name in ("errors", "address", "headers", "cookies", "failover", "balance", "request")),
     *(f"lbadaptor.appserver.{name}" for name in ("handover", "ledger", "sessions", "environ", "answer")),
-    *("monitor.life", "monitor.plan", "monitor.messages"),
+    *("monitor.life", "monitor.record", "monitor.plan", "monitor.messages"),
 ]
 OUTSIDE = {"socket", "select", "selectors", "subprocess", "os", "time", "pathlib", "requests", "fcntl", "tempfile"}
 AT_NEED = {("monitor.ctl", "monitor.demo")}

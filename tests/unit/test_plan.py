@@ -14,7 +14,8 @@ from lbadaptor.address import Identity
 from lbadaptor.settings import Application, AppServers, Monitor, Settings
 from monitor.life import PUBLISHED, Life
 from monitor.messages import Vitals
-from monitor.plan import HUNG_GRACE, MARGIN, PASS_OVER, SHORT_LIFE, Deed, Order, Plan, Record, Start, Tell, own_limits
+from monitor.plan import HUNG_GRACE, MARGIN, PASS_OVER, SHORT_LIFE, Plan
+from monitor.record import Deed, Order, Record, Start, Tell, own_limits, weight
 
 WALL = 1_763_805_600_000
 HARD = 1 << 30
@@ -520,7 +521,7 @@ def test_no_hard_limit_is_none() -> None:
 def test_weights_go_by_slot() -> None:
     stage = Stage(servers=3, appservers={"weights": (50, 0)})
     stage.up()
-    assert [stage.plan.weight(record, stage.now) for record in stage.plan] == [50, 0, 100]
+    assert [weight(record, stage.plan.settings.appservers, stage.now) for record in stage.plan] == [50, 0, 100]
 
 
 def test_a_newcomers_weight_rises_from_a_tenth_to_the_whole() -> None:
@@ -532,7 +533,7 @@ def test_a_newcomers_weight_rises_from_a_tenth_to_the_whole() -> None:
     stage.ready(0)
     weights = []
     for _ in range(6):
-        weights.append(stage.plan.weight(stage.record(0), stage.now))
+        weights.append(weight(stage.record(0), stage.plan.settings.appservers, stage.now))
         stage.later(2.5)
     assert weights == [20, 65, 110, 155, 200, 200]
 
@@ -540,7 +541,7 @@ def test_a_newcomers_weight_rises_from_a_tenth_to_the_whole() -> None:
 def test_a_little_weight_never_becomes_none() -> None:
     stage = Stage(servers=1, appservers={"weights": (1,), "slow_start": 10.0})
     stage.up()
-    assert stage.plan.weight(stage.record(0), stage.now) == 1
+    assert weight(stage.record(0), stage.plan.settings.appservers, stage.now) == 1
 
 
 def test_being_back_from_failing_is_no_new_start() -> None:
@@ -549,7 +550,7 @@ def test_being_back_from_failing_is_no_new_start() -> None:
     stage.later(100)
     stage.unanswered(0, times=3)
     stage.probed(0)
-    assert stage.plan.weight(stage.record(0), stage.now) == 100
+    assert weight(stage.record(0), stage.plan.settings.appservers, stage.now) == 100
 
 
 def standby(stage: Stage) -> list[int]:
@@ -560,7 +561,7 @@ def test_the_standby_is_beyond_the_servers_and_has_no_weight() -> None:
     stage = Stage(servers=2, appservers={"standby": 1})
     assert short(stage.think()) == ["start 0", "start 1", "start 2"]
     stage.ready(0, 1, 2)
-    assert [stage.plan.weight(record, stage.now) for record in stage.plan] == [100, 100, 0]
+    assert [weight(record, stage.plan.settings.appservers, stage.now) for record in stage.plan] == [100, 100, 0]
     assert stage.later(1000) == [], "it is none too many"
 
 

@@ -1,0 +1,119 @@
+"""The link to the watcher: start it, hear it, tell it, and start another when it dies or falls silent.
+
+Nothing that visitors depend on waits for the watcher, and no AppServer notices when there is another.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from monitor import messages
+from monitor.child import FLAGS, Child, Reaper
+from monitor.messages import SILENCE
+
+log = logging.getLogger("lbmonitor")
+
+PAUSE = 2.0
+"""Seconds between two starts of a watcher, at least: one that cannot run must not keep the machine busy."""
+VIEW_INTERVAL = 0.5
+"""Seconds between two views sent to the watcher, at least, unless somebody came or went."""
+
+
+class Link:
+    """Nothing here blocks. `hear` gets what the watcher says; `begin` is asked what to tell a new one first."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        reaper: Reaper,
+        environment: Mapping[str, str],
+        begin: Callable[[], messages.Begin],
+        hear: Callable[[messages.FromWatcher], None],
+    ) -> None:
+        self._selector = selector
+        self._reaper = reaper
+        self._environment = dict(environment)
+        self._begin = begin
+        self._hear = hear
+        self._watcher: Child | None = None
+        self._heard = 0.0
+        self._due = float("-inf")
+        self._view_due = 0.0
+
+    def tend(self, now: float, wanted: bool) -> None:
+        """Drop a watcher that is silent; start one where there is none and it is `wanted`."""
+        if self._watcher is not None and now - self._heard > SILENCE:
+            self.drop(f"was silent for {SILENCE:.0f} s")
+        if self._watcher is None and wanted and now >= self._due:
+            self._due = now + PAUSE
+            command = [sys.executable, *FLAGS, "-I", "-m", "monitor.watcher", "{channel}"]
+            try:
+                self._watcher = Child.start(command, self._environment)
+            except OSError as error:
+                log.error("no watcher: %s", error.strerror)
+                return
+            self._heard = now
+            watcher = self._watcher
+            self._selector.register(watcher.pidfd, selectors.EVENT_READ, lambda: self.drop("died"))
+            self._selector.register(watcher.channel, selectors.EVENT_READ, self._receive)
+            self.begin()
+
+    def excuse(self, now: float) -> None:
+        """It was this process that did not listen: its silence begins now."""
+        self._heard = now
+
+    def begin(self) -> None:
+        """Tell it how to go about its work, at first and when the settings have changed."""
+        self._view_due = 0.0
+        self._say(messages.encode(self._begin()))
+
+    def reply(self, reply: messages.Reply) -> None:
+        """What came of an order; the view that shows it follows at once."""
+        self._view_due = 0.0
+        self._say(messages.encode(reply))
+
+    def show(self, view: Callable[[float], messages.View], now: float) -> None:
+        """Send the view as of `now` where it is time for one, and the last one was taken."""
+        if self._watcher is not None and self._watcher.backlog:
+            self._say(b"")
+        if self._watcher is None or self._watcher.backlog or now < self._view_due:
+            return
+        self._view_due = now + VIEW_INTERVAL
+        self._say(messages.encode(view(now)))
+
+    def drop(self, why: str) -> None:
+        """End the watcher; `tend` starts another."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is None:
+            return
+        log.info("the watcher %s", why)
+        self._selector.unregister(watcher.pidfd)
+        self._selector.unregister(watcher.channel)
+        watcher.kill_group()
+        self._reaper.take(watcher)
+
+    def _say(self, line: bytes) -> None:
+        if self._watcher is not None and not self._watcher.send(line):
+            self.drop("takes no more messages")
+
+    def _receive(self) -> None:
+        if self._watcher is None:
+            return  # dropped in the same turn
+        lines = self._watcher.receive()
+        if lines is None:
+            self.drop("closed its channel")
+            return
+        for line in lines:
+            try:
+                message = messages.from_watcher(line)
+            except msgspec.DecodeError as error:
+                log.error("the watcher talks nonsense: %s", error)
+                continue
+            self._heard = time.monotonic()
+            self._hear(message)
