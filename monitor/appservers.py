@@ -22,7 +22,7 @@ from lbadaptor.ticket import Keys
 from monitor.child import FLAGS, Child, Reaper
 from monitor.plan import Plan
 from monitor.record import Deed, Order, Record, Start, own_limits
-from monitor.state import Known, StateFile, start_time
+from monitor.state import Known, StateFile
 
 log = logging.getLogger("lbmonitor")
 
@@ -38,7 +38,6 @@ class AppServer:
     """What one goes by for as long as it lives, whatever the settings become."""
 
     child: Child
-    started: int
     address: Address
     ticket: str
     probe_key: str
@@ -92,13 +91,13 @@ class AppServers:
             log.error("slot %d is ended, for no adaptor can reach it: %s", record.slot, error)
             child.signal(handover.STOP)
             return
-        self._follow(record.identity, AppServer(child, start_time(child.pid), address, ticket, probe_key, True))
+        self._follow(record.identity, AppServer(child, address, ticket, probe_key, True))
         self._plan.adopt(record, time.monotonic())
 
     def write_down(self, intent: Known | None = None) -> None:
         """Tell the next monitor who there is. `intent`: one that is about to be forked."""
         known = [
-            Known.of(record, appserver.child.pid, appserver.started, appserver.address)
+            Known.of(record, appserver.child.pid, appserver.child.started, appserver.address)
             for record in self._plan
             if (appserver := self.find(record.identity)) is not None
         ]
@@ -117,7 +116,7 @@ class AppServers:
             self._plan.failed(identity, f"cannot fork: {error.strerror}", port=False)
             self._plan.exited(identity, f"could not be forked: {error.strerror}", time.monotonic())
             return
-        self._follow(identity, AppServer(child, start_time(child.pid), address, ticket, message.probe_key))
+        self._follow(identity, AppServer(child, address, ticket, message.probe_key))
         self.write_down()
         child.send(handover.encode(message))
         log.info("slot %d starts: pid %d, %s", identity.slot, child.pid, address)

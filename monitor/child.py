@@ -33,6 +33,12 @@ class Child:
     def __init__(self, pid: int, process: subprocess.Popen[bytes] | None, channel: socket.socket) -> None:
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
+        try:
+            self.started = start_time(pid)
+            """in clock ticks since the boot; asked but once, for it may be over, its pid another's, at any time"""
+        except BaseException:
+            os.close(self.pidfd)
+            raise
         self.channel = channel
         self.released = False
         """all that belonged to it here is closed"""
@@ -57,7 +63,7 @@ class Child:
             ours.setblocking(False)
             try:
                 return cls(process.pid, process, ours)
-            except OSError:  # no descriptor is left to watch it by
+            except OSError:  # no descriptor is left to watch it by, or to ask when it was started
                 process.kill()
                 process.wait()
                 raise
@@ -76,7 +82,7 @@ class Child:
             ours.close()
             raise
         try:  # with the pidfd in hand: what is found now stays true of it
-            if start_time(pid) != started or child.over():
+            if child.started != started or child.over():
                 raise ProcessLookupError(f"process {pid} is another one now")
         except BaseException:
             os.close(child.pidfd)

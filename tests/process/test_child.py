@@ -311,3 +311,16 @@ def test_an_adopted_one_that_is_over_kills_no_group(nursery: Nursery, monkeypatc
     monkeypatch.setattr(os, "killpg", lambda pid, _: killed.append(pid))
     adopted.kill_group()
     assert killed == []
+
+
+def test_what_it_goes_by_is_still_known_when_it_is_over(nursery: Nursery) -> None:
+    child = nursery.start("import time; time.sleep(600)")
+    started = start_time(child.pid)
+    adopted = Child.adopt(child.pid, started)
+    nursery.children.append(adopted)
+    child.kill_group()
+    child.wait(PATIENCE)
+    assert child.released
+    with pytest.raises(ProcessLookupError):
+        start_time(child.pid)
+    assert child.started == adopted.started == started

@@ -136,7 +136,10 @@ class Stage:
         assert self._monitor is not None
         if not self._again_at:
             if not self.fiend_killed_arbiter.is_set():
-                self.faults.append(f"the monitor has ended by itself, with status {self._monitor.returncode}")
+                told = self.monitor_log.read_text(errors="replace")[-3000:]
+                self.faults.append(
+                    f"the monitor has ended by itself, with status {self._monitor.returncode}:\n{told}"
+                )
             self.fiend_killed_arbiter.clear()
             self._again_at = time.monotonic() + 0.5
         if time.monotonic() >= self._again_at:
