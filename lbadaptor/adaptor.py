@@ -152,6 +152,7 @@ class _Walk:
             )
         except KeyFileError as error:
             raise GiveUp(503, str(error)) from None
+        self._affinity = settings.application.affinity
         self._session = " ".join(values(cookies, settings.application.session_cookie))
 
     def relay(self) -> Relayed:
@@ -177,7 +178,10 @@ class _Walk:
         return self._choose() or self._wait_for_one()
 
     def _choose(self) -> Entry | None:
-        visitor = f"{self._ticket} {self._session}" if self._verdict is Verdict.LOST else ""
+        # Parallel requests of one who lost a session must meet again. Without sessions all who lost an AppServer
+        # bring the same, and would all go to the same other one.
+        meet = self._verdict is Verdict.LOST and not self._affinity
+        visitor = f"{self._ticket} {self._session}" if meet else ""
         return self._fleet.choose(self._table, self._tried, visitor)
 
     def _wait_for_one(self) -> Entry:

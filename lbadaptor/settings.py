@@ -46,13 +46,18 @@ class Application(Struct, forbid_unknown_fields=True, frozen=True):
     app: Annotated[str, row("The WSGI application, `module:callable`.", pattern=_IMPORT)]
     session_cookie: Annotated[
         str,
-        row("The name of the application's own session cookie. A session begins when the application sets it.",
-            pattern=_COOKIE),
-    ]  # fmt: skip
+        row("The name of the application's own session cookie. A session begins when the application sets it. "
+            "Required, but with `affinity`.", pattern=rf"{_COOKIE}|^\Z"),
+    ] = ""  # fmt: skip
+    affinity: Annotated[
+        bool,
+        row("For an application that has no sessions in its process, but a cache: a visitor gets a ticket with their "
+            "first answer and stays with that AppServer. Goes without `session_cookie`, and needs `drain_limit`."),
+    ] = False  # fmt: skip
     session_idle: Annotated[
         float,
-        row("A session ends when nobody used it for this long. The application's own limit, or longer.",
-            SECONDS, gt=0),
+        row("A session ends when nobody used it for this long. The application's own limit, or longer. With "
+            "`affinity`: a visitor is waited for so long after their last request.", SECONDS, gt=0),
     ] = 1800.0  # fmt: skip
     session_count: Annotated[
         str,
@@ -323,6 +328,7 @@ def parse(text: str, folder: str = "") -> Settings:
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(str(error), text)) from None
     _refuse_contradictions(settings)
+    _refuse_both_or_neither(settings, text)
     return settings
 
 
@@ -378,6 +384,30 @@ def _refuse_contradictions(settings: Settings) -> None:
                 raise SettingsError(f"[{section}] {key} = {value:g} s is longer than a year")
     if settings.application.ticket_cookie == settings.application.session_cookie:
         raise SettingsError("[application] ticket_cookie and session_cookie have the same name")
+
+
+def _refuse_both_or_neither(settings: Settings, text: str) -> None:
+    """Stickiness by session, or by affinity."""
+    application = settings.application
+    if not application.affinity:
+        if not application.session_cookie:
+            raise SettingsError(
+                f"{_line(text, 'application')}the setting [application] session_cookie is missing; an application "
+                "without sessions has affinity = true instead"
+            )
+        return
+    place = _line(text, "affinity", "application")
+    for key in ("session_cookie", "session_count"):
+        if getattr(application, key):
+            raise SettingsError(
+                f"{place}[application] affinity = true is for an application without sessions of its own, and goes "
+                f"without {key}"
+            )
+    if not settings.monitor.drain_limit:
+        raise SettingsError(
+            f"{place}[application] affinity = true needs a [monitor] drain_limit: a visitor who comes again and "
+            "again would keep a DYING AppServer for ever, and nothing tells when they need it no more"
+        )
 
 
 def _names(section: str) -> list[str]:

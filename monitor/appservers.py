@@ -130,6 +130,7 @@ class AppServers:
             session_cookie=application.session_cookie,
             session_idle=application.session_idle,
             session_count=application.session_count,
+            affinity=application.affinity,
             ticket_cookie=application.ticket_cookie,
             threads=servers.threads,
             queue=servers.queue,

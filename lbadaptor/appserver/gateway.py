@@ -25,6 +25,7 @@ import msgspec
 
 from lbadaptor import headers
 from lbadaptor.appserver import environ as environs
+from lbadaptor.appserver.affinity import Affinity, visitor
 from lbadaptor.appserver.answer import Answer, FileWrapper, Headers, ShortAnswer
 from lbadaptor.appserver.connection import Connection, Malformed
 from lbadaptor.appserver.environ import Environ, Incomplete, Request
@@ -52,7 +53,8 @@ _REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 43
 
 
 Task = tuple[Connection, list[str]]
-"""A request that waits for a thread, and the values of the session cookie that it brought."""
+"""A request that waits for a thread, and the values of the session cookie that it brought; where there is affinity
+without session, the visitor."""
 
 
 class _Queue:
@@ -91,6 +93,9 @@ class Gateway:
         self._sessions = Sessions(
             handover.session_cookie, handover.ticket_cookie, handover.ticket, ledger, time.monotonic, time.time
         )
+        self._affinity: Affinity | None = None
+        if handover.affinity:
+            self._affinity = Affinity(handover.ticket_cookie, handover.ticket, ledger, time.monotonic)
         self._alone = not handover.caller_key
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self._base = environs.base_environ(vitals.slot, vitals.generation, vitals.threads, FileWrapper)
@@ -295,12 +300,8 @@ class Gateway:
             if not hmac.compare_digest(lb[environs.KEY], self._handover.caller_key.encode()):
                 self._refuse(connection, 403, headers.KEY_REFUSED, "wrong key")
                 return
-        brought: list[str] = []
-        for name, value in request.fields:
-            if name == b"cookie":
-                brought += values(value.decode("latin-1"), self._handover.session_cookie)
-        known = bool(brought) and self._ledger.use(brought, time.monotonic())
-        held = request.lb.get(environs.SESSION) == b"held"
+        held = _held(request)
+        brought, known = self._recognise(request, held)
         refusal = self._vitals.admit(known)
         if refusal is Refusal.BUSY and held:
             # One who may go elsewhere makes room for one who may not.
@@ -316,6 +317,16 @@ class Gateway:
             return
         with self._lock:
             self._queue.put((connection, brought), held)
+
+    def _recognise(self, request: Request, held: bool) -> tuple[list[str], bool]:
+        """What a request tells of its visitor, and whether they are one of ours."""
+        if self._affinity is not None:
+            return [visitor(request)], held
+        brought: list[str] = []
+        for name, value in request.fields:
+            if name == b"cookie":
+                brought += values(value.decode("latin-1"), self._handover.session_cookie)
+        return brought, bool(brought) and self._ledger.use(brought, time.monotonic())
 
     def _is_probe(self, request: Request) -> bool:
         key = request.lb.get(environs.PROBE)
@@ -388,8 +399,12 @@ class Gateway:
             self._refuse(connection, headers.REFUSED_STATUS, error.refusal.value, str(error))
             return
 
+        mount, https = environ["SCRIPT_NAME"], environ["wsgi.url_scheme"] == "https"
+
         def amend(application_headers: Headers) -> Headers:
-            return self._sessions.answered(application_headers, brought)
+            if self._affinity is None:
+                return self._sessions.answered(application_headers, brought)
+            return self._affinity.answered(application_headers, brought[0], _held(request), mount, https)
 
         method, chunks = environ["REQUEST_METHOD"], request.version == "1.1"
         answer = Answer(connection.send, method, connection.keep_alive, chunks, amend, self._vitals.headers)
@@ -425,3 +440,8 @@ class Gateway:
             environ["lbadaptor.session_lost"] = lost and bool(brought)
         environ["wsgi.input"] = connection.body()
         return environ
+
+
+def _held(request: Request) -> bool:
+    """Whether it brought our ticket, by its caller's word."""
+    return request.lb.get(environs.SESSION) == b"held"

@@ -26,6 +26,7 @@ class Handover(Struct, frozen=True):
     session_cookie: str = ""
     session_idle: float = 1800.0
     session_count: str = ""
+    affinity: bool = False
     ticket_cookie: str = "__PRT__"
     threads: int = 8
     queue: int = 256

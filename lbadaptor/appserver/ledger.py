@@ -1,7 +1,8 @@
 """The ledger: which sessions live in this process, by the application's own session cookie. Pure.
 
 A session counts from the moment the application sets its cookie until the application deletes it or nobody
-has used it for the idle time. Times are monotonic seconds, given by the caller. Any thread may use it.
+has used it for the idle time. Where there is affinity without session, what counts are visitors, from their
+last request on. Times are monotonic seconds, given by the caller. Any thread may use it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ OVERLAP = 60.0
 
 
 class Ledger:
-    """Live sessions, in the order of their last use, so that a sweep looks at nothing but what has ended."""
+    """Live sessions, in the order of their last use, so that a sweep looks at nothing but what has ended.
 
-    def __init__(self, idle: float) -> None:
+    `most`: how many are known at most; beyond that the one longest unused is forgotten. None: any number.
+    """
+
+    def __init__(self, idle: float, most: int | None = None) -> None:
         self._idle = idle
+        self._most = most
         self._last_use: OrderedDict[str, float] = OrderedDict()
         self._replaced: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
@@ -47,6 +52,8 @@ class Ledger:
             self._last_use[value] = now
             self._last_use.move_to_end(value)
             self._replaced.pop(value, None)
+            if self._most is not None and len(self._last_use) > self._most:
+                self._last_use.popitem(last=False)
 
     def end(self, values: Iterable[str]) -> None:
         """The application deleted these sessions."""

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lbadaptor.address import Address
+from lbadaptor.appserver import affinity
 from lbadaptor.appserver.gateway import Gateway
 from lbadaptor.appserver.handover import (
     DRAIN,
@@ -90,7 +91,7 @@ def main(
         handover.max_age,
         handover.max_memory,
     )
-    ledger = Ledger(handover.session_idle)
+    ledger = Ledger(handover.session_idle, affinity.MOST if handover.affinity else None)
     gateway = Gateway(listener, application, handover, vitals, ledger)
     try:
         gateway.start()

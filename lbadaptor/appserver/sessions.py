@@ -61,7 +61,7 @@ class Sessions:
                 self._ledger.assign(cookie.value, brought, self._clock())
         if not self._ticket:
             return headers
-        return [*_private(headers), *(("Set-Cookie", self._ticket_like(cookie)) for cookie in cookies)]
+        return [*private(headers), *(("Set-Cookie", self._ticket_like(cookie)) for cookie in cookies)]
 
     def _ticket_like(self, cookie: SetCookie) -> str:
         """The ticket, with the very scope and lifetime of the session cookie, so that neither outlives the other."""
@@ -74,7 +74,7 @@ class Sessions:
         return "; ".join([f"{self._ticket_cookie}={'' if deleted else self._ticket}", *shared, "HttpOnly"])
 
 
-def _private(headers: Headers) -> Headers:
+def private(headers: Headers) -> Headers:
     """The headers with `Cache-Control: private`, unless they are as strict already (RFC 9111 §5.2.2)."""
     directives = [
         part.strip()

@@ -30,6 +30,7 @@ class Site:
         self.keys = Keys([MASTER])
         self.key_file.write_text(f"{MASTER}\n")
         self._adaptor: Adaptor | None = None
+        self._application = Application("shop:application", "sid")
         self._settings: dict[str, Any] = {"wait": 0.3, "answer_timeout": 5.0, "connect_timeout": 2.0}
         self._serial = 0
         self._mtime = time.time_ns()
@@ -43,10 +44,15 @@ class Site:
         assert self._adaptor is None
         self._settings |= adaptor
 
+    def configure_affinity(self) -> None:
+        """The application has no sessions, before the first request."""
+        assert self._adaptor is None
+        self._application = Application("shop:application", affinity=True)
+
     @property
     def settings(self) -> Settings:
         return Settings(
-            Application("shop:application", "sid"),
+            self._application,
             Files(str(self.folder), str(self.key_file)),
             adaptor=AdaptorSettings(**self._settings),
         )

@@ -386,6 +386,27 @@ def test_parallel_requests_of_one_who_lost_their_holder_land_together(site: Site
     assert {request.get("LB-Session") for server in servers for request in server.requests} == {"lost"}
 
 
+def test_without_sessions_those_who_lost_their_holder_go_by_load(site: Site, serve: Serve) -> None:
+    at_work, together = threading.Event(), threading.Barrier(2)
+
+    def step(talk: Talk) -> None:
+        at_work.set()
+        together.wait(PATIENCE)
+        talk.send(answer())
+
+    servers = [serve(default=step) for _ in range(2)]
+    site.configure_affinity()
+    site.publish_servers(*servers)
+    lost = cookies(site.keys.ticket(Identity(7, 7)))
+    first = threading.Thread(target=site.ask, kwargs=lost)
+    first.start()
+    assert at_work.wait(PATIENCE)
+    assert site.ask(**lost).status == 200
+    first.join()
+    assert [len(server.requests) for server in servers] == [1, 1]
+    assert {request.get("LB-Session") for server in servers for request in server.requests} == {"lost"}
+
+
 def test_the_adaptor_sets_and_deletes_no_cookie(site: Site, serve: Serve, nobody: Address) -> None:
     site.publish_servers(serve())
     for ticket in ("forged", site.keys.ticket(Identity(7, 7))):

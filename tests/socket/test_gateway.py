@@ -501,6 +501,50 @@ def test_stopping_admits_nobody(serve: Serve) -> None:
     assert (reply.status, reply.refused, reply.headers["LB-Status"]) == (421, "DYING", "DYING")
 
 
+AFFINITY = msgspec.structs.replace(HANDOVER, session_cookie="", affinity=True)
+
+
+@pytest.mark.parametrize(("session", "lost"), [("none", b"0"), ("lost", b"1")])
+def test_with_affinity_the_first_answer_has_the_ticket(serve: Serve, session: str, lost: bytes) -> None:
+    house = serve(login, handover=AFFINITY)
+    reply = house.ask(head(Session=session))
+    assert reply.headers.get_all("Set-Cookie") == [
+        "_SID_=new; Path=/app",
+        f"__PRT__={TICKET}; Path=/app; SameSite=Lax; Secure; HttpOnly",
+    ]
+    assert reply.headers["Cache-Control"] == "private"
+    assert reply.body == lost
+    assert house.ledger.count(0.0) == 1
+
+
+def test_with_affinity_a_holder_gets_no_ticket_again(serve: Serve) -> None:
+    house = serve(login, handover=AFFINITY)
+    reply = house.ask(head(Session="held"))
+    assert reply.headers.get_all("Set-Cookie") == ["_SID_=new; Path=/app"]
+    assert reply.headers["Cache-Control"] is None
+    assert reply.body == b"0"
+    assert house.ledger.count(0.0) == 1
+
+
+def test_with_affinity_the_ticket_is_for_the_mount_whatever_the_application_makes_of_it(serve: Serve) -> None:
+    def dispatcher(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ["SCRIPT_NAME"] += "/inner"
+        environ["wsgi.url_scheme"] = "http"
+        return hello(environ, start_response)
+
+    reply = serve(dispatcher, handover=AFFINITY).ask(head())
+    assert reply.headers["Set-Cookie"] == f"__PRT__={TICKET}; Path=/app; SameSite=Lax; Secure; HttpOnly"
+
+
+def test_with_affinity_dying_admits_every_holder_and_nobody_else(serve: Serve) -> None:
+    house = serve(hello, handover=AFFINITY)
+    house.vitals.dying = True
+    caller = house.caller()
+    for session, status in (("none", 421), ("lost", 421), ("held", 200)):
+        assert caller.ask(head(Session=session)).status == status
+    assert house.ledger.count(0.0) == 1  # who was refused is no holder
+
+
 def test_a_stranger_does_not_keep_a_session_alive(serve: Serve) -> None:
     house = serve(hello)
     house.ledger.assign("mine", [], time.monotonic())

@@ -29,6 +29,7 @@ def test_a_handover_arrives_as_it_was_sent() -> None:
         session_cookie="_SID_",
         session_idle=60.0,
         session_count="site:count",
+        affinity=True,
         ticket_cookie="__PRT__",
         threads=3,
         max_requests=5,

@@ -12,8 +12,8 @@ CONTRACT = ("errors", "address", "headers", "cookies", "ticket", "settings")
 ADAPTOR = ("failover", "balance", "pages", "addressfile", "pool", "body", "request", "relay", "visitor", "fleet")
 ROOF = ("adaptor", "wsgi", "cgi", "commands")
 APPSERVER = (
-    *("handover", "ledger", "vitals", "sessions", "environ", "answer", "connection", "leadership", "gateway"),
-    *("warmup", "main", "__main__"),
+    *("handover", "ledger", "vitals", "sessions", "environ", "affinity", "answer", "connection"),
+    *("leadership", "gateway", "warmup", "main", "__main__"),
 )
 MONITOR = (
     *(
@@ -48,7 +48,7 @@ LAYERS = [
 ]
 PURE = [
     *(f"lbadaptor.{name}" for name in ("errors", "address", "headers", "cookies", "failover", "balance", "request")),
-    *(f"lbadaptor.appserver.{name}" for name in ("handover", "ledger", "sessions", "environ", "answer")),
+    *(f"lbadaptor.appserver.{name}" for name in ("handover", "ledger", "sessions", "environ", "affinity", "answer")),
     *("monitor.life", "monitor.record", "monitor.plan", "monitor.messages"),
 ]
 OUTSIDE = {"socket", "select", "selectors", "subprocess", "os", "time", "pathlib", "requests", "fcntl", "tempfile"}

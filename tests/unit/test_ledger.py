@@ -131,3 +131,13 @@ def test_cleared_it_knows_nobody() -> None:
     ledger.clear()
     assert ledger.count(1.0) == 0
     assert not ledger.use(["old", "new"], 1.0)
+
+
+def test_beyond_the_bound_the_longest_unused_is_forgotten() -> None:
+    ledger = Ledger(IDLE, most=2)
+    for value in ("a", "b", "a", "c"):
+        ledger.assign(value, [], 0.0)
+    assert ledger.count(0.0) == 2
+    assert ledger.use(["a"], 0.0)
+    assert ledger.use(["c"], 0.0)
+    assert not ledger.use(["b"], 0.0)

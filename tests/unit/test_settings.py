@@ -26,6 +26,11 @@ def test_numbers_that_are_set_win_over_those_that_follow_from_others() -> None:
     assert (settings.slots, settings.max_dying) == (5, 1)
 
 
+def test_affinity_goes_without_session_cookie_and_with_a_limit_on_drains() -> None:
+    settings = parse('[application]\napp = "a:b"\naffinity = true\n[monitor]\ndrain_limit = 60\n')
+    assert (settings.application.affinity, settings.application.session_cookie) == (True, "")
+
+
 def test_a_hard_limit_needs_no_other() -> None:
     assert parse(f"{LEAST}[appservers]\nhard_memory = 9\n").appservers.hard_memory == 9
 
@@ -65,6 +70,21 @@ def _toml(value: object) -> str:
     [
         ("", "the section [application] is missing"),
         ('[application]\napp = "a:b"\n', "line 1: the setting [application] session_cookie is missing"),
+        (
+            '[application]\napp = "a:b"\naffinity = false\n[monitor]\ndrain_limit = 60\n',
+            "line 1: the setting [application] session_cookie is missing",
+        ),
+        ('[application]\napp = "a:b"\nsession_cookie = ""\n', "session_cookie is missing"),
+        (f"{LEAST}affinity = true\n[monitor]\ndrain_limit = 60\n", "line 4: [application] affinity = true is for an"),
+        (f"{LEAST}affinity = true\n[monitor]\ndrain_limit = 60\n", "goes without session_cookie"),
+        (
+            '[application]\napp = "a:b"\naffinity = true\nsession_count = "a:c"\n[monitor]\ndrain_limit = 60\n',
+            "goes without session_count",
+        ),
+        (
+            '[application]\napp = "a:b"\naffinity = true\n',
+            "line 3: [application] affinity = true needs a [monitor] drain_limit",
+        ),
         (f"{LEAST}[aplication]\n", "line 4: unknown section [aplication]; did you mean application?"),
         (f"{LEAST}[adaptor]\nwiat = 1\n", "line 5: unknown setting [adaptor] wiat; did you mean wait?"),
         (f"{LEAST}[adaptor]\nthreads = 1\n", "line 5: unknown setting [adaptor] threads; it belongs to [appservers]"),

@@ -1,0 +1,50 @@
+"""Affinity without session: a visitor stays with the process whose cache knows them. Pure.
+
+All visitors of an AppServer carry one and the same ticket, so the ledger tells them apart by address and
+browser. That is an estimate (one office behind one address), and right in what a drain depends on: whether
+any holder came within the idle time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from urllib.parse import quote_from_bytes
+
+from lbadaptor.appserver.environ import Request
+from lbadaptor.appserver.ledger import Ledger
+from lbadaptor.appserver.sessions import Headers, private
+
+MOST = 65536
+"""Visitors that are told apart at once, of some 300 bytes each; beyond that those seen last count."""
+
+_MOUNT_SAFE = "/!$&'()*+,:=@~"  # what a path may hold (RFC 3986 §3.3), less what ends a cookie's attribute
+_REMOTE_ADDR = b"lb-remote-addr"
+
+
+def visitor(request: Request) -> str:
+    """What tells a visitor apart, as well as anything does that needs no cookie of their own."""
+    agent = next((value for name, value in request.fields if name == b"user-agent"), b"")
+    return hashlib.blake2b(request.lb.get(_REMOTE_ADDR, b"") + b" " + agent, digest_size=8).hexdigest()
+
+
+class Affinity:
+    """Notes who came, and adds the ticket to the first answer. `clock` is monotonic."""
+
+    def __init__(self, ticket_cookie: str, ticket: str, ledger: Ledger, clock: Callable[[], float]) -> None:
+        self._set = f"{ticket_cookie}={ticket}"
+        self._ledger = ledger
+        self._clock = clock
+
+    def answered(self, headers: Headers, who: str, held: bool, mount: str, https: bool) -> Headers:
+        """The headers to send instead of the application's to one who brought no ticket of ours; else the same.
+
+        `held`: they brought it. `mount`: SCRIPT_NAME as it was before the application could change it.
+        """
+        self._ledger.assign(who, (), self._clock())
+        if held:
+            return headers
+        path = quote_from_bytes(mount.encode("latin-1"), _MOUNT_SAFE) or "/"
+        secure = "; Secure" if https else ""
+        ticket = f"{self._set}; Path={path}; SameSite=Lax{secure}; HttpOnly"
+        return [*private(headers), ("Set-Cookie", ticket)]
