@@ -1,0 +1,311 @@
+"""Affinity without session: applications with a cache in their process, and a server of long polling."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from chatters import Member
+from cluster import SITES, TIMEOUT, Cluster, Site, Visitor, eventually, running_cluster
+
+from lbadaptor.address import State
+
+NewCluster = Callable[..., Cluster]
+
+AFFINITY = {"affinity": True, "session_idle": 2.0}
+CACHE = {"app": "warm:application", "cookie": "", "application": AFFINITY, "monitor": {"drain_limit": 60}}
+EMBEDDED = "embedded-debian"
+
+
+@pytest.fixture(scope="module", params=SITES)
+def warm(request: pytest.FixtureRequest) -> Iterator[Site]:
+    with running_cluster(**CACHE) as cluster:
+        yield cluster.site(request.param)
+
+
+@pytest.fixture
+def visitor(warm: Site) -> Iterator[Visitor]:
+    with contextlib.closing(warm.visitor()) as made:
+        yield made
+
+
+def slot_of(visitor: Visitor) -> str:
+    return str(visitor.ticket).partition(".")[0]
+
+
+def state_of(cluster: Cluster, ticket: str | None) -> State | None:
+    entry = cluster.entry(ticket)
+    return entry.state if entry else None
+
+
+def drain(cluster: Cluster, ticket: str | None) -> None:
+    """Replace an AppServer, and wait until it is DYING."""
+    cluster.lbctl("drain", str(ticket).partition(".")[0])
+    eventually("it is DYING", lambda: state_of(cluster, ticket) is State.DYING)
+
+
+# No session, but a cache.
+
+
+def test_the_first_answer_has_the_ticket_and_the_cache_is_found_again(visitor: Visitor) -> None:
+    first = visitor.get("?below=2000&cache=public,max-age=60")
+    (cookie,) = [value for name, value in first.headers.items() if name == "Set-Cookie"]
+    assert re.fullmatch(r"__PRT__=\d+\.\d+\.[\w-]{43}; Path=/; SameSite=Lax; HttpOnly", cookie)
+    assert first.headers["Cache-Control"] == "private, max-age=60"
+    for _ in range(5):
+        again = visitor.get("?below=2000&cache=public")
+        assert (again.json()["pid"], again.json()["cached"]) == (first.json()["pid"], True)
+        assert "Set-Cookie" not in again.headers
+        assert again.headers["Cache-Control"] == "public"
+
+
+def test_a_forged_ticket_is_replaced_by_a_good_one(warm: Site, visitor: Visitor) -> None:
+    told = visitor.tell("", headers={"Cookie": "__PRT__=0.1." + "x" * 43})
+    assert not told["lost"]
+    assert warm.cluster.entry(visitor.ticket)
+
+
+def test_visitors_are_counted_by_address_and_browser(new_cluster: NewCluster) -> None:
+    cluster = new_cluster(**CACHE | {"appservers": {"servers": 1}, "application": {"affinity": True}})
+    site = cluster.site(EMBEDDED)
+
+    def visitors() -> list[int]:
+        return [server["sessions"] for server in cluster.status()["appservers"]]
+
+    eventually("who waited for the httpd to be up counts", lambda: visitors() == [1])
+    for agent in ("one", "another", "one"):
+        with contextlib.closing(site.visitor()) as visitor:
+            visitor.tell("", headers={"User-Agent": agent})
+    eventually("they are counted", lambda: visitors() == [3])
+
+
+def test_mounted_the_ticket_is_for_the_mount(new_cluster: NewCluster) -> None:
+    site = new_cluster(**CACHE | {"appservers": {"servers": 1}}).site(EMBEDDED, "/shop")
+    with contextlib.closing(site.visitor()) as visitor:
+        assert "; Path=/shop; " in visitor.get("").headers["Set-Cookie"]
+        assert "Set-Cookie" not in visitor.get("").headers
+
+
+def test_a_dying_appserver_keeps_its_holders_until_none_came_for_the_idle_time(warm: Site, visitor: Visitor) -> None:
+    cluster = warm.cluster
+    pid, home = visitor.tell("")["pid"], visitor.ticket
+    drain(cluster, home)
+    idle = cluster.settings.application.session_idle
+    with Coming(visitor) as coming:
+        coming.go_on_for(1.5 * idle)
+        with contextlib.closing(warm.visitor()) as stranger:
+            assert stranger.tell("")["pid"] != pid
+    assert coming.pids == {pid}
+    assert visitor.ticket == home
+    assert state_of(cluster, home) is State.DYING
+    eventually("it leaves", lambda: not cluster.entry(home))
+    assert "no session left" in cluster.said()
+    told = visitor.tell("")
+    assert (told["pid"] != pid, told["lost"], visitor.ticket != home) == (True, True, True)
+    assert not visitor.tell("")["lost"]
+
+
+def test_a_holder_who_comes_again_and_again_delays_a_drain_to_its_limit_and_no_longer(
+    new_cluster: NewCluster,
+) -> None:
+    cluster = new_cluster(**CACHE | {"monitor": {"drain_limit": 1.5, "probe_interval": 0.1}})
+    with contextlib.closing(cluster.site(EMBEDDED).visitor()) as visitor:
+        pid, home = visitor.tell("")["pid"], visitor.ticket
+        with Coming(visitor) as coming:
+            drain(cluster, home)
+            eventually("it is ended", lambda: not cluster.entry(home))
+            eventually("its holder is elsewhere", lambda: coming.pids - {pid})
+        assert "1 sessions: it has been DYING for 1.5 s" in cluster.said()
+        assert len(coming.pids) == 2
+
+
+def test_those_who_lose_their_appserver_spread_over_the_others_by_load(warm: Site) -> None:
+    cluster = warm.cluster
+    cluster.await_ok()
+    with contextlib.closing(warm.visitor()) as first, contextlib.ExitStack() as stack:
+        pid = first.tell("")["pid"]
+        lost = [stack.enter_context(contextlib.closing(warm.visitor())) for _ in range(12)]
+        for visitor in lost:
+            visitor.http.cookies.update(first.http.cookies)
+            assert visitor.tell("")["pid"] == pid
+        os.kill(pid, signal.SIGKILL)
+        eventually("it is gone", lambda: not cluster.entry(first.ticket))
+        cluster.await_ok()
+        told = [visitor.tell("") for visitor in lost]
+        homes = [(visitor.tell("")["pid"], visitor.tell("")["lost"]) for visitor in lost]
+    assert all(each["lost"] for each in told)
+    assert homes == [(each["pid"], False) for each in told]
+    assert len({each["pid"] for each in told}) > 1
+
+
+class Coming:
+    """A visitor who comes all the time, while this is open; every request must be answered."""
+
+    def __init__(self, visitor: Visitor) -> None:
+        self.pids: set[int] = set()
+        self._visitor = visitor
+        self._over = threading.Event()
+        self._failures: list[BaseException] = []
+        self._thread = threading.Thread(target=self._come)
+
+    def go_on_for(self, seconds: float) -> None:
+        assert not self._over.wait(seconds), self._failures
+
+    def _come(self) -> None:
+        try:
+            while not self._over.wait(0.05):
+                self.pids.add(self._visitor.tell("")["pid"])
+        except BaseException as failure:
+            self._failures.append(failure)
+            self._over.set()
+
+    def __enter__(self) -> Coming:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(TIMEOUT)
+        assert self._failures == []
+
+
+# Dash: the page, then what its JavaScript asks for.
+
+DASH = {"app": "dashboard:application", "cookie": "", "application": AFFINITY, "monitor": {"drain_limit": 60}}
+
+
+def show(visitor: Visitor, name: str) -> str:
+    """Choose a dataset; what Dash shows of it."""
+    asked = {
+        "output": "..graph.figure...told.children..",
+        "outputs": [{"id": "graph", "property": "figure"}, {"id": "told", "property": "children"}],
+        "inputs": [{"id": "name", "property": "value", "value": name}],
+        "changedPropIds": ["name.value"],
+    }
+    response = visitor.tell("_dash-update-component", method="POST", json=asked)["response"]
+    assert len(response["graph"]["figure"]["data"][0]["y"]) == 20
+    shown: str = response["told"]["children"]
+    return shown
+
+
+@pytest.mark.parametrize("name", [EMBEDDED, "daemon-pypi"])
+def test_a_dash_application_finds_its_cache_again(new_cluster: NewCluster, name: str) -> None:
+    cluster = new_cluster(**DASH | {"appservers": {"servers": 3}})
+    site = cluster.site(name)
+    with contextlib.closing(site.visitor()) as visitor:
+        page = visitor.get("")
+        assert "<title>dashboard</title>" in page.text
+        assert page.headers["Cache-Control"] == "private"
+        home = cluster.entry(visitor.ticket)
+        assert home
+        (pid,) = [server["pid"] for server in cluster.status()["appservers"] if server["slot"] == home.identity.slot]
+        for source in re.findall(r'<script src="/([^"]+)"', page.text):
+            assert visitor.get(source).status_code == 200
+        assert visitor.get("_dash-layout").status_code == visitor.get("_dash-dependencies").status_code == 200
+        assert show(visitor, "wind") == f"loaded by {pid}"
+        drain(cluster, visitor.ticket)
+        assert show(visitor, "wind") == f"from the cache by {pid}"
+        eventually("it leaves", lambda: not cluster.entry(home.ticket))
+        assert show(visitor, "wind") != f"from the cache by {pid}"
+
+
+# python-socketio, by long polling.
+
+
+def members(site: Site, count: int, stack: contextlib.ExitStack) -> list[Member]:
+    """So many clients, each at an AppServer of their own."""
+    found: dict[int, Member] = {}
+    for _ in range(100):
+        member = Member(site)
+        if found.setdefault(member.say(), member) is member:
+            stack.callback(member.close)
+        else:
+            member.close()
+        if len(found) == count:
+            return list(found.values())
+    raise AssertionError(f"100 clients came to only {len(found)} AppServers")
+
+
+def chat(cluster: NewCluster, monkeypatch: pytest.MonkeyPatch, drain_limit: float, **application: Any) -> Cluster:
+    """Three AppServers, which ask every client each second whether it is there."""
+    monkeypatch.setenv("CHAT_PING_INTERVAL", "1")
+    return cluster(
+        app="chat:application",
+        cookie=application.pop("session_cookie", ""),
+        application=application,
+        appservers={"servers": 3, "threads": 16},
+        monitor={"drain_limit": drain_limit, "probe_interval": 0.1},
+    )
+
+
+@pytest.mark.parametrize("name", [EMBEDDED, "daemon-debian"])
+def test_a_socketio_client_stays_connected_while_other_appservers_are_recycled_and_killed(
+    new_cluster: NewCluster, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    cluster = chat(new_cluster, monkeypatch, drain_limit=60, **AFFINITY)
+    site = cluster.site(name)
+    with contextlib.ExitStack() as stack:
+        staying, leaving, third = members(site, 3, stack)
+        pid, home, sid = staying.say(), staying.ticket, staying.client.sid
+        recycled, killed = leaving.ticket, third.say()
+        drain(cluster, recycled)
+        leaving.await_ticks(5)
+        leaving.say()
+        leaving.assert_unbroken()
+        leaving.close()
+        while cluster.entry(recycled):
+            assert staying.say() == pid
+            staying.await_ticks(1)
+        cluster.await_ok()
+        os.kill(killed, signal.SIGKILL)
+        eventually("its client is elsewhere", lambda: third.happened[-1] == "connect" and len(third.happened) > 1)
+        third.said = 0
+        assert third.say() != killed
+        cluster.await_ok()
+        for _ in range(5):
+            staying.await_ticks(2)
+            assert staying.say() == pid
+        staying.assert_unbroken()
+        assert (staying.ticket, staying.client.sid) == (home, sid)
+
+
+def test_a_socketio_client_whose_appserver_is_ended_connects_anew_by_itself(
+    new_cluster: NewCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = chat(new_cluster, monkeypatch, drain_limit=2, **AFFINITY)
+    with contextlib.ExitStack() as stack:
+        (member,) = members(cluster.site(EMBEDDED), 1, stack)
+        pid, home = member.say(), member.ticket
+        drain(cluster, home)
+        while cluster.entry(home):
+            member.await_ticks(1)
+        eventually("it is elsewhere", lambda: member.happened[-1] == "connect" and len(member.happened) > 1)
+        member.said = 0
+        assert member.say() != pid
+        assert member.ticket != home
+
+
+def test_with_a_cookie_of_its_own_socketio_has_sessions_and_a_drain_ends_with_the_last_client(
+    new_cluster: NewCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAT_COOKIE", "io")
+    cluster = chat(new_cluster, monkeypatch, drain_limit=0, session_cookie="io", session_count="chat:connected")
+    with contextlib.ExitStack() as stack:
+        staying, leaving = members(cluster.site(EMBEDDED), 2, stack)
+        pid, home = staying.say(), leaving.ticket
+        drain(cluster, home)
+        leaving.await_ticks(5)
+        leaving.say()
+        leaving.assert_unbroken()
+        assert state_of(cluster, home) is State.DYING
+        leaving.close()
+        eventually("it leaves", lambda: not cluster.entry(home))
+        assert "no session left" in cluster.said()
+        assert staying.say() == pid
+        staying.assert_unbroken()
