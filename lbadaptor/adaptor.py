@@ -23,7 +23,7 @@ from lbadaptor.failover import Deed, Failure
 from lbadaptor.fleet import Fleet, Relayed
 from lbadaptor.pages import SorryPage
 from lbadaptor.relay import ExchangeFailed
-from lbadaptor.request import BadRequest, Environ
+from lbadaptor.request import BadRequest, Environ, Heads
 from lbadaptor.settings import DEFAULT_FILE, Settings, load
 from lbadaptor.ticket import Verdict
 from lbadaptor.visitor import hang_up
@@ -46,7 +46,7 @@ class Adaptor:
     def __init__(self, settings: Settings | str | os.PathLike[str] = DEFAULT_FILE) -> None:
         self._settings = settings if isinstance(settings, Settings) else load(Path(settings))
         self._fleet = Fleet(self._settings)
-        self._variables = request.variables(self._settings.adaptor.pass_variables)
+        self._heads = Heads(self._settings.adaptor.pass_variables)
         self._waiters = threading.Semaphore(self._settings.adaptor.waiters)
         sorry_page = self._settings.sorry_page
         self._sorry = SorryPage(sorry_page) if sorry_page else None
@@ -56,7 +56,7 @@ class Adaptor:
         body: Body | None = None
         try:
             body = self._keep_body(environ)
-            relayed = _Walk(self._fleet, self._settings, self._waiters, environ, body, self._variables).relay()
+            relayed = _Walk(self._fleet, self._settings, self._waiters, environ, body, self._heads).relay()
         except BadRequest as error:
             return pages.answer(start_response, 400, f"{error}.")
         except VisitorGone as error:
@@ -68,7 +68,7 @@ class Adaptor:
         finally:
             if body is not None:
                 body.close()
-        headers = relayed.visitor_headers()
+        headers = relayed.answer.headers
         if not relayed.answer.complete and environ.get("mod_wsgi.process_group"):
             # Daemon mode: if it breaks off, nothing may follow on the connection, or it would be taken for the rest.
             headers.append(("Connection", "close"))
@@ -131,7 +131,7 @@ class _Walk:
         waiters: threading.Semaphore,
         environ: Environ,
         body: Body,
-        variables: Callable[[Environ], str],
+        heads: Heads,
     ) -> None:
         self._fleet = fleet
         self._waiters = waiters
@@ -139,7 +139,7 @@ class _Walk:
         self._method: str = environ["REQUEST_METHOD"]
         key = settings.adaptor.repeat_idempotency_key and bool(environ.get("HTTP_IDEMPOTENCY_KEY"))
         self._idempotent = failover.idempotent(self._method, key=key)
-        self._common = request.common_head(environ, body, variables(environ))
+        self._common = heads.common(environ, body)
         self._deadline = time.monotonic() + settings.adaptor.wait
         self._tried: set[Identity] = set()
         self._looked: set[Identity] = set()

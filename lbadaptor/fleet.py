@@ -86,7 +86,7 @@ class Fleet:
             load.answered()
             self._heed(answer, load, serial)
             taken = answer.take(self._settings.answer_memory)
-            refused = answer.get("lb-refused")
+            refused = answer.own.get("lb-refused")
             if refused is None:
                 return Relayed(self, entry, load, answer, taken)
             if answer.complete and answer.reusable:
@@ -122,9 +122,9 @@ class Fleet:
 
     def _heed(self, answer: Answer, load: Load, serial: int) -> None:
         """Remember what the AppServer says of itself on every answer."""
-        if answer.get("lb-status") == "DYING":
+        if answer.own.get("lb-status") == "DYING":
             load.said_dying = serial
-        reported = answer.get("lb-load")
+        reported = answer.own.get("lb-load")
         if reported:
             load.report(reported, time.monotonic())
 
@@ -174,14 +174,6 @@ class Relayed:
     def status(self) -> str:
         """As start_response wants it."""
         return f"{self.answer.status} {self.answer.reason}"
-
-    def visitor_headers(self) -> list[tuple[str, str]]:
-        """The headers for the visitor: without those of this connection, and without ours."""
-        return [
-            (name, value)
-            for name, value in self.answer.headers
-            if (lower := name.lower()) not in headers.HOP_BY_HOP and not lower.startswith("lb-")
-        ]
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self.taken

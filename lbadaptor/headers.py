@@ -73,13 +73,14 @@ class Refusal(Enum):
     """a mandatory LB- header is missing"""
 
 
-_PLAIN = re.compile(r"[!-$&-~]*").fullmatch  # visible ASCII without the percent sign
+plain = re.compile(r"[!-$&-~]*").fullmatch
+"""Whether a text is visible ASCII without the percent sign, and so stands for itself."""
 _KEEP = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
 
 def encode(text: str) -> str:
     """A value of environ (latin-1 text, PEP 3333) as a header's value."""
-    return text if _PLAIN(text) else quote_from_bytes(text.encode("latin-1"), _KEEP)
+    return text if plain(text) else quote_from_bytes(text.encode("latin-1"), _KEEP)
 
 
 def decode(value: bytes) -> str:

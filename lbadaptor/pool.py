@@ -18,6 +18,7 @@ _SHORTAGE = frozenset(
     (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM)
 )
 _TIMEVAL = struct.Struct("@ll")
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)  # an enum's own arithmetic costs as much as the call
 
 
 class ConnectTimeout(OSError):
@@ -87,7 +88,7 @@ class Pool:
 
 def _still_idle(connection: socket.socket) -> bool:
     try:
-        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        connection.recv(1, _PEEK)
     except BlockingIOError:
         return True
     except OSError:

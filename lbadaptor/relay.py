@@ -10,14 +10,16 @@ from collections.abc import Iterator
 
 from lbadaptor.body import Body
 from lbadaptor.failover import Failure
+from lbadaptor.headers import HOP_BY_HOP
 
 MAX_HEAD = 65536
 BLOCK = 65536
 PAUSE = 0.05
 """Seconds of silence within an answer that make it a stream (server-sent events)."""
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+_ODD = re.compile(r"[\r\n\0]").search
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _BODILESS = frozenset((204, 304))
 
@@ -33,28 +35,25 @@ class ExchangeFailed(Exception):
 class Answer:
     """An answer whose head is here. Its body is read as `blocks` is iterated, which blocks.
 
-    Raises ExchangeFailed within the body: SILENT or BROKEN.
+    Raises ExchangeFailed: NOT_HTTP at once; SILENT or BROKEN within the body.
     """
 
-    def __init__(self, connection: socket.socket, buffer: bytes, method: str, status: int, reason: str) -> None:
+    def __init__(
+        self, connection: socket.socket, buffer: bytes, method: str, status: int, reason: str, lines: list[str]
+    ) -> None:
         self.status = status
         self.reason = reason
         self.headers: list[tuple[str, str]] = []
-        """in the order of their coming, names as sent, values latin-1"""
+        """what is for the visitor, in the order of their coming, names as sent, values latin-1"""
+        self.own: dict[str, str] = {}
+        """what the AppServer says of itself: the LB- headers, names in lower case"""
         self.complete = False
         """the body is over, and the connection may carry another request if `reusable`"""
         self.reusable = True
         self.blocks: Iterator[bytes] = iter(())
         self.connection = connection
         self._buffer = buffer
-        self._bodiless = method == "HEAD" or status in _BODILESS
-
-    def get(self, name: str) -> str | None:
-        """The first value of a header, by its lower-case name."""
-        for key, value in self.headers:
-            if key.lower() == name:
-                return value
-        return None
+        self._begin_body(method == "HEAD" or status in _BODILESS, *self._read(lines))
 
     def take(self, bound: int) -> list[bytes]:
         """Read the body until it is complete, larger than `bound` bytes, or the AppServer pauses."""
@@ -71,26 +70,40 @@ class Answer:
             size += len(block)
         return taken
 
-    def begin_body(self) -> None:
-        """Find out how the body is framed (RFC 9112 §6.3). Raises ExchangeFailed: NOT_HTTP."""
-        length = coding = None
-        for name, value in self.headers:
+    def _read(self, lines: list[str]) -> tuple[str | None, str | None]:
+        """The headers; of those that concern the framing, the length and the codings."""
+        length = codings = None
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if not colon or not _TOKEN(name):
+                raise ExchangeFailed(Failure.NOT_HTTP, repr(line[:40]))
+            value = value.strip(" \t")
             key = name.lower()
+            if key.startswith("lb-"):
+                self.own.setdefault(key, value)
+                continue
+            if key in HOP_BY_HOP:
+                if key == "transfer-encoding":
+                    codings = value.lower() if codings is None else f"{codings}, {value.lower()}"
+                elif key == "connection" and "close" in value.lower():
+                    self.reusable = False
+                continue
             if key == "content-length":
                 if length is not None and value != length:
                     raise ExchangeFailed(Failure.NOT_HTTP, "two different lengths")
                 length = value
-            elif key == "transfer-encoding":
-                coding = value.lower() if coding is None else f"{coding}, {value.lower()}"
-            elif key == "connection" and "close" in value.lower():
-                self.reusable = False
+            self.headers.append((name, value))
+        return length, codings
+
+    def _begin_body(self, bodiless: bool, length: str | None, codings: str | None) -> None:
+        """Find out how the body is framed (RFC 9112 §6.3)."""
         if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
             raise ExchangeFailed(Failure.NOT_HTTP, f"Content-Length {length!r}")
-        if self._bodiless:
+        if bodiless:
             self._end()
-        elif coding is not None:
-            if coding != "chunked" or length is not None:
-                raise ExchangeFailed(Failure.NOT_HTTP, f"Transfer-Encoding {coding!r}")
+        elif codings is not None:
+            if codings != "chunked" or length is not None:
+                raise ExchangeFailed(Failure.NOT_HTTP, f"Transfer-Encoding {codings!r}")
             self.blocks = self._chunks()
         elif length is not None:
             self.blocks = self._counted(int(length))
@@ -265,22 +278,19 @@ def _answer(connection: socket.socket, method: str) -> Answer:
             buffer += data
             if not buffer.startswith(b"HTTP/"[: len(buffer)]):
                 raise ExchangeFailed(Failure.NOT_HTTP, repr(buffer[:40]))
-        status_line, *lines = buffer[:end].split(b"\r\n")
+        status_line, *lines = buffer[:end].decode("latin-1").split("\r\n")
         buffer = buffer[end + 4 :]
-        found = _STATUS_LINE.fullmatch(status_line)
+        found = _STATUS_LINE(status_line)
         if not found:
             raise ExchangeFailed(Failure.NOT_HTTP, repr(status_line[:40]))
-        status = int(found[1])
+        status = int(found[2])
         if status >= 200:
             break
         if status == 101:
             raise ExchangeFailed(Failure.NOT_HTTP, "it changes the protocol")
-    answer = Answer(connection, buffer, method, status, (found[2] or b"").decode("latin-1"))
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or not _TOKEN.fullmatch(name) or b"\0" in value or b"\r" in value or b"\n" in value:
-            raise ExchangeFailed(Failure.NOT_HTTP, repr(line[:40]))
-        answer.headers.append((name.decode("ascii"), value.strip(b" \t").decode("latin-1")))
-    answer.reusable = status_line.startswith(b"HTTP/1.1")
-    answer.begin_body()
+    if odd := next((line for line in lines if _ODD(line)), None):
+        raise ExchangeFailed(Failure.NOT_HTTP, repr(odd[:40]))
+    answer = Answer(connection, buffer, method, status, found[3] or "", lines)
+    if found[1] == "0":
+        answer.reusable = False
     return answer

@@ -155,7 +155,7 @@ def test_an_answer_in_http_1_0_is_the_last_on_its_connection(serve: Serve) -> No
 def test_interim_answers_are_passed_over(serve: Serve, interim: bytes) -> None:
     with asked(serve, interim * 3 + answer()) as got:
         assert got.status == 200
-        assert got.get("link") is None
+        assert "link" not in {name.lower() for name, _ in got.headers}
         assert b"".join(got.take(BOUND)) == b"hello"
         assert got.reusable
 
@@ -170,7 +170,6 @@ def test_headers_keep_order_spelling_and_repetition(serve: Serve) -> None:
             ("X-A", "\xe4"),
             ("X-Empty", ""),
         ]
-        assert got.get("set-cookie") == "a=1"
 
 
 def test_a_status_without_a_reason(serve: Serve) -> None:
@@ -381,7 +380,7 @@ def test_a_refusal_is_seen_before_what_is_not_kept_is_sent(serve: Serve) -> None
 
     body = Patient(io.BytesIO(b"x" * 200_000), 300_000, never())
     with asked(serve, step, "POST", body, head=post(300_000)) as got:
-        assert (got.status, got.get("lb-refused")) == (421, "DYING")
+        assert (got.status, got.own.get("lb-refused")) == (421, "DYING")
         assert body.repeatable
         assert b"".join(got.take(BOUND)) == b"no\n"
         assert not got.reusable
