@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import requests
@@ -14,16 +15,22 @@ class Member:
 
     def __init__(self, site: Site) -> None:
         self.happened: list[str] = []
+        self.moments: list[float] = []
+        """when each of these happened; monotonic seconds"""
         self.ticks: list[int] = []
         self.said = 0
         self.http = requests.Session()
         self.http.trust_env = False
         self.client = socketio.Client(http_session=self.http, reconnection_delay=0.1, handle_sigint=False)
-        self.client.on("connect", lambda: self.happened.append("connect"))
-        self.client.on("disconnect", lambda reason: self.happened.append(reason))
-        self.client.on("connect_error", lambda why: self.happened.append(f"connect_error: {why}"))
+        self.client.on("connect", lambda: self._note("connect"))
+        self.client.on("disconnect", self._note)
+        self.client.on("connect_error", lambda why: self._note(f"connect_error: {why}"))
         self.client.on("tick", lambda number: self.ticks.append(number))
         self.client.connect(site.url, transports=["polling"], wait_timeout=TIMEOUT)
+
+    def _note(self, what: str) -> None:
+        self.moments.append(time.monotonic())
+        self.happened.append(what)
 
     def say(self) -> int:
         """Say something, which has to be counted on; the pid of who heard it."""

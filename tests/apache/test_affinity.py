@@ -35,17 +35,13 @@ def visitor(warm: Site) -> Iterator[Visitor]:
         yield made
 
 
-def slot_of(visitor: Visitor) -> str:
-    return str(visitor.ticket).partition(".")[0]
-
-
 def state_of(cluster: Cluster, ticket: str | None) -> State | None:
     entry = cluster.entry(ticket)
     return entry.state if entry else None
 
 
 def drain(cluster: Cluster, ticket: str | None) -> None:
-    """Replace an AppServer, and wait until it is DYING."""
+    """Replace an AppServer, and wait until it is DYING. A holder has to come meanwhile, or it may be gone."""
     cluster.lbctl("drain", str(ticket).partition(".")[0])
     eventually("it is DYING", lambda: state_of(cluster, ticket) is State.DYING)
 
@@ -95,13 +91,12 @@ def test_mounted_the_ticket_is_for_the_mount(new_cluster: NewCluster) -> None:
 def test_a_dying_appserver_keeps_its_holders_until_none_came_for_the_idle_time(warm: Site, visitor: Visitor) -> None:
     cluster = warm.cluster
     pid, home = visitor.tell("")["pid"], visitor.ticket
-    drain(cluster, home)
-    idle = cluster.settings.application.session_idle
-    with Coming(visitor) as coming:
-        coming.go_on_for(1.5 * idle)
+    with Coming(lambda: visitor.tell("")["pid"]) as coming:
+        drain(cluster, home)
+        coming.go_on_for(1.5 * cluster.settings.application.session_idle)
         with contextlib.closing(warm.visitor()) as stranger:
             assert stranger.tell("")["pid"] != pid
-    assert coming.pids == {pid}
+    assert coming.seen == {pid}
     assert visitor.ticket == home
     assert state_of(cluster, home) is State.DYING
     eventually("it leaves", lambda: not cluster.entry(home))
@@ -117,12 +112,12 @@ def test_a_holder_who_comes_again_and_again_delays_a_drain_to_its_limit_and_no_l
     cluster = new_cluster(**CACHE | {"monitor": {"drain_limit": 1.5, "probe_interval": 0.1}})
     with contextlib.closing(cluster.site(EMBEDDED).visitor()) as visitor:
         pid, home = visitor.tell("")["pid"], visitor.ticket
-        with Coming(visitor) as coming:
+        with Coming(lambda: visitor.tell("")["pid"]) as coming:
             drain(cluster, home)
             eventually("it is ended", lambda: not cluster.entry(home))
-            eventually("its holder is elsewhere", lambda: coming.pids - {pid})
-        assert "1 sessions: it has been DYING for 1.5 s" in cluster.said()
-        assert len(coming.pids) == 2
+            eventually("its holder is elsewhere", lambda: coming.seen - {pid})
+        assert "sessions: it has been DYING for 1.5 s" in cluster.said()
+        assert len(coming.seen) == 2
 
 
 def test_those_who_lose_their_appserver_spread_over_the_others_by_load(warm: Site) -> None:
@@ -145,11 +140,13 @@ def test_those_who_lose_their_appserver_spread_over_the_others_by_load(warm: Sit
 
 
 class Coming:
-    """A visitor who comes all the time, while this is open; every request must be answered."""
+    """A visitor who comes all the time, while this is open; every visit must succeed."""
 
-    def __init__(self, visitor: Visitor) -> None:
-        self.pids: set[int] = set()
-        self._visitor = visitor
+    def __init__(self, visit: Callable[[], Any]) -> None:
+        self.seen: set[Any] = set()
+        """what the visits told"""
+        self.visits = 0
+        self._visit = visit
         self._over = threading.Event()
         self._failures: list[BaseException] = []
         self._thread = threading.Thread(target=self._come)
@@ -157,10 +154,15 @@ class Coming:
     def go_on_for(self, seconds: float) -> None:
         assert not self._over.wait(seconds), self._failures
 
+    def go_on(self, visits: int) -> None:
+        goal = self.visits + visits
+        eventually("visits go on", lambda: self.visits >= goal or self._failures)
+
     def _come(self) -> None:
         try:
             while not self._over.wait(0.05):
-                self.pids.add(self._visitor.tell("")["pid"])
+                self.seen.add(self._visit())
+                self.visits += 1
         except BaseException as failure:
             self._failures.append(failure)
             self._over.set()
@@ -209,8 +211,10 @@ def test_a_dash_application_finds_its_cache_again(new_cluster: NewCluster, name:
             assert visitor.get(source).status_code == 200
         assert visitor.get("_dash-layout").status_code == visitor.get("_dash-dependencies").status_code == 200
         assert show(visitor, "wind") == f"loaded by {pid}"
-        drain(cluster, visitor.ticket)
-        assert show(visitor, "wind") == f"from the cache by {pid}"
+        with Coming(lambda: show(visitor, "wind")) as coming:
+            drain(cluster, home.ticket)
+            coming.go_on(3)
+        assert coming.seen == {f"from the cache by {pid}"}
         eventually("it leaves", lambda: not cluster.entry(home.ticket))
         assert show(visitor, "wind") != f"from the cache by {pid}"
 

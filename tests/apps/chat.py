@@ -8,7 +8,7 @@ from typing import Any
 
 import socketio
 
-TICK = 0.2
+TICK = float(os.environ.get("CHAT_TICK", "0.2"))
 """Seconds between two of the numbers that every client is sent."""
 
 server = socketio.Server(
