@@ -19,13 +19,12 @@ MOST = 65536
 """Visitors that are told apart at once, of some 300 bytes each; beyond that those seen last count."""
 
 _MOUNT_SAFE = "/!$&'()*+,:=@~"  # what a path may hold (RFC 3986 §3.3), less what ends a cookie's attribute
-_REMOTE_ADDR = b"lb-remote-addr"
 
 
 def visitor(request: Request) -> str:
     """What tells a visitor apart, as well as anything does that needs no cookie of their own."""
-    agent = next((value for name, value in request.fields if name == b"user-agent"), b"")
-    return hashlib.blake2b(request.lb.get(_REMOTE_ADDR, b"") + b" " + agent, digest_size=8).hexdigest()
+    text = f"{request.told.get('REMOTE_ADDR', '')} {request.fields.get('HTTP_USER_AGENT', '')}"
+    return hashlib.blake2b(text.encode("latin-1"), digest_size=8).hexdigest()
 
 
 class Affinity:

@@ -156,11 +156,8 @@ class Connection:
 
     def on_headers_complete(self) -> None:
         version = self._parser.get_http_version()
-        request = Request(self._parser.get_method().decode("latin-1"), self._target, version)
-        for name, value in self._fields:
-            request.add(name, value)
+        self.request = Request(self._parser.get_method().decode("latin-1"), self._target, version, self._fields)
         self.keep_alive = version == "1.1" and bool(self._parser.should_keep_alive())
-        self.request = request
 
     def on_body(self, data: bytes) -> None:
         if not self.discarding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -17,20 +17,29 @@ from lbadaptor.headers import Refusal, decode
 
 Environ = dict[str, Any]
 
-_MANDATORY = {name.lower().encode(): key for name, key in headers.MANDATORY.items()}
-_OPTIONAL = {name.lower().encode(): key for name, key in headers.OPTIONAL.items()}
-_VAR = headers.VAR.lower().encode()
-_PATH = headers.PATH.lower().encode()
-_PREFIX = headers.PREFIX.lower().encode()
-_DROPPED = frozenset(name.encode() for name in headers.HOP_BY_HOP)
+_OURS = {
+    name.lower(): name for name in (headers.KEY, headers.GENERATION, headers.SESSION, headers.PROBE, headers.PATH)
+}
+_TOLD = {name.lower(): key for name, key in (headers.MANDATORY | headers.OPTIONAL).items()}
+_VAR = headers.VAR.lower()
+_PREFIX = headers.PREFIX.lower()
+# A body that comes in chunks has no CONTENT_LENGTH: the application shall see why.
+_DROPPED = headers.HOP_BY_HOP - {"transfer-encoding"}
+_PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
+_ONCE = frozenset(_PLAIN.values())
 
-KEY = headers.KEY.lower().encode()
-GENERATION = headers.GENERATION.lower().encode()
-SESSION = headers.SESSION.lower().encode()
-PROBE = headers.PROBE.lower().encode()
+_MANDATORY_TOLD = frozenset(headers.MANDATORY.values())
+_MANDATORY_OURS = frozenset((headers.KEY, headers.GENERATION, headers.PATH))
 
-MANDATORY = frozenset((*_MANDATORY, _PATH, KEY, GENERATION))
-"""What every caller sends."""
+
+class _Kind(Enum):
+    FIELD = "the visitor's"
+    TOLD = "the caller's word on the visitor"
+    OURS = "between the caller and us"
+    NOBODYS = "dropped"
+
+
+_FIELD, _CALLERS = _Kind.FIELD, _Kind.TOLD  # an enum's own look-up takes longer
 
 
 class Incomplete(Exception):
@@ -39,106 +48,110 @@ class Incomplete(Exception):
     refusal = Refusal.INCOMPLETE
 
 
-@dataclass
 class Request:
-    """A request's head, as it was parsed."""
+    """A request's head. Its headers are read in one pass into what they become in environ."""
 
-    method: str
-    target: bytes
-    version: str
-    lb: dict[bytes, bytes] = field(default_factory=dict)
-    """LB- headers, names in lower case"""
-    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
-    """the visitor's headers, names in lower case"""
+    __slots__ = ("fields", "method", "own", "target", "told", "version")
 
-    def add(self, name: bytes, value: bytes) -> None:
-        """Take a header. Names with an underscore are dropped: in environ they could pass for others."""
-        name = name.lower()
-        value = value.rstrip(b" \t")  # no part of it (RFC 9110 §5.5)
-        if name.startswith(_PREFIX):
-            self.lb[name] = value
-        elif b"_" not in name:
-            self.fields.append((name, value))
+    def __init__(self, method: str, target: bytes, version: str, lines: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.fields: dict[str, str] = {}
+        """the visitor's headers, by their keys in environ"""
+        self.told: dict[str, str] = {}
+        """what the caller tells of the visitor, by its keys in environ"""
+        self.own: dict[str, bytes] = {}
+        """what is between the caller and us: LB-Key, LB-Generation, LB-Session, LB-Probe; and LB-Path"""
+        fields, told, own = self.fields, self.told, self.own
+        for name, value in lines:
+            kind, key = _places.get(name) or _place(name)
+            value = value.rstrip(b" \t")  # white space is no part of it (RFC 9110 §5.5)
+            if kind is _FIELD:
+                text = value.decode("latin-1")
+                if key in fields and key not in _ONCE:
+                    text = f"{fields[key]}{'; ' if key == 'HTTP_COOKIE' else ', '}{text}"
+                fields[key] = text
+            elif kind is _CALLERS:
+                told[key] = decode(value)
+            elif kind is _Kind.OURS:
+                own[key] = value
+        if not fields.get("HTTP_HOST", "x"):
+            del fields["HTTP_HOST"]
+
+    def missing(self) -> list[str]:
+        """The names of the mandatory LB- headers that are not there."""
+        if self.told.keys() >= _MANDATORY_TOLD and self.own.keys() >= _MANDATORY_OURS:
+            return []
+        names = [name for name, key in headers.MANDATORY.items() if key not in self.told]
+        return sorted([*names, *(_MANDATORY_OURS - self.own.keys())])
 
     def has_body(self) -> bool:
         """Whether its head announces one (RFC 9112 §6)."""
-        return any(
-            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
-            for name, value in self.fields
-        )
+        return "HTTP_TRANSFER_ENCODING" in self.fields or bool(self.fields.get("CONTENT_LENGTH", "").strip("0"))
+
+
+_places: dict[bytes, tuple[_Kind, str]] = {}
+_MOST_PLACES = 512
+"""Visitors make up names."""
+
+
+def _place(name: bytes) -> tuple[_Kind, str]:
+    """Where a header belongs, and its key there. Known from now on."""
+    place = _found(name.decode("latin-1"))
+    if len(_places) < _MOST_PLACES:
+        _places[name] = place
+    return place
+
+
+def _found(name: str) -> tuple[_Kind, str]:
+    lower = name.lower()
+    if lower in _OURS:
+        return _Kind.OURS, _OURS[lower]
+    if lower in _TOLD:
+        return _Kind.TOLD, _TOLD[lower]
+    if lower.startswith(_VAR):
+        return _Kind.TOLD, name[len(_VAR) :].upper().replace("-", "_")
+    if lower.startswith(_PREFIX) or "_" in name or lower in _DROPPED:  # an underscore could pass for a hyphen
+        return _Kind.NOBODYS, ""
+    return _Kind.FIELD, _PLAIN.get(lower) or "HTTP_" + name.upper().replace("-", "_")
 
 
 def build(request: Request, base: Environ) -> Environ:
-    """The environ of a request that an adaptor sent, with all that is MANDATORY. Raises Incomplete."""
-    environ = dict(base)
-    lb = request.lb
-    for name, key in _MANDATORY.items():
-        environ[key] = decode(lb[name])
-    path = decode(lb[_PATH])
-    script_name = environ["SCRIPT_NAME"]
+    """The environ of a request of which nothing is `missing`. Raises Incomplete."""
+    told = request.told
+    path = decode(request.own[headers.PATH])
+    script_name = told["SCRIPT_NAME"]
     if not path.startswith(script_name):
         raise Incomplete(f"{headers.PATH} does not begin with {headers.SCRIPT_NAME}")
-    environ["PATH_INFO"] = path[len(script_name) :]
-    environ["REQUEST_METHOD"] = request.method
-    environ["QUERY_STRING"] = request.target.partition(b"?")[2].decode("latin-1")
-    for name, key in _OPTIONAL.items():
-        if name in lb:
-            environ[key] = decode(lb[name])
-    for name, value in lb.items():
-        if name.startswith(_VAR):
-            environ[name[len(_VAR) :].upper().replace(b"-", b"_").decode("latin-1")] = decode(value)
-    _add_fields(environ, request.fields)
-    return environ
+    return {
+        **base,
+        "REQUEST_METHOD": request.method,
+        "QUERY_STRING": request.target.partition(b"?")[2].decode("latin-1"),
+        **request.fields,
+        **told,
+        "PATH_INFO": path[len(script_name) :],
+    }
 
 
 def build_alone(request: Request, base: Environ, peer: tuple[str, int], server: tuple[str, int]) -> Environ:
     """The environ of a request that a person sent to an AppServer that runs alone, without Apache."""
-    environ = dict(base)
     path, _, query = request.target.partition(b"?")
-    environ.update(
-        {
-            "REQUEST_METHOD": request.method,
-            "SCRIPT_NAME": "",
-            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-            "QUERY_STRING": query.decode("latin-1"),
-            "REQUEST_URI": request.target.decode("latin-1"),
-            "SERVER_NAME": server[0],
-            "SERVER_PORT": str(server[1]),
-            "SERVER_PROTOCOL": f"HTTP/{request.version}",
-            "REMOTE_ADDR": peer[0],
-            "REMOTE_PORT": str(peer[1]),
-            "wsgi.url_scheme": "http",
-        }
-    )
-    _add_fields(environ, request.fields)
-    return environ
-
-
-def _add_fields(environ: Environ, fields: Iterable[tuple[bytes, bytes]]) -> None:
-    for name, value in fields:
-        if name == b"content-type":
-            environ["CONTENT_TYPE"] = value.decode("latin-1")
-        elif name == b"content-length":
-            environ["CONTENT_LENGTH"] = value.decode("latin-1")
-        elif name not in _DROPPED:
-            key = _key(name)
-            text = value.decode("latin-1")
-            if key in environ:
-                text = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ', '}{text}"
-            environ[key] = text
-
-
-_KEYS: dict[bytes, str] = {}
-_MAX_KEYS = 512
-
-
-def _key(name: bytes) -> str:
-    key = _KEYS.get(name)
-    if key is None:
-        key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
-        if len(_KEYS) < _MAX_KEYS:
-            _KEYS[name] = key
-    return key
+    return {
+        **base,
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": query.decode("latin-1"),
+        "REQUEST_URI": request.target.decode("latin-1"),
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": str(server[1]),
+        "SERVER_PROTOCOL": f"HTTP/{request.version}",
+        "REMOTE_ADDR": peer[0],
+        "REMOTE_PORT": str(peer[1]),
+        "wsgi.url_scheme": "http",
+        **request.fields,
+    }
 
 
 def base_environ(slot: int, generation: int, threads: int, file_wrapper: object) -> Environ:

@@ -97,6 +97,8 @@ class Gateway:
         if handover.affinity:
             self._affinity = Affinity(handover.ticket_cookie, handover.ticket, ledger, time.monotonic)
         self._alone = not handover.caller_key
+        self._caller_key = handover.caller_key.encode()
+        self._generation = b"%d" % vitals.generation
         self.address: tuple[str, int] = listener.getsockname()[:2]
         self._base = environs.base_environ(vitals.slot, vitals.generation, vitals.threads, FileWrapper)
         self._connections: dict[int, Connection] = {}
@@ -284,20 +286,15 @@ class Gateway:
             self._reply(connection, "200 OK", "Content-Type: application/json\r\n", body)
             return
         if not self._alone:
-            lb = request.lb
-            if not lb.keys() >= environs.MANDATORY:
-                missing = ", ".join(sorted(name.decode() for name in environs.MANDATORY - lb.keys()))
-                self._refuse(connection, headers.REFUSED_STATUS, Refusal.INCOMPLETE.value, f"missing: {missing}")
+            if missing := request.missing():
+                why = f"missing: {', '.join(missing)}"
+                self._refuse(connection, headers.REFUSED_STATUS, Refusal.INCOMPLETE.value, why)
                 return
-            if lb[environs.GENERATION] != b"%d" % self._vitals.generation:
-                self._refuse(
-                    connection,
-                    headers.REFUSED_STATUS,
-                    Refusal.STALE.value,
-                    f"this is generation {self._vitals.generation}",
-                )
+            if request.own[headers.GENERATION] != self._generation:
+                why = f"this is generation {self._vitals.generation}"
+                self._refuse(connection, headers.REFUSED_STATUS, Refusal.STALE.value, why)
                 return
-            if not hmac.compare_digest(lb[environs.KEY], self._handover.caller_key.encode()):
+            if not hmac.compare_digest(request.own[headers.KEY], self._caller_key):
                 self._refuse(connection, 403, headers.KEY_REFUSED, "wrong key")
                 return
         held = _held(request)
@@ -322,14 +319,11 @@ class Gateway:
         """What a request tells of its visitor, and whether they are one of ours."""
         if self._affinity is not None:
             return [visitor(request)], held
-        brought: list[str] = []
-        for name, value in request.fields:
-            if name == b"cookie":
-                brought += values(value.decode("latin-1"), self._handover.session_cookie)
+        brought = values(request.fields.get("HTTP_COOKIE", ""), self._handover.session_cookie)
         return brought, bool(brought) and self._ledger.use(brought, time.monotonic())
 
     def _is_probe(self, request: Request) -> bool:
-        key = request.lb.get(environs.PROBE)
+        key = request.own.get(headers.PROBE)
         return (
             key is not None
             and request.target == headers.PROBE_PATH.encode()
@@ -436,7 +430,7 @@ class Gateway:
             environ = environs.build_alone(request, self._base, connection.peer, self.address)
         else:
             environ = environs.build(request, self._base)
-            lost = request.lb.get(environs.SESSION) == b"lost"
+            lost = request.own.get(headers.SESSION) == b"lost"
             environ["lbadaptor.session_lost"] = lost and bool(brought)
         environ["wsgi.input"] = connection.body()
         return environ
@@ -444,4 +438,4 @@ class Gateway:
 
 def _held(request: Request) -> bool:
     """Whether it brought our ticket, by its caller's word."""
-    return request.lb.get(environs.SESSION) == b"held"
+    return request.own.get(headers.SESSION) == b"held"

@@ -48,8 +48,8 @@ def test_a_request_is_there_with_its_head(pair: Pair) -> None:
     request = connection.request
     assert request is not None
     assert (request.method, request.target, request.version) == ("GET", b"/a%20b?c", "1.1")
-    assert request.fields == [(b"host", b"x"), (b"x-foo", b"\xe4 b")]
-    assert request.lb == {b"lb-key": b"k"}
+    assert request.fields == {"HTTP_HOST": "x", "HTTP_X_FOO": "\xe4 b"}
+    assert request.own == {"LB-Key": b"k"}
     assert connection.complete
     assert connection.keep_alive
 
@@ -180,7 +180,7 @@ def test_trailers_are_not_kept(pair: Pair) -> None:
     connection = pair.feed(CHUNKED + b"0\r\nLB-Key: x\r\nX: y\r\n\r\n")
     assert connection.complete
     assert connection.request is not None
-    assert connection.request.lb == {}
+    assert connection.request.own == {}
     assert connection._fields == [(b"Transfer-Encoding", b"chunked")]
 
 

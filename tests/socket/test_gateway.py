@@ -567,7 +567,7 @@ def never(environ: dict[str, Any], start_response: Any) -> NoReturn:
 def test_without_a_mandatory_header_a_request_is_incomplete(serve: Serve, name: str) -> None:
     reply = serve(never).ask(head("POST", "/", "Content-Length: 10000000", without=[name]))
     assert (reply.status, reply.refused) == (421, "INCOMPLETE")
-    assert name.lower().encode() in reply.body
+    assert reply.body == f"missing: {name}\n".encode()
 
 
 @pytest.mark.parametrize("generation", ["16", "18", "", "017", "17.0"])

@@ -35,10 +35,10 @@ def affinity(ledger: Ledger, clock: Clock) -> Affinity:
 
 
 def request(address: str, agent: str | None = "a browser") -> Request:
-    made = Request("GET", b"/", "1.1", {b"lb-remote-addr": address.encode()})
+    lines = [(b"LB-Remote-Addr", address.encode())]
     if agent is not None:
-        made.add(b"User-Agent", agent.encode())
-    return made
+        lines.append((b"User-Agent", agent.encode()))
+    return Request("GET", b"/", "1.1", lines)
 
 
 @pytest.mark.parametrize(
