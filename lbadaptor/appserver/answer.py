@@ -63,18 +63,20 @@ class Answer:
             raise AssertionError("start_response was called twice, without exc_info")
         if not _STATUS(status):
             raise ValueError(f"{status!r} is no status")
+        kept = []
+        lengths = set()
         for name, value in headers:
             if not _NAME(name) or _ILLEGAL(value):
                 raise ValueError(f"{name!r}: {value!r} is no header")
-        lengths = {value for name, value in headers if name.lower() == "content-length"}
+            lower = name.lower()
+            if lower == "content-length":
+                lengths.add(value)
+            if lower not in HOP_BY_HOP and not lower.startswith("lb-"):
+                kept.append((name, value))
         if len(lengths) > 1 or not all(map(_LENGTH, lengths)):
             raise ValueError(f"Content-Length is {' and '.join(map(repr, sorted(lengths)))}")
         self._status = status
-        self._headers = [
-            (name, value)
-            for name, value in headers
-            if (lower := name.lower()) not in HOP_BY_HOP and not lower.startswith("lb-")
-        ]
+        self._headers = kept
         return self.write
 
     def run(self, application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
@@ -122,17 +124,20 @@ class Answer:
             raise AssertionError("start_response was not called")
         headers = self._amend(self._headers)
         code = self._status[:3]
-        self._bodiless = self._method == "HEAD" or code in ("204", "304")
-        if code == "204":
-            headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
-        said = next((value for name, value in headers if name.lower() == "content-length"), None)
+        empty = code in ("204", "304")
+        self._bodiless = empty or self._method == "HEAD"
         self._left = None
         self._chunked = False
         lines = [f"HTTP/1.1 {self._status}{'' if len(self._status) > 3 else ' '}"]
-        lines += [f"{name}: {value}" for name, value in headers]
-        if said is not None:
-            self._left = int(said)
-        elif length is not None and code not in ("204", "304") and (length or not self._bodiless):
+        for name, value in headers:
+            if len(name) == 14 and name.lower() == "content-length":
+                if code == "204":
+                    continue
+                self._left = int(value)
+            lines.append(f"{name}: {value}")
+        if self._left is not None:
+            pass
+        elif length is not None and not empty and (length or not self._bodiless):
             self._left = length
             lines.append(f"Content-Length: {length}")
         elif self._bodiless:
@@ -144,10 +149,10 @@ class Answer:
             self.keep_alive = False
         if not self.keep_alive:
             lines.append("Connection: close")
-        head = ("\r\n".join(lines) + "\r\n" + self._own() + "\r\n").encode("latin-1")
-        head += self._framed(first)
+        lines.append(self._own())
+        data = "\r\n".join(lines).encode("latin-1") + b"\r\n" + self._framed(first)
         self.begun = True
-        self._send(head)
+        self._send(data)
 
     def _body(self, data: bytes) -> None:
         if framed := self._framed(data):

@@ -44,14 +44,17 @@ class Vitals:
     empty: bool = False
     """ordered to drain, and nothing is left: no session, nothing in flight"""
     _started: float = field(default_factory=time.monotonic)
-    _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _idle: threading.Event = field(default_factory=threading.Event, repr=False)
+    """set at the end of the last request in flight, while somebody waits for that"""
+    _awaited: bool = False
 
     def admit(self, known: bool) -> Refusal | None:
         """Why a request may not begin; None when it may, and counts from now until `end`.
 
         `known`: its session is here.
         """
-        with self._changed:
+        with self._lock:
             if self.stopping or (self.dying and not known):
                 return Refusal.DYING
             if self.in_flight >= self.threads + self.queue:
@@ -60,24 +63,30 @@ class Vitals:
             return None
 
     def end(self) -> None:
-        with self._changed:
+        with self._lock:
             self.in_flight -= 1
             self.served += 1
-            if not self.in_flight:
-                self._changed.notify_all()
+            if self._awaited and not self.in_flight:
+                self._idle.set()
 
     def wait_idle(self, timeout: float) -> bool:
-        """Wait until nothing is in flight. False when it took longer than `timeout` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self.in_flight, timeout)
+        """Wait until nothing is in flight. False when it took longer than `timeout` seconds. For one thread only."""
+        with self._lock:
+            if not self.in_flight:
+                return True
+            self._awaited = True
+            self._idle.clear()
+        try:
+            return self._idle.wait(timeout)
+        finally:
+            self._awaited = False
 
     def look(self, count: Callable[[], int]) -> None:
         """Count the sessions, and find out whether nothing is left.
 
         What is in flight is looked at first: a request that ends meanwhile may leave a session.
         """
-        with self._changed:
-            idle = not self.in_flight
+        idle = not self.in_flight
         self.sessions = count()
         self.empty = self.dying and idle and not self.sessions
 
@@ -98,7 +107,7 @@ class Vitals:
 
     def warm(self) -> None:
         """Ready for visitors; what it answered so far does not count."""
-        with self._changed:
+        with self._lock:
             self.served = 0
         resident = _resident()
         if 0 < self.max_memory < resident:
@@ -110,7 +119,8 @@ class Vitals:
 
     def headers(self) -> str:
         """What every answer says, for the end of its head."""
-        return f"LB-Status: {self.status}\r\nLB-Load: {self.in_flight}/{self.threads}/{self.sessions}\r\n"
+        status = "DYING" if self.dying or self.stopping else "OK"
+        return f"LB-Status: {status}\r\nLB-Load: {self.in_flight}/{self.threads}/{self.sessions}\r\n"
 
     def report(self) -> dict[str, Any]:
         """The probe's answer. Seconds and bytes."""
