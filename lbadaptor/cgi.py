@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import IO
+import os
+from typing import IO, Any
 from wsgiref.handlers import CGIHandler
 from wsgiref.headers import Headers
 
@@ -12,6 +13,17 @@ from lbadaptor.wsgi import application
 class _Handler(CGIHandler):
     headers: Headers
     stdin: IO[bytes]
+    environ: dict[str, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Every byte a latin-1 character (PEP 3333): wsgiref decodes but a few of CGI's variables so.
+        self.base_env = {key.decode("latin-1"): value.decode("latin-1") for key, value in os.environb.items()}
+
+    def setup_environ(self) -> None:
+        super().setup_environ()
+        self.environ.setdefault("PATH_INFO", "")  # CGI leaves it out where it is empty (RFC 3875 §4.1.5)
+        self.environ.pop("HTTPS", None)  # wsgi.url_scheme tells it; mod_wsgi takes it away too
 
     def cleanup_headers(self) -> None:
         """Called before the first byte of the answer."""

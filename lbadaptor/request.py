@@ -51,7 +51,7 @@ class Heads:
         wire_query = query if _VISIBLE(query) else encode(query)
         lines = [
             f"{wire_method} {_quoted(path) or '/'}{'?' if query else ''}{wire_query} HTTP/1.1",
-            f"Host: {environ.get('HTTP_HOST') or environ['SERVER_NAME']}",
+            f"Host: {environ.get('HTTP_HOST', '')}",  # empty where there is none (RFC 9110 §7.2)
             f"{headers.PATH}: {encode(path)}",
         ]
         if wire_method != method:
@@ -71,7 +71,7 @@ class Heads:
                     lines.append(wire + value)
                 elif isinstance(value, str):
                     lines.append(wire + encode(value))
-        if environ.get("CONTENT_TYPE"):
+        if "CONTENT_TYPE" in environ:
             lines.append(f"Content-Type: {environ['CONTENT_TYPE']}")
         if body.length is None:
             lines.append("Transfer-Encoding: chunked")

@@ -91,11 +91,19 @@ def _fits(module: Path) -> bool:
 class Httpd:
     """One httpd on 127.0.0.1:`port`, with its files in `folder`. `start`, then `stop`.
 
-    `snippet` is one of the installed ones, included as it is. `extra` is configuration that comes after it.
+    `snippet` is one of the installed ones, or the path of another, included as it is. `extra` is configuration that
+    comes after it.
     """
 
     def __init__(
-        self, apache: Apache, folder: Path, port: int, snippet: str, config: Path, mount: str = "", extra: str = ""
+        self,
+        apache: Apache,
+        folder: Path,
+        port: int,
+        snippet: str | Path,
+        config: Path,
+        mount: str = "",
+        extra: str = "",
     ) -> None:
         self.apache = apache
         self.folder = folder
@@ -166,7 +174,7 @@ class Httpd:
             return False
         return True
 
-    def _configuration(self, snippet: str, definitions: dict[str, Path], extra: str) -> str:
+    def _configuration(self, snippet: str | Path, definitions: dict[str, Path], extra: str) -> str:
         modules = self.apache.modules
         load = [
             f"LoadModule {name}_module {modules}/mod_{name}.so"
@@ -197,7 +205,7 @@ class Httpd:
                 "Timeout 60",
                 "<Directory />\n    AllowOverride None\n    Require all denied\n</Directory>",
                 *(f"Define {name} {value}" for name, value in definitions.items()),
-                f"Include {SHARE}/{snippet}",
+                f"Include {SHARE / snippet}",
                 extra,
                 "",
             ]

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,21 @@ SITES = [*WSGI_SITES, "cgi-debian"]
 FAILS_ON_PURPOSE = "RuntimeError: this answer breaks off"
 """The end of a traceback of the applications in tests/apps."""
 SNIPPETS = {"embedded": "lbadaptor.conf", "daemon": "lbadaptor-daemon.conf", "cgi": "lbadaptor-cgi.conf"}
+
+
+LINTED = """#!/usr/bin/env python3
+import runpy, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, {apps!r})
+from linted import linted
+application = linted(runpy.run_path({wsgi!r})["application"])
+"""
+LINTED_CGI = """
+import lbadaptor.cgi
+lbadaptor.cgi.application = application
+lbadaptor.cgi.main()
+"""
+"""The installed scripts with the lints around the adaptor."""
 
 
 def apache(name: str) -> httpd.Apache:
@@ -212,11 +228,20 @@ class Visitor:
 class Cluster:
     """A monitor with its AppServers. `start`, any number of `site`s, `stop`.
 
-    `settings` are sections of lbadaptor.toml, which go over those that every test has.
+    `settings` are sections of lbadaptor.toml, which go over those that every test has. With `lint`, wsgiref.validate
+    and WebTest's lint stand around the application within its AppServers.
     """
 
-    def __init__(self, folder: Path, app: str = "visits:application", cookie: str = "sid", **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        app: str = "visits:application",
+        cookie: str = "sid",
+        lint: bool = False,
+        **settings: Any,
+    ) -> None:
         self.folder = folder
+        self._linted = app if lint else ""
         self.config = folder / "lbadaptor.toml"
         self.address_file = folder / "run" / "address.text"
         self.gates = folder / "gates"
@@ -231,10 +256,11 @@ class Cluster:
             (folder / name).chmod(0o711)
         self.temporary.chmod(0o1777)
         shutil.copytree(APPS, folder / "apps", ignore=shutil.ignore_patterns("__pycache__"))
+        _copy_lint(folder / "apps")
         for place in ((folder / "apps"), *(folder / "apps").rglob("*")):
             place.chmod(0o755)
         sections: dict[str, dict[str, Any]] = {
-            "application": {"app": app, "session_cookie": cookie},
+            "application": {"app": "linted:application" if lint else app, "session_cookie": cookie},
             "files": {"run_folder": "run", "key_file": "run/keys", "apache_group": httpd.apache_group()},
             "appservers": {"servers": 4},
             "adaptor": {},
@@ -260,6 +286,8 @@ class Cluster:
             "TMPDIR": str(self.temporary),
             "LBADAPTOR_TEST": str(self.folder),
         }
+        if self._linted:
+            environment["LINTED"] = self._linted
         with self._said.open("ab") as said:
             self._process = subprocess.Popen(
                 [*httpd.dies_with_us(), sys.executable, "-I", "-B", "-m", "monitor", "--config", str(self.config)],
@@ -273,17 +301,46 @@ class Cluster:
         self._sessions.add(self._process.pid)
         self.await_ok()
 
-    def site(self, name: str, mount: str = "", extra: str = "") -> Site:
-        """Another httpd before it, as one of SITES says."""
+    def site(
+        self, name: str, mount: str = "", extra: str = "", lint: bool | None = None, snippet: Path | None = None
+    ) -> Site:
+        """Another httpd before it, as one of SITES says; or with a snippet of the test's own.
+
+        `lint`: whether the lints stand around the adaptor; None: if they do around the application.
+        """
         mode, _, installation = name.partition("-")
         folder = self.folder / f"httpd{len(self._sites)}"
         folder.mkdir()
         folder.chmod(0o711)
-        server = httpd.Httpd(apache(installation), folder, free_ports(), SNIPPETS[mode], self.config, mount, extra)
+        lint = bool(self._linted) if lint is None else lint
+        if snippet is None:
+            snippet = self._lint_snippet(folder, SNIPPETS[mode]) if lint else Path(SNIPPETS[mode])
+        server = httpd.Httpd(apache(installation), folder, free_ports(), snippet, self.config, mount, extra)
+        if lint:
+            self._write_lint(folder)
         self._sites.append(server)
         server.start()
         self._sessions.add(server.pid)
         return Site(self, server, mode, mount)
+
+    def _lint_snippet(self, folder: Path, snippet: str) -> Path:
+        """A snippet that includes an installed one, its scripts being ours."""
+        path = folder / "linted.conf"
+        path.write_text(f"Define LBADAPTOR_SHARE {folder / 'linted'}\nInclude {httpd.SHARE / snippet}\n")
+        return path
+
+    def _write_lint(self, folder: Path) -> None:
+        """The scripts, each around the installed one."""
+        copy = folder / "readable" / "share" / "lbadaptor"
+        share = copy if copy.exists() else httpd.SHARE
+        text = LINTED.format(apps=str(self.folder / "apps"), wsgi=str(share / "lbadaptor.wsgi"))
+        scripts = folder / "linted"
+        scripts.mkdir()
+        for name, end in (("lbadaptor.wsgi", ""), ("lbadaptor.cgi", LINTED_CGI)):
+            script = scripts / name
+            script.write_text(text + end)
+            script.chmod(0o755)
+        scripts.chmod(0o755)
 
     def gate(self) -> Gate:
         gate = Gate(self.gates, f"gate{len(self._gates)}")
@@ -378,6 +435,8 @@ class Cluster:
         assert not left, f"processes are left: {left}\n{self.said()}"
         assert status in (0, None), self.said()
         assert list(self.temporary.iterdir()) == []
+        for server in self._sites:
+            assert "AssertionError" not in server.error_log.read_text(errors="replace"), server.error_log.read_text()
         assert {path.name for path in (self.folder / "run").iterdir()} <= {"address.text", "keys", "monitor.lock"}
         failures = self.said().count("Traceback") - self.said().count(FAILS_ON_PURPOSE)
         assert failures == 0, self.said()
@@ -449,6 +508,18 @@ class Load:
             self._failures.append(f"visit {visitor.visits + 1}: {type(error).__name__}: {error}")
         finally:
             visitor.close()
+
+
+def _copy_lint(folder: Path) -> None:
+    """WebTest's lint without the rest of WebTest, where Apache's user and any Python can read it."""
+    spec = find_spec("webtest")
+    assert spec is not None
+    assert spec.origin is not None
+    package = folder / "webtest"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for name in ("lint.py", "compat.py"):
+        shutil.copy(Path(spec.origin).with_name(name), package)
 
 
 def _state(pid: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import http.client
 import json
 import os
@@ -231,101 +230,13 @@ def test_authorization_passes(site: Site) -> None:
     assert base64.b64decode(told["HTTP_AUTHORIZATION"].removeprefix("Basic ")) == b"somebody:secret"
 
 
-# The environ, beside the one that mod_wsgi itself gives.
-
-DIRECT = """import sys
-sys.dont_write_bytecode = True
-sys.path.insert(0, {apps!r})
-from visits import application
-"""
-
-EXTRA = """
-LoadModule authn_core_module {modules}/mod_authn_core.so
-LoadModule authn_file_module {modules}/mod_authn_file.so
-LoadModule authz_user_module {modules}/mod_authz_user.so
-LoadModule auth_basic_module {modules}/mod_auth_basic.so
-AllowEncodedSlashes NoDecode
-WSGIScriptAlias /own {folder}/own.wsgi process-group=%{{GLOBAL}} application-group=%{{GLOBAL}}
-WSGIPassAuthorization On
-WSGIChunkedRequest On
-WSGIMapHEADToGET Off
-<Directory {folder}>
-    <Files own.wsgi>
-        Require all granted
-    </Files>
-</Directory>
-<LocationMatch "^/(app|own)/environ/private">
-    AuthType Basic
-    AuthName test
-    AuthBasicProvider file
-    AuthUserFile {folder}/users
-    Require valid-user
-</LocationMatch>
-"""
+# Under a mount.
 
 
 @pytest.fixture(scope="module", params=SITES)
 def mounted(request: pytest.FixtureRequest) -> Iterator[Site]:
-    """The application at /app through the adaptor, and at /own in mod_wsgi itself."""
     with running_cluster(appservers={"servers": 1}) as cluster:
-        (cluster.folder / "own.wsgi").write_text(DIRECT.format(apps=str(cluster.folder / "apps")))
-        password = base64.b64encode(hashlib.sha1(b"secret").digest()).decode()
-        (cluster.folder / "users").write_text(f"somebody:{{SHA}}{password}\n")
-        modules = httpd.installed()[0].modules
-        yield cluster.site(request.param, "/app", EXTRA.format(folder=cluster.folder, modules=modules))
-
-
-BOTH = re.compile(
-    r"(HTTP_.*|REQUEST_METHOD|SCRIPT_NAME|PATH_INFO|QUERY_STRING|CONTENT_TYPE|CONTENT_LENGTH|SERVER_NAME|SERVER_PORT"
-    r"|SERVER_PROTOCOL|REMOTE_ADDR|REMOTE_USER|AUTH_TYPE|HTTPS|REQUEST_URI|wsgi\.url_scheme)"
-)
-AUTHORIZATION = {"Authorization": "Basic " + base64.b64encode(b"somebody:secret").decode()}
-
-
-@pytest.mark.parametrize(
-    ("target", "headers"),
-    [
-        ("/environ", {}),
-        ("/environ/", {}),
-        ("/environ?a=1&b=%20+%C3%A9&c=a/b?d", {}),
-        ("/environ/%C3%A9t%C3%A9/%20x", {}),
-        ("/environ/%ff", {}),
-        ("/environ/a%2Fb%2fc", {}),
-        ("/environ/a%252Fb%3Fc%23d;e=f", {}),
-        ("/environ//double///slash", {}),
-        ("/environ/a/../b/./c", {}),
-        ("/environ/~!$&'()*+,;=:@", {}),
-        ("/environ/private", AUTHORIZATION),
-        ("/environ", {"X-Twice": "one, two", "X-Empty": "", "X-Text": "\u00e9 \u00fc", "Accept": "*/*"}),
-        ("/environ", {"Cookie": "a=1; b=\u00e9; c", "User-Agent": "x/1", "Referer": "http://x/?%20", "Range": "b=1"}),
-        ("/environ", {"Content-Type": "text/x", "Content-Length": "0"}),
-        ("/environ", {"Host": "elsewhere.example:8080", "X-Forwarded-For": "1.2.3.4"}),
-    ],
-    ids=[
-        "plain", "slash", "query", "UTF-8", "not UTF-8", "encoded slash", "encoded signs", "double slashes", "dots",
-        "signs", "authorised", "headers", "cookies", "empty body", "host",
-    ],
-)  # fmt: skip
-def test_the_application_sees_what_mod_wsgi_itself_would_show_it(
-    mounted: Site, target: str, headers: dict[str, str]
-) -> None:
-    def seen(mount: str) -> dict[str, Any]:
-        status, _, body = raw(mounted, mount + target, headers={"Host": "x", **headers})
-        assert status == 200, body
-        environ = json.loads(body)["seen"]
-        return {
-            key: value.replace(mount, "/MOUNT") if isinstance(value, str) else value
-            for key, value in environ.items()
-            if BOTH.fullmatch(key)
-        }
-
-    through_the_adaptor = seen("/app")
-    assert len(through_the_adaptor) >= 11
-    assert through_the_adaptor == seen("/own")
-
-
-def test_a_wrong_password_stays_with_apache(mounted: Site) -> None:
-    assert raw(mounted, "/app/environ/private")[0] == 401
+        yield cluster.site(request.param, "/app")
 
 
 def test_a_mount_is_script_name_and_the_tickets_path_is_the_session_cookies(mounted: Site) -> None:

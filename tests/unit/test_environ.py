@@ -150,9 +150,18 @@ def test_a_name_with_an_underscore_passes_for_no_other(name: str) -> None:
     assert build(request((name, "made up")), BASE) == build(request(), BASE)
 
 
-@pytest.mark.parametrize("name", sorted(headers.HOP_BY_HOP))
+@pytest.mark.parametrize("name", sorted(headers.HOP_BY_HOP - {"transfer-encoding"}))
 def test_what_concerns_one_connection_only_does_not_arrive(name: str) -> None:
     assert build(request((name, "x")), BASE) == build(request(), BASE)
+
+
+def test_that_the_body_comes_in_chunks_is_told() -> None:
+    environ = build(request(("Transfer-Encoding", "chunked")), BASE)
+    assert (environ["HTTP_TRANSFER_ENCODING"], environ.get("CONTENT_LENGTH")) == ("chunked", None)
+
+
+def test_an_empty_host_is_none() -> None:
+    assert "HTTP_HOST" not in build(request(("Host", "")), BASE)
 
 
 def test_repeated_headers_are_joined_and_cookies_by_semicolon() -> None:

@@ -65,7 +65,7 @@ def test_mandatory_headers_are_there_when_a_gateway_sets_less() -> None:
     text = common_head(bare)
     assert all(f"\r\n{name}: " in text for name in headers.MANDATORY)
     assert "\r\nLB-Request-Uri: /shop/cart?a=b\r\n" in text
-    assert "\r\nHost: www.example\r\n" in text
+    assert "\r\nHost: \r\n" in text  # nobody makes one up
 
 
 @pytest.mark.parametrize(
