@@ -6,6 +6,7 @@ import errno
 import re
 import select
 import socket
+import time
 from collections.abc import Iterator
 
 from lbadaptor.body import Body
@@ -16,6 +17,8 @@ MAX_HEAD = 65536
 BLOCK = 65536
 PAUSE = 0.05
 """Seconds of silence within an answer that make it a stream (server-sent events)."""
+LONGEST = 0.5
+"""Seconds for which an answer is taken over; one that goes on for longer is a stream, though it never pauses."""
 
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
@@ -56,10 +59,11 @@ class Answer:
         self._begin_body(method == "HEAD" or status in _BODILESS, *self._read(lines))
 
     def take(self, bound: int) -> list[bytes]:
-        """Read the body until it is complete, larger than `bound` bytes, or the AppServer pauses."""
+        """Read the body until it is complete, larger than `bound` bytes, or a stream: it pauses, or lasts."""
         taken: list[bytes] = []
         size = 0
-        while not self.complete and size <= bound:
+        end = time.monotonic() + LONGEST
+        while not self.complete and size <= bound and time.monotonic() < end:
             # The line break after a chunk is nothing to pass on, nor a reason to block for what follows it.
             if not self._buffer.strip(b"\r\n") and not ready(self.connection, PAUSE):
                 break

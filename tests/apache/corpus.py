@@ -45,6 +45,7 @@ def _authorization(user: bytes, password: bytes) -> bytes:
 
 
 CHUNKS = b"5\r\nfirst\r\n6\r\nsecond\r\n0\r\n\r\n"
+TRAILERS = CHUNKS[:-2] + b"X-Late: 1\r\n\r\n"
 LARGE = b"50000\r\n" + b"x" * 0x50000 + b"\r\n0\r\n\r\n"
 """More than an adaptor with SETTINGS keeps."""
 SETTINGS = {"body_memory": 1000, "body_spool": 3000, "pass_variables": ["SSL_*", "SHOP_*"]}
@@ -138,7 +139,7 @@ CORPUS = [
     Case("chunked, empty", method=b"PUT", headers=(b"Transfer-Encoding: chunked",), body=b"0\r\n\r\n"),
     Case("chunked, in capitals", method=b"PUT", headers=(b"Transfer-Encoding: Chunked",), body=CHUNKS),
     Case("chunked, streamed", method=b"PUT", headers=(b"Transfer-Encoding: chunked",), body=LARGE),
-    Case("trailers", method=b"PUT", headers=(b"Transfer-Encoding: chunked",), body=CHUNKS[:-2] + b"X-Late: 1\r\n\r\n"),
+    Case("trailers", method=b"PUT", headers=(b"Transfer-Encoding: chunked",), body=TRAILERS),
     Case("expects 100", method=b"PUT", headers=(b"Expect: 100-continue", b"Content-Length: 2"), body=b"ok"),
 ]  # fmt: skip
 # A connection by IPv6 is tried where the machine has it; REMOTE_ADDR, SERVER_NAME and Host by IPv6 on every machine.

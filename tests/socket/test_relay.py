@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 from scripted import PATIENCE, ScriptedServer, Step, Talk, answer, hang_up, refusal
 
+from lbadaptor import relay
 from lbadaptor.body import EMPTY, Body, keep
 from lbadaptor.failover import Failure
 from lbadaptor.pool import connect
@@ -340,6 +341,27 @@ def test_an_appserver_that_pauses_is_streamed_from_there(
         assert b"".join(got.blocks) == rest
         assert got.complete
         assert got.reusable
+
+
+def test_an_appserver_that_goes_on_for_long_without_a_pause_is_streamed_too(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "LONGEST", 0.2)
+    enough = threading.Event()
+
+    def step(talk: Talk) -> None:
+        talk.send(CHUNKED)
+        while not enough.wait(relay.PAUSE / 10):
+            talk.send(b"1\r\nx\r\n")
+        talk.send(b"1\r\n!\r\n0\r\n\r\n")
+
+    with asked(serve, step) as got:
+        taken = got.take(BOUND)
+        assert taken
+        enough.set()
+        assert set(taken) == {b"x"}
+        assert b"".join(got.blocks).endswith(b"!")
+        assert got.complete
 
 
 # Sending.

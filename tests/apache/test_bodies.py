@@ -1,0 +1,191 @@
+"""Bodies of every kind under a real Apache, the lints of PEP 3333 around adaptor and application."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import socket
+from collections.abc import Iterator
+
+import pytest
+from cluster import SITES, TIMEOUT, Site, eventually, running_cluster
+from transfers import BLOCK, Peaks, ask, download, upload
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module", params=SITES)
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    with running_cluster(app="bodies:application", lint=True, appservers={"servers": 1}) as cluster:
+        yield cluster.site(request.param)
+
+
+@contextlib.contextmanager
+def visit(site: Site) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", site.port), TIMEOUT) as visitor:
+        yield visitor
+
+
+def closed(site: Site) -> list[str]:
+    """The answers that were closed until now."""
+    notes = site.cluster.gates / "closed"
+    return notes.read_text().split() if notes.exists() else []
+
+
+# Requests.
+
+
+@pytest.mark.parametrize(
+    ("framing", "body", "content", "length"),
+    [
+        ("Content-Length: 5", b"whole", b"whole", "5"),
+        ("Content-Length: 0", b"", b"", "0"),
+        ("X: none", b"", b"", "none"),
+        ("Transfer-Encoding: chunked", b"3\r\nabc\r\n1;x=y\r\nd\r\n0\r\n\r\n", b"abcd", "4"),
+        ("Transfer-Encoding: chunked", b"0\r\n\r\n", b"", "none"),
+    ],
+    ids=["a length", "length 0", "none", "chunks", "no chunk"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_body_arrives_as_it_is(
+    site: Site, framing: str, body: bytes, content: bytes, length: str, method: str
+) -> None:
+    with visit(site) as visitor:
+        head = f"{method} /taken HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode()
+        for _ in range(2):  # the second on the same connection, where it is kept
+            visitor.sendall(head + body)
+            answer = http.client.HTTPResponse(visitor)
+            answer.begin()
+            assert answer.status == 200
+            assert answer.read().decode() == f"{len(content)} {hashlib.sha256(content).hexdigest()}"
+            assert answer.headers["X-Length"] == length
+            if answer.will_close:
+                break
+
+
+def test_who_expects_100_is_told_to_continue_and_sends_then(site: Site) -> None:
+    with visit(site) as visitor:
+        head = "PUT /taken HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n"
+        visitor.sendall(f"{head}Connection: close\r\n\r\n".encode())
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += visitor.recv(1000)
+        assert data.startswith(b"HTTP/1.1 100 Continue\r\n")
+        visitor.sendall(b"body")
+        data = data.partition(b"\r\n\r\n")[2]
+        while piece := visitor.recv(1000):
+            data += piece
+        assert data.startswith(b"HTTP/1.1 200")
+        assert hashlib.sha256(b"body").hexdigest().encode() in data
+
+
+# Answers.
+
+
+def test_events_arrive_as_they_are_made(site: Site) -> None:
+    gates = [site.cluster.gate() for _ in range(3)]
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=TIMEOUT)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/events?note=all&gates={','.join(gate.name for gate in gates)}")
+        answer = connection.getresponse()
+        assert answer.headers["Content-Type"] == "text/event-stream"
+        for number, gate in enumerate(gates):
+            assert (answer.readline(), answer.readline()) == (f"data: {number}\n".encode(), b"\n")
+            gate.reached()  # the application has made no more than this
+            assert "all" not in closed(site)
+            gate.open()
+        assert answer.read() == b"data: last\n\n"
+    eventually("it is closed", lambda: "all" in closed(site))
+
+
+def test_what_is_written_comes_first_and_at_once(site: Site) -> None:
+    gate = site.cluster.gate()
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=TIMEOUT)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/written?gate={gate.name}")
+        answer = connection.getresponse()
+        assert answer.read(4) == b"one "
+        gate.reached()
+        gate.open()
+        assert answer.read() == b"two three four"
+
+
+@pytest.mark.parametrize("blocks", [1, 20])
+def test_a_file_is_sent_from_where_it_stands(site: Site, blocks: int) -> None:
+    content = b"".join(bytes([number]) * 65536 for number in range(blocks))
+    assert ask(site, f"/file?blocks={blocks}") == content
+    assert ask(site, f"/file?blocks={blocks}&part=1") == content[65536:]
+
+
+@pytest.mark.parametrize("length", [True, False], ids=["length", "chunks"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_every_answer_is_closed_once(site: Site, method: str, length: bool) -> None:
+    note = f"{method}-{length}"
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=TIMEOUT)
+    with contextlib.closing(connection):
+        connection.request(method, f"/large?blocks=10&note={note}{'&length=1' if length else ''}")
+        answer = connection.getresponse()
+        assert answer.read() == (BLOCK * 10 if method == "GET" else b"")
+        if length:
+            assert answer.headers["Content-Length"] == str(10 * len(BLOCK))
+        eventually("it is closed", lambda: note in closed(site))
+        connection.request("GET", "/pid")  # nothing of the last one stands before it
+        assert int(connection.getresponse().read())
+    assert closed(site).count(note) == 1
+
+
+def test_an_answer_is_closed_when_the_visitor_went_away(site: Site) -> None:
+    with visit(site) as visitor:
+        visitor.sendall(b"GET /endless?note=left HTTP/1.1\r\nHost: x\r\n\r\n")
+        taken = 0
+        while taken < 2 * MIB:
+            taken += len(visitor.recv(65536))
+        assert "left" not in closed(site)
+    eventually("it is closed", lambda: closed(site).count("left") == 1)
+
+
+def test_events_that_never_pause_arrive_too_and_are_closed_when_the_visitor_went_away(site: Site) -> None:
+    with visit(site) as visitor:
+        visitor.sendall(b"GET /ticks?note=gone HTTP/1.1\r\nHost: x\r\n\r\n")
+        data = b""
+        while b"data: 70\n\n" not in data:
+            data += visitor.recv(1000)
+        assert "gone" not in closed(site)
+    eventually("it is closed", lambda: closed(site).count("gone") == 1)
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified", "200 OK"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_an_answer_without_body_has_none(site: Site, status: str, method: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=TIMEOUT)
+    with contextlib.closing(connection):
+        connection.request(method, f"/bare?status={status.replace(' ', '%20')}")
+        answer = connection.getresponse()
+        assert (f"{answer.status} {answer.reason}", answer.read()) == (status, b"")
+        assert (answer.headers["X-Page"], answer.headers["Transfer-Encoding"]) == ("bare", None)
+        assert answer.headers["ETag"] == ('"x"' if answer.status == 304 else None)
+        connection.request("GET", "/pid")
+        assert int(connection.getresponse().read())
+
+
+# Memory.
+
+SMALL, LARGE = 8 * MIB // len(BLOCK), 160 * MIB // len(BLOCK)
+
+
+@pytest.mark.parametrize("name", SITES)
+@pytest.mark.parametrize("framed", [True, False], ids=["length", "chunks"])
+def test_twenty_times_the_body_takes_no_more_memory(name: str, framed: bool) -> None:
+    """What is large is neither kept whole in httpd nor in the AppServer, up or down."""
+    adaptor = {"body_spool": 2 * MIB}
+    with running_cluster(app="bodies:application", lint=True, appservers={"servers": 1}, adaptor=adaptor) as cluster:
+        site = cluster.site(name, extra="StartServers 1\nServerLimit 1\nMaxRequestWorkers 25\n")
+        with Peaks(site) as small:
+            upload(site, SMALL, chunked=not framed)
+            download(site, SMALL, length=framed)
+        with Peaks(site) as large:
+            upload(site, LARGE, chunked=not framed)
+            download(site, LARGE, length=framed)
+    assert large.httpd - small.httpd < 24 * MIB
+    assert large.appserver - small.appserver < 24 * MIB
