@@ -19,7 +19,13 @@ from lbadaptor.address import State
 NewCluster = Callable[..., Cluster]
 
 AFFINITY = {"affinity": True, "session_idle": 2.0}
-CACHE = {"app": "warm:application", "cookie": "", "application": AFFINITY, "monitor": {"drain_limit": 60}}
+CACHE = {
+    "app": "warm:application",
+    "cookie": "",
+    "lint": True,
+    "application": AFFINITY,
+    "monitor": {"drain_limit": 60},
+}
 EMBEDDED = "embedded-debian"
 
 
@@ -179,7 +185,7 @@ class Coming:
 
 # Dash: the page, then what its JavaScript asks for.
 
-DASH = {"app": "dashboard:application", "cookie": "", "application": AFFINITY, "monitor": {"drain_limit": 60}}
+DASH = CACHE | {"app": "dashboard:application"}
 
 
 def show(visitor: Visitor, name: str) -> str:
@@ -241,6 +247,7 @@ def chat(cluster: NewCluster, monkeypatch: pytest.MonkeyPatch, drain_limit: floa
     monkeypatch.setenv("CHAT_PING_INTERVAL", "1")
     return cluster(
         app="chat:application",
+        lint=True,
         cookie=application.pop("session_cookie", ""),
         application=application,
         appservers={"servers": 3, "threads": 16},
