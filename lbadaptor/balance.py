@@ -19,7 +19,7 @@ from lbadaptor.address import Entry
 FRESH = 2.0
 """Seconds for which an AppServer's own word on its load is believed."""
 AVOIDANCE = 1.0
-"""Seconds for which an AppServer that could not be connected to is avoided; twice as long each time in a row."""
+"""Seconds for which one that takes no connection, or does not answer in time, is avoided; doubled each time."""
 LONGEST_AVOIDANCE = 5.0
 """Seconds, at most."""
 
@@ -29,7 +29,7 @@ class Load:
     """What this process knows of one AppServer. Any thread may use it."""
 
     avoided_until: float = float("-inf")
-    """monotonic seconds; it could not be connected to, and is not chosen while there is another"""
+    """monotonic seconds; till then it is not chosen while there is another"""
     in_flight: int = 0
     """requests that this process has there now"""
     said_dying: int = -1
@@ -48,7 +48,7 @@ class Load:
             self.in_flight -= 1
 
     def missed(self, now: float) -> None:
-        """It could not be connected to: avoid it for a moment, a longer one each time in a row."""
+        """It took no connection, or did not answer in time: avoid it for a moment, a longer one each time."""
         with self._lock:
             if now >= self.avoided_until:  # requests that failed along with others are one miss
                 self._misses += 1

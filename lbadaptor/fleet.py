@@ -21,6 +21,8 @@ from lbadaptor.ticket import Keys, Verdict, judge, read_keys
 
 log = logging.getLogger("lbadaptor")
 
+_MISSES = frozenset((Failure.UNREACHABLE, Failure.CONNECT_TIMEOUT, Failure.SILENT))
+"""What makes this process avoid an AppServer for a moment."""
 _FAILURES = {**REFUSALS, headers.KEY_REFUSED: Failure.FORBIDDEN}
 
 
@@ -81,7 +83,7 @@ class Fleet:
         load.begin()
         connection = None
         try:
-            connection = self._pool.take(entry.identity) or self._connect(entry, load)
+            connection = self._pool.take(entry.identity) or self._connect(entry)
             answer = exchange(connection, method, head, body)
             load.answered()
             self._heed(answer, load, serial)
@@ -93,7 +95,9 @@ class Fleet:
                 self._pool.give(entry.identity, connection)
                 connection = None
             raise ExchangeFailed(_FAILURES.get(refused, Failure.NOT_HTTP), str(entry.identity))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ExchangeFailed) and error.failure in _MISSES:
+                load.missed(time.monotonic())
             load.end()
             if connection is not None:
                 connection.close()
@@ -107,17 +111,15 @@ class Fleet:
         else:
             answer.connection.close()
 
-    def _connect(self, entry: Entry, load: Load) -> socket.socket:
+    def _connect(self, entry: Entry) -> socket.socket:
         try:
             return connect(entry.address, self._settings.connect_timeout, self._settings.answer_timeout)
         except OurOwnFault as error:
             log.error("lbadaptor: %s", error)
             raise ExchangeFailed(Failure.OURS, str(error)) from None
         except ConnectTimeout as error:
-            load.missed(time.monotonic())
             raise ExchangeFailed(Failure.CONNECT_TIMEOUT, str(error)) from None
         except OSError as error:
-            load.missed(time.monotonic())
             raise ExchangeFailed(Failure.UNREACHABLE, f"{entry.address}: {error.strerror}") from None
 
     def _heed(self, answer: Answer, load: Load, serial: int) -> None:

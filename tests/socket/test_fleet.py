@@ -201,6 +201,23 @@ def test_who_cannot_be_connected_to_is_avoided_for_a_moment(
     assert {fleet.choose(table, {second.identity}) for _ in range(50)} == {first}
 
 
+def test_who_does_not_answer_in_time_is_avoided_for_a_moment(site: Site, serve: Serve) -> None:
+    site.configure(answer_timeout=0.2)
+    fleet = Fleet(site.settings)
+    silence = threading.Event()
+
+    def silent(talk: Talk) -> None:
+        silence.wait()
+
+    entry, other = site.publish_servers(serve(silent), serve(answer(b"hello")))
+    table = fleet.table()
+    with pytest.raises(ExchangeFailed) as raised:
+        ask(fleet, entry)
+    silence.set()
+    assert raised.value.failure is Failure.SILENT
+    assert {fleet.choose(table, ()) for _ in range(50)} == {other}
+
+
 def test_who_has_a_shortage_of_its_own_avoids_nobody(
     fleet: Fleet, site: Site, nobody: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
