@@ -1,0 +1,43 @@
+"""Weights and a hot standby, under a real Apache httpd."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+
+from cluster import Cluster, Site, eventually
+
+NewCluster = Callable[..., Cluster]
+
+
+def slots(site: Site, visitors: int) -> Counter[int]:
+    """Where new visitors come to."""
+    found: Counter[int] = Counter()
+    for visitor in site.visitors(visitors):
+        visitor.count()
+        entry = site.cluster.entry(visitor.ticket)
+        assert entry is not None
+        found[entry.identity.slot] += 1
+    return found
+
+
+def test_the_standby_gets_visitors_when_no_other_is_ok_and_not_before(new_cluster: NewCluster) -> None:
+    cluster = new_cluster(appservers={"servers": 2, "standby": 1, "warm_up": ["/plain"]})
+    site = cluster.site("embedded-debian")
+    assert set(slots(site, 40)) == {0, 1}
+    pids = {appserver["slot"]: appserver["pid"] for appserver in cluster.status()["appservers"]}
+    with cluster.stopped_monitor():  # nobody replaces them meanwhile
+        for slot in (0, 1):
+            os.kill(pids[slot], signal.SIGKILL)
+        assert slots(site, 20) == {2: 20}
+    eventually("they are replaced", lambda: {e.identity.slot for e in cluster.table().entries if e.weight} == {0, 1})
+    assert set(slots(site, 40)) == {0, 1}
+
+
+def test_visitors_come_by_weight(new_cluster: NewCluster) -> None:
+    cluster = new_cluster(appservers={"servers": 2, "weights": [100, 25]}, adaptor={"policy": "random"})
+    site = cluster.site("embedded-debian")
+    found = slots(site, 400)
+    assert 40 < found[1] < 130  # 80 of 400 are its share; farther off is less likely than 1 in 10,000,000
