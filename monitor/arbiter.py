@@ -109,6 +109,7 @@ class Arbiter:
             return False  # whoever is found yet need not be replaced, and must not leave address.text
         self._plan.reserved = {identity.slot for identity in self._strays.entries}
         deeds = self._plan.think(now, time.time_ns() // 1_000_000)
+        self._appservers.write_down()  # first: whom address.text names as ready must not be adopted as STARTING
         self._publisher.keep(tuple(self._entries(now)), now, self._settings.monitor.heartbeat)
         for deed in deeds:
             self._appservers.do(deed)

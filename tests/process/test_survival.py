@@ -133,6 +133,25 @@ def test_one_that_became_ready_while_there_was_no_monitor_is_adopted(site: Site)
     assert site.said.count("starts: pid") == 2
 
 
+def test_killed_as_soon_as_address_text_is_written_it_takes_nobody_out_of_it(site: Site) -> None:
+    code = (
+        "import os, signal, sys; from monitor import publish, __main__; write = publish.Publisher.publish\n"
+        "def last_deed(self, entries):\n"
+        "    write(self, entries)\n"
+        "    if len(entries) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "publish.Publisher.publish = last_deed\n"
+        "sys.exit(__main__.main())\n"
+    )
+    site.start(command=[sys.executable, "-B", "-I", "-c", code, "--config", str(site.config)])
+    assert site.monitor is not None
+    assert site.monitor.wait(20) == -signal.SIGKILL
+    before = identities(site)
+    site.start()
+    site.wait(lambda: site.said.count("is adopted: OK") == 2, "both are adopted as what they are")
+    site.wait_console()
+    assert identities(site) == before
+
+
 def test_an_appserver_without_handover_ends_by_itself(site: Site) -> None:
     """What was forked and not written down had no handover: an intent without a pid is all that is left of it."""
     site.up()
