@@ -50,6 +50,9 @@ def hear(message: Probed | Unanswered, strays: Strays, appservers: AppServers) -
         strays.unanswered(message)
     elif (child := strays.answered(message)) is not None:
         now = time.monotonic()
+        began = now - message.vitals.uptime
         life = Life.DYING if entry.state is State.DYING else Life.OK
-        appservers.take_over(Record(*identity, since=now, born=now, life=life), child, entry.address, entry.ticket)
+        standby = entry.weight == 0  # or it has none by the settings; the plan keeps no more in standby than wanted
+        record = Record(*identity, since=now, born=began, life=life, standby=standby, ready_at=began)
+        appservers.take_over(record, child, entry.address, entry.ticket)
     return True

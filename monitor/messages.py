@@ -22,6 +22,7 @@ class Vitals(Struct, frozen=True):
     served: int = 0
     memory: int = 0
     cpu: float = 0.0
+    uptime: float = 0.0
     ready: bool = True
 
 

@@ -415,7 +415,7 @@ class Plan:
         record.born = now
         record.failed_probes = 0
         record.undrained = False
-        record.ready_at = float("-inf")
+        record.ready_at = None
         record.deadline = now + self.settings.monitor.start_timeout
         self._deeds.append(Start(record.identity))
 

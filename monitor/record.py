@@ -57,8 +57,8 @@ class Record:
     undrained: bool = False
     standby: bool = False
     """kept in reserve: new visitors only when no other takes them"""
-    ready_at: float = float("-inf")
-    """when its ready message came"""
+    ready_at: float | None = None
+    """when its ready message came; None: not yet"""
     draining_since: float | None = None
     sessions: int = 0
     vitals: Vitals | None = None
@@ -108,7 +108,7 @@ def weight(record: Record, servers: AppServers, now: float) -> int:
     whole = servers.weights[record.slot] if record.slot < len(servers.weights) else 100
     if record.standby or not whole:
         return 0
-    if now - record.ready_at >= servers.slow_start:
+    if record.ready_at is None or now - record.ready_at >= servers.slow_start:
         return whole
     share = FIRST_SHARE + (1 - FIRST_SHARE) * (now - record.ready_at) / servers.slow_start
     return max(1, round(whole * share))

@@ -40,6 +40,9 @@ class Known(Struct, frozen=True):
     undrained: bool
     since: float
     born: float
+    standby: bool = False
+    ready_at: float | None = None
+    """None: it has not been ready yet"""
 
     @classmethod
     def of(cls, record: Record, pid: int, started: int, address: Address) -> Known:
@@ -56,6 +59,8 @@ class Known(Struct, frozen=True):
             undrained=record.undrained,
             since=record.since,
             born=record.born,
+            standby=record.standby,
+            ready_at=record.ready_at,
         )
 
     @property
@@ -65,6 +70,8 @@ class Known(Struct, frozen=True):
             *self.identity,
             since=self.since,
             born=self.born,
+            standby=self.standby,
+            ready_at=self.ready_at,
             life=Life(self.life),
             before_failing=Life(self.before_failing),
             leaving=set(self.leaving),

@@ -133,6 +133,30 @@ def test_one_that_became_ready_while_there_was_no_monitor_is_adopted(site: Site)
     assert site.said.count("starts: pid") == 2
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["state.json", "address.text"])
+def test_the_standby_stays_it_and_a_slow_start_goes_on(site: Site, asked: bool) -> None:
+    site.settings("appservers", servers=1, standby=1, slow_start=60.0)
+    site.start()
+
+    def weights() -> dict[int, int]:
+        return {entry.identity.slot: entry.weight for entry in site.ok}
+
+    site.wait(lambda: weights().get(1) == 0, "slot 1 is the standby")
+    old = site.entry(0)
+    assert old is not None
+    os.kill(site.pids()[0], signal.SIGKILL)  # a newcomer would be the standby, were there none yet
+    site.wait_reborn(old)
+    site.wait(lambda: 10 < weights()[0] < 100, "its weight has begun to rise")
+    risen = weights()[0]
+    crash(site)
+    if asked:
+        state(site).unlink()
+    restart(site, adopted=2)
+    site.wait(lambda: f"monitor {site.pid} " in site.text, "the new one has written")
+    assert weights()[1] == 0
+    assert risen <= weights()[0] < risen + 40
+
+
 def test_killed_as_soon_as_address_text_is_written_it_takes_nobody_out_of_it(site: Site) -> None:
     code = (
         "import os, signal, sys; from monitor import publish, __main__; write = publish.Publisher.publish\n"

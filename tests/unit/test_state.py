@@ -10,7 +10,7 @@ import pytest
 from monitor import state
 from monitor.state import Known, StateFile
 
-KNOWN = Known(2, 1700, 4711, 99, "127.0.0.1", 9002, "DYING", "OK", ["limit"], False, 12.5, 10.0)
+KNOWN = Known(2, 1700, 4711, 99, "127.0.0.1", 9002, "DYING", "OK", ["limit"], False, 12.5, 10.0, True, 11.0)
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
@@ -19,6 +19,10 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert (after.read(), after.last_generation) == ([KNOWN], 1800)
     assert (tmp_path / "state.json").stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == ["state.json"]
+
+
+def test_a_record_survives_the_monitor() -> None:
+    assert Known.of(KNOWN.record, KNOWN.pid, KNOWN.started, KNOWN.address) == KNOWN
 
 
 def test_the_same_is_not_written_twice(tmp_path: Path) -> None:
