@@ -88,6 +88,7 @@ class Arbiter:
                 before, turn = turn, time.monotonic()
                 if turn - before > LATE:  # it was this process that was late: hear first, then judge
                     self._link.excuse(turn)
+                    self._plan.stood_still(turn - before)
                     self._hear_all(0.0)
                 self._reaper.look()
                 self._link.tend(turn, wanted=not self._plan.stopping)

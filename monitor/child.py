@@ -133,11 +133,25 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
 
     def kill_group(self) -> None:
-        """SIGKILL for it and all that it started. Safe until `reap`, since a child's pid is its own till then."""
-        if self._process is None and self.over():
-            return  # adopted, and its pid may be another's by now
+        """SIGKILL for it and all that it started. Safe until `reap`, since a child's pid is its own till then.
+
+        An adopted one's is its own as long as anybody is left of its group (setsid(2), fork(2)), unless another
+        process has that very pid.
+        """
+        if self._process is None and not self._own_pid():
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+
+    def _own_pid(self) -> bool:
+        """Whether no other process has the pid of one that was adopted."""
+        try:
+            os.kill(self.pid, 0)
+            return start_time(self.pid) == self.started
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
 
     def wait(self, timeout: float) -> None:
         """Wait for one that was killed, and release all that belongs to it. Blocks for `timeout` seconds at most."""

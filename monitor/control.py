@@ -46,13 +46,27 @@ class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     ) -> None:
         self.status = status
         self.order = order
+        self._path = path
         path.unlink(missing_ok=True)
         before = os.umask(0o777 & ~MODE)
         try:
             super().__init__(str(path), _Handler)
         finally:
             os.umask(before)
+        self._inode = os.stat(path).st_ino
         threading.Thread(target=self.serve_forever, name="console", daemon=True).start()
+
+    def found(self) -> bool:
+        """Whether its socket is still where people look for it."""
+        try:
+            return os.stat(self._path).st_ino == self._inode
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Hear nobody any more. Orders under way are answered. Blocks for half a second, about."""
+        self.shutdown()
+        self.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -44,6 +44,7 @@ class Link:
         self._watcher: Child | None = None
         self._heard = 0.0
         self._due = float("-inf")
+        self._said = ""
         self._view_due = 0.0
 
     def tend(self, now: float, wanted: bool) -> None:
@@ -56,8 +57,12 @@ class Link:
             try:
                 self._watcher = Child.start(command, self._environment)
             except OSError as error:
-                log.error("no watcher: %s", error.strerror)
+                why = error.strerror or str(error)
+                if why != self._said:
+                    log.error("no watcher, so no probes and no orders: %s; tried again all the while", why)
+                self._said = why
                 return
+            self._said = ""
             self._heard = now
             watcher = self._watcher
             self._selector.register(watcher.pidfd, selectors.EVENT_READ, lambda: self.drop("died"))

@@ -84,6 +84,14 @@ class Plan:
             self._deeds.append(Tell(record.identity, Order.DRAIN if record.draining else Order.UNDRAIN))
         log.info("slot %d is adopted: %s since %.0f s", record.slot, record.life.value, now - record.since)
 
+    def stood_still(self, seconds: float) -> None:
+        """This process was stopped, and perhaps the whole machine: nobody's time was running."""
+        for record in self:
+            record.deadline += seconds
+            if record.life is Life.FAILING:
+                record.since += seconds
+                record.computed_at += seconds
+
     def ready(self, identity: Identity, now: float) -> None:
         """Bound, and the application is imported."""
         record = self.find(identity)
@@ -246,7 +254,15 @@ class Plan:
         self.ended = []
         self._to_replace = len(self._unreplaced)
         log.info("release: %d AppServers are replaced%s", len(old), ", their sessions end" if end_sessions else "")
-        return f"{len(old)} AppServers are replaced, {self.settings.monitor.replace_at_once} at a time"
+        text = f"{len(old)} AppServers are replaced, {self.settings.monitor.replace_at_once} at a time"
+        draining = sum(record.draining for record in self)
+        free = self.settings.slots - len(self._records)
+        if draining and free < len(old) and not end_sessions:
+            text += (
+                f"; {free} slots are free and {draining} hold AppServers that are DYING: where those are missing, the"
+                " one with the fewest sessions is ended"
+            )
+        return text
 
     @property
     def replaced(self) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lbadaptor.address import Entry, Table, parse, write
 from lbadaptor.errors import AddressFileError
+from monitor.wholefile import WholeFile
 
 log = logging.getLogger("lbmonitor")
 
@@ -19,7 +20,7 @@ SESSIONS_INTERVAL = 2.0
 
 
 class Publisher:
-    """Writes address.text by temporary file and rename, so that no reader ever sees half of it.
+    """Writes address.text whole or not at all, so that no reader ever sees half of it.
 
     `group` is Apache's, by number; None leaves the monitor's own.
     """
@@ -30,12 +31,10 @@ class Publisher:
         self.written_at = float("-inf")
         """monotonic seconds"""
         self._path = path
-        self._beside = path.with_name(f".{path.name}.new")
-        self._group = group
+        self._file = WholeFile(path, 0o640, group)
         self._writer = f"monitor {os.getpid()} on {os.uname().nodename}"
         self.before: tuple[Entry, ...] = ()
         """what the file said before the first write"""
-        self._stamp: tuple[int, int] | None = None
         self._said = ""
         self._serial, self.last_generation, self._last_mtime = self._previous()
 
@@ -46,7 +45,7 @@ class Publisher:
         """
         still = now - self.written_at
         due = still >= heartbeat or (still >= SESSIONS_INTERVAL and entries != self.entries)
-        if self.entries is not None and not due and _same_but_sessions(entries, self.entries) and self.intact():
+        if self.entries is not None and not due and _same_but_sessions(entries, self.entries) and self._file.intact():
             return
         try:
             self.publish(entries)
@@ -62,30 +61,12 @@ class Publisher:
         text = write(
             Table(self._serial + 1, entries), self._writer, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         )
-        descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            if self._group is not None:
-                os.fchown(descriptor, -1, self._group)
-            os.fchmod(descriptor, 0o640)
-            mtime = max(time.time_ns(), self._last_mtime + LEAST_STEP)
-            os.utime(descriptor, ns=(mtime, mtime))
-            status = os.fstat(descriptor)
-        os.rename(self._beside, self._path)
-        self._stamp = status.st_ino, status.st_mtime_ns
+        mtime = max(time.time_ns(), self._last_mtime + LEAST_STEP)
+        self._file.write(text.encode(), mtime)
         self._last_mtime = mtime
         self._serial += 1
         self.entries = entries
         self.written_at = time.monotonic()
-
-    def intact(self) -> bool:
-        """Whether the file is the one that was written last: not deleted, not edited by hand."""
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return False
-        return (status.st_ino, status.st_mtime_ns) == self._stamp
 
     def _previous(self) -> tuple[int, int, int]:
         """Serial, highest generation and mtime of the file that is there, so that all three go on rising."""

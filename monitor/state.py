@@ -18,6 +18,7 @@ from msgspec import Struct
 from lbadaptor.address import Address, Identity
 from monitor.life import Life
 from monitor.record import Record
+from monitor.wholefile import WholeFile
 
 log = logging.getLogger("lbmonitor")
 
@@ -46,7 +47,7 @@ class Known(Struct, frozen=True):
 
     @classmethod
     def of(cls, record: Record, pid: int, started: int, address: Address) -> Known:
-        """What is to be known of an AppServer."""
+        """What is to be known of an AppServer. `pid` 0: it is about to be forked."""
         return cls(
             *record.identity,
             pid=pid,
@@ -99,7 +100,8 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self.last_generation = 0
         self._path = path
-        self._beside = path.with_name(f".{path.name}.new")
+        self._file = WholeFile(path, 0o600)
+        self._boot = boot_id()
         self._written: bytes = b""
         self._said = ""
 
@@ -113,21 +115,21 @@ class StateFile:
             log.error("%s: %s; going by address.text", self._path, error)
             return []
         self.last_generation = state.last_generation
-        if state.boot != boot_id():
+        if state.boot != self._boot:
             log.info("%s is from before a reboot", self._path)
             return []
         return state.appservers
 
     def write(self, appservers: list[Known], last_generation: int) -> None:
-        """Write it where it says something else. A failure is said once, and tried again with the next call."""
-        data = msgspec.json.encode(_State(boot_id(), last_generation, appservers))
-        if data == self._written:
+        """Write it where it says something else, or is not what was written last.
+
+        A failure is said once, and tried again with the next call.
+        """
+        data = msgspec.json.encode(_State(self._boot, last_generation, appservers))
+        if data == self._written and self._file.intact():
             return
         try:
-            descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(data)
-            os.rename(self._beside, self._path)
+            self._file.write(data)
         except OSError as error:
             why = error.strerror or str(error)
             if why != self._said:
@@ -154,15 +156,15 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int:
-    """When a process was started, in clock ticks since the boot. Raises ProcessLookupError."""
+    """When a process was started, in clock ticks since the boot. Raises ProcessLookupError, OSError."""
     return int(_stat(pid)[19])
 
 
 def cpu_time(pid: int) -> float:
-    """How long a process has computed, in seconds; 0 when it is gone."""
+    """How long a process has computed, in seconds; 0 when it is gone, or cannot be looked at."""
     try:
         fields = _stat(pid)
-    except ProcessLookupError:
+    except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -172,5 +174,5 @@ def _stat(pid: int) -> list[bytes]:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()
-    except OSError:
+    except FileNotFoundError:
         raise ProcessLookupError(f"there is no process {pid}") from None

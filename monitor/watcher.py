@@ -31,6 +31,8 @@ class Watcher:
         self._channel = channel
         self._sending = threading.Lock()
         self._begin: Begin | None = None
+        self._console: Console | None = None
+        self._console_said = ""
         self._view = View([], {})
         self._probers: dict[tuple[int, int], Prober] = {}
         self._numbers = itertools.count(1)
@@ -46,7 +48,7 @@ class Watcher:
                 if isinstance(message, Begin):
                     first, self._begin = self._begin is None, message
                     if first:
-                        self._open_console(Path(message.control_socket))
+                        self._tend_console()
                 elif isinstance(message, View):
                     self._see(message)
                 else:
@@ -55,12 +57,23 @@ class Watcher:
         for prober in self._probers.values():
             prober.stop()
 
-    def _open_console(self, path: Path) -> None:
-        """Without a console there are probes all the same."""
+    def _tend_console(self) -> None:
+        """Open the console, anew where somebody deleted its socket. Without one there are probes all the same."""
+        if self._begin is None or (self._console is not None and self._console.found()):
+            return
+        path = Path(self._begin.control_socket)
+        if self._console is not None:
+            log.warning("%s was deleted; it is made anew", path)
+            self._console.close()
+            self._console = None
         try:
-            Console(path, lambda: self._view.status, self._order)
+            self._console = Console(path, lambda: self._view.status, self._order)
+            self._console_said = ""
         except OSError as error:
-            log.error("no orders can be given at %s: %s", path, error.strerror or error)
+            why = error.strerror or str(error)
+            if why != self._console_said:
+                log.error("no orders can be given at %s: %s", path, why)
+            self._console_said = why
 
     def _see(self, view: View) -> None:
         """Probe whom the arbiter names now, and nobody else."""
@@ -96,6 +109,7 @@ class Watcher:
 
     def _live(self) -> None:
         while not self._over.wait(SIGN_OF_LIFE):
+            self._tend_console()
             self._tell(Alive())
 
     def _tell(self, message: FromWatcher) -> None:

@@ -301,16 +301,33 @@ def test_a_pid_that_is_another_process_now_is_not_adopted(nursery: Nursery) -> N
         Child.adopt(child.pid, start_time(child.pid) + 1)
 
 
-def test_an_adopted_one_that_is_over_kills_no_group(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    child = nursery.start("import time; time.sleep(600)")
-    adopted = Child.adopt(child.pid, start_time(child.pid))
+def test_what_an_adopted_one_started_ends_with_it(nursery: Nursery) -> None:
+    child = nursery.start(
+        "import subprocess\n"
+        "other = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'])\n"
+        "channel.sendall(b'%d\\n' % other.pid)\n"
+        "import time; time.sleep(600)\n"
+    )
+    (pid,) = map(int, lines_of(child, 1))
+    adopted = Child.adopt(child.pid, child.started)
     nursery.children.append(adopted)
-    child.kill_group()
-    wait_for(adopted.over, "it has ended")
-    killed: list[int] = []
-    monkeypatch.setattr(os, "killpg", lambda pid, _: killed.append(pid))
+    other = os.pidfd_open(pid)
+    try:
+        os.kill(child.pid, signal.SIGKILL)
+        over(child)  # somebody else has reaped it
+        adopted.kill_group()
+        assert select.select([other], [], [], PATIENCE)[0], "its child lives on"
+    finally:
+        os.close(other)
+
+
+def test_a_group_whose_pid_is_another_process_now_is_not_killed(nursery: Nursery) -> None:
+    child = nursery.start("import time; time.sleep(600)")
+    adopted = Child.adopt(child.pid, child.started)
+    nursery.children.append(adopted)
+    adopted.started -= 1
     adopted.kill_group()
-    assert killed == []
+    assert child.reap() is None
 
 
 def test_what_it_goes_by_is_still_known_when_it_is_over(nursery: Nursery) -> None:

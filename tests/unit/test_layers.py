@@ -21,6 +21,7 @@ MONITOR = (
         "messages",
         "record",
         "plan",
+        "wholefile",
         "publish",
         "state",
         "child",

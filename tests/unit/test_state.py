@@ -28,11 +28,23 @@ def test_a_record_survives_the_monitor() -> None:
 def test_the_same_is_not_written_twice(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "state.json")
     file.write([KNOWN], 1800)
-    (tmp_path / "state.json").unlink()
+    written = (tmp_path / "state.json").stat()
     file.write([KNOWN], 1800)
-    assert os.listdir(tmp_path) == []
+    assert (tmp_path / "state.json").stat() == written
     file.write([KNOWN], 1801)
-    assert os.listdir(tmp_path) == ["state.json"]
+    assert (tmp_path / "state.json").stat() != written
+
+
+def test_what_somebody_deleted_or_locked_away_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    file = StateFile(path)
+    file.write([KNOWN], 1800)
+    path.unlink()
+    file.write([KNOWN], 1800)
+    path.chmod(0)
+    file.write([KNOWN], 1800)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert StateFile(path).read() == [KNOWN]
 
 
 def test_of_another_boot_only_the_generation_counts(tmp_path: Path) -> None:
