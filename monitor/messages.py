@@ -22,8 +22,8 @@ class Vitals(Struct, frozen=True):
     served: int = 0
     memory: int = 0
     cpu: float = 0.0
-    uptime: float = 0.0
     ready: bool = True
+    uptime: float = 0.0
 
 
 class Probed(Struct, frozen=True, tag="probed"):

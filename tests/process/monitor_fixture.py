@@ -137,6 +137,7 @@ class Site:
             },
         }
         self.monitor: subprocess.Popen[bytes] | None = None
+        self._pipe: subprocess.Popen[bytes] | None = None
         self.write_application()
 
     # What it is made of.
@@ -171,10 +172,24 @@ class Site:
     def environment(self, **more: str) -> dict[str, str]:
         return {**os.environ, MARK: self.mark, **more}
 
-    def start(self, wrapper: tuple[str, ...] = (), command: list[str] | None = None, **environment: str) -> None:
-        """Start the monitor; it has not begun anything yet when this returns."""
+    def start(
+        self,
+        wrapper: tuple[str, ...] = (),
+        command: list[str] | None = None,
+        piped: bool = False,
+        **environment: str,
+    ) -> None:
+        """Start the monitor; it has not begun anything yet when this returns.
+
+        `piped`: what it says goes through a pipe, so that it can be said when no file can be written.
+        """
         self.settings("monitor")
-        with open(self.log, "ab") as log:
+        with contextlib.ExitStack() as opened:
+            log = opened.enter_context(open(self.log, "ab"))
+            if piped:
+                self._pipe = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log)
+                assert self._pipe.stdin is not None
+                log = opened.enter_context(self._pipe.stdin)
             self.monitor = subprocess.Popen(
                 [*wrapper, *(command or self.command())],
                 cwd=self.app_folder,
@@ -276,6 +291,8 @@ class Site:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not processes(self.mark), "all processes of the test have ended")
+        if self._pipe is not None:
+            self._pipe.wait(PATIENCE)
 
     # address.text.
 

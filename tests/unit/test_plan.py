@@ -1014,6 +1014,19 @@ def test_facts_that_come_all_at_once_end_nobody() -> None:
     assert stage.lives[0] == "FAILING"
 
 
+def test_time_for_which_the_monitor_stood_still_counts_against_nobody() -> None:
+    stage = Stage(servers=2, start_timeout=10.0, failing_limit=10.0)
+    stage.up()
+    stage.unanswered(0, times=3)
+    stage.exits(1)
+    assert stage.lives == {0: "FAILING", 1: "STARTING"}
+    stage.plan.stood_still(100.0)
+    assert stage.later(109.0) == []
+    assert stage.unanswered(0) == []
+    assert short(stage.later(1.0)) == ["kill 1"]
+    assert "stop 0" in short(stage.unanswered(0))
+
+
 def test_a_failing_one_that_exits_is_replaced_if_it_was_ok() -> None:
     stage = Stage()
     stage.up()

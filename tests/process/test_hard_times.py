@@ -1,0 +1,453 @@
+"""Hard times for the monitor: whatever is missing, visitors are served on, and it is said, and it heals by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from monitor_fixture import SLOTS, Site, free_ports, processes, wait_for
+
+from lbadaptor.address import Identity
+from lbadaptor.ticket import read_keys
+from monitor.ctl import ask
+
+# What an ordinary user has by nature, root gets so (setpriv(1)): permissions count, and so do limits on processes.
+HEEDS_MODES = () if os.geteuid() else ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+HEEDS_LIMITS = (
+    ()
+    if os.geteuid()
+    else (
+        *("setpriv", "--reuid=54321", "--clear-groups"),
+        *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
+    )
+)
+SUSPENDED = 6.0
+"""Seconds; the probes of these tests have lost patience after less than 2."""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with free_ports(SLOTS) as base_port:
+        site = Site(tmp_path, base_port)
+        try:
+            yield site
+        finally:
+            site.clear()
+
+
+def identities(site: Site) -> set[Identity]:
+    return {entry.identity for entry in site.table.entries}
+
+
+def kill(site: Site, slot: int) -> Callable[[], object]:
+    """SIGKILL for the AppServer of a slot; returns what waits for its next life."""
+    old = site.entry(slot)
+    assert old is not None
+    os.kill(site.pids()[slot], signal.SIGKILL)
+    return lambda: site.wait_reborn(old)
+
+
+def pause(site: Site, seconds: float) -> None:
+    """Let the time pass that a test is about; the monitor must not end in it."""
+    assert site.monitor is not None
+    with pytest.raises(subprocess.TimeoutExpired):
+        site.monitor.wait(seconds)
+
+
+@contextlib.contextmanager
+def limited(pid: int, limit: int, to: int) -> Iterator[None]:
+    """A process with less of something, for a while."""
+    before = resource.prlimit(pid, limit)
+    resource.prlimit(pid, limit, (to, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, limit, before)
+
+
+@contextlib.contextmanager
+def no_forks(pid: int) -> Iterator[None]:
+    """A process whose user may have no more processes, for a while. The user itself has to say so."""
+    prlimit = [*HEEDS_LIMITS, "prlimit", "--pid", str(pid)]
+    before, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    subprocess.run([*prlimit, "--nproc=1:"], check=True)
+    try:
+        yield
+    finally:
+        soft = "unlimited" if before == resource.RLIM_INFINITY else str(before)
+        subprocess.run([*prlimit, f"--nproc={soft}:"], check=True)
+
+
+# What a machine runs short of.
+
+
+def test_a_full_disk_leaves_the_last_good_file_and_is_said_once(site: Site) -> None:
+    # No file of this process gets longer than half a line: what a full disk does to it, too.
+    site.start(piped=True)
+    site.wait_ok()
+    text = site.text
+    with limited(site.pid, resource.RLIMIT_FSIZE, 64):
+        reborn = kill(site, 0)
+        site.wait_said("slot 0 is back after")
+        pause(site, 2.5)  # several turns
+        assert site.text == text
+        assert site.get(1).status == 200
+        assert (
+            site.said.count("address.text cannot be written: File too large; adaptors go on with the last one") == 1
+        )
+        assert site.said.count("state.json cannot be written: File too large") == 1
+    reborn()
+    assert site.get(0).status == 200
+    site.end()
+
+
+def test_a_folder_that_is_read_only(site: Site) -> None:
+    site.start(wrapper=HEEDS_MODES)
+    site.wait_ok()
+    text = site.text
+    site.run_folder.chmod(0o555)
+    reborn = kill(site, 0)
+    site.wait_said("slot 0 is back after")
+    site.wait_said("address.text cannot be written: Permission denied")
+    pause(site, 1.5)
+    assert (site.text, site.get(1).status) == (text, 200)
+    assert site.said.count("cannot be written: Permission denied") == 2, "one line a file"
+    site.run_folder.chmod(0o755)
+    reborn()
+    site.end()
+
+
+def test_a_fork_that_is_refused_is_tried_again(site: Site) -> None:
+    site.settings("monitor", backoff_limit=0.5)
+    site.start(wrapper=HEEDS_LIMITS)
+    site.wait_ok()
+    (watcher,) = site.watchers()
+    with no_forks(site.pid):
+        reborn = kill(site, 0)
+        os.kill(watcher, signal.SIGKILL)
+        site.wait_said("slot 0 is tried again in 0 s: cannot fork: Resource temporarily unavailable")
+        site.wait_states(s1="OK")
+        site.wait_said("no watcher, so no probes and no orders: Resource temporarily unavailable")
+        pause(site, 2.5)  # it was tried again
+        assert site.said.count("no watcher") == 1
+        assert site.get(1).status == 200
+    reborn()
+    site.wait_console()
+    site.end()
+
+
+def test_without_any_descriptor_it_holds_out(site: Site) -> None:
+    site.settings("monitor", backoff_limit=0.5)
+    site.up()
+    text = site.text
+    with limited(site.pid, resource.RLIMIT_NOFILE, 3):
+        reborn = kill(site, 0)
+        site.wait_said("address.text cannot be written: Too many open files")
+        pause(site, 2.0)
+        assert (site.text, site.get(1).status) == (text, 200)
+        assert site.said.count("address.text cannot be written") == 1
+    reborn()
+    site.end()
+
+
+# A port that somebody else took.
+
+
+def test_a_port_stolen_between_two_lives(site: Site) -> None:
+    site.up()
+    site.wait_console()
+    site.wait(lambda: all(server["memory"] for server in ask(site.control)["appservers"]), "they are probed")
+    entry = site.entry(0)
+    assert entry is not None
+    heard: list[bytes] = []
+
+    def rob(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                with listener.accept()[0] as connection:
+                    heard.append(connection.recv(65536))
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+    os.kill(site.pid, signal.SIGSTOP)
+    os.kill(site.pids()[0], signal.SIGKILL)
+    wait_for(lambda: 0 not in site.pids(), "it is gone")
+    with socket.create_server(entry.address) as listener:
+        robber = threading.Thread(target=rob, args=(listener,), daemon=True)
+        robber.start()
+        wait_for(lambda: heard, "the watcher has taken the stranger for whom it was to probe")
+        os.kill(site.pid, signal.SIGCONT)
+        site.wait_states(s1="OK", s2="OK")
+        assert f"slot 0 is passed over for 60 s: {entry.address}: Address already in use" in site.said
+        site.wait(lambda: len(ask(site.control)["appservers"]) == 2, "nobody but the two is probed")
+        listener.shutdown(socket.SHUT_RDWR)
+        robber.join()
+    keys = read_keys(site.folder / "keys")
+    learnt = b"".join(heard)
+    assert keys.probe_key(entry.ticket).encode() in learnt
+    for other in site.table.entries:
+        for secret in (keys.probe_key(other.ticket), keys.caller_key(other.ticket), other.ticket):
+            assert secret.encode() not in learnt
+    site.end()
+
+
+# Time.
+
+
+def test_a_clock_that_jumps_ends_nobody_and_no_generation_comes_twice(site: Site) -> None:
+    offset = site.folder / "offset"
+    offset.write_text("0")
+    code = (
+        "import sys, time; from monitor import __main__\n"
+        f"def jumped(): return int(open({str(offset)!r}).read())\n"
+        "real, real_ns = time.time, time.time_ns\n"
+        "time.time, time.time_ns = lambda: real() + jumped(), lambda: real_ns() + jumped() * 10**9\n"
+        "sys.exit(__main__.main())\n"
+    )
+    site.settings("monitor", heartbeat=0.2)
+    site.start(command=[sys.executable, "-B", "-I", "-c", code, "--config", str(site.config)])
+    site.wait_ok()
+    seen = [entry.identity.generation for entry in site.table.entries]
+    quiet = site.pids()[1]
+    year = 365 * 24 * 3600
+    mtimes = [(site.run_folder / "address.text").stat().st_mtime_ns]
+    for jump in (10 * year, -10 * year, 0):
+        beside = site.folder / "offset.new"
+        beside.write_text(str(jump))
+        beside.rename(offset)
+        serial = site.table.serial
+        site.wait(lambda serial=serial: site.table.serial > serial + 1, "it writes on")  # type: ignore[misc]
+        kill(site, 0)()
+        entry = site.entry(0)
+        assert entry is not None
+        seen.append(entry.identity.generation)
+        mtimes.append((site.run_folder / "address.text").stat().st_mtime_ns)
+        pause(site, 0.5)
+        assert (site.pids()[1], site.get(1).status) == (quiet, 200)
+    assert len(set(seen)) == len(seen)
+    assert seen[1:] == sorted(seen[1:])
+    assert mtimes == sorted(set(mtimes)), "or Apache would not see the change"
+    assert "FAILING" not in site.said
+    site.end()
+
+
+@pytest.mark.parametrize("who", ["monitor", "watcher", "everybody"])
+def test_who_was_suspended_and_resumed_ends_nobody(site: Site, who: str) -> None:
+    site.up()
+    site.wait_console()
+    before, pids = identities(site), site.pids()
+    stopped = {"monitor": [site.pid], "watcher": site.watchers(), "everybody": [site.pid, *processes(site.mark)]}[who]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    pause(site, SUSPENDED)
+    if who != "everybody":
+        assert site.get(0).status == 200
+    for pid in reversed(stopped):
+        os.kill(pid, signal.SIGCONT)
+    pause(site, 2.5)  # in which probes would be missed, and whoever is taken for hung be ended
+    assert (identities(site), site.pids(), len(site.ok)) == (before, pids, 2)
+    assert "hung" not in site.said
+    assert "SIGKILL" not in site.said
+    kill(site, 1)()
+    site.end()
+
+
+# AppServers that misbehave.
+
+
+STUBBORN = """
+import signal
+_signal = signal.signal
+def deaf(number, handler):
+    return _signal(number, signal.SIG_IGN if number == signal.SIGTERM else handler)
+signal.signal = deaf
+"""
+
+WITH_A_FORK = """
+import time
+if os.fork() == 0:  # has the listening socket, and never lets go of it
+    while True:
+        time.sleep(600)
+"""
+
+
+def test_one_that_ignores_its_order_to_stop_is_killed_with_its_children(site: Site) -> None:
+    site.settings("appservers", servers=1)
+    site.settings("monitor", stop_grace=0.3)
+    site.write_application(STUBBORN + WITH_A_FORK)
+    site.up()
+    group = site.get(0).content["pid"]
+    wait_for(lambda: len(members(group)) == 2, "it has a child")
+    site.wait_order("drain", 0)
+    site.wait_states(s1="OK")
+    site.wait_said("slot 0 does not exit: SIGKILL")
+    site.wait(lambda: not members(group), "its whole group has ended")
+    with socket.create_server(("127.0.0.1", site.base_port)):
+        pass  # its port is free
+    site.end()
+    assert not processes(site.mark)
+
+
+@pytest.mark.parametrize("adopted", [False, True], ids=["own", "adopted"])
+def test_children_of_its_own_do_not_keep_its_port(site: Site, adopted: bool) -> None:
+    site.write_application(WITH_A_FORK)
+    site.up()
+    group = site.get(0).content["pid"]
+    if adopted:
+        assert site.monitor is not None
+        site.monitor.kill()
+        site.monitor.wait()
+        site.start()
+        site.wait(lambda: site.said.count("is adopted") == 2, "both are adopted")
+    wait_for(lambda: len(members(group)) == 2, "it has a child")
+    old = site.entry(0)
+    assert old is not None
+    os.kill(group, signal.SIGKILL)
+    new = site.wait_reborn(old)
+    assert new.address == old.address
+    assert not members(group)
+    site.end()
+    assert not processes(site.mark)
+
+
+def members(group: int) -> list[int]:
+    """The processes of a group."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, _, number = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(number) == group and state != "Z":
+                found.append(int(folder.name))
+    return found
+
+
+def test_a_crash_loop_waits_longer_and_longer_and_heals_when_the_application_is_mended(site: Site) -> None:
+    site.settings("appservers", servers=3)
+    site.settings("monitor", backoff_limit=1.5)
+    site.write_application(
+        """
+import threading, time
+def crash():
+    time.sleep(0.2)
+    print("the roof falls in", file=sys.stderr, flush=True)
+    os._exit(7)
+if os.path.exists("crash") and sys.argv[sys.argv.index("--slot") + 1] == "1":
+    threading.Thread(target=crash).start()
+"""
+    )
+    site.up()
+    others = {slot: pid for slot, pid in site.pids().items() if slot != 1}
+    (site.app_folder / "crash").touch()
+    os.kill(site.pids()[1], signal.SIGKILL)
+    waits = re.compile(r"slot 1 is tried again in (\d+) s: exited with status 7")
+    site.wait(lambda: len(waits.findall(site.said)) >= 4, "it was tried again and again")
+    assert [int(wait) for wait in waits.findall(site.said)][:4] == [1, 2, 2, 2]
+    assert site.said.count("the roof falls in") == site.said.count("slot 1 (OK) exited with status 7")
+    site.wait(
+        lambda: any("status 7" in server["why"] for server in ask(site.control)["appservers"]), "the status says why"
+    )
+    assert {slot: site.pids().get(slot) for slot in others} == others
+    assert {site.get(slot).status for slot in others} == {200}
+    (site.app_folder / "crash").unlink()
+    site.wait_ok()
+    pause(site, 0.5)
+    assert len(site.ok) == 3
+    site.end()
+
+
+# Files that somebody laid hands on.
+
+
+@pytest.mark.parametrize("name", ["address.text", "state.json"])
+def test_a_file_that_was_locked_away_or_replaced_by_a_folder_is_written_again(site: Site, name: str) -> None:
+    site.start(wrapper=HEEDS_MODES)
+    site.wait_ok()
+    path = site.run_folder / name
+    mode, before = path.stat().st_mode, identities(site)
+    path.chmod(0)
+    site.wait(lambda: path.stat().st_mode == mode, "it may be read again")
+    path.unlink()
+    site.wait(path.exists, "it is there again")
+    path.unlink()
+    path.mkdir()
+    (path / "something").touch()
+    site.wait_said(f"{name} cannot be written: Is a directory")
+    pause(site, 1.5)
+    assert site.said.count("cannot be written") == 1
+    shutil.rmtree(path)
+    site.wait(path.is_file, "it is there again")
+    assert identities(site) == before
+    site.end()
+
+
+@pytest.mark.parametrize("harm", ["locked", "folder"])
+def test_a_new_monitor_that_cannot_read_the_state_goes_by_address_text(site: Site, harm: str) -> None:
+    site.start(wrapper=HEEDS_MODES)
+    site.wait_ok()
+    before, pids = identities(site), site.pids()
+    assert site.monitor is not None
+    site.monitor.kill()
+    site.monitor.wait()
+    path = site.run_folder / "state.json"
+    if harm == "locked":
+        path.chmod(0)
+    else:
+        path.unlink()
+        path.mkdir()
+    site.start(wrapper=HEEDS_MODES)
+    site.wait(lambda: site.said.count("is adopted") == 2, "both are adopted")
+    assert "going by address.text" in site.said
+    assert (identities(site), site.pids()) == (before, pids)
+    site.end()
+
+
+def test_a_control_socket_that_was_deleted_is_made_anew(site: Site) -> None:
+    site.up()
+    site.wait_console()
+    watchers = site.watchers()
+    site.control.unlink()
+    site.wait_console()
+    assert site.watchers() == watchers
+    assert site.said.count("control.sock was deleted; it is made anew") == 1
+    site.end()
+
+
+# Two releases at once.
+
+
+def test_a_second_release_while_the_first_drains_ends_the_fewest_sessions_and_says_so(site: Site) -> None:
+    site.settings("appservers", servers=2, slots=4)
+    site.up()
+    first = {slot: [site.get(slot, "/login").cookies["sid"] for _ in range(slot + 1)] for slot in (0, 1)}
+    site.wait(lambda: [entry.sessions for entry in site.table.entries] == [1, 2], "they are counted")
+    assert site.wait_order("restart") == "2 AppServers are replaced, 1 at a time"
+    site.wait_said("release: every AppServer has been replaced")
+    site.wait_states(s0="DYING", s1="DYING", s2="OK", s3="OK")
+    for slot in (2, 3):
+        for _ in range(3):
+            site.get(slot, "/login")
+    site.wait(lambda: [entry.sessions for entry in site.table.entries] == [1, 2, 3, 3], "they are counted")
+    assert site.wait_order("restart") == (
+        "2 AppServers are replaced, 1 at a time; 0 slots are free and 2 hold AppServers that are DYING: where those"
+        " are missing, the one with the fewest sessions is ended"
+    )
+    site.wait(lambda: site.said.count("release: every AppServer has been replaced") == 2, "it is done")
+    ended = [
+        "slot 0 with 1 sessions: no slot is free for the release",
+        "slot 1 with 2 sessions: no slot is free for the release",
+    ]
+    assert ask(site.control)["ended"] == ended
+    for slot, sids in first.items():
+        assert f"slot {slot} is ended with {len(sids)} sessions: no slot is free for the release" in site.said
+    site.wait_states(s0="OK", s1="OK", s2="DYING", s3="DYING")
+    site.end()
