@@ -30,7 +30,7 @@ class Failure(Enum):
     INCOMPLETE = "refused: INCOMPLETE"
     LOST = "connection lost before the first byte of the answer"
     BROKEN = "connection lost within the answer"
-    NOT_HTTP = "the answer is not HTTP"
+    NOT_HTTP = "the answer is not HTTP, or not an AppServer's"
     FORBIDDEN = "the AppServer does not know our key"
     SILENT = "no answer in time"
     OURS = "our own shortage"

@@ -94,6 +94,7 @@ def test_closing_twice_counts_once(fleet: Fleet, site: Site, serve: Serve) -> No
         (lambda talk: talk.reset(), Failure.LOST),
         (b"garbage\r\n", Failure.NOT_HTTP),
         (answer(framing="Content-Length: x"), Failure.NOT_HTTP),
+        (answer().replace(b"LB-Status: OK\r\n", b""), Failure.NOT_HTTP),  # a stranger on a dead one's port
     ],
 )
 def test_every_failure_is_named_and_leaves_nothing_behind(
