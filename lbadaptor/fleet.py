@@ -85,7 +85,7 @@ class Fleet:
         try:
             connection = self._pool.take(entry.identity) or self._connect(entry)
             answer = exchange(connection, method, head, body)
-            if answer.get("lb-status") is None:
+            if "lb-status" not in answer.own:
                 raise ExchangeFailed(Failure.NOT_HTTP, f"{entry.address}: a stranger answers, no AppServer")
             load.answered()
             self._heed(answer, load, serial)
