@@ -170,7 +170,7 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
     ] = 5.0  # fmt: skip
     waiters: Annotated[
         int, row("How many requests of one Apache process may wait so; the next gets its 503 at once.", ge=0)
-    ] = 8
+    ] = 16
     body_memory: Annotated[int, row("A request's body is kept in memory up to this size.", BYTES, ge=0)] = 65536
     body_spool: Annotated[
         int,
