@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from urllib.parse import quote_from_bytes
 
 from lbadaptor.appserver.environ import Request
 from lbadaptor.appserver.ledger import Ledger
-from lbadaptor.appserver.sessions import Headers, private
+from lbadaptor.appserver.sessions import Headers, own_attributes, private
 
 MOST = 65536
 """Visitors that are told apart at once, of some 300 bytes each; beyond that those seen last count."""
-
-_MOUNT_SAFE = "/!$&'()*+,:=@~"  # what a path may hold (RFC 3986 §3.3), less what ends a cookie's attribute
 
 
 def visitor(request: Request) -> str:
@@ -43,7 +40,4 @@ class Affinity:
         self._ledger.assign(who, (), self._clock())
         if held:
             return headers
-        path = quote_from_bytes(mount.encode("latin-1"), _MOUNT_SAFE) or "/"
-        secure = "; Secure" if https else ""
-        ticket = f"{self._set}; Path={path}; SameSite=Lax{secure}; HttpOnly"
-        return [*private(headers), ("Set-Cookie", ticket)]
+        return [*private(headers), ("Set-Cookie", f"{self._set}; {own_attributes(mount, https)}")]

@@ -393,12 +393,15 @@ class Gateway:
             self._refuse(connection, headers.REFUSED_STATUS, error.refusal.value, str(error))
             return
 
-        mount, https = environ["SCRIPT_NAME"], environ["wsgi.url_scheme"] == "https"
+        mount, https, held = environ["SCRIPT_NAME"], environ["wsgi.url_scheme"] == "https", _held(request)
+        visit = self._sessions.visit(brought, held, mount, https)
+        if self._handover.session_cookie:
+            environ["lbadaptor.sessions"] = visit
 
         def amend(application_headers: Headers) -> Headers:
             if self._affinity is None:
-                return self._sessions.answered(application_headers, brought)
-            return self._affinity.answered(application_headers, brought[0], _held(request), mount, https)
+                return self._sessions.answered(application_headers, visit)
+            return self._affinity.answered(application_headers, brought[0], held, mount, https)
 
         method, chunks = environ["REQUEST_METHOD"], request.version == "1.1"
         answer = Answer(connection.send, method, connection.keep_alive, chunks, amend, self._vitals.headers)

@@ -1,9 +1,11 @@
-"""What the application's answer says of its session, and the ticket that goes along with it. Pure."""
+"""What the application says of its visitor's session, and the ticket that goes along with it. Pure."""
 
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Callable, Sequence
+from urllib.parse import quote_from_bytes
 
 from lbadaptor.appserver.ledger import Ledger
 from lbadaptor.cookies import SetCookie
@@ -11,7 +13,58 @@ from lbadaptor.cookies import SetCookie
 Headers = list[tuple[str, str]]
 
 _DIRECTIVE = re.compile(r'(?:[^,"]|"[^"]*"?)+').findall  # no comma within quotes parts two
+_MOUNT_SAFE = "/!$&'()*+,:=@~"  # what a path may hold (RFC 3986 §3.3), less what ends a cookie's attribute
 _SHARED = ("path", "domain", "expires", "max-age", "samesite", "secure", "partitioned")
+
+
+class Visit:
+    """environ["lbadaptor.sessions"]: the application's own word on its visitor's session, in one request.
+
+    The session cookie is watched all the same; this is for what it does not tell. The last word counts. Any
+    thread may use it.
+    """
+
+    def __init__(
+        self, ledger: Ledger, clock: Callable[[], float], brought: Sequence[str], held: bool, mount: str, https: bool
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._values = list(brought)
+        self._brought = brought
+        self._held = held
+        self._mount = mount
+        self._https = https
+        self._word: bool | None = None
+        self._head_is_out = False
+
+    @property
+    def _attributes(self) -> str:
+        return own_attributes(self._mount, self._https)
+
+    @property
+    def living(self) -> bool:
+        """Whether the request brought a session that lives in this process."""
+        return self._ledger.use(self._brought, self._clock())
+
+    def begin(self) -> None:
+        """This visitor has a session from now on; nothing changes where it lives already.
+
+        The session is known by the session cookie: by the value that this answer sets, else by the one that the
+        request brought; where there is neither, one is set. The ticket goes along. So it has to be called before
+        the answer's head is out, that is before its first byte or write(), start_response or not: later, it raises
+        RuntimeError if a cookie is needed.
+        """
+        if self._head_is_out and not (self._held and self.living):
+            raise RuntimeError("lbadaptor.sessions: begin() comes too late, the answer's head is out")
+        self._word = True
+
+    def end(self) -> None:
+        """Their session is over, and the ticket goes; a session cookie that this answer sets begins none.
+
+        At any time. Once the answer's head is out the visitor keeps their ticket, to no effect.
+        """
+        self._word = False
+        self._ledger.end(self._values)
 
 
 class Sessions:
@@ -37,11 +90,17 @@ class Sessions:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def answered(self, headers: Headers, brought: Sequence[str]) -> Headers:
-        """The headers to send instead of the application's, where it set its cookie; else the same.
+    def visit(self, brought: Sequence[str], held: bool, mount: str, https: bool) -> Visit:
+        """What the application gets to say its own word.
 
-        `brought`: the values of the session cookie in the request.
+        `brought`: the values of the session cookie in the request. `held`: it brought our ticket. `mount`:
+        SCRIPT_NAME as it was before the application could change it.
         """
+        return Visit(self._ledger, self._clock, brought, held, mount, https)
+
+    def answered(self, headers: Headers, visit: Visit) -> Headers:
+        """The headers to send instead of the application's, where a session begins or ends; else the same."""
+        visit._head_is_out = True
         cookies = [
             cookie
             for name, value in headers
@@ -50,28 +109,63 @@ class Sessions:
             and (cookie := SetCookie.parse(value)) is not None
             and cookie.name == self._cookie
         ]
-        if not cookies:
+        if visit._word is False:
+            added = self._ended(cookies, visit)
+        elif cookies:
+            added = self._told(cookies, visit)
+        elif visit._word:
+            added = self._begun(visit)
+        else:
             return headers
+        return [*private(headers), *(("Set-Cookie", cookie) for cookie in added)] if added else headers
+
+    def _told(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
+        """The answer's own session cookies say what becomes of the session."""
         # Deletions first: an application that also clears its cookie's old path has not ended the session.
         for cookie in cookies:
             if cookie.deletes(self._wall_clock()):
-                self._ledger.end([*brought, cookie.value])
+                self._ledger.end([*visit._brought, cookie.value])
         for cookie in cookies:
             if not cookie.deletes(self._wall_clock()):
-                self._ledger.assign(cookie.value, brought, self._clock())
-        if not self._ticket:
-            return headers
-        return [*private(headers), *(("Set-Cookie", self._ticket_like(cookie)) for cookie in cookies)]
+                self._ledger.assign(cookie.value, visit._brought, self._clock())
+                visit._values.append(cookie.value)
+        return [self._ticket_like(cookie) for cookie in cookies] if self._ticket else []
 
-    def _ticket_like(self, cookie: SetCookie) -> str:
+    def _begun(self, visit: Visit) -> list[str]:
+        """The application says that there is a session."""
+        lived, added = visit.living, []
+        if not visit._brought:
+            visit._values.append(secrets.token_urlsafe(16))
+            added.append(f"{self._cookie}={visit._values[0]}; {visit._attributes}")
+        if not lived:
+            self._ledger.assign(visit._values[0], (), self._clock())
+        if self._ticket and not (lived and visit._held):
+            added.append(f"{self._ticket_cookie}={self._ticket}; {visit._attributes}")
+        return added
+
+    def _ended(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
+        """The application says that there is none."""
+        self._ledger.end([*visit._values, *(cookie.value for cookie in cookies)])
+        if not self._ticket or not visit._held:
+            return []
+        own = f"{self._ticket_cookie}=; {visit._attributes}; Max-Age=0"
+        return [*(self._ticket_like(cookie, ended=True) for cookie in cookies), own]
+
+    def _ticket_like(self, cookie: SetCookie, ended: bool = False) -> str:
         """The ticket, with the very scope and lifetime of the session cookie, so that neither outlives the other."""
         now = self._wall_clock()
-        deleted = cookie.deletes(now)
+        deleted = ended or cookie.deletes(now)
         shared = [text for text in cookie.attributes if text.partition("=")[0].strip().lower() in _SHARED]
         lifetime = cookie.lifetime(now)
         if deleted and (lifetime is None or lifetime > 0):
             shared.append("Max-Age=0")  # emptied only; the last Max-Age is what counts (RFC 6265 §5.3)
         return "; ".join([f"{self._ticket_cookie}={'' if deleted else self._ticket}", *shared, "HttpOnly"])
+
+
+def own_attributes(mount: str, https: bool) -> str:
+    """Those of a cookie that goes along with none of the application's. `mount`: SCRIPT_NAME."""
+    path = quote_from_bytes(mount.encode("latin-1"), _MOUNT_SAFE) or "/"
+    return f"Path={path}; SameSite=Lax{'; Secure' if https else ''}; HttpOnly"
 
 
 def private(headers: Headers) -> Headers:

@@ -450,6 +450,69 @@ def test_the_ticket_goes_along_with_a_session(serve: Serve) -> None:
     assert house.ledger.count(0.0) == 1
 
 
+def spoken(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+    """The application says itself who has a session: before its answer, in it, or behind its head."""
+    sessions = environ["lbadaptor.sessions"]
+    environ["SCRIPT_NAME"] = environ["wsgi.url_scheme"] = "its own"
+    when, _, word = environ["QUERY_STRING"].partition("=")
+    if when == "before":
+        getattr(sessions, word)()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if when == "after":
+        getattr(sessions, word)()
+    yield b""
+    if when == "empty":
+        getattr(sessions, word)()
+    yield b"head "
+    try:
+        if when == "late":
+            getattr(sessions, word)()
+        yield b"in time"
+    except RuntimeError as error:
+        yield str(error).encode()
+
+
+@pytest.mark.parametrize("when", ["before", "after", "empty"])
+def test_the_application_may_say_that_a_session_begins_until_its_head_is_out(serve: Serve, when: str) -> None:
+    house = serve(spoken)
+    reply = house.ask(head("GET", f"/app/page?{when}=begin"))
+    session, ticket = reply.headers.get_all("Set-Cookie")
+    assert reply.body == b"head in time"
+    assert ticket == f"__PRT__={TICKET}; Path=/app; SameSite=Lax; Secure; HttpOnly"
+    assert house.ledger.count(0.0) == 1
+    house.vitals.dying = True
+    brought = f"Cookie: {session.partition(';')[0]}"
+    reply = house.ask(head("GET", f"/app/page?{when}=begin", brought, Session="held"))
+    assert reply.status == 200
+    assert "Set-Cookie" not in reply.headers
+    reply = house.ask(head("GET", f"/app/page?{when}=end", brought, Session="held"))
+    assert reply.headers["Set-Cookie"] == "__PRT__=; Path=/app; SameSite=Lax; Secure; HttpOnly; Max-Age=0"
+    assert house.ledger.count(0.0) == 0
+    assert house.ask(head("GET", "/app/page", brought, Session="held")).refused == "DYING"
+
+
+def test_once_the_head_is_out_a_session_may_end_and_none_begin(serve: Serve) -> None:
+    house = serve(spoken)
+    house.ledger.assign("mine", [], time.monotonic())
+    assert b"too late" in house.ask(head("GET", "/app/page?late=begin")).body
+    assert (
+        house.ask(head("GET", "/app/page?late=begin", "Cookie: _SID_=mine", Session="held")).body == b"head in time"
+    )
+    assert house.ledger.count(time.monotonic()) == 1
+    assert house.ask(head("GET", "/app/page?late=end", "Cookie: _SID_=mine", Session="held")).body == b"head in time"
+    assert house.ledger.count(time.monotonic()) == 0
+
+
+def test_without_a_session_cookie_there_is_nothing_to_say_it_to(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [str("lbadaptor.sessions" in environ).encode()]
+
+    for cookie in ("_SID_", ""):
+        house = serve(application, handover=msgspec.structs.replace(HANDOVER, session_cookie=cookie))
+        assert house.ask(head()).body == str(bool(cookie)).encode()
+
+
 @pytest.mark.parametrize(
     ("session", "cookie", "lost"),
     [

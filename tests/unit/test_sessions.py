@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from email.utils import formatdate
 
 import pytest
 
 from lbadaptor.appserver.ledger import Ledger
-from lbadaptor.appserver.sessions import Headers, Sessions
+from lbadaptor.appserver.sessions import Headers, Sessions, Visit
 
 NOW = 1_763_805_600.0
 TICKET = "0.1763805600123.kX93bTz4x6vFdh2kQ0hG8w"
@@ -28,19 +29,23 @@ def tickets(headers: Headers) -> list[str]:
     return [value for name, value in headers if name == "Set-Cookie" and value.startswith("__PRT__=")]
 
 
+def answered(sessions: Sessions, headers: Headers, brought: Sequence[str] = ()) -> Headers:
+    return sessions.answered(headers, sessions.visit(brought, held=False, mount="", https=False))
+
+
 def set_cookie(sessions: Sessions, cookie: str, brought: tuple[str, ...] = ()) -> list[str]:
-    return tickets(sessions.answered([("Set-Cookie", cookie)], brought))
+    return tickets(answered(sessions, [("Set-Cookie", cookie)], brought))
 
 
 def test_no_session_cookie_no_ticket_and_no_change(sessions: Sessions, ledger: Ledger) -> None:
     sent = [("Content-Type", "text/html"), ("Cache-Control", "public"), ("Set-Cookie", "colour=blue; Path=/")]
-    assert sessions.answered(sent, ["a"]) == sent
+    assert answered(sessions, sent, ["a"]) == sent
     assert ledger.count(0.0) == 0
 
 
 def test_the_ticket_goes_along_with_the_session_cookie(sessions: Sessions, ledger: Ledger) -> None:
     sent = [("Set-Cookie", "_SID_=a"), ("Content-Type", "text/html")]
-    headers = sessions.answered(sent, [])
+    headers = answered(sessions, sent, [])
     assert [header for header in headers if header in sent] == sent
     assert tickets(headers) == [f"__PRT__={TICKET}; HttpOnly"]
     assert ledger.use(["a"], 1.0)
@@ -121,8 +126,10 @@ def test_a_login_that_rotates_the_session_does_not_count_twice(sessions: Session
 
 
 def test_each_of_several_session_cookies_gets_its_ticket(sessions: Sessions) -> None:
-    headers = sessions.answered(
-        [("Set-Cookie", "_SID_=a; Path=/"), ("set-cookie", "_SID_=; Path=/old; Max-Age=0"), ("Set-Cookie", "b=c")], []
+    headers = answered(
+        sessions,
+        [("Set-Cookie", "_SID_=a; Path=/"), ("set-cookie", "_SID_=; Path=/old; Max-Age=0"), ("Set-Cookie", "b=c")],
+        [],
     )
     assert tickets(headers) == [f"__PRT__={TICKET}; Path=/; HttpOnly", "__PRT__=; Path=/old; Max-Age=0; HttpOnly"]
 
@@ -133,7 +140,7 @@ def test_clearing_the_cookies_old_path_does_not_end_the_session(
 ) -> None:
     cookies = [("Set-Cookie", "_SID_=a; Path=/"), ("Set-Cookie", "_SID_=; Path=/old; Max-Age=0")]
     ledger.assign("a", [], 0.0)
-    sessions.answered([cookies[number] for number in order], ["a"])
+    answered(sessions, [cookies[number] for number in order], ["a"])
     assert ledger.use(["a"], 1.0)
 
 
@@ -145,13 +152,13 @@ def test_a_quoted_value_is_the_value_a_browser_brings_back(sessions: Sessions, l
 def test_an_appserver_without_ticket_counts_sessions_and_sets_nothing(ledger: Ledger) -> None:
     alone = Sessions("_SID_", "__PRT__", "", ledger, lambda: 0.0, lambda: NOW)
     sent = [("Set-Cookie", "_SID_=a"), ("Cache-Control", "public")]
-    assert alone.answered(sent, []) == sent
+    assert answered(alone, sent, []) == sent
     assert ledger.count(0.0) == 1
 
 
 def test_the_tickets_name_is_a_setting(ledger: Ledger) -> None:
     other = Sessions("_SID_", "__SHOP__", TICKET, ledger, lambda: 0.0, lambda: NOW)
-    assert ("Set-Cookie", f"__SHOP__={TICKET}; HttpOnly") in other.answered([("Set-Cookie", "_SID_=a")], [])
+    assert ("Set-Cookie", f"__SHOP__={TICKET}; HttpOnly") in answered(other, [("Set-Cookie", "_SID_=a")], [])
 
 
 @pytest.mark.parametrize(
@@ -177,5 +184,156 @@ def test_the_tickets_name_is_a_setting(ledger: Ledger) -> None:
 def test_an_answer_with_a_ticket_is_private_unless_stricter(
     sessions: Sessions, said: list[str], sent: list[str]
 ) -> None:
-    headers = sessions.answered([*(("cache-CONTROL", value) for value in said), ("Set-Cookie", "_SID_=a")], [])
+    headers = answered(sessions, [*(("cache-CONTROL", value) for value in said), ("Set-Cookie", "_SID_=a")], [])
     assert [value for name, value in headers if name.lower() == "cache-control"] == sent
+
+
+# The application's own word.
+
+OWN = "Path=/app; SameSite=Lax; Secure; HttpOnly"
+
+
+def word(sessions: Sessions, brought: Sequence[str] = (), held: bool = False, https: bool = True) -> Visit:
+    return sessions.visit(brought, held, "/app", https)
+
+
+def test_without_a_word_nothing_changes(sessions: Sessions, ledger: Ledger) -> None:
+    assert sessions.answered([("X", "y")], word(sessions, ["a"])) == [("X", "y")]
+    assert ledger.count(0.0) == 0
+
+
+def test_a_session_that_is_said_to_begin_gets_a_cookie_and_the_ticket(sessions: Sessions, ledger: Ledger) -> None:
+    visit = word(sessions)
+    visit.begin()
+    assert ledger.count(0.0) == 0, "the visitor has no cookie yet"
+    cache, (_, cookie), ticket = sessions.answered([], visit)
+    value = cookie.removeprefix("_SID_=").removesuffix(f"; {OWN}")
+    assert len(value) >= 22
+    assert (cache, ticket) == (("Cache-Control", "private"), ("Set-Cookie", f"__PRT__={TICKET}; {OWN}"))
+    assert ledger.use([value], 1.0)
+    assert word(sessions, [value]).living
+
+
+def test_every_cookie_that_is_set_so_is_another(sessions: Sessions) -> None:
+    visits = [word(sessions), word(sessions)]
+    for visit in visits:
+        visit.begin()
+    assert sessions.answered([], visits[0]) != sessions.answered([], visits[1])
+
+
+@pytest.mark.parametrize(
+    ("mount", "https", "attributes"),
+    [
+        ("", False, "Path=/; SameSite=Lax; HttpOnly"),
+        ("/a b;c\xe4", True, "Path=/a%20b%3Bc%E4; SameSite=Lax; Secure; HttpOnly"),
+    ],
+)
+def test_the_tickets_scope_is_the_mount(sessions: Sessions, mount: str, https: bool, attributes: str) -> None:
+    visit = sessions.visit(["a"], False, mount, https)
+    visit.begin()
+    assert tickets(sessions.answered([], visit)) == [f"__PRT__={TICKET}; {attributes}"]
+
+
+def test_a_session_cookie_that_was_brought_is_what_the_session_is_known_by(
+    sessions: Sessions, ledger: Ledger
+) -> None:
+    visit = word(sessions, ["a"])
+    assert not visit.living
+    visit.begin()
+    headers = sessions.answered([], visit)
+    assert [value for _, value in headers] == ["private", f"__PRT__={TICKET}; {OWN}"]
+    assert ledger.use(["a"], 1.0)
+    assert ledger.count(0.0) == 1
+
+
+@pytest.mark.parametrize(("held", "sent"), [(True, 0), (False, 1)])
+def test_who_has_session_and_ticket_gets_nothing_again(
+    sessions: Sessions, ledger: Ledger, held: bool, sent: int
+) -> None:
+    ledger.assign("a", [], 0.0)
+    visit = word(sessions, ["a"], held)
+    assert visit.living
+    visit.begin()
+    assert len(tickets(sessions.answered([("X", "y")], visit))) == sent
+    assert ledger.count(0.0) == 1
+
+
+def test_a_session_cookie_that_the_answer_sets_is_what_counts(sessions: Sessions, ledger: Ledger) -> None:
+    ledger.assign("old", [], 0.0)
+    visit = word(sessions, ["old"], held=True)
+    visit.begin()
+    headers = sessions.answered([("Set-Cookie", "_SID_=new; Path=/")], visit)
+    assert tickets(headers) == [f"__PRT__={TICKET}; Path=/; HttpOnly"]
+    assert ledger.count(0.0) == 1
+    assert ledger.use(["new"], 1.0)
+
+
+def test_a_session_that_is_said_to_end_is_gone_at_once_and_the_ticket_with_the_answer(
+    sessions: Sessions, ledger: Ledger
+) -> None:
+    ledger.assign("a", [], 0.0)
+    visit = word(sessions, ["a"], held=True)
+    visit.end()
+    assert ledger.count(0.0) == 0
+    assert not visit.living
+    assert tickets(sessions.answered([], visit)) == [f"__PRT__=; {OWN}; Max-Age=0"]
+
+
+def test_a_cookie_for_one_who_has_no_session_counts_nothing(sessions: Sessions, ledger: Ledger) -> None:
+    visit = word(sessions)
+    visit.end()
+    sent = [("Set-Cookie", "_SID_=tracked; Path=/")]
+    assert sessions.answered(sent, visit) == sent
+    assert ledger.count(0.0) == 0
+
+
+def test_the_ticket_goes_in_the_scope_of_the_session_cookie_too(sessions: Sessions, ledger: Ledger) -> None:
+    visit = word(sessions, ["a"], held=True)
+    visit.end()
+    headers = sessions.answered([("Set-Cookie", "_SID_=b; Path=/; Domain=example.org")], visit)
+    assert tickets(headers) == [
+        "__PRT__=; Path=/; Domain=example.org; Max-Age=0; HttpOnly",
+        f"__PRT__=; {OWN}; Max-Age=0",
+    ]
+    assert ledger.count(0.0) == 0
+
+
+@pytest.mark.parametrize("words", ["begin end", "end begin"])
+def test_the_last_word_counts(sessions: Sessions, ledger: Ledger, words: str) -> None:
+    ledger.assign("a", [], 0.0)
+    visit = word(sessions, ["a"], held=True)
+    for name in words.split():
+        getattr(visit, name)()
+    sessions.answered([], visit)
+    assert ledger.count(0.0) == (1 if words.endswith("begin") else 0)
+
+
+def test_once_the_head_is_out_none_begins(sessions: Sessions, ledger: Ledger) -> None:
+    ledger.assign("a", [], 0.0)
+    for brought, held in (([], False), (["b"], True), (["a"], False)):
+        visit = word(sessions, brought, held)
+        sessions.answered([], visit)
+        with pytest.raises(RuntimeError, match="too late"):
+            visit.begin()
+    visit = word(sessions, ["a"], held=True)
+    sessions.answered([], visit)
+    visit.begin()
+    assert ledger.count(0.0) == 1
+
+
+@pytest.mark.parametrize("cookie", ["_SID_=new; Path=/", ""])
+def test_once_the_head_is_out_one_can_still_end(sessions: Sessions, ledger: Ledger, cookie: str) -> None:
+    visit = word(sessions)
+    visit.begin()
+    sessions.answered([("Set-Cookie", cookie)] if cookie else [], visit)
+    assert ledger.count(0.0) == 1
+    visit.end()
+    assert ledger.count(0.0) == 0
+
+
+def test_alone_there_is_a_session_and_no_ticket(ledger: Ledger) -> None:
+    alone = Sessions("_SID_", "__PRT__", "", ledger, lambda: 0.0, lambda: NOW)
+    visit = word(alone)
+    visit.begin()
+    assert [name for name, _ in alone.answered([], visit)] == ["Cache-Control", "Set-Cookie"]
+    assert ledger.count(0.0) == 1
