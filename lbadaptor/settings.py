@@ -28,6 +28,8 @@ SECONDS = "seconds"
 BYTES = "bytes"
 
 _IMPORT = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z"
+COUNTED = ("cherrypy", "django", "flask", "webware")
+"""Frameworks whose own stores can be asked for the count of living sessions."""
 _COOKIE = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z"  # RFC 6265 §4.1.1: a token
 _HOST = r"^[^\s\[\]]+\Z"  # it stands in a column of address.text, which puts brackets round an IPv6 address
 _PATH = r"^/[!-~]*\Z"  # as it stands in a request line: printable ASCII without blanks
@@ -61,8 +63,10 @@ class Application(Struct, forbid_unknown_fields=True, frozen=True):
     ] = 1800.0  # fmt: skip
     session_count: Annotated[
         str,
-        row("`module:function` that returns how many sessions live in this process; where set, it decides when a "
-            "session cache is empty.", pattern=rf"{_IMPORT}|^\Z"),
+        row("Who counts the sessions that live in a process: the own store of a framework, one of "
+            f"{', '.join(f'`{name}`' for name in COUNTED)} ([frameworks](frameworks.md)); or `module:function`, "
+            "which returns the number and alone decides when a session cache is empty. Empty: the cookies alone.",
+            pattern=rf"{_IMPORT}|^({'|'.join(COUNTED)})?\Z"),
     ] = ""  # fmt: skip
     ticket_cookie: Annotated[
         str,
@@ -99,6 +103,13 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
     ] = 0  # fmt: skip
     host: Annotated[str, row("The address that they listen on.", pattern=_HOST)] = "127.0.0.1"
     base_port: Annotated[int, row("The AppServer in slot n listens on this port + n.", ge=1, le=65535)] = 9000
+    own_folder: Annotated[
+        str,
+        row("Folder in which each AppServer makes a folder of its own, for what its application keeps on disk for "
+            "this process alone; the application finds its name in the environment as LBADAPTOR_FOLDER. It is "
+            "empty at the start, and goes at the end. A relative path begins at the folder of lbadaptor.toml. "
+            "Empty: none."),
+    ] = ""  # fmt: skip
     threads: Annotated[int, row("How many requests one AppServer works on at once.", ge=1, le=1000)] = 8
     queue: Annotated[
         int,
@@ -277,6 +288,10 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
     @property
     def address_file(self) -> Path:
         return self.run_folder / "address.text"
+
+    @property
+    def own_folder(self) -> Path | None:
+        return Path(self.folder, self.appservers.own_folder) if self.appservers.own_folder else None
 
     @property
     def sorry_page(self) -> Path | None:

@@ -131,6 +131,7 @@ class AppServers:
             session_idle=application.session_idle,
             session_count=application.session_count,
             affinity=application.affinity,
+            own_folder=str(settings.own_folder or ""),
             ticket_cookie=application.ticket_cookie,
             threads=servers.threads,
             queue=servers.queue,

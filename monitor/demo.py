@@ -26,7 +26,7 @@ from lbadaptor.settings import Settings, load
 from monitor import httpd, leftovers
 from monitor.ctl import NoAnswer, ask
 
-WEBWARE = ("lbadaptor.examples.webware_site:application", "_SID_", "lbadaptor.examples.webware_site:sessions")
+WEBWARE = ("lbadaptor.examples.webware_site:application", "_SID_", "webware")
 WEBWARE_IDLE = 3600
 """Seconds after which Webware itself ends a session."""
 START_TIMEOUT = 90.0

@@ -27,6 +27,7 @@ class Handover(Struct, frozen=True):
     session_idle: float = 1800.0
     session_count: str = ""
     affinity: bool = False
+    own_folder: str = ""
     ticket_cookie: str = "__PRT__"
     threads: int = 8
     queue: int = 256

@@ -6,12 +6,14 @@ fresh interpreter for each slot; `python -m lbadaptor.appserver module:callable`
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import importlib
 import logging
 import os
 import queue
+import shutil
 import signal
 import socket
 import sys
@@ -21,7 +23,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lbadaptor.address import Address
-from lbadaptor.appserver import affinity
+from lbadaptor.appserver import affinity, stores
+from lbadaptor.appserver.counting import by_cookies, by_store, by_word
 from lbadaptor.appserver.gateway import Gateway
 from lbadaptor.appserver.handover import (
     DRAIN,
@@ -70,8 +73,17 @@ def main(
     except OSError as error:
         return _cannot_start(report, f"{address}: {error.strerror}", error.errno == errno.EADDRINUSE)
     try:
+        _make_own_folder(handover.own_folder, slot)
+    except OSError as error:
+        listener.close()
+        return _cannot_start(report, f"own_folder: {error}")
+    ledger = Ledger(handover.session_idle, affinity.MOST if handover.affinity else None)
+    try:
         application = _imported(handover.app)
-        session_count = _imported(handover.session_count) if handover.session_count else None
+        count = _counter(handover, application, ledger)
+    except stores.Unreadable as error:
+        listener.close()
+        return _cannot_start(report, str(error))
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         listener.close()
@@ -91,7 +103,6 @@ def main(
         handover.max_age,
         handover.max_memory,
     )
-    ledger = Ledger(handover.session_idle, affinity.MOST if handover.affinity else None)
     gateway = Gateway(listener, application, handover, vitals, ledger)
     try:
         gateway.start()
@@ -109,7 +120,7 @@ def main(
     ledger.clear()
     vitals.warm()
     report(Ready())
-    _keep_house(orders, vitals, ledger, _counter(session_count, ledger), report)
+    _keep_house(orders, vitals, ledger, count, report)
     vitals.stopping = True
     time.sleep(LINGER)
     if not vitals.wait_idle(handover.stop_grace):
@@ -157,25 +168,36 @@ def _keep_house(
             return
 
 
-def _counter(session_count: Callable[[], int] | None, ledger: Ledger) -> Callable[[], int]:
-    """A function that counts live sessions: by the application's own word where it has one, else the ledger's."""
-    failing = False
+def _counter(handover: Handover, application: Any, ledger: Ledger) -> Callable[[], int]:
+    """A function that counts live sessions. Raises stores.Unreadable, and what an import raises."""
+    named = handover.session_count
+    if ":" in named:
+        return by_word(_imported(named), ledger, time.monotonic)
+    if named:
+        count, warning = stores.reader(named, application, handover.session_cookie)
+        counter = by_store(count, ledger, time.monotonic)
+    else:
+        warning = stores.notice(application, handover.session_cookie)
+        counter = by_cookies(ledger, time.monotonic)
+    if warning:
+        log.warning("%s", warning)
+    return counter
 
-    def count() -> int:
-        nonlocal failing
-        if session_count is not None:
-            try:
-                own = max(0, int(session_count()))
-            except Exception:
-                if not failing:
-                    log.exception("the application's session count fails; going by its cookies")
-                failing = True
-            else:
-                failing = False
-                return own
-        return ledger.count(time.monotonic())
 
-    return count
+def _make_own_folder(place: str, slot: int) -> None:
+    """A folder for what the application keeps on disk for this process, empty. Raises OSError.
+
+    Whoever listens on the slot's address owns its folder, so a killed process leaves its own to the next.
+    """
+    if not place:
+        return
+    folder = os.path.join(place, str(slot))
+    os.makedirs(place, mode=0o711, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+    os.mkdir(folder, 0o700)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # after what the application does at exit
+    os.environ["LBADAPTOR_FOLDER"] = folder
 
 
 def _bind(address: Address) -> socket.socket:

@@ -1,8 +1,4 @@
-"""Webware's own example site as a WSGI application, with its sessions in memory.
-
-`application` serves it; `sessions` tells how many sessions live, and so when this process may leave.
-Importing it starts Webware.
-"""
+"""Webware's own example site as a WSGI application, with its sessions in memory. Importing it starts Webware."""
 
 from __future__ import annotations
 
@@ -60,10 +56,3 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 
     answer: Iterable[bytes] = _site(environ, start)
     return answer
-
-
-def sessions() -> int:
-    """How many sessions live."""
-    store = _site.sessions()
-    store.cleanStaleSessions()  # Webware itself sweeps every few minutes
-    return sum(not session.isExpired() for session in store.values())

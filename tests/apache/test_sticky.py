@@ -657,7 +657,7 @@ def test_webwares_example_counts_the_visits_of_each_visitor_over_three_appserver
         application={
             "app": "lbadaptor.examples.webware_site:application",
             "session_cookie": "_SID_",
-            "session_count": "lbadaptor.examples.webware_site:sessions",
+            "session_count": "webware",
         },
     )
     site = cluster.site(f"embedded-{name}")

@@ -12,8 +12,8 @@ CONTRACT = ("errors", "address", "headers", "cookies", "ticket", "settings")
 ADAPTOR = ("failover", "balance", "pages", "addressfile", "pool", "body", "request", "relay", "visitor", "fleet")
 ROOF = ("adaptor", "wsgi", "cgi", "commands")
 APPSERVER = (
-    *("handover", "ledger", "vitals", "sessions", "environ", "affinity", "answer", "connection"),
-    *("leadership", "gateway", "warmup", "main", "__main__"),
+    *("handover", "ledger", "counting", "vitals", "sessions", "environ", "affinity", "answer", "connection"),
+    *("leadership", "gateway", "warmup", "stores", "main", "__main__"),
 )
 MONITOR = (
     *(
@@ -49,7 +49,8 @@ LAYERS = [
 ]
 PURE = [
     *(f"lbadaptor.{name}" for name in ("errors", "address", "headers", "cookies", "failover", "balance", "request")),
-    *(f"lbadaptor.appserver.{name}" for name in ("handover", "ledger", "sessions", "environ", "affinity", "answer")),
+    *(f"lbadaptor.appserver.{name}" for name in ("handover", "ledger", "counting", "sessions", "environ")),
+    *("lbadaptor.appserver.affinity", "lbadaptor.appserver.answer"),
     *("monitor.life", "monitor.record", "monitor.plan", "monitor.messages"),
 ]
 OUTSIDE = {"socket", "select", "selectors", "subprocess", "os", "time", "pathlib", "requests", "fcntl", "tempfile"}

@@ -1,0 +1,169 @@
+"""The sessions of real frameworks: begun, counted on, ended and drained, under a real httpd.
+
+The lints of PEP 3333, wsgiref's and WebTest's, stand around adaptor and application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, Visitor, eventually
+
+from lbadaptor.address import State
+
+NewCluster = Callable[..., Cluster]
+
+
+@dataclass
+class Framework:
+    app: str
+    cookie: str
+    count: str = ""
+    """session_count; empty: its cookies tell"""
+    store: str = ""
+    rotates: bool = True
+    """a login gives the session another name"""
+
+
+FRAMEWORKS = {
+    "Flask": Framework("flask_site", "session", "flask"),
+    "Django": Framework("django_site", "sessionid", "django"),
+    "CherryPy": Framework("cherrypy_site", "session_id", "cherrypy"),
+    "Webware, Dynamic": Framework("webware_site", "_SID_", "webware", "Dynamic", rotates=False),
+    "Webware, Memory": Framework("webware_site", "_SID_", "webware", "Memory", rotates=False),
+    "Bottle and Beaker": Framework("bottle_site", "beaker.session.id"),
+}
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def framework(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Framework:
+    found = FRAMEWORKS[request.param]
+    monkeypatch.setenv("SESSION_STORE", found.store)
+    return found
+
+
+def cluster_of(new_cluster: NewCluster, framework: Framework, idle: float = 3600.0) -> Cluster:
+    return new_cluster(
+        app=f"{framework.app}:application",
+        lint=True,
+        cookie=framework.cookie,
+        application={"session_count": framework.count, "session_idle": idle},
+        appservers={"servers": 2, "own_folder": "own"},
+    )
+
+
+def sessions(cluster: Cluster) -> list[int]:
+    """How many each AppServer says it has."""
+    return sorted(server["sessions"] for server in cluster.status()["appservers"])
+
+
+def drain(cluster: Cluster, visitor: Visitor) -> int:
+    """Drain the AppServer of a visitor; its process."""
+    entry = cluster.entry(visitor.ticket)
+    assert entry is not None
+    slot = entry.identity.slot
+    (pid,) = [server["pid"] for server in cluster.status()["appservers"] if server["slot"] == slot]
+    cluster.lbctl("drain", str(slot))
+    eventually("it is DYING", lambda: cluster.table().by_ticket[str(visitor.ticket)].state is State.DYING)
+    return int(pid)
+
+
+def ended(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def test_sessions_are_counted_on_outlive_a_login_end_with_a_logout_and_are_waited_for(
+    new_cluster: NewCluster, framework: Framework
+) -> None:
+    cluster = cluster_of(new_cluster, framework)
+    site = cluster.site("embedded-debian")
+    anonymous = site.visitor()
+    assert "Set-Cookie" not in anonymous.get("plain").headers
+    one, other = site.visitors(2)
+    homes = {visitor: visitor.count()["pid"] for visitor in (one, other)}
+    eventually("both are counted, and those who logged out are not", lambda: sessions(cluster) == [1, 1])
+
+    before = one.http.cookies[framework.cookie]
+    one.tell("login/ada" if framework.rotates else "login?user=ada", method="POST")
+    told = one.count()
+    assert (told["user"], told["pid"]) == ("ada", homes[one])
+    assert (one.http.cookies[framework.cookie] != before) == framework.rotates
+
+    pid = drain(cluster, one)
+    assert pid == homes[one]
+    for _ in range(3):
+        assert one.count()["pid"] == pid
+        assert other.count()["pid"] == homes[other]
+    for _ in range(4):
+        newcomer = site.visitor()
+        assert newcomer.count()["pid"] != pid
+        newcomer.tell("logout")
+        newcomer.close()
+    assert not ended(pid)
+    one.tell("logout")
+    assert list(one.http.cookies) == []
+    eventually("its last session has ended", lambda: ended(pid))
+    assert other.count()["pid"] == homes[other]
+    for visitor in (anonymous, one, other):
+        visitor.close()
+
+
+def test_a_session_that_ends_by_itself_is_not_waited_for(
+    new_cluster: NewCluster, framework: Framework, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The framework's store says when; session_idle is longer, but for the one whose store cannot be asked."""
+    monkeypatch.setenv("SESSION_SECONDS", "3")
+    cluster = cluster_of(new_cluster, framework, idle=3600.0 if framework.count else 3.0)
+    site = cluster.site("embedded-debian")
+    visitor = site.visitor()
+    home = visitor.count()["pid"]
+    eventually("it is counted", lambda: 1 in sessions(cluster))
+    assert drain(cluster, visitor) == home
+    eventually("the session ends", lambda: ended(home))
+    visitor.forget()
+    assert visitor.count()["pid"] != home
+    visitor.close()
+
+
+def test_sessions_that_no_process_holds_outlive_it_and_a_drain_ends_by_idle_time(
+    new_cluster: NewCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SESSION_ENGINE", "django.contrib.sessions.backends.signed_cookies")
+    cluster = cluster_of(new_cluster, Framework("django_site", "sessionid"), idle=2.0)
+    assert "the sessions are in django.contrib.sessions.backends.signed_cookies" in cluster.said()
+    site = cluster.site("embedded-debian")
+    visitor = site.visitor()
+    home = visitor.count()["pid"]
+    assert drain(cluster, visitor) == home
+    assert visitor.count()["pid"] == home
+    eventually("nobody has used it for long enough", lambda: ended(home))
+    assert visitor.count()["pid"] != home
+    visitor.close()
+
+
+def test_an_application_can_say_itself_who_has_a_session(new_cluster: NewCluster) -> None:
+    cluster = cluster_of(new_cluster, Framework("spoken", "visitor"))
+    site = cluster.site("embedded-debian")
+    anonymous = site.visitor()
+    assert not anonymous.tell("plain")["living"]
+    assert list(anonymous.http.cookies) == []
+    one, other = site.visitor(), site.visitor()
+    homes: dict[Visitor, int] = {}
+    for visitor, name in ((one, "ada"), (other, "bob")):
+        visitor.http.auth = (name, "secret")
+        homes[visitor] = visitor.count()["pid"]
+    assert "Set-Cookie" not in one.get("count").headers, "it has its ticket"
+    eventually("both are counted", lambda: sum(sessions(cluster)) == 2)
+    pid = drain(cluster, one)
+    told = one.tell("count")
+    assert told == {"pid": homes[one], "living": True, "visits": 3}
+    assert anonymous.tell("plain")["pid"] != pid
+    for visitor in (one, other):
+        visitor.tell("logout")
+        assert not visitor.ticket
+    eventually("its last session has ended", lambda: ended(pid))
+    for visitor in (anonymous, one, other):
+        visitor.close()
