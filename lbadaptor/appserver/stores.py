@@ -53,8 +53,10 @@ def reader(framework: str, application: Any, cookie: str) -> tuple[Count, str]:
     """
     try:
         stores = list(FRAMEWORKS[framework](application))
-    except ImportError as error:
-        raise Unreadable(f'session_count = "{framework}": {error}') from None
+    except Unreadable:
+        raise
+    except Exception as error:  # the framework is not there, or not the one that we know
+        raise Unreadable(f'session_count = "{framework}": {type(error).__name__}: {error}') from error
     if not stores:
         raise Unreadable(f'session_count = "{framework}": the application has no sessions of that kind')
     mine = [store for store in stores if store.cookie == cookie]
@@ -79,15 +81,23 @@ def reader(framework: str, application: Any, cookie: str) -> tuple[Count, str]:
 
 
 def notice(application: Any, cookie: str) -> str:
-    """What to say of sessions that are not counted; empty: nothing. Looks at frameworks that are in use only."""
+    """What to say of sessions that are not counted; empty: nothing. Looks at frameworks that are in use only.
+
+    Raises Unreadable where processes would damage each other's sessions.
+    """
     for framework, module in IN_USE.items():
-        if module in sys.modules:
-            for store in FRAMEWORKS[framework](application):
-                if store.shared and store.cookie == cookie:
-                    return (
-                        f"the sessions are in {store.name}, not in this process alone: stickiness only spares a "
-                        "cache, and a drain ends when nobody has used a session for session_idle"
-                    )
+        try:
+            stores = list(FRAMEWORKS[framework](application)) if module in sys.modules else []
+        except Unreadable:
+            raise
+        except Exception as error:  # nobody asked for its count
+            return f"what {framework} keeps its sessions in is not to be seen: {type(error).__name__}: {error}"
+        for store in stores:
+            if store.shared and store.cookie == cookie:
+                return (
+                    f"the sessions are in {store.name}, not in this process alone: stickiness only spares a "
+                    "cache, and a drain ends when nobody has used a session for session_idle"
+                )
     return ""
 
 
@@ -126,9 +136,11 @@ def cherrypy(application: Any) -> Iterator[Store]:
 
 
 def _cherrypy_count(kind: Any) -> Count:
+    cache: dict[str, tuple[Any, datetime.datetime]] = kind.cache
+
     def count() -> int:
         now = datetime.datetime.now()  # as RamSession itself has it
-        return sum(expires > now for _, expires in list(kind.cache.values()))
+        return sum(expires > now for _, expires in list(cache.values()))
 
     return count
 

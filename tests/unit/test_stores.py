@@ -41,8 +41,16 @@ def test_an_application_of_another_kind_is_refused(framework: str) -> None:
 
 def test_a_framework_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flask", None)
-    with pytest.raises(Unreadable, match=r'session_count = "flask": import of flask halted'):
+    with pytest.raises(Unreadable, match=r'session_count = "flask": ModuleNotFoundError: import of flask halted'):
         reader("flask", object(), "session")
+
+
+def test_a_framework_that_keeps_its_sessions_otherwise_stops_only_who_wants_them_counted() -> None:
+    application = flask_application(SimpleCache())
+    del application.session_interface.cache._cache  # type: ignore[attr-defined]
+    with pytest.raises(Unreadable, match='session_count = "flask": AttributeError: '):
+        reader("flask", application, "session")
+    assert notice(application, "session").startswith("what flask keeps its sessions in is not to be seen: Attribute")
 
 
 # Flask.
