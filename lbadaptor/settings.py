@@ -32,6 +32,7 @@ COUNTED = ("cherrypy", "django", "flask", "webware")
 """Frameworks whose own stores can be asked for the count of living sessions."""
 _COOKIE = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z"  # RFC 6265 §4.1.1: a token
 _HOST = r"^[^\s\[\]]+\Z"  # it stands in a column of address.text, which puts brackets round an IPv6 address
+_VARIABLE = r"^[A-Z0-9_]*\*?\Z"  # small letters are lost in the name of a header
 _PATH = r"^/[!-~]*\Z"  # as it stands in a request line: printable ASCII without blanks
 _LONGEST = 366 * 86400.0
 """Seconds: what waits for longer was meant to wait for ever, which no timer can."""
@@ -198,9 +199,9 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
         int, row("Idle connections that one Apache process keeps to one AppServer.", ge=0, le=1000)
     ] = 32
     pass_variables: Annotated[
-        tuple[str, ...],
-        row("Further variables of Apache's for the application, besides HTTPS; `SSL_*` names all that "
-            "begin so."),
+        tuple[Annotated[str, Meta(pattern=_VARIABLE)], ...],
+        row("Further variables of Apache's for the application, in capitals, besides HTTPS; `SSL_*` names all that "
+            "begin so. ([What is not passed](environ.md))"),
     ] = ("SSL_*",)  # fmt: skip
     repeat_idempotency_key: Annotated[
         bool,

@@ -17,7 +17,8 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module", params=SITES)
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    with running_cluster(app="bodies:application", lint=True, appservers={"servers": 1}) as cluster:
+    adaptor = {"body_spool": MIB}
+    with running_cluster(app="bodies:application", lint=True, appservers={"servers": 1}, adaptor=adaptor) as cluster:
         yield cluster.site(request.param)
 
 
@@ -78,6 +79,18 @@ def test_who_expects_100_is_told_to_continue_and_sends_then(site: Site) -> None:
             data += piece
         assert data.startswith(b"HTTP/1.1 200")
         assert hashlib.sha256(b"body").hexdigest().encode() in data
+
+
+@pytest.mark.parametrize("size", [1000, 500_000, 5_000_000], ids=["in memory", "in a file", "streamed"])
+def test_an_answer_may_come_before_the_body_is_read(site: Site, size: int) -> None:
+    """The application reads nothing of it, and its next requests are not disturbed."""
+    for _ in range(3):
+        with visit(site) as visitor:
+            head = f"POST /pid HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
+            visitor.sendall(head.encode() + bytes(size))
+            answer = http.client.HTTPResponse(visitor)
+            answer.begin()
+            assert (answer.status, answer.read()) == (200, ask(site, "/pid"))
 
 
 # Answers.

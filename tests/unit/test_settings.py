@@ -106,6 +106,7 @@ def _toml(value: object) -> str:
         ),
         (f"{LEAST}[adaptor]\npolicy = 'best'\n", "line 5: [adaptor] policy:"),
         (f"{LEAST}[adaptor]\npass_variables = [1]\n", "line 5: [adaptor] pass_variables:"),
+        (f"{LEAST}[adaptor]\npass_variables = ['Shop_mode']\n", "line 5: [adaptor] pass_variables:"),
         (f"{LEAST}[monitor]\nheartbeat = 16\n", "line 5: [monitor] heartbeat:"),
         (f"{LEAST}[appservers]\nhost = ''\n", "line 5: [appservers] host:"),
         (f"{LEAST}[appservers]\nhost = 'a b'\n", "line 5: [appservers] host:"),
