@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 from lbadaptor.appserver.environ import Request
 from lbadaptor.appserver.ledger import Ledger
@@ -24,20 +25,42 @@ def visitor(request: Request) -> str:
     return hashlib.blake2b(text.encode("latin-1"), digest_size=8).hexdigest()
 
 
+class Holder:
+    """One who comes, and stays with this process."""
+
+    def __init__(self, affinity: Affinity, who: str, held: bool, mount: str, https: bool) -> None:
+        self.known = self.held = held
+        """our ticket was brought"""
+        self._affinity = affinity
+        self._who = who
+        self._mount = mount
+        self._https = https
+
+    def tell(self, environ: dict[str, Any], lost: bool) -> None:
+        """Tell the application. `lost`: by the adaptor's word the visitor's AppServer is gone."""
+        environ["lbadaptor.session_lost"] = lost
+
+    def answered(self, headers: Headers) -> Headers:
+        """The headers to send instead of the application's to one who brought no ticket of ours; else the same."""
+        ticket = self._affinity.note(self._who)
+        if self.held:
+            return headers
+        return [*private(headers), ("Set-Cookie", f"{ticket}; {own_attributes(self._mount, self._https)}")]
+
+
 class Affinity:
-    """Notes who came, and adds the ticket to the first answer. `clock` is monotonic."""
+    """Notes who came. `clock` is monotonic."""
 
     def __init__(self, ticket_cookie: str, ticket: str, ledger: Ledger, clock: Callable[[], float]) -> None:
-        self._set = f"{ticket_cookie}={ticket}"
+        self._ticket = f"{ticket_cookie}={ticket}"
         self._ledger = ledger
         self._clock = clock
 
-    def answered(self, headers: Headers, who: str, held: bool, mount: str, https: bool) -> Headers:
-        """The headers to send instead of the application's to one who brought no ticket of ours; else the same.
+    def of(self, request: Request) -> Holder:
+        """Who comes with a request."""
+        return Holder(self, visitor(request), request.held, request.mount, request.https)
 
-        `held`: they brought it. `mount`: SCRIPT_NAME as it was before the application could change it.
-        """
+    def note(self, who: str) -> str:
+        """A visitor is here. Returns the ticket, as a cookie."""
         self._ledger.assign(who, (), self._clock())
-        if held:
-            return headers
-        return [*private(headers), ("Set-Cookie", f"{self._set}; {own_attributes(mount, https)}")]
+        return self._ticket

@@ -79,6 +79,25 @@ class Request:
         if not fields.get("HTTP_HOST", "x"):
             del fields["HTTP_HOST"]
 
+    @property
+    def held(self) -> bool:
+        """By the adaptor's word it brought our ticket."""
+        return self.own.get(headers.SESSION) == b"held"
+
+    @property
+    def lost(self) -> bool:
+        """By the adaptor's word it brought the ticket of an AppServer that is gone."""
+        return self.own.get(headers.SESSION) == b"lost"
+
+    @property
+    def mount(self) -> str:
+        """SCRIPT_NAME, which the application may change in its environ."""
+        return self.told.get("SCRIPT_NAME", "")
+
+    @property
+    def https(self) -> bool:
+        return self.told.get("wsgi.url_scheme") == "https"
+
     def missing(self) -> list[str]:
         """The names of the mandatory LB- headers that are not there."""
         if self.told.keys() >= _MANDATORY_TOLD and self.own.keys() >= _MANDATORY_OURS:

@@ -25,16 +25,15 @@ import msgspec
 
 from lbadaptor import headers
 from lbadaptor.appserver import environ as environs
-from lbadaptor.appserver.affinity import Affinity, visitor
-from lbadaptor.appserver.answer import Answer, FileWrapper, Headers, ShortAnswer
+from lbadaptor.appserver.affinity import Affinity, Holder
+from lbadaptor.appserver.answer import Answer, FileWrapper, ShortAnswer
 from lbadaptor.appserver.connection import Connection, Malformed
 from lbadaptor.appserver.environ import Environ, Incomplete, Request
 from lbadaptor.appserver.handover import Handover
 from lbadaptor.appserver.leadership import Leadership
 from lbadaptor.appserver.ledger import Ledger
-from lbadaptor.appserver.sessions import Sessions
+from lbadaptor.appserver.sessions import Sessions, Visit
 from lbadaptor.appserver.vitals import Vitals
-from lbadaptor.cookies import values
 from lbadaptor.headers import Refusal
 
 log = logging.getLogger("lbadaptor.appserver")
@@ -52,9 +51,8 @@ _WHY = {Refusal.DYING: "no visitors but those whose session is here", Refusal.BU
 _REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 431: "Request Header Fields Too Large"}
 
 
-Task = tuple[Connection, list[str]]
-"""A request that waits for a thread, and the values of the session cookie that it brought; where there is affinity
-without session, the visitor."""
+Task = tuple[Connection, Visit | Holder]
+"""A request that waits for a thread, and who came with it."""
 
 
 class _Queue:
@@ -90,12 +88,12 @@ class Gateway:
         self._handover = handover
         self._vitals = vitals
         self._ledger = ledger
-        self._sessions = Sessions(
-            handover.session_cookie, handover.ticket_cookie, handover.ticket, ledger, time.monotonic, time.time
-        )
-        self._affinity: Affinity | None = None
+        ticket = handover.ticket_cookie, handover.ticket
+        self._stickiness: Sessions | Affinity
         if handover.affinity:
-            self._affinity = Affinity(handover.ticket_cookie, handover.ticket, ledger, time.monotonic)
+            self._stickiness = Affinity(*ticket, ledger, time.monotonic)
+        else:
+            self._stickiness = Sessions(handover.session_cookie, *ticket, ledger, time.monotonic, time.time)
         self._alone = not handover.caller_key
         self._caller_key = handover.caller_key.encode()
         self._generation = b"%d" % vitals.generation
@@ -297,15 +295,14 @@ class Gateway:
             if not hmac.compare_digest(request.own[headers.KEY], self._caller_key):
                 self._refuse(connection, 403, headers.KEY_REFUSED, "wrong key")
                 return
-        held = _held(request)
-        brought, known = self._recognise(request, held)
-        refusal = self._vitals.admit(known)
-        if refusal is Refusal.BUSY and held:
+        visit = self._stickiness.of(request)
+        refusal = self._vitals.admit(visit.known)
+        if refusal is Refusal.BUSY and visit.held:
             # One who may go elsewhere makes room for one who may not.
             with self._lock:
                 displaced = self._queue.give_way()
                 if displaced is not None:
-                    self._queue.put((connection, brought), held)
+                    self._queue.put((connection, visit), visit.held)
             if displaced is not None:
                 self._refuse(displaced[0], headers.REFUSED_STATUS, refusal.value, _WHY[refusal])
                 return
@@ -313,14 +310,7 @@ class Gateway:
             self._refuse(connection, headers.REFUSED_STATUS, refusal.value, _WHY[refusal])
             return
         with self._lock:
-            self._queue.put((connection, brought), held)
-
-    def _recognise(self, request: Request, held: bool) -> tuple[list[str], bool]:
-        """What a request tells of its visitor, and whether they are one of ours."""
-        if self._affinity is not None:
-            return [visitor(request)], held
-        brought = values(request.fields.get("HTTP_COOKIE", ""), self._handover.session_cookie)
-        return brought, bool(brought) and self._ledger.use(brought, time.monotonic())
+            self._queue.put((connection, visit), visit.held)
 
     def _is_probe(self, request: Request) -> bool:
         key = request.own.get(headers.PROBE)
@@ -375,36 +365,26 @@ class Gateway:
 
     # The serving thread's part.
 
-    def _serve(self, connection: Connection, brought: list[str]) -> None:
+    def _serve(self, connection: Connection, visit: Visit | Holder) -> None:
         """One request through the application. Never raises."""
         assert connection.request is not None
         try:
-            self._exchange(connection, connection.request, brought)
+            self._exchange(connection, connection.request, visit)
         except BaseException:
             log.exception("a request is given up")
             self._close(connection)
         finally:
             self._vitals.end()
 
-    def _exchange(self, connection: Connection, request: Request, brought: list[str]) -> None:
+    def _exchange(self, connection: Connection, request: Request, visit: Visit | Holder) -> None:
         try:
-            environ = self._environ(connection, request, brought)
+            environ = self._environ(connection, request)
         except Incomplete as error:
             self._refuse(connection, headers.REFUSED_STATUS, error.refusal.value, str(error))
             return
-
-        mount, https, held = environ["SCRIPT_NAME"], environ["wsgi.url_scheme"] == "https", _held(request)
-        visit = self._sessions.visit(brought, held, mount, https)
-        if self._handover.session_cookie:
-            environ["lbadaptor.sessions"] = visit
-
-        def amend(application_headers: Headers) -> Headers:
-            if self._affinity is None:
-                return self._sessions.answered(application_headers, visit)
-            return self._affinity.answered(application_headers, brought[0], held, mount, https)
-
+        visit.tell(environ, request.lost)
         method, chunks = environ["REQUEST_METHOD"], request.version == "1.1"
-        answer = Answer(connection.send, method, connection.keep_alive, chunks, amend, self._vitals.headers)
+        answer = Answer(connection.send, method, connection.keep_alive, chunks, visit.answered, self._vitals.headers)
         self._run(answer, environ, connection)
         connection.keep_alive = connection.keep_alive and answer.keep_alive
         self._answered(connection)
@@ -428,17 +408,10 @@ class Gateway:
                 with contextlib.suppress(OSError):
                     answer.fail()
 
-    def _environ(self, connection: Connection, request: Request, brought: list[str]) -> Environ:
+    def _environ(self, connection: Connection, request: Request) -> Environ:
         if self._alone:
             environ = environs.build_alone(request, self._base, connection.peer, self.address)
         else:
             environ = environs.build(request, self._base)
-            lost = request.own.get(headers.SESSION) == b"lost"
-            environ["lbadaptor.session_lost"] = lost and bool(brought)
         environ["wsgi.input"] = connection.body()
         return environ
-
-
-def _held(request: Request) -> bool:
-    """Whether it brought our ticket, by its caller's word."""
-    return request.own.get(headers.SESSION) == b"held"

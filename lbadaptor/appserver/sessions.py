@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from typing import Any
 from urllib.parse import quote_from_bytes
 
+from lbadaptor.appserver.environ import Request
 from lbadaptor.appserver.ledger import Ledger
-from lbadaptor.cookies import SetCookie
+from lbadaptor.cookies import SetCookie, values
 
 Headers = list[tuple[str, str]]
 
@@ -24,18 +26,28 @@ class Visit:
     thread may use it.
     """
 
-    def __init__(
-        self, ledger: Ledger, clock: Callable[[], float], brought: Sequence[str], held: bool, mount: str, https: bool
-    ) -> None:
-        self._ledger = ledger
-        self._clock = clock
-        self._values = list(brought)
+    def __init__(self, sessions: Sessions, brought: Sequence[str], held: bool, mount: str, https: bool) -> None:
+        self.known = bool(brought) and sessions.lives(brought)
+        """a session that lives here was brought"""
+        self.held = held
+        """our ticket was brought"""
+        self._sessions = sessions
         self._brought = brought
-        self._held = held
+        self._values = list(brought)
         self._mount = mount
         self._https = https
         self._word: bool | None = None
         self._head_is_out = False
+
+    def tell(self, environ: dict[str, Any], lost: bool) -> None:
+        """Tell the application. `lost`: by the adaptor's word the visitor's AppServer is gone."""
+        if self._sessions.cookie:
+            environ["lbadaptor.sessions"] = self
+        environ["lbadaptor.session_lost"] = lost and bool(self._brought)
+
+    def answered(self, headers: Headers) -> Headers:
+        """The headers to send instead of the application's, where a session begins or ends; else the same."""
+        return self._sessions.answered(headers, self)
 
     @property
     def _attributes(self) -> str:
@@ -44,7 +56,7 @@ class Visit:
     @property
     def living(self) -> bool:
         """Whether the request brought a session that lives in this process."""
-        return self._ledger.use(self._brought, self._clock())
+        return self._sessions.lives(self._brought)
 
     def begin(self) -> None:
         """This visitor has a session from now on; nothing changes where it lives already.
@@ -54,7 +66,7 @@ class Visit:
         the answer's head is out, that is before its first byte or write(), start_response or not: later, it raises
         RuntimeError if a cookie is needed.
         """
-        if self._head_is_out and not (self._held and self.living):
+        if self._head_is_out and not (self.held and self.living):
             raise RuntimeError("lbadaptor.sessions: begin() comes too late, the answer's head is out")
         self._word = True
 
@@ -64,7 +76,7 @@ class Visit:
         At any time. Once the answer's head is out the visitor keeps their ticket, to no effect.
         """
         self._word = False
-        self._ledger.end(self._values)
+        self._sessions.end(self._values)
 
 
 class Sessions:
@@ -83,31 +95,36 @@ class Sessions:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
-        self._cookie = cookie
+        self.cookie = cookie
         self._ticket_cookie = ticket_cookie
         self._ticket = ticket
         self._ledger = ledger
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def visit(self, brought: Sequence[str], held: bool, mount: str, https: bool) -> Visit:
-        """What the application gets to say its own word.
+    def of(self, request: Request) -> Visit:
+        """Who comes with a request."""
+        brought = values(request.fields.get("HTTP_COOKIE", ""), self.cookie)
+        return Visit(self, brought, request.held, request.mount, request.https)
 
-        `brought`: the values of the session cookie in the request. `held`: it brought our ticket. `mount`:
-        SCRIPT_NAME as it was before the application could change it.
-        """
-        return Visit(self._ledger, self._clock, brought, held, mount, https)
+    def lives(self, brought: Sequence[str]) -> bool:
+        """Whether one of these sessions lives in this process; it is used thereby."""
+        return self._ledger.use(brought, self._clock())
+
+    def end(self, sessions: Sequence[str]) -> None:
+        """They are over."""
+        self._ledger.end(sessions)
 
     def answered(self, headers: Headers, visit: Visit) -> Headers:
-        """The headers to send instead of the application's, where a session begins or ends; else the same."""
+        """What `visit.answered` does."""
         visit._head_is_out = True
         cookies = [
             cookie
             for name, value in headers
             if name.lower() == "set-cookie"
-            and self._cookie in value
+            and self.cookie in value
             and (cookie := SetCookie.parse(value)) is not None
-            and cookie.name == self._cookie
+            and cookie.name == self.cookie
         ]
         if visit._word is False:
             added = self._ended(cookies, visit)
@@ -136,17 +153,17 @@ class Sessions:
         lived, added = visit.living, []
         if not visit._brought:
             visit._values.append(secrets.token_urlsafe(16))
-            added.append(f"{self._cookie}={visit._values[0]}; {visit._attributes}")
+            added.append(f"{self.cookie}={visit._values[0]}; {visit._attributes}")
         if not lived:
             self._ledger.assign(visit._values[0], (), self._clock())
-        if self._ticket and not (lived and visit._held):
+        if self._ticket and not (lived and visit.held):
             added.append(f"{self._ticket_cookie}={self._ticket}; {visit._attributes}")
         return added
 
     def _ended(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
         """The application says that there is none."""
         self._ledger.end([*visit._values, *(cookie.value for cookie in cookies)])
-        if not self._ticket or not visit._held:
+        if not self._ticket or not visit.held:
             return []
         own = f"{self._ticket_cookie}=; {visit._attributes}; Max-Age=0"
         return [*(self._ticket_like(cookie, ended=True) for cookie in cookies), own]

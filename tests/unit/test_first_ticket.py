@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbadaptor.appserver.affinity import MOST, Affinity, visitor
+from lbadaptor.appserver.affinity import MOST, Affinity, Holder, visitor
 from lbadaptor.appserver.environ import Request
 from lbadaptor.appserver.ledger import Ledger
 
@@ -53,7 +53,7 @@ def request(address: str, agent: str | None = "a browser") -> Request:
     ],
 )
 def test_the_ticket_is_for_the_mount(affinity: Affinity, mount: str, https: bool, attributes: str) -> None:
-    headers = affinity.answered([("Content-Type", "text/html")], "somebody", False, mount, https)
+    headers = Holder(affinity, "somebody", False, mount, https).answered([("Content-Type", "text/html")])
     assert headers == [
         ("Content-Type", "text/html"),
         ("Cache-Control", "private"),
@@ -63,17 +63,17 @@ def test_the_ticket_is_for_the_mount(affinity: Affinity, mount: str, https: bool
 
 @pytest.mark.parametrize(("said", "sent"), [("public, max-age=60", "private, max-age=60"), ("no-store", "no-store")])
 def test_an_answer_with_a_ticket_is_private_unless_stricter(affinity: Affinity, said: str, sent: str) -> None:
-    headers = affinity.answered([("Cache-Control", said)], "somebody", False, "", False)
+    headers = Holder(affinity, "somebody", False, "", False).answered([("Cache-Control", said)])
     assert [value for name, value in headers if name == "Cache-Control"] == [sent]
 
 
 def test_a_visitor_counts_from_the_first_answer_until_the_idle_time_after_the_last_request(
     affinity: Affinity, ledger: Ledger, clock: Clock
 ) -> None:
-    affinity.answered([], "somebody", False, "", False)
+    Holder(affinity, "somebody", False, "", False).answered([])
     clock.now = IDLE - 1
     assert ledger.count(clock.now) == 1
-    affinity.answered([], "somebody", True, "", False)
+    Holder(affinity, "somebody", True, "", False).answered([])
     clock.now += IDLE - 1
     assert ledger.count(clock.now) == 1
     clock.now += 1
@@ -84,7 +84,7 @@ def test_a_holder_gets_no_ticket_again_and_counts_though_nobody_remembers_them(
     affinity: Affinity, ledger: Ledger, clock: Clock
 ) -> None:
     sent = [("Cache-Control", "public")]
-    assert affinity.answered(sent, "somebody", True, "", False) == sent
+    assert Holder(affinity, "somebody", True, "", False).answered(sent) == sent
     assert ledger.count(clock.now) == 1
 
 

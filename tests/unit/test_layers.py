@@ -12,7 +12,7 @@ CONTRACT = ("errors", "address", "headers", "cookies", "ticket", "settings")
 ADAPTOR = ("failover", "balance", "pages", "addressfile", "pool", "body", "request", "relay", "visitor", "fleet")
 ROOF = ("adaptor", "wsgi", "cgi", "commands")
 APPSERVER = (
-    *("handover", "ledger", "counting", "vitals", "sessions", "environ", "affinity", "answer", "connection"),
+    *("handover", "ledger", "counting", "vitals", "environ", "sessions", "affinity", "answer", "connection"),
     *("leadership", "gateway", "warmup", "stores", "main", "__main__"),
 )
 MONITOR = (

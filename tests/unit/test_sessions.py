@@ -30,7 +30,7 @@ def tickets(headers: Headers) -> list[str]:
 
 
 def answered(sessions: Sessions, headers: Headers, brought: Sequence[str] = ()) -> Headers:
-    return sessions.answered(headers, sessions.visit(brought, held=False, mount="", https=False))
+    return Visit(sessions, brought, held=False, mount="", https=False).answered(headers)
 
 
 def set_cookie(sessions: Sessions, cookie: str, brought: tuple[str, ...] = ()) -> list[str]:
@@ -194,11 +194,11 @@ OWN = "Path=/app; SameSite=Lax; Secure; HttpOnly"
 
 
 def word(sessions: Sessions, brought: Sequence[str] = (), held: bool = False, https: bool = True) -> Visit:
-    return sessions.visit(brought, held, "/app", https)
+    return Visit(sessions, brought, held, "/app", https)
 
 
 def test_without_a_word_nothing_changes(sessions: Sessions, ledger: Ledger) -> None:
-    assert sessions.answered([("X", "y")], word(sessions, ["a"])) == [("X", "y")]
+    assert word(sessions, ["a"]).answered([("X", "y")]) == [("X", "y")]
     assert ledger.count(0.0) == 0
 
 
@@ -206,7 +206,7 @@ def test_a_session_that_is_said_to_begin_gets_a_cookie_and_the_ticket(sessions: 
     visit = word(sessions)
     visit.begin()
     assert ledger.count(0.0) == 0, "the visitor has no cookie yet"
-    cache, (_, cookie), ticket = sessions.answered([], visit)
+    cache, (_, cookie), ticket = visit.answered([])
     value = cookie.removeprefix("_SID_=").removesuffix(f"; {OWN}")
     assert len(value) >= 22
     assert (cache, ticket) == (("Cache-Control", "private"), ("Set-Cookie", f"__PRT__={TICKET}; {OWN}"))
@@ -218,7 +218,7 @@ def test_every_cookie_that_is_set_so_is_another(sessions: Sessions) -> None:
     visits = [word(sessions), word(sessions)]
     for visit in visits:
         visit.begin()
-    assert sessions.answered([], visits[0]) != sessions.answered([], visits[1])
+    assert visits[0].answered([]) != visits[1].answered([])
 
 
 @pytest.mark.parametrize(
@@ -229,9 +229,9 @@ def test_every_cookie_that_is_set_so_is_another(sessions: Sessions) -> None:
     ],
 )
 def test_the_tickets_scope_is_the_mount(sessions: Sessions, mount: str, https: bool, attributes: str) -> None:
-    visit = sessions.visit(["a"], False, mount, https)
+    visit = Visit(sessions, ["a"], False, mount, https)
     visit.begin()
-    assert tickets(sessions.answered([], visit)) == [f"__PRT__={TICKET}; {attributes}"]
+    assert tickets(visit.answered([])) == [f"__PRT__={TICKET}; {attributes}"]
 
 
 def test_a_session_cookie_that_was_brought_is_what_the_session_is_known_by(
@@ -240,7 +240,7 @@ def test_a_session_cookie_that_was_brought_is_what_the_session_is_known_by(
     visit = word(sessions, ["a"])
     assert not visit.living
     visit.begin()
-    headers = sessions.answered([], visit)
+    headers = visit.answered([])
     assert [value for _, value in headers] == ["private", f"__PRT__={TICKET}; {OWN}"]
     assert ledger.use(["a"], 1.0)
     assert ledger.count(0.0) == 1
@@ -254,7 +254,7 @@ def test_who_has_session_and_ticket_gets_nothing_again(
     visit = word(sessions, ["a"], held)
     assert visit.living
     visit.begin()
-    assert len(tickets(sessions.answered([("X", "y")], visit))) == sent
+    assert len(tickets(visit.answered([("X", "y")]))) == sent
     assert ledger.count(0.0) == 1
 
 
@@ -262,7 +262,7 @@ def test_a_session_cookie_that_the_answer_sets_is_what_counts(sessions: Sessions
     ledger.assign("old", [], 0.0)
     visit = word(sessions, ["old"], held=True)
     visit.begin()
-    headers = sessions.answered([("Set-Cookie", "_SID_=new; Path=/")], visit)
+    headers = visit.answered([("Set-Cookie", "_SID_=new; Path=/")])
     assert tickets(headers) == [f"__PRT__={TICKET}; Path=/; HttpOnly"]
     assert ledger.count(0.0) == 1
     assert ledger.use(["new"], 1.0)
@@ -276,21 +276,21 @@ def test_a_session_that_is_said_to_end_is_gone_at_once_and_the_ticket_with_the_a
     visit.end()
     assert ledger.count(0.0) == 0
     assert not visit.living
-    assert tickets(sessions.answered([], visit)) == [f"__PRT__=; {OWN}; Max-Age=0"]
+    assert tickets(visit.answered([])) == [f"__PRT__=; {OWN}; Max-Age=0"]
 
 
 def test_a_cookie_for_one_who_has_no_session_counts_nothing(sessions: Sessions, ledger: Ledger) -> None:
     visit = word(sessions)
     visit.end()
     sent = [("Set-Cookie", "_SID_=tracked; Path=/")]
-    assert sessions.answered(sent, visit) == sent
+    assert visit.answered(sent) == sent
     assert ledger.count(0.0) == 0
 
 
 def test_the_ticket_goes_in_the_scope_of_the_session_cookie_too(sessions: Sessions, ledger: Ledger) -> None:
     visit = word(sessions, ["a"], held=True)
     visit.end()
-    headers = sessions.answered([("Set-Cookie", "_SID_=b; Path=/; Domain=example.org")], visit)
+    headers = visit.answered([("Set-Cookie", "_SID_=b; Path=/; Domain=example.org")])
     assert tickets(headers) == [
         "__PRT__=; Path=/; Domain=example.org; Max-Age=0; HttpOnly",
         f"__PRT__=; {OWN}; Max-Age=0",
@@ -304,7 +304,7 @@ def test_the_last_word_counts(sessions: Sessions, ledger: Ledger, words: str) ->
     visit = word(sessions, ["a"], held=True)
     for name in words.split():
         getattr(visit, name)()
-    sessions.answered([], visit)
+    visit.answered([])
     assert ledger.count(0.0) == (1 if words.endswith("begin") else 0)
 
 
@@ -312,11 +312,11 @@ def test_once_the_head_is_out_none_begins(sessions: Sessions, ledger: Ledger) ->
     ledger.assign("a", [], 0.0)
     for brought, held in (([], False), (["b"], True), (["a"], False)):
         visit = word(sessions, brought, held)
-        sessions.answered([], visit)
+        visit.answered([])
         with pytest.raises(RuntimeError, match="too late"):
             visit.begin()
     visit = word(sessions, ["a"], held=True)
-    sessions.answered([], visit)
+    visit.answered([])
     visit.begin()
     assert ledger.count(0.0) == 1
 
@@ -325,7 +325,7 @@ def test_once_the_head_is_out_none_begins(sessions: Sessions, ledger: Ledger) ->
 def test_once_the_head_is_out_one_can_still_end(sessions: Sessions, ledger: Ledger, cookie: str) -> None:
     visit = word(sessions)
     visit.begin()
-    sessions.answered([("Set-Cookie", cookie)] if cookie else [], visit)
+    visit.answered([("Set-Cookie", cookie)] if cookie else [])
     assert ledger.count(0.0) == 1
     visit.end()
     assert ledger.count(0.0) == 0
@@ -335,5 +335,5 @@ def test_alone_there_is_a_session_and_no_ticket(ledger: Ledger) -> None:
     alone = Sessions("_SID_", "__PRT__", "", ledger, lambda: 0.0, lambda: NOW)
     visit = word(alone)
     visit.begin()
-    assert [name for name, _ in alone.answered([], visit)] == ["Cache-Control", "Set-Cookie"]
+    assert [name for name, _ in visit.answered([])] == ["Cache-Control", "Set-Cookie"]
     assert ledger.count(0.0) == 1
