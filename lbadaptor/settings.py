@@ -67,7 +67,7 @@ class Application(Struct, forbid_unknown_fields=True, frozen=True):
         row("Who counts the sessions that live in a process: the own store of a framework, one of "
             f"{', '.join(f'`{name}`' for name in COUNTED)} ([frameworks](frameworks.md)); or `module:function`, "
             "which returns the number and alone decides when a session cache is empty. Empty: the cookies alone.",
-            pattern=rf"{_IMPORT}|^({'|'.join(COUNTED)})?\Z"),
+            pattern=rf"{_IMPORT}|^[A-Za-z]*\Z"),
     ] = ""  # fmt: skip
     ticket_cookie: Annotated[
         str,
@@ -366,6 +366,11 @@ def _refuse_unknown(tree: dict[str, Any], text: str) -> None:
 
 def _refuse_contradictions(settings: Settings) -> None:
     servers, adaptor = settings.appservers, settings.adaptor
+    count = settings.application.session_count
+    if count and ":" not in count and count not in COUNTED:
+        raise SettingsError(
+            f'[application] session_count = "{count}" is no framework{_nearest(count, list(COUNTED))}'
+        )
     with_standby = f" and standby = {servers.standby}" if servers.standby else ""
     if settings.slots <= servers.servers + servers.standby:
         raise SettingsError(

@@ -134,7 +134,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--session-idle", type=float, default=1800.0, metavar="SECONDS", help="when an unused session ends (1800)"
     )
-    demo.add_argument("--session-count", default="", metavar="MODULE:FUNCTION", help="tells how many sessions live")
+    demo.add_argument(
+        "--session-count",
+        default="",
+        metavar="NAME",
+        help="who tells how many sessions live: a framework, or MODULE:FUNCTION",
+    )
     demo.add_argument("--servers", type=int, default=4, help="how many AppServers (default 4)")
     demo.add_argument(
         "--max-requests", type=int, default=0, help="replace an AppServer after so many (default: never)"

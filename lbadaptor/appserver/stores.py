@@ -21,6 +21,8 @@ from typing import Any
 
 Count = Callable[[], int]
 
+FEW = 10_000
+"""A store that holds fewer sessions is warned about."""
 DEEPEST = 20_000
 """How many objects of an application are looked at in search of its framework's."""
 
@@ -37,7 +39,7 @@ class Store:
     shared: bool = False
     """other processes have the same sessions, or the visitors have"""
     most: int = 0
-    """beyond so many it drops living sessions; 0: never"""
+    """beyond so many entries it drops living sessions; 0: never"""
     setting: str = ""
     """where that number is set"""
 
@@ -73,9 +75,9 @@ def reader(framework: str, application: Any, cookie: str) -> tuple[Count, str]:
             )
         counts.append(store.count)
     warning = "; ".join(
-        f"{store.name} holds {store.most} sessions and then drops living ones: raise {store.setting}"
+        f"{store.name} holds {store.most} entries and then drops living sessions: raise {store.setting}"
         for store in mine
-        if store.most
+        if 0 < store.most < FEW
     )
     return counts[0] if len(counts) == 1 else lambda: sum(count() for count in counts), warning
 

@@ -7,7 +7,7 @@ import pytest
 
 from lbadaptor import settings as module
 from lbadaptor.errors import SettingsError
-from lbadaptor.settings import SECTIONS, Settings, load, parse, reference
+from lbadaptor.settings import COUNTED, SECTIONS, Settings, load, parse, reference
 
 LEAST = '[application]\napp = "shop.wsgi:application"\nsession_cookie = "sid"\n'
 
@@ -29,6 +29,16 @@ def test_numbers_that_are_set_win_over_those_that_follow_from_others() -> None:
 def test_affinity_goes_without_session_cookie_and_with_a_limit_on_drains() -> None:
     settings = parse('[application]\napp = "a:b"\naffinity = true\n[monitor]\ndrain_limit = 60\n')
     assert (settings.application.affinity, settings.application.session_cookie) == (True, "")
+
+
+@pytest.mark.parametrize("name", [*COUNTED, "shop.sessions:count", ""])
+def test_sessions_are_counted_by_a_framework_or_a_function(name: str) -> None:
+    assert parse(f'{LEAST}session_count = "{name}"\n').application.session_count == name
+
+
+def test_an_own_folder_begins_where_the_file_is() -> None:
+    assert parse(LEAST, "/etc/shop").own_folder is None
+    assert parse(f'{LEAST}[appservers]\nown_folder = "own"\n', "/etc/shop").own_folder == Path("/etc/shop/own")
 
 
 def test_a_hard_limit_needs_no_other() -> None:
@@ -85,6 +95,11 @@ def _toml(value: object) -> str:
             '[application]\napp = "a:b"\naffinity = true\n',
             "line 3: [application] affinity = true needs a [monitor] drain_limit",
         ),
+        (
+            f'{LEAST}session_count = "flsk"\n',
+            '[application] session_count = "flsk" is no framework; did you mean flask?',
+        ),
+        (f'{LEAST}session_count = "a:"\n', "line 4: [application] session_count: expected"),
         (f"{LEAST}[aplication]\n", "line 4: unknown section [aplication]; did you mean application?"),
         (f"{LEAST}[adaptor]\nwiat = 1\n", "line 5: unknown setting [adaptor] wiat; did you mean wait?"),
         (f"{LEAST}[adaptor]\nthreads = 1\n", "line 5: unknown setting [adaptor] threads; it belongs to [appservers]"),

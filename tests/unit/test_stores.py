@@ -133,8 +133,10 @@ def test_a_global_that_an_application_calls_is_found() -> None:
 def test_a_cache_that_drops_living_sessions_is_said() -> None:
     _, warning = reader("flask", flask_application(SimpleCache(threshold=7)), "session")
     assert warning == (
-        "cachelib.simple.SimpleCache holds 7 sessions and then drops living ones: raise threshold of SimpleCache"
+        "cachelib.simple.SimpleCache holds 7 entries and then drops living sessions: raise threshold of SimpleCache"
     )
+
+    assert reader("flask", flask_application(SimpleCache(threshold=stores.FEW)), "session")[1] == ""
 
 
 def test_another_cookie_than_the_settings_is_refused() -> None:
@@ -218,7 +220,7 @@ def test_django_says_that_locmem_drops_living_sessions(django_settings: Callable
     django_settings("drops")
     _, warning = reader("django", object(), "sessionid")
     assert warning == (
-        f"{LOCMEM} holds 300 sessions and then drops living ones: raise MAX_ENTRIES in the OPTIONS of CACHES"
+        f"{LOCMEM} holds 300 entries and then drops living sessions: raise MAX_ENTRIES in the OPTIONS of CACHES"
     )
 
 
