@@ -5,6 +5,8 @@ The lints of PEP 3333, wsgiref's and WebTest's, stand around adaptor and applica
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +77,7 @@ def ended(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-def test_sessions_are_counted_on_outlive_a_login_end_with_a_logout_and_are_waited_for(
+def test_sessions_are_counted_on_outlive_a_login_end_with_a_logout_are_waited_for_and_begin_anew(
     new_cluster: NewCluster, framework: Framework
 ) -> None:
     cluster = cluster_of(new_cluster, framework)
@@ -107,6 +109,11 @@ def test_sessions_are_counted_on_outlive_a_login_end_with_a_logout_and_are_waite
     assert list(one.http.cookies) == []
     eventually("its last session has ended", lambda: ended(pid))
     assert other.count()["pid"] == homes[other]
+
+    os.kill(homes[other], signal.SIGKILL)
+    other.forget()
+    assert other.count()["pid"] != homes[other], "a new session, and no error"
+    assert other.count()["user"] is None
     for visitor in (anonymous, one, other):
         visitor.close()
 
