@@ -33,7 +33,14 @@ COUNTED = ("cherrypy", "django", "flask", "webware")
 _COOKIE = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z"  # RFC 6265 §4.1.1: a token
 _HOST = r"^[^\s\[\]]+\Z"  # it stands in a column of address.text, which puts brackets round an IPv6 address
 _VARIABLE = r"^[A-Z0-9_]*\*?\Z"  # small letters are lost in the name of a header
+_ENVIRONMENT = r"^[A-Za-z_][A-Za-z0-9_]*\Z"
+_WITHOUT_NUL = r"^[^\0]*\Z"
 _PATH = r"^/[!-~]*\Z"  # as it stands in a request line: printable ASCII without blanks
+Limit = Literal[
+    "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nofile", "nproc", "rss", "rtprio", "rttime",
+    "sigpending", "stack",
+]  # fmt: skip
+"""What Linux can limit: the constants of the module `resource`, without `RLIMIT_`."""
 _LONGEST = 366 * 86400.0
 """Seconds: what waits for longer was meant to wait for ever, which no timer can."""
 
@@ -104,13 +111,6 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
     ] = 0  # fmt: skip
     host: Annotated[str, row("The address that they listen on.", pattern=_HOST)] = "127.0.0.1"
     base_port: Annotated[int, row("The AppServer in slot n listens on this port + n.", ge=1, le=65535)] = 9000
-    own_folder: Annotated[
-        str,
-        row("Folder in which each AppServer makes a folder of its own, for what its application keeps on disk for "
-            "this process alone; the application finds its name in the environment as LBADAPTOR_FOLDER. It is "
-            "empty at the start, and goes at the end. A relative path begins at the folder of lbadaptor.toml. "
-            "Empty: none."),
-    ] = ""  # fmt: skip
     threads: Annotated[int, row("How many requests one AppServer works on at once.", ge=1, le=1000)] = 8
     queue: Annotated[
         int,
@@ -160,6 +160,58 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
         row("Each AppServer has a `max_requests` and a `max_age` of its own, up to so much lower, so that they do "
             "not all leave at once.", "percent", ge=0, le=90),
     ] = 10  # fmt: skip
+    preload: Annotated[
+        bool,
+        row("Import the application once, in a template process from which the AppServers are forked, so that they "
+            "share its memory. A release makes a new template. What to mind: [Preload](design.md#preload)."),
+    ] = False  # fmt: skip
+    environment: Annotated[
+        dict[Annotated[str, Meta(pattern=_ENVIRONMENT)], Annotated[str, Meta(pattern=_WITHOUT_NUL)]],
+        row("Environment variables of the AppServers, beside those of the monitor. In a value `{slot}` is the "
+            "AppServer's slot, and `{folder}` its `own_folder`."),
+    ] = {}  # fmt: skip
+    working_folder: Annotated[
+        str,
+        row("The folder that they work in, and where the application is looked for first; `{slot}` and `{folder}` as "
+            "in `environment`. A relative path begins at the folder of lbadaptor.toml. Empty: the monitor's.",
+            pattern=_WITHOUT_NUL),
+    ] = ""  # fmt: skip
+    own_folder: Annotated[
+        str,
+        row("In this folder every AppServer gets one of its own, empty, for sessions on disk or other files that die "
+            "with it: made for it, its user's alone (mode 0700), and removed when it has ended. It finds the path in "
+            "the environment variable LBADAPTOR_FOLDER. A relative path begins at the folder of lbadaptor.toml. "
+            "Empty: none.",
+            pattern=_WITHOUT_NUL),
+    ] = ""  # fmt: skip
+    user: Annotated[
+        str,
+        row("The user that they run as, with HOME, USER and LOGNAME; for any but the monitor's own, the monitor must "
+            "run as root. The user must not be able to read the key file. Empty: the monitor's."),
+    ] = ""  # fmt: skip
+    group: Annotated[
+        str,
+        row("The group that they run in, beside the other groups of `user`. Empty: the first group of `user`."),
+    ] = ""  # fmt: skip
+    umask: Annotated[
+        int,
+        row("Which permissions the files that they make lack, such as `0o027`. -1: as the monitor's.", ge=-1,
+            le=0o777),
+    ] = -1  # fmt: skip
+    nice: Annotated[
+        int,
+        row("Added to the monitor's own nice value; less than 0 needs root.", ge=-40, le=39),
+    ] = 0  # fmt: skip
+    limits: Annotated[
+        dict[Limit, Annotated[int, Meta(ge=-1)]],
+        row("Resource limits of each, soft and hard, by their names in setrlimit(2) and in its units, such as "
+            "`{ nofile = 4096, core = 0 }`. -1: no limit. Beyond the monitor's own hard limit needs root."),
+    ] = {}  # fmt: skip
+
+    @property
+    def by_slot(self) -> tuple[str, ...]:
+        """The settings in which `{slot}` and `{folder}` mean something."""
+        return (self.working_folder, *self.environment.values())
 
 
 class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
@@ -291,10 +343,6 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
         return self.run_folder / "address.text"
 
     @property
-    def own_folder(self) -> Path | None:
-        return Path(self.folder, self.appservers.own_folder) if self.appservers.own_folder else None
-
-    @property
     def sorry_page(self) -> Path | None:
         return Path(self.folder, self.adaptor.sorry_page) if self.adaptor.sorry_page else None
 
@@ -388,6 +436,8 @@ def _refuse_contradictions(settings: Settings) -> None:
             f"[appservers] hard_memory = {servers.hard_memory} is not more than max_memory = {servers.max_memory}: "
             "nothing would be replaced before it is ended"
         )
+    if not servers.own_folder and any("{folder}" in text for text in servers.by_slot):
+        raise SettingsError("[appservers] {folder} is used, but own_folder is not set")
     if adaptor.body_spool and adaptor.body_spool < adaptor.body_memory:
         raise SettingsError(
             f"[adaptor] body_spool = {adaptor.body_spool} is less than body_memory = {adaptor.body_memory}"
@@ -446,7 +496,7 @@ def _line(text: str, key: str, section: str = "") -> str:
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\s*([^\]\s]+)\s*\]", line):
             inside = header[1]
-            if inside == key and not section:
+            if inside in (key, f"{section}.{key}") and bool(section) == ("." in inside):
                 return f"line {number}: "
         elif inside == section and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line):
             return f"line {number}: "
@@ -455,7 +505,7 @@ def _line(text: str, key: str, section: str = "") -> str:
 
 def _explain(message: str, text: str) -> str:
     """msgspec's message with our words for the place."""
-    what, at, place = message.partition(" - at `$.")
+    what, at, place = message.replace("`key` in ", "").partition(" - at `$.")
     if not at:
         what = re.sub(r"missing required field `(\w+)`", r"the section [\1] is missing", what)
         return what.removeprefix("Object ")
@@ -484,6 +534,8 @@ def reference() -> str:
         for name, hint in hints.items():
             kind, meta = get_args(hint)
             default = defaults[name].default
+            if defaults[name].default_factory is dict:
+                default = {}
             shown = "required" if default is msgspec.NODEFAULT else f"`{msgspec.json.encode(default).decode()}`"
             unit = meta.extra["unit"]
             lines.append(f"| `{name}` | {_kind(kind)}{_bounds(meta)} | {shown} | {unit} | {meta.description} |")
@@ -491,6 +543,7 @@ def reference() -> str:
 
 
 _ITEMS = {str: "text", int: "whole numbers"}
+_VALUES = {str: "text", int: "whole number"}
 
 
 def _kind(kind: Any) -> str:
@@ -499,6 +552,11 @@ def _kind(kind: Any) -> str:
     if get_origin(kind) is tuple:
         item, *metas = get_args(get_args(kind)[0]) or get_args(kind)[:1]
         return f"list of {_ITEMS[item]}{''.join(map(_bounds, metas))}"
+    if get_origin(kind) is dict:
+        names, values = get_args(kind)
+        value, *metas = get_args(values)
+        named = ", ".join(f"`{name}`" for name in get_args(names)) if get_origin(names) is Literal else "name"
+        return f"table of {named} = {_VALUES[value]}{''.join(map(_bounds, metas))}"
     return {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}[kind]
 
 

@@ -27,15 +27,17 @@ def adopt(
     left = {entry.identity: entry for entry in published}
     for one in known:
         if not one.pid:
+            appservers.remove(one.own_folder)
             continue  # never forked, or forked and not written down: then it had no handover, and has ended
         entry = left.pop(one.identity, None)
         try:
             child = Child.adopt(one.pid, one.started)
         except OSError:
             log.info("slot %d has ended meanwhile", one.slot)
+            appservers.remove(one.own_folder)
         else:
             ticket = entry.ticket if entry else keys.ticket(one.identity)
-            appservers.take_over(one.record, child, one.address, ticket)
+            appservers.take_over(one.record, child, one.address, ticket, one.own_folder)
     patience = 2 * settings.fall * (settings.probe_interval + settings.probe_timeout)
     return Strays(left.values(), keys, settings.fall, time.monotonic() + patience)
 

@@ -11,7 +11,7 @@ import selectors
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -23,8 +23,12 @@ from monitor.child import FLAGS, Child, Reaper
 from monitor.plan import Plan
 from monitor.record import Deed, Order, Record, Start, own_limits
 from monitor.state import Known, StateFile
+from monitor.surroundings import Surroundings, User, common, make_own_folder, of_slot, removal
+from monitor.template import Template
 
 log = logging.getLogger("lbmonitor")
+
+_COMMAND = (sys.executable, *FLAGS, "-m", "lbadaptor.appserver")
 
 _SIGNALS = {
     Order.DRAIN: handover.DRAIN,
@@ -41,7 +45,19 @@ class AppServer:
     address: Address
     ticket: str
     probe_key: str
+    own_folder: str = ""
     adopted: bool = False
+
+
+@dataclass(frozen=True)
+class _Birth:
+    """What one that was decided on is to be."""
+
+    address: Address
+    message: handover.Handover
+    own_folder: str
+    variables: Mapping[str, str]
+    working_folder: str
 
 
 class AppServers:
@@ -53,6 +69,7 @@ class AppServers:
         keys: Keys,
         state: StateFile,
         environment: Mapping[str, str],
+        user: User | None,
         selector: selectors.BaseSelector,
         reaper: Reaper,
     ) -> None:
@@ -60,9 +77,12 @@ class AppServers:
         self._keys = keys
         self._state = state
         self._environment = dict(environment)
+        self._user = user
         self._selector = selector
         self._reaper = reaper
         self._living: dict[Identity, AppServer] = {}
+        self._births: dict[Identity, _Birth] = {}
+        self._template = Template(self, selector, reaper)
 
     def find(self, identity: Identity) -> AppServer | None:
         """None when its process is over, or was never forked."""
@@ -76,14 +96,41 @@ class AppServers:
     def do(self, deed: Deed) -> None:
         """What the plan decided."""
         if isinstance(deed, Start):
-            self._start(deed.identity)
+            self._begin(deed.identity)
         elif (appserver := self.find(deed.identity)) is not None:
             if deed.order is Order.KILL:
                 appserver.child.kill_group()
             else:
                 appserver.child.signal(_SIGNALS[deed.order])
+        elif deed.identity in self._births:
+            if deed.order is Order.KILL:
+                self._template.give_up("was not ready to fork in time")
+            else:
+                self._template.cancel(deed.identity)
+                self.unborn(deed.identity, "it is not wanted any more")
 
-    def take_over(self, record: Record, child: Child, address: Address, ticket: str) -> None:
+    def renew(self, user: User | None) -> None:
+        """A release: whoever is started from now on has the new settings, and comes from a new template."""
+        self._user = user
+        self._template.renew()
+
+    def tend(self, now: float) -> None:
+        """Have a template where one is wanted."""
+        self._template.tend(now, wanted=self._preload and not self._plan.stopping)
+
+    def drop_template(self) -> None:
+        """This program ends, or becomes another."""
+        self._template.drop("ends")
+
+    @property
+    def template_pid(self) -> int | None:
+        return self._template.pid
+
+    @property
+    def _preload(self) -> bool:
+        return self._plan.settings.appservers.preload and not self._template.unfit
+
+    def take_over(self, record: Record, child: Child, address: Address, ticket: str, own_folder: str = "") -> None:
         """One that was not forked here is ours from now on."""
         try:
             probe_key = self._keys.probe_key(ticket)
@@ -91,35 +138,96 @@ class AppServers:
             log.error("slot %d is ended, for no adaptor can reach it: %s", record.slot, error)
             child.signal(handover.STOP)
             return
-        self._follow(record.identity, AppServer(child, address, ticket, probe_key, True))
+        self._follow(record.identity, AppServer(child, address, ticket, probe_key, own_folder, adopted=True))
         self._plan.adopt(record, time.monotonic())
 
-    def write_down(self, intent: Known | None = None) -> None:
-        """Tell the next monitor who there is. `intent`: one that is about to be forked."""
-        known = [
-            Known.of(record, appserver.child.pid, appserver.child.started, appserver.address)
-            for record in self._plan
-            if (appserver := self.find(record.identity)) is not None
-        ]
-        self._state.write([*known, *([intent] if intent else [])], self._plan.last_generation)
+    def write_down(self) -> None:
+        """Tell the next monitor who there is, and who is about to be forked."""
+        known = []
+        for record in self._plan:
+            if (appserver := self.find(record.identity)) is not None:
+                child = appserver.child
+                known.append(Known.of(record, child.pid, child.started, appserver.address, appserver.own_folder))
+            elif (birth := self._births.get(record.identity)) is not None:
+                known.append(Known.of(record, 0, 0, birth.address, birth.own_folder))
+        self._state.write(known, self._plan.last_generation)
 
-    def _start(self, identity: Identity) -> None:
-        address = self.address(identity.slot)
-        ticket = self._keys.ticket(identity)
-        message = self._handover(identity, ticket)
-        self.write_down(Known.of(Record(*identity, since=0.0, born=0.0), 0, 0, address))
-        command = [sys.executable, *FLAGS, "-m", "lbadaptor.appserver", "--slot", str(identity.slot)]
-        command += ["--address", str(address), "--channel", "{channel}"]
-        try:
-            child = Child.start(command, self._environment)
-        except OSError as error:
-            self._plan.failed(identity, f"cannot fork: {error.strerror}", port=False)
-            self._plan.exited(identity, f"could not be forked: {error.strerror}", time.monotonic())
+    def remove(self, own_folder: str) -> None:
+        """Remove the folder of one that has ended, in a process of its own: that may take a while."""
+        if not own_folder:
             return
-        self._follow(identity, AppServer(child, address, ticket, message.probe_key))
+        try:
+            self._reaper.take(Child.start(removal(own_folder)))
+        except OSError as error:
+            log.error("%s is left behind: %s", own_folder, error.strerror)
+
+    def _begin(self, identity: Identity) -> None:
+        settings = self._plan.settings
+        message = self._handover(identity, self._keys.ticket(identity))
+        why, own_folder = "", ""
+        try:
+            own_folder = make_own_folder(settings, identity, self._user)
+        except OSError as error:
+            why = f"it gets no folder of its own: {error.filename}: {error.strerror}"
+        mine = of_slot(settings, identity.slot, own_folder)
+        self._births[identity] = _Birth(self.address(identity.slot), message, own_folder, *mine)
+        if why:
+            self.unborn(identity, why)
+            return
+        self.write_down()
+        self.start(identity)
+
+    # What the template wants to know, and tells.
+
+    def start(self, identity: Identity) -> None:
+        """Have it forked, by the template or here."""
+        if self._preload:
+            self._template.fork(identity)
+            return
+        birth, common = self._births[identity], self._common
+        command = [*_COMMAND, "--slot", str(identity.slot), "--address", str(birth.address), "--channel", "{channel}"]
+        environment = {**(common.environment or {}), **birth.variables}
+        try:
+            child = Child.start(
+                command, replace(common, environment=environment, folder=birth.working_folder or common.folder)
+            )
+        except OSError as error:
+            place = f": {error.filename}" if error.filename else ""
+            self.unborn(identity, f"cannot fork: {error.strerror}{place}")
+        else:
+            self.born(identity, child)
+
+    def start_template(self) -> Child:
+        """Fork it, and tell it what to import. Raises OSError."""
+        application = self._plan.settings.application
+        child = Child.start([*_COMMAND, "--preload", "--channel", "{channel}"], self._common)
+        child.send(handover.encode(handover.Preload(application.app, application.session_count)))
+        return child
+
+    def request(self, identity: Identity) -> handover.Fork:
+        """What the template is to fork."""
+        birth = self._births[identity]
+        return handover.Fork(identity.slot, str(birth.address), dict(birth.variables), birth.working_folder)
+
+    def born(self, identity: Identity, child: Child) -> None:
+        """It was forked, and waits for its handover."""
+        birth = self._births.pop(identity)
+        message = birth.message
+        ticket, probe_key = message.ticket, message.probe_key
+        self._follow(identity, AppServer(child, birth.address, ticket, probe_key, birth.own_folder))
         self.write_down()
         child.send(handover.encode(message))
-        log.info("slot %d starts: pid %d, %s", identity.slot, child.pid, address)
+        log.info("slot %d starts: pid %d, %s", identity.slot, child.pid, birth.address)
+
+    def unborn(self, identity: Identity, why: str) -> None:
+        """It could not be forked, or is not wanted any more."""
+        self.remove(self._births.pop(identity).own_folder)
+        self._plan.failed(identity, why, port=False)
+        self._plan.exited(identity, "was not forked", time.monotonic())
+
+    @property
+    def _common(self) -> Surroundings:
+        return common(self._plan.settings, self._user, self._environment)
 
     def _handover(self, identity: Identity, ticket: str) -> handover.Handover:
         settings = self._plan.settings
@@ -131,7 +239,6 @@ class AppServers:
             session_idle=application.session_idle,
             session_count=application.session_count,
             affinity=application.affinity,
-            own_folder=str(settings.own_folder or ""),
             ticket_cookie=application.ticket_cookie,
             threads=servers.threads,
             queue=servers.queue,
@@ -189,5 +296,5 @@ class AppServers:
         how = child.reap()
         if how is None:
             self._reaper.take(child)
-        del self._living[identity]
+        self.remove(self._living.pop(identity).own_folder)
         self._plan.exited(identity, how or "ended", time.monotonic())

@@ -33,6 +33,7 @@ from monitor.publish import Publisher
 from monitor.record import weight
 from monitor.state import StateFile, cpu_time
 from monitor.status import status
+from monitor.surroundings import user
 from monitor.systemd import VARIABLES, Systemd
 
 log = logging.getLogger("lbmonitor")
@@ -67,7 +68,9 @@ class Arbiter:
         self._signalled, self._wake = socket.socketpair()
         self._reaper = Reaper()
         environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
-        self._appservers = AppServers(self._plan, keys, self._state, environment, self._selector, self._reaper)
+        self._appservers = AppServers(
+            self._plan, keys, self._state, environment, user(settings), self._selector, self._reaper
+        )
         self._link = Link(self._selector, self._reaper, environment, self._begin, self._hear_watcher)
         self._was_ready = False
         self._last_sign = float("-inf")
@@ -91,6 +94,7 @@ class Arbiter:
                     self._plan.stood_still(turn - before)
                     self._hear_all(0.0)
                 self._reaper.look()
+                self._appservers.tend(turn)
                 self._link.tend(turn, wanted=not self._plan.stopping)
                 deeds = self._act(turn)
                 if self._plan.over:
@@ -186,10 +190,12 @@ class Arbiter:
             settings = load(self._config)
             if settings.files != self._settings.files:
                 raise SettingsError(f"{self._config}: a change in [files] needs a restart of the monitor")
+            new_user = user(settings)
         except SettingsError as error:
             log.error("no release: %s", error)
             raise
         self._plan.settings = settings
+        self._appservers.renew(new_user)
         self._link.begin()
         now = time.monotonic()
         text = self._plan.release(now, end_sessions)
@@ -241,6 +247,7 @@ class Arbiter:
         """Become the new release of this program, in place: same pid, still the parent. Returns if it cannot."""
         log.info("the monitor is upgraded in place")
         self._link.drop("ends")
+        self._appservers.drop_template()
         self._reaper.wait(DEATH)
         self._appservers.write_down()
         self._upgrade_at = float("inf")
@@ -255,6 +262,7 @@ class Arbiter:
         """Leave nothing behind but, after an error, the AppServers: they serve on until the next monitor comes."""
         signal.set_wakeup_fd(-1)
         self._link.drop("ends")
+        self._appservers.drop_template()
         self._reaper.wait(DEATH)
         with contextlib.suppress(OSError):
             self._settings.control_socket.unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 A child becomes a fresh interpreter at once, in a session of its own; of the parent's descriptors it gets its
 end of one channel and nothing else. Its exit makes the pidfd readable, so nobody has to wait for it.
 
+What a template forks is handed to this process by the system, and then a child like the others.
+
 A process whose parent was a monitor that is gone can be adopted: it has no channel, but the pidfd tells of its
 end and carries signals all the same.
 """
@@ -10,6 +12,8 @@ end and carries signals all the same.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import os
 import select
 import signal
@@ -17,10 +21,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import ClassVar
 
 from monitor.state import start_time
+from monitor.surroundings import SAME, Surroundings
 
 _UNKNOWN = 1 << 16
+_PR_SET_CHILD_SUBREAPER = 36
+"""linux/prctl.h"""
 FLAGS = ("-B",) if sys.dont_write_bytecode else ()
 """A monitor that was told to write no bytecode has children that write none."""
 LONGEST_LINE = 1 << 20
@@ -29,6 +37,9 @@ LONGEST_LINE = 1 << 20
 
 class Child:
     """A running child, and the channel to it: lines of bytes, both ways. Nothing here blocks."""
+
+    _followed: ClassVar[set[int]] = set()
+    """the pids of all that are not released"""
 
     def __init__(self, pid: int, process: subprocess.Popen[bytes] | None, channel: socket.socket) -> None:
         self.pid = pid
@@ -39,6 +50,7 @@ class Child:
         except BaseException:
             os.close(self.pidfd)
             raise
+        self._followed.add(pid)
         self.channel = channel
         self.released = False
         """all that belonged to it here is closed"""
@@ -47,7 +59,7 @@ class Child:
         self._unsent = b""
 
     @classmethod
-    def start(cls, command: Sequence[str], environment: dict[str, str] | None = None) -> Child:
+    def start(cls, command: Sequence[str], surroundings: Surroundings = SAME) -> Child:
         """Fork and exec. `{channel}` in the command becomes the descriptor's number. Raises OSError."""
         ours, theirs = socket.socketpair()
         try:
@@ -58,7 +70,7 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
-                    env=environment,
+                    **surroundings.for_fork(),
                 )
             ours.setblocking(False)
             try:
@@ -67,6 +79,9 @@ class Child:
                 process.kill()
                 process.wait()
                 raise
+        except subprocess.SubprocessError:
+            ours.close()
+            raise OSError(errno.EPERM, "limits, nice or user cannot be set") from None
         except BaseException:
             ours.close()
             raise
@@ -76,19 +91,39 @@ class Child:
         """Take over a running process. Raises ProcessLookupError: it is gone, or its pid is another's now."""
         ours, theirs = socket.socketpair()
         theirs.close()  # nobody is at the other end
-        try:
-            child = cls(pid, None, ours)
-        except BaseException:
-            ours.close()
-            raise
+        child = cls._found(pid, ours)
         try:  # with the pidfd in hand: what is found now stays true of it
             if child.started != started or child.over():
                 raise ProcessLookupError(f"process {pid} is another one now")
         except BaseException:
-            os.close(child.pidfd)
-            ours.close()
+            child.release()
             raise
         return child
+
+    @classmethod
+    def reparented(cls, pid: int, channel: socket.socket) -> Child:
+        """Follow a process that the system made a child of this one. The pid is another's word.
+
+        Raises ProcessLookupError: it is no child of ours, or one that is followed already.
+        """
+        if pid in cls._followed:
+            channel.close()
+            raise ProcessLookupError(f"process {pid} is followed already")
+        child = cls._found(pid, channel)
+        try:
+            os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            child.release()
+            raise ProcessLookupError(f"process {pid} is another one now") from None
+        return child
+
+    @classmethod
+    def _found(cls, pid: int, channel: socket.socket) -> Child:
+        try:
+            return cls(pid, None, channel)
+        except BaseException:
+            channel.close()
+            raise
 
     def over(self) -> bool:
         """Whether it has ended."""
@@ -180,13 +215,14 @@ class Child:
         if not self.released:
             os.close(self.pidfd)
             self.channel.close()
+            self._followed.discard(self.pid)
             self.released = True
 
     def _exit_code(self) -> int | None:
         """As subprocess gives it; None while it runs; _UNKNOWN when only its parent could have been told."""
         if self._process is not None:
             return self._process.poll()
-        try:  # it may be a child all the same: of what this process was before it was upgraded in place
+        try:  # it may be a child all the same: one that was forked for us, or before we were upgraded in place
             ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
             return _UNKNOWN if self.over() else None
@@ -206,13 +242,31 @@ class Reaper:
         self._children.append(child)
 
     def look(self) -> None:
-        """Reap whom it can be."""
+        """Reap whom it can be, and what processes that are gone have left to this one, as their subreaper."""
         self._children = [child for child in self._children if child.reap() is None]
+        with contextlib.suppress(ChildProcessError):
+            while (ended := _ended()) and ended.si_pid not in Child._followed:
+                os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
 
     def wait(self, timeout: float) -> None:
         """Wait for all. Blocks for `timeout` seconds each, at most."""
         for child in self._children:
             child.wait(timeout)
+
+
+def _ended() -> os.waitid_result | None:
+    """Some child that is over and not reaped. Raises ChildProcessError where there is no child at all."""
+    return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+
+def become_subreaper() -> None:
+    """From now on, whoever loses its parent among this process's descendants becomes its child (prctl(2)).
+
+    Outlasts an exec. Raises OSError.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, *map(ctypes.c_ulong, (1, 0, 0, 0))):
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER: " + os.strerror(ctypes.get_errno()))
 
 
 def _signal_name(number: int) -> str:

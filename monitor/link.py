@@ -16,6 +16,7 @@ import msgspec
 from monitor import messages
 from monitor.child import FLAGS, Child, Reaper
 from monitor.messages import SILENCE
+from monitor.surroundings import Surroundings
 
 log = logging.getLogger("lbmonitor")
 
@@ -55,7 +56,7 @@ class Link:
             self._due = now + PAUSE
             command = [sys.executable, *FLAGS, "-I", "-m", "monitor.watcher", "{channel}"]
             try:
-                self._watcher = Child.start(command, self._environment)
+                self._watcher = Child.start(command, Surroundings(self._environment))
             except OSError as error:
                 why = error.strerror or str(error)
                 if why != self._said:

@@ -44,9 +44,10 @@ class Known(Struct, frozen=True):
     standby: bool = False
     ready_at: float | None = None
     """None: it has not been ready yet"""
+    own_folder: str = ""
 
     @classmethod
-    def of(cls, record: Record, pid: int, started: int, address: Address) -> Known:
+    def of(cls, record: Record, pid: int, started: int, address: Address, own_folder: str) -> Known:
         """What is to be known of an AppServer. `pid` 0: it is about to be forked."""
         return cls(
             *record.identity,
@@ -62,6 +63,7 @@ class Known(Struct, frozen=True):
             born=record.born,
             standby=record.standby,
             ready_at=record.ready_at,
+            own_folder=own_folder,
         )
 
     @property

@@ -24,6 +24,7 @@ def status(plan: Plan, appservers: AppServers, now: float) -> dict[str, Any]:
         "replaced": plan.replaced,
         "ended": plan.ended,
         "stopping": plan.stopping,
+        "template": appservers.template_pid,
         "appservers": [_describe(record, appservers, now) for record in plan],
     }
 

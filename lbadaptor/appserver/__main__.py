@@ -8,7 +8,8 @@ import socket
 import sys
 
 from lbadaptor.appserver.handover import Handover, Ready, decode_handover
-from lbadaptor.appserver.main import BASE_PORT, main, reporter
+from lbadaptor.appserver.main import BASE_PORT, line, main, reporter
+from lbadaptor.appserver.template import template
 
 
 def command() -> int:
@@ -22,14 +23,18 @@ def command() -> int:
     parser.add_argument("--address", help="where to listen, host:port (default 127.0.0.1 and the slot's port)")
     parser.add_argument("--session-cookie", default="", metavar="NAME", help="the application's session cookie")
     parser.add_argument("--threads", type=int, default=8, help="requests at work at once (default 8)")
+    parser.add_argument("--preload", action="store_true", help=argparse.SUPPRESS)  # the monitor's: a template
     parser.add_argument("--channel", type=int, help=argparse.SUPPRESS)  # the monitor's: a socket's descriptor
     options = parser.parse_args()
-    _log(options.slot)
     if options.channel is not None:
-        with socket.socket(fileno=options.channel) as channel:
-            channel.set_inheritable(False)
-            handover = decode_handover(_line(channel))
-            return main(options.slot, options.address, handover=handover, report=reporter(channel))
+        channel = socket.socket(fileno=options.channel)
+        channel.set_inheritable(False)
+        if not options.preload:
+            return _serve(channel, options.slot, options.address)
+        _log("template")
+        asked, channel = template(channel)
+        return _serve(channel, asked.slot, asked.address)
+    _log(str(options.slot))
     if not options.app:
         parser.error("name the application, module:callable")
     handover = Handover(options.app, session_cookie=options.session_cookie, threads=options.threads)
@@ -43,25 +48,21 @@ def command() -> int:
     return main(options.slot, where, handover=handover, report=report)
 
 
-def _log(slot: int) -> None:
+def _serve(channel: socket.socket, slot: int, address: str) -> int:
+    """What the monitor hands over, until it orders to stop."""
+    _log(str(slot))
+    with channel:
+        return main(slot, address, handover=decode_handover(line(channel)), report=reporter(channel))
+
+
+def _log(name: str) -> None:
     """Our own messages to stderr. The root logger is left to the application."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"AppServer {slot}: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"AppServer {name}: %(message)s"))
     logger = logging.getLogger("lbadaptor")
-    logger.addHandler(handler)
+    logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
-
-
-def _line(channel: socket.socket) -> bytes:
-    """The monitor's one line. Blocks until it is here."""
-    data = b""
-    while not data.endswith(b"\n"):
-        more = channel.recv(65536)
-        if not more:
-            raise SystemExit("the monitor went away before its handover")
-        data += more
-    return data
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What the monitor hands to an AppServer, and what the AppServer reports. Pure: the messages on the pipe.
 
 One JSON object a line, both ways. The handover is the only line to the AppServer; orders come as signals,
-which reach an AppServer whose monitor has changed, too.
+which reach an AppServer whose monitor has changed, too. A template of AppServers is told what to import, then what
+to fork.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ class Handover(Struct, frozen=True):
     session_idle: float = 1800.0
     session_count: str = ""
     affinity: bool = False
-    own_folder: str = ""
     ticket_cookie: str = "__PRT__"
     threads: int = 8
     queue: int = 256
@@ -40,6 +40,24 @@ class Handover(Struct, frozen=True):
     ticket: str = ""
     caller_key: str = ""
     probe_key: str = ""
+
+
+class Preload(Struct, frozen=True):
+    """The first line to a template: what to import."""
+
+    app: str
+    session_count: str = ""
+
+
+class Fork(Struct, frozen=True):
+    """Every other line to a template, along with one descriptor: the AppServer's end of its channel."""
+
+    slot: int
+    address: str
+    environment: dict[str, str] = {}
+    """variables that this AppServer has beside the template's"""
+    folder: str = ""
+    """where it works; empty: where the template does"""
 
 
 class Ready(Struct, frozen=True, tag="ready"):
@@ -65,7 +83,36 @@ class Empty(Struct, frozen=True, tag="empty"):
 
 Report = Ready | Failed | PastLimit | Empty
 
+
+class Imported(Struct, frozen=True, tag="imported"):
+    """A template can fork."""
+
+
+class Unfit(Struct, frozen=True, tag="unfit"):
+    """The application cannot be forked; it has to be imported by each AppServer for itself."""
+
+    why: str
+
+
+class Forked(Struct, frozen=True, tag="forked"):
+    """A template has forked what it was told to."""
+
+    pid: int
+
+
+class Unforked(Struct, frozen=True, tag="unforked"):
+    """It could not."""
+
+    why: str
+
+
+TemplateReport = Imported | Failed | Unfit | Forked | Unforked
+
 encode = msgspec.json.Encoder().encode
 decode_handover = msgspec.json.Decoder(Handover).decode
 _reports: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 decode_report = _reports.decode
+decode_preload = msgspec.json.Decoder(Preload).decode
+decode_fork = msgspec.json.Decoder(Fork).decode
+_template_reports: msgspec.json.Decoder[TemplateReport] = msgspec.json.Decoder(TemplateReport)
+decode_template_report = _template_reports.decode

@@ -6,14 +6,12 @@ fresh interpreter for each slot; `python -m lbadaptor.appserver module:callable`
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import importlib
 import logging
 import os
 import queue
-import shutil
 import signal
 import socket
 import sys
@@ -36,6 +34,8 @@ from lbadaptor.appserver.handover import (
     PastLimit,
     Ready,
     Report,
+    TemplateReport,
+    encode,
 )
 from lbadaptor.appserver.ledger import Ledger
 from lbadaptor.appserver.vitals import Vitals
@@ -72,14 +72,9 @@ def main(
         listener = _bind(address)
     except OSError as error:
         return _cannot_start(report, f"{address}: {error.strerror}", error.errno == errno.EADDRINUSE)
-    try:
-        _make_own_folder(handover.own_folder, slot)
-    except OSError as error:
-        listener.close()
-        return _cannot_start(report, f"own_folder: {error}")
     ledger = Ledger(handover.session_idle, affinity.MOST if handover.affinity else None)
     try:
-        application = _imported(handover.app)
+        application = imported(handover.app)
         count = _counter(handover, application, ledger)
     except stores.Unreadable as error:
         listener.close()
@@ -172,7 +167,7 @@ def _counter(handover: Handover, application: Any, ledger: Ledger) -> Callable[[
     """A function that counts live sessions. Raises stores.Unreadable, and what an import raises."""
     named = handover.session_count
     if ":" in named:
-        return by_word(_imported(named), ledger, time.monotonic)
+        return by_word(imported(named), ledger, time.monotonic)
     if named:
         count, warning = stores.reader(named, application, handover.session_cookie)
         counter = by_store(count, ledger, time.monotonic)
@@ -182,22 +177,6 @@ def _counter(handover: Handover, application: Any, ledger: Ledger) -> Callable[[
     if warning:
         log.warning("%s", warning)
     return counter
-
-
-def _make_own_folder(place: str, slot: int) -> None:
-    """A folder for what the application keeps on disk for this process, empty. Raises OSError.
-
-    Whoever listens on the slot's address owns its folder, so a killed process leaves its own to the next.
-    """
-    if not place:
-        return
-    folder = os.path.join(place, str(slot))
-    os.makedirs(place, mode=0o711, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
-    os.mkdir(folder, 0o700)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # after what the application does at exit
-    os.environ["LBADAPTOR_FOLDER"] = folder
 
 
 def _bind(address: Address) -> socket.socket:
@@ -213,8 +192,8 @@ def _bind(address: Address) -> socket.socket:
     return listener
 
 
-def _imported(name: str) -> Any:
-    """What `module:callable` names; the current folder is looked into first."""
+def imported(name: str) -> Any:
+    """What `module:callable` names; the current folder is looked into first. Raises whatever the import raises."""
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     module, _, attribute = name.partition(":")
@@ -232,11 +211,21 @@ def _cannot_start(report: Callable[[Report], None], why: str, port: bool = False
     return CANNOT_START
 
 
-def reporter(channel: socket.socket) -> Callable[[Report], None]:
-    """A function that reports to the monitor, and minds no monitor that is gone."""
-    from lbadaptor.appserver.handover import encode
+def line(channel: socket.socket) -> bytes:
+    """The monitor's one line. Blocks until it is here."""
+    data = b""
+    while not data.endswith(b"\n"):
+        more = channel.recv(65536)
+        if not more:
+            raise SystemExit("the monitor went away before its handover")
+        data += more
+    return data
 
-    def report(message: Report) -> None:
+
+def reporter(channel: socket.socket) -> Callable[[Report | TemplateReport], None]:
+    """A function that reports to the monitor, and minds no monitor that is gone."""
+
+    def report(message: Report | TemplateReport) -> None:
         with contextlib.suppress(OSError):
             channel.send(encode(message) + b"\n", socket.MSG_DONTWAIT)
 

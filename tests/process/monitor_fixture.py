@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ def app(environ, start_response):
         headers.append(("Set-Cookie", "sid=; Path=/; Max-Age=0"))
     elif page == "/where":
         answer = {"environment": dict(os.environ), "folder": os.getcwd(), "path": sys.path, "argv": sys.argv}
+    elif page.startswith("/eval/"):
+        answer = eval(page[6:])
     elif page == "/child":
         answer = {"pid": subprocess.Popen(["sleep", "600"]).pid}
     elif page == "/nonsense":
@@ -105,6 +108,13 @@ def processes(mark: str) -> dict[int, str]:
     return found
 
 
+def toml(value: Any) -> str:
+    """A value as lbadaptor.toml has it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {toml(one)}" for name, one in value.items()) + "}"
+    return json.dumps(value)
+
+
 @dataclass
 class Reply:
     status: int
@@ -153,7 +163,7 @@ class Site:
         self.sections.setdefault(section, {}).update(values)
         lines = []
         for name, rows in self.sections.items():
-            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in rows.items())]
+            lines += [f"[{name}]", *(f"{key} = {toml(value)}" for key, value in rows.items())]
         self.config.write_text("\n".join(lines) + "\n")
 
     @property
@@ -337,6 +347,10 @@ class Site:
         return found
 
     # AppServers.
+
+    def eval(self, slot: int, expression: str) -> Any:
+        """What an expression is within an AppServer."""
+        return self.get(slot, "/eval/" + urllib.parse.quote(expression)).content
 
     def pids(self) -> dict[int, int]:
         """The AppServers' processes, by slot."""

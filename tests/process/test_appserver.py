@@ -105,13 +105,6 @@ SITE = """
         eaten.append(b"x" * 200_000_000)
         return hello(environ, start_response)
 
-    def keeps(environ, start_response):
-        folder = os.environ["LBADAPTOR_FOLDER"]
-        found = os.listdir(folder)
-        open(os.path.join(folder, "kept"), "w").close()
-        start_response("200 OK", [])
-        return [f"{folder} {os.stat(folder).st_mode & 0o777:o} {found}".encode()]
-
     def count():
         return 1
 
@@ -354,29 +347,6 @@ def test_sessions_that_are_not_in_the_process_are_told_of(folder: Path, start: S
     appserver.order(STOP)
     told = "AppServer 3: the sessions are in flask.sessions.SecureCookieSessionInterface, not in this process alone"
     assert appserver.ended()[2].startswith(told)
-
-
-def test_an_own_folder_is_empty_at_the_start_and_goes_at_the_end(folder: Path, start: Start) -> None:
-    place = folder / "own" / "folders"
-    mine = place / "3"
-    for _ in range(2):
-        appserver = ready(start("keeps", own_folder=str(place)))
-        assert appserver.ask()[1].decode() == f"{mine} 700 []"
-        appserver.process.kill()
-        appserver.process.wait()
-        assert list(mine.iterdir()) == [mine / "kept"]
-    appserver = ready(start("keeps", own_folder=str(place)))
-    appserver.ask()
-    appserver.order(STOP)
-    assert appserver.ended()[0] == 0
-    assert list(place.iterdir()) == []
-
-
-def test_an_own_folder_that_cannot_be_made_is_a_clear_line(start: Start) -> None:
-    appserver = start("keeps", own_folder="/dev/null/own")
-    why = "own_folder: [Errno 20] Not a directory: '/dev/null/own'"
-    assert appserver.report() == Failed(why)
-    assert appserver.ended()[0] == CANNOT_START
 
 
 def test_past_its_limit_it_reports_once_and_goes_on(start: Start) -> None:

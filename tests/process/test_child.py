@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import gc
 import os
 import resource
 import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -17,8 +19,9 @@ from pathlib import Path
 import pytest
 from monitor_fixture import PATIENCE, wait_for
 
-from monitor.child import LONGEST_LINE, Child
+from monitor.child import LONGEST_LINE, Child, Reaper, become_subreaper
 from monitor.state import start_time
+from monitor.surroundings import Surroundings
 
 CHANNEL = "import os, socket, sys; channel = socket.socket(fileno=int(sys.argv[1]))\n"
 
@@ -30,7 +33,8 @@ class Nursery:
         self.children: list[Child] = []
 
     def start(self, code: str, environment: dict[str, str] | None = None) -> Child:
-        child = Child.start([sys.executable, "-S", "-I", "-c", CHANNEL + code, "{channel}"], environment)
+        surroundings = Surroundings(environment)
+        child = Child.start([sys.executable, "-S", "-I", "-c", CHANNEL + code, "{channel}"], surroundings)
         self.children.append(child)
         return child
 
@@ -341,3 +345,103 @@ def test_what_it_goes_by_is_still_known_when_it_is_over(nursery: Nursery) -> Non
     with pytest.raises(ProcessLookupError):
         start_time(child.pid)
     assert child.started == adopted.started == started
+
+
+# Those that were forked for this process by another.
+
+FORKED_FOR_US = """
+import os, time
+between = os.fork()
+if not between:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    channel.sendall(str(os.getpid()).encode() + b"\\n")
+    {does}
+    os._exit(7)
+os.waitpid(between, 0)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def subreaper() -> Iterator[None]:
+    become_subreaper()
+    yield
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(36, *map(ctypes.c_ulong, (0, 0, 0, 0))) == 0
+
+
+def forked_for_us(nursery: Nursery, does: str = "channel.recv(1)") -> Child:
+    template = nursery.start(FORKED_FOR_US.replace("{does}", does))
+    (pid,) = lines_of(template, 1)
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    wait_for(lambda: int(pid) in own_children(), "it is our child")
+    child = Child.reparented(int(pid), ours)
+    nursery.children.append(child)
+    return child
+
+
+@pytest.mark.usefixtures("subreaper")
+def test_one_that_was_forked_for_us_tells_how_it_ended(nursery: Nursery) -> None:
+    child = forked_for_us(nursery)
+    assert child.reap() is None
+    nursery.children[0].send(b"end")
+    assert over(child) == "exited with status 7"
+
+
+@pytest.mark.usefixtures("subreaper")
+def test_one_that_was_forked_for_us_takes_its_group_along_when_it_is_over(nursery: Nursery) -> None:
+    spawn = "sleeper = os.posix_spawn('/bin/sleep', ['sleep', '600'], {})"
+    child = forked_for_us(nursery, does=f"channel.recv(1); {spawn}; channel.sendall(b'%d\\n' % sleeper)")
+    nursery.children[0].send(b"go on")
+    (line,) = lines_of(nursery.children[0], 1)
+    sleeper = int(line)
+    wait_for(child.over, "it is over")
+    assert sleeper in own_children()
+    child.kill_group()
+    reaper = Reaper()
+    reaper.look()
+    assert child.pid in own_children(), "it is not the reaper's to reap"
+    assert over(child) == "exited with status 7"
+    wait_for(lambda: reaper.look() or sleeper not in own_children(), "the sleeper is killed, and reaped")
+
+
+def test_nobody_else_is_taken_for_one_that_was_forked_for_us(nursery: Nursery) -> None:
+    followed = nursery.start("channel.recv(1)").pid
+    before = sorted(os.listdir("/proc/self/fd"))
+    for pid in (os.getppid(), followed):
+        ours, theirs = socket.socketpair()
+        with theirs, pytest.raises(ProcessLookupError):
+            Child.reparented(pid, ours)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+# What they are born into.
+
+
+def test_a_child_is_born_into_its_surroundings(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    code = (
+        "import os, resource; channel.recv(9); mask = os.umask(0); channel.sendall(repr((os.getcwd(), mask,"
+        " os.getpriority(os.PRIO_PROCESS, 0), resource.getrlimit(resource.RLIMIT_NOFILE),"
+        " resource.getrlimit(resource.RLIMIT_CORE), dict(os.environ))).encode() + b'\\n')"
+    )
+    surroundings = Surroundings(
+        {"A": "1", "LC_ALL": "C.UTF-8"}, str(tmp_path / "work"), None, 0o027, 3, {"nofile": 99, "core": 0}
+    )
+    child = Child.start([sys.executable, "-S", "-I", "-c", CHANNEL + code, "{channel}"], surroundings)
+    child.send(b"go on")
+    (line,) = lines_of(child, 1)
+    nice = os.getpriority(os.PRIO_PROCESS, 0) + 3
+    environment = {"A": "1", "LC_ALL": "C.UTF-8"}
+    assert eval(line) == (str(tmp_path / "work"), 0o027, nice, (99, 99), (0, 0), environment)
+    assert over(child) == "exited"
+
+
+def test_one_that_may_not_be_limited_so_is_not_started() -> None:
+    before = own_children(), sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(PermissionError, match="limits, nice or user cannot be set"):
+        Child.start(["/bin/sleep", "600"], Surroundings(limits={"nofile": 1 << 62}))
+    assert (own_children(), sorted(os.listdir("/proc/self/fd"))) == before

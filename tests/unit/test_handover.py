@@ -30,7 +30,6 @@ def test_a_handover_arrives_as_it_was_sent() -> None:
         session_idle=60.0,
         session_count="site:count",
         affinity=True,
-        own_folder="/run/own",
         ticket_cookie="__PRT__",
         threads=3,
         max_requests=5,

@@ -13,7 +13,7 @@ ADAPTOR = ("failover", "balance", "pages", "addressfile", "pool", "body", "reque
 ROOF = ("adaptor", "wsgi", "cgi", "commands")
 APPSERVER = (
     *("handover", "ledger", "counting", "vitals", "environ", "sessions", "affinity", "answer", "connection"),
-    *("leadership", "gateway", "warmup", "stores", "main", "__main__"),
+    *("leadership", "gateway", "warmup", "stores", "main", "template", "__main__"),
 )
 MONITOR = (
     *(
@@ -24,7 +24,9 @@ MONITOR = (
         "wholefile",
         "publish",
         "state",
+        "surroundings",
         "child",
+        "template",
         "systemd",
         "probe",
         "control",

@@ -70,6 +70,8 @@ def test_every_default_is_within_its_own_bounds() -> None:
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{}"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
@@ -133,7 +135,16 @@ def _toml(value: object) -> str:
         ("application = 3\n", "[application]"),
         ("[application\n", "not TOML"),
         (f"{LEAST}app = 'a:b'\n", "not TOML"),
+        (f"{LEAST}[appservers]\nenvironment = {{A = 1}}\n", "line 5: [appservers] environment: expected"),
+        (f"{LEAST}[appservers.environment]\nA = 1\n", "line 4: [appservers] environment: expected"),
+        (f"{LEAST}[appservers]\nenvironment = {{'A B' = '1'}}\n", "line 5: [appservers] environment: expected"),
+        (f'{LEAST}[appservers]\nworking_folder = "a\\u0000"\n', "line 5: [appservers] working_folder: expected"),
+        (f"{LEAST}[appservers.limits]\nfiles = 1\n", "line 4: [appservers] limits: invalid enum value 'files'"),
+        (f"{LEAST}[appservers.limits]\nnofile = -2\n", "line 4: [appservers] limits: expected"),
+        (f"{LEAST}[appservers]\numask = 0o1000\n", "line 5: [appservers] umask: expected"),
         # contradictions
+        (f"{LEAST}[appservers]\nworking_folder = '{{folder}}'\n", "{folder} is used, but own_folder is not set"),
+        (f"{LEAST}[appservers.environment]\nA = '{{folder}}/a'\n", "{folder} is used, but own_folder is not set"),
         (f"{LEAST}[appservers]\nservers = 4\nslots = 4\n", "leaves no slot for a replacement"),
         (f"{LEAST}[appservers]\nbase_port = 65530\n", "beyond port 65535"),
         (f"{LEAST}[adaptor]\nbody_spool = 100\n", "less than body_memory"),
@@ -153,6 +164,14 @@ def test_what_is_unknown_wrong_or_contradictory_is_refused_with_its_place(text: 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "web1.example"])
 def test_a_host_is_a_name_or_an_address(host: str) -> None:
     assert parse(f'{LEAST}[appservers]\nhost = "{host}"\n').appservers.host == host
+
+
+def test_a_table_may_stand_in_a_section_of_its_own() -> None:
+    text = (
+        f"{LEAST}[appservers]\nservers = 2\n[appservers.environment]\nA = '{{slot}}'\n[appservers.limits]\ncore = 0\n"
+    )
+    servers = parse(text).appservers
+    assert (servers.servers, servers.environment, servers.limits) == (2, {"A": "{slot}"}, {"core": 0})
 
 
 def test_no_spool_means_that_what_is_not_in_memory_is_streamed() -> None:

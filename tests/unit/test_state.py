@@ -10,7 +10,7 @@ import pytest
 from monitor import state
 from monitor.state import Known, StateFile
 
-KNOWN = Known(2, 1700, 4711, 99, "127.0.0.1", 9002, "DYING", "OK", ["limit"], False, 12.5, 10.0, True, 11.0)
+KNOWN = Known(2, 1700, 4711, 99, "h", 9002, "DYING", "OK", ["limit"], False, 12.5, 10.0, True, 11.0, "/own/2.1700")
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 def test_a_record_survives_the_monitor() -> None:
-    assert Known.of(KNOWN.record, KNOWN.pid, KNOWN.started, KNOWN.address) == KNOWN
+    assert Known.of(KNOWN.record, KNOWN.pid, KNOWN.started, KNOWN.address, KNOWN.own_folder) == KNOWN
 
 
 def test_the_same_is_not_written_twice(tmp_path: Path) -> None:

@@ -1,0 +1,194 @@
+"""What AppServers are born into: environment, folders, user, limits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import shutil
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lbadaptor.address import Identity
+from lbadaptor.errors import SettingsError
+from lbadaptor.settings import AppServers, Limit, Settings
+
+log = logging.getLogger("lbmonitor")
+
+FOLDER = "LBADAPTOR_FOLDER"
+"""The environment variable that names an AppServer's own folder."""
+
+
+@dataclass(frozen=True)
+class User:
+    """Whom processes run as, by number."""
+
+    user: int
+    group: int
+    groups: tuple[int, ...]
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Of one process. By default, those of the monitor."""
+
+    environment: Mapping[str, str] | None = None
+    folder: str = ""
+    user: User | None = None
+    umask: int = -1
+    nice: int = 0
+    limits: Mapping[Limit, int] = field(default_factory=dict)
+
+    def for_fork(self) -> dict[str, Any]:
+        """What `subprocess.Popen` is told."""
+        enter = self._enter if self.user or self.nice or self.limits else None
+        return {"env": self.environment, "cwd": self.folder or None, "umask": self.umask, "preexec_fn": enter}
+
+    def _enter(self) -> None:
+        """In the child, before its program: the limits first, since another user could not raise them.
+
+        Safe, for a process that forks with one thread (Python's docs on `preexec_fn`). Of an error the parent is not
+        told the text, so it is said here.
+        """
+        try:
+            for name, most in self.limits.items():
+                resource.setrlimit(_resource(name), (most, most))  # -1 is RLIM_INFINITY
+            if self.nice:
+                os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + self.nice)
+            if self.user:
+                os.setgroups(self.user.groups)
+                os.setresgid(*[self.user.group] * 3)
+                os.setresuid(*[self.user.user] * 3)
+        except (OSError, ValueError) as error:
+            log.error("[appservers] limits, nice or user cannot be set: %s", error)
+            raise
+
+
+SAME = Surroundings()
+
+
+def user(settings: Settings) -> User | None:
+    """Whom the AppServers run as; None: as the monitor. May ask a directory service.
+
+    Raises SettingsError where there is no such user, the monitor may not become it, it could read the key file, or
+    limits are beyond what the monitor may set.
+    """
+    import grp
+    import pwd
+
+    servers = settings.appservers
+    _refuse_what_needs_root(servers)
+    if not servers.user and not servers.group:
+        return None
+    try:
+        entry = pwd.getpwnam(servers.user) if servers.user else pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise SettingsError(f"[appservers] user: there is no user {servers.user!r} on this machine") from None
+    try:
+        group = grp.getgrnam(servers.group).gr_gid if servers.group else entry.pw_gid
+    except KeyError:
+        raise SettingsError(f"[appservers] group: there is no group {servers.group!r} on this machine") from None
+    if (entry.pw_uid, group) == (os.geteuid(), os.getegid()):
+        return None
+    if os.geteuid() != 0:
+        key = "user" if entry.pw_uid != os.geteuid() else "group"
+        raise SettingsError(f"[appservers] {key}: only a monitor that runs as root can run AppServers as another one")
+    groups = tuple(os.getgrouplist(entry.pw_name, group))
+    if entry.pw_uid != os.geteuid():
+        _refuse_readable(settings.key_file, entry.pw_name, entry.pw_uid, groups)
+    variables = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+    return User(entry.pw_uid, group, groups, variables)
+
+
+def common(settings: Settings, who: User | None, environment: Mapping[str, str]) -> Surroundings:
+    """Those of a template: as far as they do not depend on the slot."""
+    servers = settings.appservers
+    mine = {name: value for name, value in servers.environment.items() if not _of_a_slot(value)}
+    folder = "" if _of_a_slot(servers.working_folder) else _path(settings, servers.working_folder)
+    return Surroundings(
+        {**environment, **(who.variables if who else {}), **mine},
+        folder,
+        who,
+        servers.umask,
+        servers.nice,
+        servers.limits,
+    )
+
+
+def of_slot(settings: Settings, slot: int, own_folder: str) -> tuple[dict[str, str], str]:
+    """What an AppServer has beside those: variables, and where it works (empty: where a template does)."""
+    servers = settings.appservers
+
+    def filled(text: str) -> str:
+        return text.replace("{slot}", str(slot)).replace("{folder}", own_folder)
+
+    mine = {name: filled(value) for name, value in servers.environment.items() if _of_a_slot(value)}
+    if own_folder:
+        mine[FOLDER] = own_folder
+    folder = servers.working_folder
+    return mine, _path(settings, filled(folder)) if _of_a_slot(folder) else ""
+
+
+def make_own_folder(settings: Settings, identity: Identity, who: User | None) -> str:
+    """The path of a new, empty folder of an AppServer's own; empty where it has none. Raises OSError."""
+    if not settings.appservers.own_folder:
+        return ""
+    parent = Path(settings.folder, settings.appservers.own_folder)
+    parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    folder = parent / f"{identity.slot}.{identity.generation}"
+    folder.mkdir(mode=0o700)
+    if who is not None:
+        os.chown(folder, who.user, who.group, follow_symlinks=False)
+    return str(folder)
+
+
+def removal(folder: str) -> list[str]:
+    """The command that removes a folder: a process of its own may take its time. It follows no symbolic link."""
+    return [shutil.which("rm") or "/bin/rm", "-rf", "--", folder]
+
+
+def _of_a_slot(text: str) -> bool:
+    return "{slot}" in text or "{folder}" in text
+
+
+def _path(settings: Settings, text: str) -> str:
+    return str(Path(settings.folder, text)) if text else ""
+
+
+def _resource(name: str) -> int:
+    return int(getattr(resource, f"RLIMIT_{name.upper()}"))
+
+
+def _refuse_what_needs_root(servers: AppServers) -> None:
+    if os.geteuid() == 0:
+        return
+    if servers.nice < 0:
+        raise SettingsError(f"[appservers] nice = {servers.nice}: only a monitor that runs as root can lower it")
+    for name, most in servers.limits.items():
+        hard = resource.getrlimit(_resource(name))[1]
+        if hard != resource.RLIM_INFINITY and not 0 <= most <= hard:
+            raise SettingsError(
+                f"[appservers] limits: {name} = {most} is beyond the monitor's own limit, {hard}, and it does not "
+                "run as root"
+            )
+
+
+def _refuse_readable(path: Path, name: str, number: int, groups: tuple[int, ...]) -> None:
+    """The application must not forge tickets. What would be missing for it is a look at the key file."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.stat()
+        mode = found.st_mode
+        if (
+            mode & stat.S_IROTH
+            or (found.st_uid == number and mode & stat.S_IRUSR)
+            or (found.st_gid in groups and mode & stat.S_IRGRP)
+        ):
+            raise SettingsError(
+                f"[appservers] user: {name!r} can read the key file {path}, and the application could forge tickets; "
+                "it needs a user who is not in the group of that file"
+            )

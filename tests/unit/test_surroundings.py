@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import resource
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from lbadaptor.address import Identity
+from lbadaptor.errors import SettingsError
+from lbadaptor.settings import Application, AppServers, Files, Settings
+from monitor import surroundings
+from monitor.surroundings import User, common, make_own_folder, of_slot
+
+ORDINARY = User(1001, 1002, (1002, 1003), {"HOME": "/home/shop", "USER": "shop", "LOGNAME": "shop"})
+
+
+def settings(folder: Path = Path("/etc/shop"), **appservers: Any) -> Settings:
+    return Settings(Application("a:b", "sid"), Files(key_file="keys"), AppServers(**appservers), folder=str(folder))
+
+
+# What each one has for itself.
+
+
+def test_a_variable_names_the_slot() -> None:
+    given = settings(environment={"A": "x/{slot}/{other}", "B": "same"})
+    assert of_slot(given, 3, "") == ({"A": "x/3/{other}"}, "")
+    assert of_slot(given, 4, "")[0] == {"A": "x/4/{other}"}
+    assert common(given, None, {"B": "old", "C": "old"}).environment == {"B": "same", "C": "old"}
+
+
+def test_a_variable_names_the_own_folder() -> None:
+    given = settings(environment={"A": "{folder}/a"}, own_folder="own")
+    assert of_slot(given, 0, "/own/0.1") == ({"A": "/own/0.1/a", "LBADAPTOR_FOLDER": "/own/0.1"}, "")
+
+
+def test_the_working_folder_may_be_one_for_all_or_one_for_each() -> None:
+    every = settings(working_folder="srv")
+    assert (common(every, None, {}).folder, of_slot(every, 1, "")[1]) == ("/etc/shop/srv", "")
+    each = settings(working_folder="/srv/{slot}")
+    assert (common(each, None, {}).folder, of_slot(each, 1, "")[1]) == ("", "/srv/1")
+    own = settings(working_folder="{folder}/w", own_folder="/own")
+    assert (common(own, None, {}).folder, of_slot(own, 1, "/own/1.9")[1]) == ("", "/own/1.9/w")
+
+
+def test_another_user_has_his_own_home() -> None:
+    found = common(settings(environment={"USER": "x"}), ORDINARY, {"HOME": "/root", "PATH": "/bin"})
+    assert found.environment == {"HOME": "/home/shop", "PATH": "/bin", "USER": "x", "LOGNAME": "shop"}
+    assert found.user is ORDINARY
+
+
+def test_by_default_everything_is_as_the_monitor_has_it() -> None:
+    found = common(settings(), None, {"A": "1"})
+    assert found.for_fork() == {"env": {"A": "1"}, "cwd": None, "umask": -1, "preexec_fn": None}
+    assert of_slot(settings(), 0, "") == ({}, "")
+    assert make_own_folder(settings(), Identity(0, 1), None) == ""
+
+
+def test_an_own_folder_is_new_empty_and_its_owners_alone(tmp_path: Path) -> None:
+    given = settings(tmp_path, own_folder="a/b")
+    folder = Path(make_own_folder(given, Identity(2, 17), None))
+    assert folder == tmp_path / "a" / "b" / "2.17"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert not list(folder.iterdir())
+    with pytest.raises(FileExistsError):
+        make_own_folder(given, Identity(2, 17), None)
+
+
+# Whom they run as.
+
+
+class Machine:
+    """Users and groups, and the monitor's own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.patch = monkeypatch
+        users = {
+            "root": pwd.struct_passwd(("root", "x", 0, 0, "", "/root", "/bin/sh")),
+            "shop": pwd.struct_passwd(("shop", "x", 1001, 1002, "", "/home/shop", "/bin/sh")),
+        }
+        groups = {"staff": grp.struct_group(("staff", "x", 50, []))}
+        monkeypatch.setattr(pwd, "getpwnam", users.__getitem__)
+        monkeypatch.setattr(
+            pwd, "getpwuid", lambda number: next(user for user in users.values() if user[2] == number)
+        )
+        monkeypatch.setattr(grp, "getgrnam", groups.__getitem__)
+        monkeypatch.setattr(os, "getgrouplist", lambda name, group: [group, 1003])
+
+    def monitor_is(self, user: int, group: int) -> None:
+        self.patch.setattr(os, "geteuid", lambda: user)
+        self.patch.setattr(os, "getegid", lambda: group)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine(monkeypatch)
+    machine.monitor_is(0, 0)
+    return machine
+
+
+def test_root_may_become_anybody(machine: Machine, tmp_path: Path) -> None:
+    found = surroundings.user(settings(tmp_path, user="shop"))
+    assert found == User(1001, 1002, (1002, 1003), ORDINARY.variables)
+    found = surroundings.user(settings(tmp_path, user="shop", group="staff"))
+    assert found is not None
+    assert (found.group, found.groups) == (50, (50, 1003))
+
+
+def test_the_monitors_own_user_is_nothing_to_become(machine: Machine, tmp_path: Path) -> None:
+    assert surroundings.user(settings(tmp_path)) is None
+    assert surroundings.user(settings(tmp_path, user="root")) is None
+    machine.monitor_is(1001, 1002)
+    assert surroundings.user(settings(tmp_path, user="shop")) is None
+
+
+@pytest.mark.parametrize(
+    ("who", "appservers", "why"),
+    [
+        (1001, {"user": "root"}, "[appservers] user: only a monitor that runs as root"),
+        (1001, {"group": "staff"}, "[appservers] group: only a monitor that runs as root"),
+        (0, {"user": "nobody-here"}, "there is no user 'nobody-here'"),
+        (0, {"group": "nobody-here"}, "there is no group 'nobody-here'"),
+        (1001, {"nice": -1}, "[appservers] nice = -1: only a monitor that runs as root"),
+        (1001, {"limits": {"nofile": 65}}, "nofile = 65 is beyond the monitor's own limit, 64"),
+        (1001, {"limits": {"nofile": -1}}, "nofile = -1 is beyond the monitor's own limit, 64"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    machine: Machine, tmp_path: Path, who: int, appservers: dict[str, Any], why: str
+) -> None:
+    machine.monitor_is(who, who and 1002)
+    machine.patch.setattr(resource, "getrlimit", lambda _: (32, 64))
+    with pytest.raises(SettingsError, match=re.escape(why)):
+        surroundings.user(settings(tmp_path, **appservers))
+
+
+def test_an_ordinary_user_may_lower_limits(machine: Machine, tmp_path: Path) -> None:
+    machine.monitor_is(1001, 1002)
+    machine.patch.setattr(resource, "getrlimit", lambda _: (32, 64))
+    assert surroundings.user(settings(tmp_path, limits={"nofile": 64}, nice=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "readable"),
+    [
+        (0, 0, 0o640, False),
+        (0, 0, 0o644, True),
+        (0, 1002, 0o640, True),
+        (0, 1003, 0o640, True),
+        (0, 1003, 0o600, False),
+        (1001, 0, 0o400, True),
+    ],
+)
+def test_the_application_must_not_read_the_keys(
+    machine: Machine, tmp_path: Path, owner: int, group: int, mode: int, readable: bool
+) -> None:
+    found = os.stat_result((0o100000 | mode, 1, 1, 1, owner, group, 0, 0, 0, 0))
+    machine.patch.setattr(Path, "stat", lambda _: found)
+    if readable:
+        with pytest.raises(SettingsError, match="'shop' can read the key file"):
+            surroundings.user(settings(tmp_path, user="shop"))
+    else:
+        assert surroundings.user(settings(tmp_path, user="shop")) is not None
+
+
+def test_settings_name_what_can_be_limited() -> None:
+    from lbadaptor.settings import Limit
+
+    assert {surroundings._resource(name) for name in Limit.__args__} <= {
+        value for name, value in vars(resource).items() if name.startswith("RLIMIT_")
+    }
+    assert msgspec.convert({"limits": {"nofile": 1}}, AppServers).limits == {"nofile": 1}
