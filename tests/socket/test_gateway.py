@@ -844,6 +844,23 @@ def test_no_more_requests_are_at_work_than_there_are_threads(serve: Serve, threa
     assert house.still_serves()
 
 
+def test_requests_beyond_the_threads_wait_parked_in_no_thread_of_their_own(serve: Serve) -> None:
+    gate = Gate()
+    house = serve(gate, threads=2)
+    before = threading.active_count()
+    callers = [house.caller() for _ in range(40)]
+    for caller in callers:
+        caller.send(head())
+    for _ in range(2):
+        assert gate.entered.acquire(timeout=WAIT)
+    _queued(house, 40)
+    assert threading.active_count() == before
+    assert not gate.entered.acquire(blocking=False), "two are at work, and no other has begun"
+    for _ in callers:
+        gate.go.release()
+    assert [caller.reply().status for caller in callers] == [200] * 40
+
+
 def test_all_threads_can_be_at_work_at_once(serve: Serve) -> None:
     together = threading.Barrier(4)
 
