@@ -561,6 +561,24 @@ def test_a_release_under_load_fails_no_request_and_loses_no_session(quiet_site: 
     assert "release" not in cluster.lbctl("status")
 
 
+def test_a_release_from_a_new_template_fails_no_request_and_loses_no_session(
+    new_cluster: NewCluster,
+) -> None:
+    cluster = new_cluster(appservers={"preload": True})
+    site = cluster.site(SITES[0])
+    before = {entry.identity for entry in cluster.await_ok().entries}
+    template = eventually("there is a template", lambda: cluster.status()["template"])
+    with Load(site, visitors=4, length=6) as load:
+        load.go_on(20)
+        cluster.lbctl("restart")
+        eventually(
+            "the old ones are gone", lambda: before.isdisjoint(entry.identity for entry in cluster.table().entries)
+        )
+        load.go_on(20)
+    assert load.sessions > 4
+    assert cluster.status()["template"] not in (None, template)
+
+
 def test_a_drained_appserver_keeps_its_visitors_and_undrain_gives_it_new_ones(quiet_site: Site) -> None:
     cluster = quiet_site.cluster
     visitor = quiet_site.visitor()

@@ -200,7 +200,7 @@ def test_without_root_another_user_is_refused(folder: Path) -> None:
     root = os.geteuid() == 0
     with free_ports(SLOTS) as base_port:
         site = Site(folder, base_port)
-        site.settings("appservers", user="root" if root else ORDINARY)
+        site.settings("appservers", user="root")
         if root:
             os.chown(folder, pwd.getpwnam(ORDINARY).pw_uid, -1)
         run = subprocess.run(

@@ -1,0 +1,203 @@
+"""How a template is asked, against scripted ones: who waits, who is told what, what it cannot do wrong."""
+
+from __future__ import annotations
+
+import selectors
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from monitor_fixture import PATIENCE
+
+from lbadaptor.address import Identity
+from lbadaptor.appserver import handover
+from monitor.child import Child, Reaper
+from monitor.template import Template
+
+ONE, TWO = Identity(0, 1001), Identity(1, 1002)
+
+SCRIPT = """
+import json, os, socket, sys
+channel = socket.socket(fileno=int(sys.argv[1]))
+def say(**words):
+    channel.sendall(json.dumps(words).encode() + b"\\n")
+def asked():
+    data, descriptors, _, _ = socket.recv_fds(channel, 65536, 1)
+    return json.loads(data)["slot"], socket.socket(fileno=descriptors[0])
+"""
+IMPORTED = "say(type='imported')\n"
+
+
+class Nursery:
+    """Starts a scripted template, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.script = ""
+        self.first = IMPORTED
+        self.started: list[Child] = []
+        self.living: dict[Identity, Child] = {}
+        self.told: list[tuple[Identity, str]] = []
+
+    def start_template(self) -> Child:
+        self.started.append(
+            Child.start([sys.executable, "-S", "-I", "-c", SCRIPT + self.first + self.script, "{channel}"])
+        )
+        return self.started[-1]
+
+    def request(self, identity: Identity) -> handover.Fork:
+        return handover.Fork(identity.slot, "127.0.0.1:1")
+
+    def born(self, identity: Identity, child: Child) -> None:
+        self.living[identity] = child
+
+    def unborn(self, identity: Identity, why: str) -> None:
+        self.told.append((identity, why))
+
+    def start(self, identity: Identity) -> None:
+        self.told.append((identity, "again"))
+
+
+class Stage:
+    """A template and the loop that hears it."""
+
+    def __init__(self) -> None:
+        self.nursery = Nursery()
+        self.selector = selectors.DefaultSelector()
+        self.reaper = Reaper()
+        self.template = Template(self.nursery, self.selector, self.reaper)
+
+    def wait(self, look: Callable[[], object], what: str) -> None:
+        until = time.monotonic() + PATIENCE
+        while not look():
+            assert time.monotonic() < until, what
+            for key, _ in self.selector.select(0.05):
+                key.data()
+
+    def end(self) -> None:
+        self.template.drop("ends")
+        self.reaper.wait(PATIENCE)
+        self.selector.close()
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr("monitor.template.become_subreaper", lambda: None)  # it would last as long as the tests
+    stage = Stage()
+    yield stage
+    stage.end()
+
+
+def test_they_are_asked_for_one_at_a_time_and_one_that_fails_stops_nobody(stage: Stage) -> None:
+    stage.nursery.script = """
+for _ in range(2):
+    slot, own = asked()
+    channel.setblocking(False)
+    try:
+        channel.recv(1)
+    except BlockingIOError:
+        say(type="unforked", why=f"no room for {slot}")
+    channel.setblocking(True)
+channel.recv(1)
+"""
+    stage.template.fork(ONE)
+    stage.template.fork(TWO)
+    stage.wait(lambda: len(stage.nursery.told) == 2, "both are told")
+    assert stage.nursery.told == [(ONE, "cannot fork: no room for 0"), (TWO, "cannot fork: no room for 1")]
+    assert len(stage.nursery.started) == 1
+
+
+def test_one_that_is_not_wanted_any_more_finds_its_channel_closed(stage: Stage) -> None:
+    stage.nursery.script = """
+slot, own = asked()
+say(type="nothing that matters") if own.recv(1) else say(type="forked", pid=os.getpid())
+slot, own = asked()
+say(type="unforked", why="the second")
+channel.recv(1)
+"""
+    stage.template.fork(ONE)
+    stage.template.fork(TWO)
+    stage.wait(lambda: stage.template._asked == ONE, "it is asked")
+    assert ONE in stage.template
+    stage.template.cancel(ONE)
+    assert ONE not in stage.template
+    stage.wait(lambda: stage.nursery.told, "the next one is asked for")
+    assert stage.nursery.told == [(TWO, "cannot fork: the second")]
+    assert stage.nursery.living == {}
+
+
+def test_one_that_waits_may_be_cancelled(stage: Stage) -> None:
+    stage.nursery.script = "slot, own = asked()\nsay(type='unforked', why=str(slot))\nchannel.recv(1)"
+    stage.template.fork(ONE)
+    stage.template.fork(TWO)
+    stage.template.cancel(ONE)
+    stage.wait(lambda: stage.nursery.told, "the other one is asked for")
+    assert stage.nursery.told == [(TWO, "cannot fork: 1")]
+
+
+@pytest.mark.parametrize("pid", ["os.getppid()", "os.getpid()", "1 << 22"])
+def test_a_pid_that_is_not_a_child_of_its_own_is_not_followed(stage: Stage, pid: str) -> None:
+    stage.nursery.script = f"asked()\nsay(type='forked', pid={pid})\nchannel.recv(1)"
+    stage.template.fork(ONE)
+    stage.wait(lambda: stage.nursery.told, "it is told")
+    ((identity, why),) = stage.nursery.told
+    assert (identity, why.startswith("it ended at once")) == (ONE, True)
+    assert stage.nursery.living == {}
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("asked()\nchannel.sendall(b'nonsense\\n')\nchannel.recv(1)", "the template reports nonsense"),
+        ("asked()\nos._exit(1)", "the template died"),
+    ],
+)
+def test_who_waits_for_a_template_that_fails_has_failed(stage: Stage, script: str, why: str) -> None:
+    stage.nursery.script = script
+    stage.template.fork(ONE)
+    stage.template.fork(TWO)
+    stage.wait(lambda: len(stage.nursery.told) == 2, "both are told")
+    assert [identity for identity, _ in stage.nursery.told] == [ONE, TWO]
+    assert all(said.startswith(why) for _, said in stage.nursery.told)
+    assert stage.template.pid is None
+
+
+def test_who_waits_for_a_template_that_cannot_import_is_told_why(stage: Stage) -> None:
+    stage.nursery.first, stage.nursery.script = "", "say(type='failed', why='no such module')\nos._exit(3)"
+    stage.template.fork(ONE)
+    stage.template.fork(TWO)
+    stage.wait(lambda: len(stage.nursery.told) == 2, "both are told")
+    assert stage.nursery.told == [(ONE, "no such module"), (TWO, "no such module")]
+
+
+def test_a_release_starts_those_that_wait_anew(stage: Stage) -> None:
+    stage.nursery.script = "asked()\nchannel.recv(1)"
+    stage.template.fork(ONE)
+    stage.template.fork(TWO)
+    stage.wait(lambda: stage.template._asked == ONE, "it is asked")
+    stage.template.renew()
+    assert stage.nursery.told == [(ONE, "again"), (TWO, "again")]
+
+
+def test_an_unfit_one_leaves_those_that_wait_to_others(stage: Stage) -> None:
+    stage.nursery.first, stage.nursery.script = "", "say(type='unfit', why='threads')"
+    stage.template.fork(ONE)
+    stage.wait(lambda: stage.nursery.told, "it is told")
+    assert stage.nursery.told == [(ONE, "again")]
+    assert stage.template.unfit
+
+
+def test_one_that_had_imported_and_died_gets_a_successor_after_a_pause(stage: Stage) -> None:
+    stage.nursery.script = "channel.recv(1)"
+    stage.template.fork(ONE)
+    stage.template.cancel(ONE)
+    stage.wait(lambda: stage.template._imported, "it can fork")
+    stage.nursery.started[0].kill_group()
+    stage.wait(lambda: stage.template.pid is None, "it is gone")
+    now = time.monotonic()
+    stage.template.tend(now, wanted=True)
+    assert stage.template.pid is None
+    stage.template.tend(now + 60, wanted=True)
+    assert stage.template.pid is not None
+    stage.template.tend(now + 60, wanted=False)
+    assert stage.template.pid is None
