@@ -58,7 +58,7 @@ class Adaptor:
             body = self._keep_body(environ)
             relayed = _Walk(self._fleet, self._settings, self._waiters, environ, body, self._heads).relay()
         except BadRequest as error:
-            return pages.answer(start_response, 400, f"{error}.")
+            return pages.answer(start_response, error.status, f"{error}.")
         except VisitorGone as error:
             return pages.answer(start_response, 400, f"{error}.")
         except GiveUp as give_up:
@@ -87,9 +87,12 @@ class Adaptor:
         adaptor = self._settings.adaptor
         length = request.body_length(environ)
         try:
-            return keep(environ["wsgi.input"], length, adaptor.body_memory, adaptor.body_spool, adaptor.spool_folder)
+            body = keep(environ["wsgi.input"], length, adaptor.body_memory, adaptor.body_spool, adaptor.spool_folder)
         except OurOwnFault as error:
             raise GiveUp(503, str(error)) from None
+        if length is None and body.length == 0:
+            request.refuse_lost(environ)
+        return body
 
 
 class _Stream:

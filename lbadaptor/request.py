@@ -28,7 +28,15 @@ _MOST_NAMES = 512
 
 
 class BadRequest(LbadaptorError):
-    """The visitor's request cannot be handed on as it is."""
+    """The visitor's request cannot be handed on as it is; `status` is the answer."""
+
+    status = 400
+
+
+class LengthRequired(BadRequest):
+    """The body may have been lost for want of a Content-Length."""
+
+    status = 411
 
 
 class Heads:
@@ -112,6 +120,15 @@ def body_length(environ: Environ) -> int | None:
             raise BadRequest("Content-Length is no number of bytes")
         return int(length)
     return None if environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked" else 0
+
+
+def refuse_lost(environ: Environ) -> None:
+    """For a body without a length that seems to be empty: raise LengthRequired where it may have been lost.
+
+    mod_wsgi's daemon mode hands on none that comes so by HTTP/2 (seen with 4.9 and 6.1).
+    """
+    if environ.get("mod_wsgi.process_group") and environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2"):
+        raise LengthRequired("By HTTP/2 this server takes a body only with its Content-Length")
 
 
 def _constant(environ: Environ) -> str:

@@ -12,14 +12,18 @@ import socket
 import ssl
 import subprocess
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from cluster import SNIPPETS, TIMEOUT, Cluster, Site, free_ports
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, ResponseReceived, StreamEnded
 
 from monitor import httpd
 
 MOUNTS = ("", "/deep/mount")
-LISTENERS = ("plain", "decoding", "refusing", "tls", "behind a proxy")
+LISTENERS = ("plain", "decoding", "refusing", "tls", "behind a proxy", "HTTP/2")
 """The first has AllowEncodedSlashes NoDecode, the next two On and Off."""
 
 
@@ -118,6 +122,8 @@ CORPUS = [
     Case("host by IPv6", host=b"[2001:db8::1]:8080"),
     Case("empty host", host=b"", status=400),
     Case("HTTP/1.0", version=b"1.0"),
+    Case("HTTP/2", b"/a%20b?c=d%20", headers=(b"cookie: a=1", b"cookie: b=2", b"x-foo: 1"), listener="HTTP/2"),
+    Case("HTTP/2 POST", method=b"POST", headers=(b"content-length: 4",), body=b"body", listener="HTTP/2"),
     Case("no host", version=b"1.0", host=None),
     # Who it is.
     Case("authorised", b"/private/x", headers=(_authorization(b"somebody", b"secret"),)),
@@ -166,6 +172,7 @@ LoadModule authz_user_module {modules}/mod_authz_user.so
 LoadModule auth_basic_module {modules}/mod_auth_basic.so
 LoadModule remoteip_module {modules}/mod_remoteip.so
 LoadModule ssl_module {modules}/mod_ssl.so
+LoadModule http2_module {modules}/mod_http2.so
 AllowEncodedSlashes NoDecode
 SetEnv SHOP_MODE "live \u00e9"
 SetEnv NOT_NAMED 1
@@ -195,6 +202,10 @@ Listen 127.0.0.1:{proxied}
 <VirtualHost 127.0.0.1:{proxied}>
     RemoteIPHeader X-Forwarded-For
     RemoteIPInternalProxy 127.0.0.1
+</VirtualHost>
+Listen 127.0.0.1:{http2}
+<VirtualHost 127.0.0.1:{http2}>
+    Protocols h2c
 </VirtualHost>
 """
 _IPV6 = "Listen [::1]:{ipv6}\n"
@@ -235,8 +246,8 @@ class Place:
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         mode, _, installation = name.partition("-")
-        first = free_ports(5)
-        ports = {"decoding": first, "refusing": first + 1, "tls": first + 2, "proxied": first + 3, "ipv6": first + 4}
+        names = ("decoding", "refusing", "tls", "proxied", "http2", "ipv6")
+        ports = dict(zip(names, count(free_ports(len(names)))))
         words = {"folder": cluster.folder, "modules": httpd.installed()[0].modules, "deep": MOUNTS[1], **ports}
         extra = (_EXTRA + (_IPV6 if "IPv6" in LISTENERS else "")).format(**words)
         if mode == "direct":
@@ -259,25 +270,54 @@ class Place:
                 context = ssl.create_default_context()
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
                 visitor = stack.enter_context(context.wrap_socket(visitor, server_hostname="shop.example"))
-            target = case.before + mount.encode() + case.target
-            lines = [case.method + b" " + (target or b"/") + b" HTTP/" + case.version]
-            if case.host is not None:
-                lines.append(b"Host: " + case.host)
-            visitor.sendall(b"\r\n".join([*lines, *case.headers, b"", case.body]))
-            answer = http.client.HTTPResponse(visitor, method=case.method.decode())
-            answer.begin()
-            told = answer.read()
-            if pieces := answer.headers.get_all("X-Seen"):
-                told = base64.b64decode("".join(pieces))
-            assert answer.status == case.status, f"{case}: {answer.status}"
-            if answer.status != 200:
+            target = case.before + mount.encode() + case.target or b"/"
+            ask = ask_by_http2 if case.listener == "HTTP/2" else _ask
+            status, told = ask(visitor, case, target)
+            assert status == case.status, f"{case}: {status}"
+            if status != 200:
                 return {}
         seen: dict[str, str] = json.loads(told)
         assert seen["REMOTE_PORT"] == repr(str(own_port))
         seen["REMOTE_PORT"] = "the visitor's"
+        seen.pop("H2_STREAM_TAG", None)  # the connection's
         if case.listener == "tls":
             assert len(seen["SSL_SESSION_ID"]) > 32
             seen["SSL_SESSION_ID"] = "the connection's"
         ports = "|".join(map(str, self._ports.values()))
         folder = str(self.site.httpd.folder)
         return {key: re.sub(rf"\b({ports})\b", "PORT", value.replace(folder, "…")) for key, value in seen.items()}
+
+
+def _ask(visitor: socket.socket, case: Case, target: bytes) -> tuple[int, bytes]:
+    """The status, and what was told in the body or, to HEAD, in headers."""
+    lines = [case.method + b" " + target + b" HTTP/" + case.version]
+    if case.host is not None:
+        lines.append(b"Host: " + case.host)
+    visitor.sendall(b"\r\n".join([*lines, *case.headers, b"", case.body]))
+    answer = http.client.HTTPResponse(visitor, method=case.method.decode())
+    answer.begin()
+    told = answer.read()
+    pieces = answer.headers.get_all("X-Seen")
+    return answer.status, base64.b64decode("".join(pieces)) if pieces else told
+
+
+def ask_by_http2(visitor: socket.socket, case: Case, target: bytes) -> tuple[int, bytes]:
+    """The same by HTTP/2 with prior knowledge."""
+    talk = H2Connection(H2Configuration(header_encoding=None))
+    talk.initiate_connection()
+    head = [(b":method", case.method), (b":path", target), (b":scheme", b"http"), (b":authority", case.host or b"")]
+    head += [(name, value.strip()) for name, _, value in (line.partition(b":") for line in case.headers)]
+    talk.send_headers(1, head, end_stream=not case.body)
+    if case.body:
+        talk.send_data(1, case.body, end_stream=True)
+    visitor.sendall(talk.data_to_send())
+    status, told = 0, b""
+    while True:
+        for event in talk.receive_data(visitor.recv(65536)):
+            if isinstance(event, ResponseReceived):
+                status = int(dict(event.headers)[b":status"])
+            elif isinstance(event, DataReceived):
+                told += event.data
+            elif isinstance(event, StreamEnded):
+                return status, told
+        visitor.sendall(talk.data_to_send())

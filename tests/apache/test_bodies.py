@@ -10,7 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 from cluster import SITES, TIMEOUT, Site, eventually, running_cluster
+from corpus import Case, ask_by_http2
 from transfers import BLOCK, Peaks, ask, download, upload
+
+from monitor import httpd
 
 MIB = 1 << 20
 
@@ -19,7 +22,8 @@ MIB = 1 << 20
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     adaptor = {"body_spool": MIB}
     with running_cluster(app="bodies:application", lint=True, appservers={"servers": 1}, adaptor=adaptor) as cluster:
-        yield cluster.site(request.param)
+        extra = f"LoadModule http2_module {httpd.installed()[0].modules}/mod_http2.so\nProtocols h2c http/1.1\n"
+        yield cluster.site(request.param, extra=extra)
 
 
 @contextlib.contextmanager
@@ -79,6 +83,19 @@ def test_who_expects_100_is_told_to_continue_and_sends_then(site: Site) -> None:
             data += piece
         assert data.startswith(b"HTTP/1.1 200")
         assert hashlib.sha256(b"body").hexdigest().encode() in data
+
+
+def test_a_body_by_http_2_without_a_length_arrives_or_is_refused(site: Site) -> None:
+    """mod_wsgi's daemon mode hands on none of it, and the adaptor must not take it for an empty one."""
+    case = Case("POST", method=b"POST", body=b"body")
+    for _ in range(10):
+        with visit(site) as visitor:
+            status, told = ask_by_http2(visitor, case, b"/taken")
+        if site.mode == "daemon":
+            assert status == 411
+            assert b"Content-Length" in told
+        else:
+            assert (status, told.decode()) == (200, f"4 {hashlib.sha256(b'body').hexdigest()}")
 
 
 @pytest.mark.parametrize("size", [1000, 500_000, 5_000_000], ids=["in memory", "in a file", "streamed"])

@@ -6,7 +6,7 @@ import pytest
 
 from lbadaptor import headers, request
 from lbadaptor.body import EMPTY, Body
-from lbadaptor.request import BadRequest, Heads, body_length, head
+from lbadaptor.request import BadRequest, Heads, LengthRequired, body_length, head, refuse_lost
 from lbadaptor.ticket import Verdict
 
 
@@ -229,3 +229,19 @@ def test_names_that_visitors_make_up_take_no_memory_without_bound() -> None:
         name = f"HTTP_X_{number}"
         assert f"\r\nX-{number}: y\r\n" in heads.common(environ(**{name: "y"}), EMPTY)
     assert len(heads._names) <= request._MOST_NAMES
+
+
+@pytest.mark.parametrize(
+    ("group", "protocol", "refused"),
+    [("lbadaptor", "HTTP/2.0", True), ("", "HTTP/2.0", False), ("lbadaptor", "HTTP/1.1", False)],
+)
+def test_an_empty_body_without_length_is_refused_where_it_may_have_been_lost(
+    group: str, protocol: str, refused: bool
+) -> None:
+    found = environ(SERVER_PROTOCOL=protocol, **{"mod_wsgi.process_group": group})
+    if refused:
+        with pytest.raises(LengthRequired) as caught:
+            refuse_lost(found)
+        assert caught.value.status == 411
+    else:
+        refuse_lost(found)
