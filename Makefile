@@ -1,5 +1,6 @@
 # make demo    the main job, to look at         make test    every test         make check   lint, types, layers
 # make torture MINUTES=5 SEED=7    harm at random, and a proof that nothing was lost that need not be
+# make bench [QUICK=1]    ours and what people use today, side by side: docs/bench.md
 #
 # The environment folder .venv is made on first use; `make clean` removes it.
 
@@ -11,13 +12,14 @@ MAX_REQUESTS ?=
 TESTS ?= tests
 MINUTES ?= 5
 SEED ?= 7
+QUICK ?=
 
 SOURCES := setup.cfg pyproject.toml apache/install.sh $(shell find lbadaptor monitor apache -type f ! -path '*/__pycache__/*')
 
 # What the caller has in the environment reaches the AppServers; what make adds to it does not.
 CLEAN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MAKE_TERMERR -u MAKE_TERMOUT
 
-.PHONY: demo test torture check docs clean
+.PHONY: demo test torture bench check docs clean
 
 demo: .venv/ready-demo
 	@exec $(CLEAN) .venv/bin/lbctl demo $(if $(PORT),--port '$(PORT)') $(if $(APP),--app '$(APP)') \
@@ -29,6 +31,9 @@ test: .venv/ready-test
 
 torture: .venv/ready-test
 	@exec $(CLEAN) .venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED)
+
+bench: .venv/ready-bench
+	@exec $(CLEAN) .venv/bin/python -m tests.bench $(if $(QUICK),--quick)
 
 check: .venv/ready-test
 	.venv/bin/ruff format --check .

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Set up what `make demo` and `make test` need: Debian's packages (as root), the environment folder, mod_wsgi.
+# Set up what `make demo`, `make test` and `make bench` need: Debian's packages (as root), the environment folder,
+# mod_wsgi. For the bench also what it compares with, as far as that can be had.
 #
-#   apache/install.sh demo|test
+#   apache/install.sh demo|test|bench
 #
 # PYTHON names the Python to use; without it Debian's own, which Debian's mod_wsgi is linked to.
 set -eu
@@ -57,6 +58,7 @@ good() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 1
 
 packages="libapache2-mod-wsgi-py3 python3-venv"
 [ "$what" = demo ] || packages="$packages apache2-dev python3-dev gcc"
+[ "$what" != bench ] || packages="$packages wrk haproxy uwsgi uwsgi-plugin-python3 libapache2-mod-passenger"
 lacking=
 if command -v dpkg-query >/dev/null; then
     lacking=$(missing $packages)
@@ -65,6 +67,8 @@ if command -v dpkg-query >/dev/null; then
         DEBIAN_FRONTEND=noninteractive step "installing$lacking" apt-get install -y --no-install-recommends $lacking
     elif [ -n "$lacking" ] && [ "$what" = test ]; then
         fail "The tests need packages that only root can install: apt-get install --no-install-recommends$lacking"
+    elif [ -n "$lacking" ] && [ "$what" = bench ]; then
+        say "  What of these is missing is named as absent; only root can: apt-get install --no-install-recommends$lacking"
     fi
 elif [ "$what" = test ]; then
     fail "The tests need Debian's packages $packages; this system has no dpkg."
@@ -97,6 +101,7 @@ cp -R setup.cfg pyproject.toml README.md LICENSE lbadaptor monitor apache "$env/
 find "$env/src" -name __pycache__ -prune -exec rm -rf {} +
 extras=$what
 [ "$what" = demo ] || extras="demo,test"
+[ "$what" != bench ] || extras="demo,test,bench"
 step "installing lbadaptor and what it needs" install "$env/src[$extras]"
 step "installing lbadaptor as it is now" install --no-deps --force-reinstall "$env/src"
 rm -rf "$env/src"

@@ -1,0 +1,1 @@
+"""The benchmark: `make bench`. Ours and what people use today, side by side, in one run."""

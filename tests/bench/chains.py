@@ -1,0 +1,486 @@
+"""The chains that are measured: what each is made of, whether it can be set up here, how it is set.
+
+A chain is started in a folder of its own, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import grp
+import importlib.util
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lbadaptor import request as adaptor_request
+from lbadaptor.address import Address, Entry, Identity, State, parse
+from lbadaptor.body import Body
+from lbadaptor.ticket import Keys, Verdict, make_keys
+from monitor import httpd
+from monitor.publish import Publisher
+from tests.apache.cluster import free_ports
+
+from . import cost
+from .load import Page, Request, Visitor, log_in, plain
+from .servers import APPLICATION, CHECKOUT, THREADS, AppServer, Server, apache, folder_of_application, readable_adaptor
+
+BACKENDS = 4
+FAST_LANE = CHECKOUT / "apache" / "lbadaptor-fastlane.conf"
+BALANCER = ("proxy", "proxy_http", "proxy_balancer", "lbmethod_byrequests", "slotmem_shm", "headers")
+ADAPTOR = ("alias", "env", "setenvif", "wsgi")
+KEEP_ALIVE = 75
+"""Seconds: longer than any that comes before keeps an idle connection."""
+
+
+@dataclass
+class Built:
+    """A chain's servers in the order of their start, and where visitors come in."""
+
+    servers: list[Server]
+    port: int
+    request: Request = plain
+    tend: Callable[[], None] = lambda: None
+    """to be called every 2 s"""
+
+
+@dataclass
+class Chain:
+    """One chain. `start`, `stop`; between them it has a port, visitors, and processes."""
+
+    name: str
+    what: str
+    settings: str
+    """its settings, for people"""
+    build: Callable[[Path], Built]
+    needs: Sequence[Callable[[], str]] = ()
+    """each tells why it cannot be set up here; empty: nothing stands against it"""
+    backends: int = BACKENDS
+    sticky: bool = True
+    visitors: list[Visitor] = field(default_factory=list)
+    built: Built | None = None
+
+    def absent(self) -> str:
+        """Why it cannot be set up here; empty: it can."""
+        return "; ".join(filter(None, (need() for need in self.needs)))
+
+    def start(self, folder: Path) -> None:
+        """Blocks until it serves, and visitors have a session at each backend. Raises LoadFailed."""
+        place = folder / self.name
+        place.mkdir()
+        place.chmod(0o711)
+        folder_of_application(place)
+        home = place / "run"
+        home.mkdir()
+        home.chmod(0o711)
+        self.built = self.build(home)
+        for server in self.built.servers:
+            server.start()
+        for server in self.built.servers:
+            server.await_up()
+        self.built.tend()
+        self.visitors = log_in(self.built.port, self.built.request, self.backends)
+
+    def stop(self) -> None:
+        if self.built is not None:
+            for server in self.built.servers:
+                server.order_to_stop()
+            for server in reversed(self.built.servers):
+                server.stop()
+            self.built = None
+
+    def processes(self) -> dict[str, set[int]]:
+        """Its living processes, by part."""
+        assert self.built is not None
+        servers = {server.mark: server for server in self.built.servers}
+        parts: dict[str, set[int]] = {}
+        for mark, pids in cost.processes({mark: server.pid for mark, server in servers.items()}).items():
+            parts.setdefault(servers[mark].part, set()).update(pids)
+        return parts
+
+
+# What a chain may need.
+
+
+def module(name: str) -> Callable[[], str]:
+    """A Python package."""
+    return lambda: "" if importlib.util.find_spec(name) else f"{name} is missing: pip install {name}"
+
+
+def program(name: str, package: str) -> Callable[[], str]:
+    return lambda: "" if shutil.which(name) else f"{name} is missing: apt-get install {package}"
+
+
+def apache_module(name: str, package: str = "") -> Callable[[], str]:
+    def look() -> str:
+        found = httpd.installed()
+        if not found:
+            return "Apache httpd with mod_wsgi is missing: apt-get install libapache2-mod-wsgi-py3"
+        there = not name or (found[0].modules / f"mod_{name}.so").exists()
+        return "" if there else f"mod_{name} is missing: apt-get install {package}"
+
+    return look
+
+
+def file(path: Path) -> Callable[[], str]:
+    return lambda: "" if path.exists() else f"there is no {path.relative_to(CHECKOUT)} yet"
+
+
+# One process that serves the application.
+
+Backend = Callable[[Path, int], Server]
+
+
+def gunicorn(folder: Path, port: int) -> Server:
+    options = f"-k gthread --workers 1 --threads {THREADS} --keep-alive {KEEP_ALIVE} --no-control-socket"
+    command = [sys.executable, "-m", "gunicorn", *options.split(), "--log-level", "warning"]
+    command += ["--worker-tmp-dir", "/dev/shm", "--bind", f"127.0.0.1:{port}", APPLICATION]
+    return Server("backend", folder, port, command)
+
+
+def waitress(folder: Path, port: int) -> Server:
+    code = (
+        "import logging, waitress; from application import application; "
+        "logging.getLogger('waitress.queue').setLevel(logging.ERROR); "
+        f"waitress.serve(application, listen='127.0.0.1:{port}', threads={THREADS})"
+    )
+    return Server("backend", folder, port, [sys.executable, "-c", code])
+
+
+def granian(folder: Path, port: int) -> Server:
+    """With one blocking thread: its documentation advises few for an application that answers within a millisecond."""
+    return granian_threads(folder, port, 1)
+
+
+def granian_threads(folder: Path, port: int, threads: int = THREADS) -> Server:
+    options = f"--interface wsgi --workers 1 --blocking-threads {threads} --http 1 --no-ws --log-level warning"
+    command = [sys.executable, "-m", "granian", *options.split(), "--port", str(port), APPLICATION]
+    return Server("backend", folder, port, command)
+
+
+def cheroot(folder: Path, port: int) -> Server:
+    command = [sys.executable, "-m", "cheroot", "--bind", f"127.0.0.1:{port}", "--threads", str(THREADS), APPLICATION]
+    return Server("backend", folder, port, command)
+
+
+def bare_gateway(folder: Path, port: int) -> Server:
+    command = [sys.executable, "-m", "lbadaptor.appserver", "--address", f"127.0.0.1:{port}"]
+    return Server("backend", folder, port, [*command, "--threads", str(THREADS), "--session-cookie", "sid", APPLICATION])
+
+
+def uwsgi(folder: Path, port: int) -> Server:
+    options = f"--plugin python3 --master --need-app --single-interpreter --die-on-term --threads {THREADS}"
+    command = ["uwsgi", *options.split(), "--disable-logging", "--vacuum", "--strict"]
+    command += ["--pythonpath", str(folder.parent / "application"), "--module", APPLICATION]
+    return Server("backend", folder, port, [*command, "--socket", f"127.0.0.1:{port}"])
+
+
+def gateway(folder: Path) -> Built:
+    """Our gateway alone, with all that the contracts ask for: it is spoken to as by an adaptor."""
+    server = AppServer(folder, free_ports(), make_keys(folder / "keys"), 0)
+    return Built([server], server.port, as_adaptor(server))
+
+
+def as_adaptor(server: AppServer) -> Request:
+    """Requests as the adaptor sends them to a holder."""
+
+    def head(page: Page, cookies: str) -> bytes:
+        environ = {
+            "REQUEST_METHOD": page.method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": page.path,
+            "QUERY_STRING": "",
+            "REQUEST_URI": page.path,
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": "127.0.0.1",
+            "REMOTE_PORT": "50123",
+            "wsgi.url_scheme": "http",
+            "HTTP_HOST": "127.0.0.1",
+        }
+        if cookies:
+            environ["HTTP_COOKIE"] = cookies
+        if page.upload:
+            environ["CONTENT_LENGTH"] = str(page.upload)
+        common = adaptor_request.common_head(environ, Body(b"", page.upload), "")
+        verdict = Verdict.HELD if cookies else Verdict.NONE
+        return adaptor_request.head(common, server.caller_key, server.identity.generation, verdict)
+
+    return head
+
+
+def alone(backend: Backend) -> Callable[[Path], Built]:
+    def build(folder: Path) -> Built:
+        server = backend(folder, free_ports())
+        return Built([server], server.port)
+
+    return build
+
+
+# Chains of several processes.
+
+
+def backends(folder: Path, backend: Backend) -> list[Server]:
+    first = free_ports(BACKENDS)
+    return [backend(folder, first + number) for number in range(BACKENDS)]
+
+
+def balancer(backend: Backend, scheme: str = "http", *modules: str) -> Callable[[Path], Built]:
+    """mod_proxy_balancer with a cookie for the route, as its documentation shows."""
+
+    def build(folder: Path) -> Built:
+        servers = backends(folder, backend)
+        members = "\n".join(
+            f"    BalancerMember {scheme}://127.0.0.1:{server.port} route={number} retry=0"
+            for number, server in enumerate(servers)
+        )
+        configuration = (
+            'Header add Set-Cookie "ROUTEID=.%{BALANCER_WORKER_ROUTE}e; path=/" env=BALANCER_ROUTE_CHANGED\n'
+            f"<Proxy balancer://backends>\n{members}\n    ProxySet stickysession=ROUTEID\n</Proxy>\n"
+            "ProxyPass / balancer://backends/"
+        )
+        front = apache(folder, free_ports(), httpd.find(), [*BALANCER, *modules], configuration)
+        return Built([*servers, front], front.port)
+
+    return build
+
+
+def haproxy(backend: Backend) -> Callable[[Path], Built]:
+    """A cookie that HAProxy inserts, as its documentation shows."""
+
+    def build(folder: Path) -> Built:
+        servers = backends(folder, backend)
+        port = free_ports()
+        lines = "".join(
+            f"    server s{number} 127.0.0.1:{server.port} check cookie s{number}\n"
+            for number, server in enumerate(servers)
+        )
+        configuration = folder / "haproxy.cfg"
+        configuration.write_text(
+            "global\n    maxconn 1000\n"
+            "defaults\n    mode http\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n"
+            f"listen site\n    bind 127.0.0.1:{port}\n    balance roundrobin\n"
+            f"    cookie SERVERID insert indirect nocache\n{lines}"
+        )
+        front = Server("haproxy", folder, port, ["haproxy", "-db", "-f", configuration])
+        return Built([*servers, front], port)
+
+    return build
+
+
+def passenger(folder: Path) -> Built:
+    place = folder.parent / "application"
+    (folder / "passenger").mkdir()
+    configuration = (
+        "PassengerRoot /usr/lib/ruby/vendor_ruby/phusion_passenger/locations.ini\n"
+        f"PassengerInstanceRegistryDir {folder}/passenger\n"
+        f"PassengerPython {sys.executable}\nPassengerLogFile {folder}/passenger-error.log\n"
+        f"PassengerMaxPoolSize {BACKENDS}\nPassengerMinInstances {BACKENDS}\nPassengerStickySessions On\n"
+        f"PassengerAppRoot {place}\nPassengerAppType wsgi\nPassengerStartupFile passenger_wsgi.py\n"
+        f"PassengerEnabled On\n<Directory {place}/public>\n    Require all granted\n</Directory>"
+    )
+    front = apache(folder, free_ports(), httpd.find(), ["passenger"], configuration)
+    return Built([front], front.port)
+
+
+def mod_wsgi(mode: str) -> Callable[[Path], Built]:
+    """mod_wsgi itself, without stickiness."""
+
+    def build(folder: Path) -> Built:
+        place = folder.parent / "application"
+        daemon = f"WSGIDaemonProcess bench processes={BACKENDS} threads={THREADS} python-path={place}"
+        group = "bench" if mode == "daemon" else "%{GLOBAL}"
+        configuration = (
+            f"WSGIPythonHome {sys.base_prefix}\nWSGISocketPrefix {folder}/wsgi\nWSGIScriptReloading Off\n"
+            f"{daemon if mode == 'daemon' else f'WSGIPythonPath {place}'}\n"
+            f"WSGIScriptAlias / {place}/application.py process-group={group} application-group=%{{GLOBAL}}\n"
+            f"<Directory {place}>\n    Require all granted\n</Directory>"
+        )
+        front = apache(folder, free_ports(), httpd.find(), ["wsgi"], configuration)
+        return Built([front], front.port)
+
+    return build
+
+
+def ours(folder: Path) -> Built:
+    """The Python lane, its AppServers run by the monitor."""
+    installed = httpd.find()
+    port = free_ports()
+    monitor, config = monitored(folder, BACKENDS)
+    front = apache(folder, port, installed, ADAPTOR, python_lane(folder, config))
+    return Built([monitor, front], port)
+
+
+def ours_fast(folder: Path) -> Built:
+    """The same, with the fast lane before the Python lane."""
+    installed = httpd.find()
+    port = free_ports()
+    monitor, config = monitored(folder, BACKENDS)
+    modules = [*ADAPTOR, "rewrite", "proxy", "proxy_http", "headers"]
+    front = apache(folder, port, installed, modules, python_lane(folder, config) + f"\nInclude {FAST_LANE}")
+    return Built([monitor, front], port)
+
+
+def python_lane(folder: Path, config: Path) -> str:
+    share = readable_adaptor(folder)
+    return (
+        f"WSGIPythonHome {sys.base_prefix}\nWSGISocketPrefix {folder}/wsgi\n"
+        f"Define LBADAPTOR_SHARE {share}\nDefine LBADAPTOR_CONFIG {config}\nInclude {share}/lbadaptor.conf"
+    )
+
+
+def monitored(folder: Path, servers: int, **monitor: float) -> tuple[Server, Path]:
+    """A monitor for so many AppServers."""
+    first = free_ports(servers + 4)
+    config = write_config(folder, f"[appservers]\nservers = {servers}\nslots = {servers + 4}\nbase_port = {first}\n")
+    with config.open("a") as file:
+        file.write("[monitor]\n" + "".join(f"{name} = {value}\n" for name, value in monitor.items()))
+    command = [sys.executable, "-I", "-m", "monitor", "--config", config]
+
+    def ready() -> bool:
+        table = folder / "address.text"
+        return table.exists() and len(parse(table.read_text()).ok) == servers
+
+    return Server("appservers", folder, first, command, ready=ready), config
+
+
+def write_config(folder: Path, more: str = "") -> Path:
+    config = folder / "lbadaptor.toml"
+    config.write_text(
+        f'[application]\napp = "{APPLICATION}"\nsession_cookie = "sid"\n'
+        f'[files]\nrun_folder = "{folder}"\nkey_file = "{folder}/keys"\napache_group = "{httpd.apache_group()}"\n{more}'
+    )
+    config.chmod(0o644)
+    return config
+
+
+def crowded(entries: int, processes: int = 4) -> Callable[[Path], Built]:
+    """The Python lane with so many entries in address.text: those beyond the 4 that serve are nobody's.
+
+    No monitor runs, which would miss them; the file is written anew every 2 s, as by one that counts sessions.
+    """
+
+    def build(folder: Path) -> Built:
+        installed = httpd.find()
+        config = write_config(folder)
+        group = grp.getgrnam(httpd.apache_group()).gr_gid if httpd.apache_group() else None
+        keys = make_keys(folder / "keys", group)
+        first = free_ports(BACKENDS)
+        servers = [AppServer(folder, first + slot, keys, slot) for slot in range(BACKENDS)]
+        nobodys = []
+        for slot in range(BACKENDS, entries):
+            identity = Identity(slot, time.time_ns() // 1_000_000 + slot)
+            entry = Entry(keys.ticket(identity), Address("127.0.0.1", 1), State.DYING, identity)
+            nobodys.append(entry)
+        table = (*(server.entry for server in servers), *nobodys)
+        publisher = Publisher(folder / "address.text", group)
+        publisher.publish(table)
+        front = apache(folder, free_ports(), installed, ADAPTOR, python_lane(folder, config), processes)
+        return Built([*servers, front], front.port, tend=lambda: publisher.publish(table))
+
+    return build
+
+
+APACHE = apache_module("")
+OURS = "the settings that lbadaptor comes with"
+ROUTE = "stickysession=ROUTEID, the cookie as in httpd's documentation, retry=0, all else as it comes"
+GUNICORN = f"gthread, 1 worker, {THREADS} threads, keep-alive {KEEP_ALIVE} s (longer than its proxy's), heartbeat in /dev/shm"
+WAITRESS = f"{THREADS} threads; its warnings of a long queue off, as its documentation tells to"
+GRANIAN = f"1 worker, {THREADS} blocking threads, HTTP/1 only, no websockets"
+UWSGI = f"master, 1 process, {THREADS} threads, single interpreter, request log off"
+HAPROXY = "cookie insert indirect nocache, checks on, all else as it comes"
+
+ALONE = [
+    Chain("gateway", "our gateway, contracts included", OURS, gateway, backends=1),
+    Chain("gateway-bare", "our gateway without an adaptor's headers", OURS, alone(bare_gateway), backends=1),
+    Chain("granian", "granian", GRANIAN, alone(granian), [module("granian")], backends=1),
+    Chain("waitress", "waitress", WAITRESS, alone(waitress), [module("waitress")], backends=1),
+    Chain("cheroot", "cheroot", f"{THREADS} threads", alone(cheroot), [module("cheroot")], backends=1),
+    Chain("gunicorn", "gunicorn gthread", GUNICORN, alone(gunicorn), [module("gunicorn")], backends=1),
+]
+"""One process, no Apache."""
+
+CHAINS = [
+    Chain("ours", "lbadaptor, Python lane", OURS, ours, [APACHE]),
+    Chain("ours-fast", "lbadaptor, fast lane", OURS, ours_fast, [APACHE, file(FAST_LANE)]),
+    Chain(
+        "balancer-granian",
+        "mod_proxy_balancer + granian",
+        f"{ROUTE}; {GRANIAN}",
+        balancer(granian),
+        [APACHE, module("granian")],
+    ),
+    Chain(
+        "balancer-waitress",
+        "mod_proxy_balancer + waitress",
+        f"{ROUTE}; {WAITRESS}",
+        balancer(waitress),
+        [APACHE, module("waitress")],
+    ),
+    Chain(
+        "balancer-gunicorn",
+        "mod_proxy_balancer + gunicorn",
+        f"{ROUTE}; {GUNICORN}",
+        balancer(gunicorn),
+        [APACHE, module("gunicorn")],
+    ),
+    Chain(
+        "balancer-gateway",
+        "mod_proxy_balancer + our gateway without an adaptor's headers",
+        f"{ROUTE}; {THREADS} threads",
+        balancer(bare_gateway),
+        [APACHE],
+    ),
+    Chain(
+        "passenger",
+        "Passenger, sticky sessions",
+        f"PassengerStickySessions On, {BACKENDS} processes kept; one request at a time in each, as it does with Python",
+        passenger,
+        [APACHE, apache_module("passenger", "libapache2-mod-passenger")],
+    ),
+    Chain(
+        "proxy-uwsgi",
+        "mod_proxy_uwsgi + uWSGI",
+        f"{ROUTE}; {UWSGI}",
+        balancer(uwsgi, "uwsgi", "proxy_uwsgi"),
+        [APACHE, apache_module("proxy_uwsgi", "apache2"), program("uwsgi", "uwsgi uwsgi-plugin-python3")],
+    ),
+    Chain(
+        "mod_wsgi-daemon",
+        "mod_wsgi daemon mode (not sticky)",
+        f"{BACKENDS} processes, {THREADS} threads, script reloading off",
+        mod_wsgi("daemon"),
+        [APACHE],
+        sticky=False,
+    ),
+    Chain(
+        "haproxy-granian",
+        "HAProxy + granian",
+        f"{HAPROXY}; {GRANIAN}",
+        haproxy(granian),
+        [program("haproxy", "haproxy"), module("granian")],
+    ),
+    Chain(
+        "haproxy-gunicorn",
+        "HAProxy + gunicorn",
+        f"{HAPROXY}; {GUNICORN}",
+        haproxy(gunicorn),
+        [program("haproxy", "haproxy"), module("gunicorn")],
+    ),
+]
+"""They carry a request to the one of 4 processes that holds the visitor's session."""
+
+SCALE = [
+    *(
+        Chain(f"entries-{count}", f"{count} entries in address.text", OURS, crowded(count), [APACHE])
+        for count in (4, 100, 1000)
+    ),
+    *(
+        Chain(f"processes-{count}", f"{count} Apache processes", OURS, crowded(BACKENDS, count), [APACHE])
+        for count in (16, 64)
+    ),
+    Chain("mod_wsgi-embedded", "mod_wsgi embedded, without an adaptor", OURS, mod_wsgi("embedded"), [APACHE], sticky=False),
+]
+"""The Python lane as it grows, and mod_wsgi without it."""
