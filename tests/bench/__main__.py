@@ -46,7 +46,7 @@ def main() -> int:
         print(
             f"{cell.chain:20} {cell.page:8} {cell.connections:3} {figures.median(cell):8.1f} µs "
             f"({spread[0]:.1f}–{spread[1]:.1f}) {figures.median(cell, 'rate'):8.0f}/s "
-            f"{figures.median(cell, 'p50'):8.0f} {figures.median(cell, 'p99'):8.0f}"
+            f"{figures.median(cell, 'p50'):8.0f} {figures.median(cell, 'p99'):8.0f}  {figures.parts(cell)}"
         )
     return 0
 

@@ -23,7 +23,7 @@ from monitor.publish import Publisher
 from tests.apache.cluster import free_ports
 
 from . import cost
-from .load import Page, Request, Visitor, log_in, plain
+from .load import LoadFailed, Page, Request, Visitor, log_in, plain
 from .servers import APPLICATION, CHECKOUT, THREADS, AppServer, Server, apache, folder_of_application, readable_adaptor
 
 BACKENDS = 4
@@ -80,7 +80,11 @@ class Chain:
         for server in self.built.servers:
             server.await_up()
         self.built.tend()
-        self.visitors = log_in(self.built.port, self.built.request, self.backends)
+        try:
+            self.visitors = log_in(self.built.port, self.built.request, self.backends)
+        except LoadFailed as error:
+            said = "\n".join(server.said()[-1000:] for server in self.built.servers)
+            raise LoadFailed(f"{self.name}: {error}\n{said}") from None
 
     def stop(self) -> None:
         if self.built is not None:

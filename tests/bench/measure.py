@@ -115,3 +115,8 @@ class Figures:
         a, b = self.of(ours, figure), self.of(theirs, figure)
         rounds = [number for number in a if b.get(number)]
         return median(a[number] / b[number] for number in rounds) if rounds else None
+
+    def parts(self, cell: Cell) -> dict[str, float]:
+        """The cost of each part of the chain, median."""
+        names = {name for sample in self.samples if sample.cell == cell for name in sample.parts}
+        return {name: round(self.median(cell, name) or 0.0, 1) for name in sorted(names)}

@@ -196,6 +196,7 @@ def apache(
         *(
             f"LoadModule {name}_module {installed.mod_wsgi if name == 'wsgi' else installed.modules / f'mod_{name}.so'}"
             for name in load
+            if name == "wsgi" or (installed.modules / f"mod_{name}.so").exists()  # what is built in has no file
         ),
         *user,
         f"Mutex file:{folder} default",
