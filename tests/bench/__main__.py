@@ -2,7 +2,7 @@
 
     make bench                      everything
     make bench QUICK=1              what the targets need, with fewer and shorter runs
-    .venv/bin/python -m tests.bench --chains gateway,granian --connections 16 --seconds 1    a look, nothing written
+    .venv/bin/python -m tests.bench --chains gateway,granian --connections 16    a look: nothing is judged or written
 """
 
 from __future__ import annotations
@@ -10,15 +10,24 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from tests.apache.cluster import short_folder
 
-from . import load
+from . import load, page, results, scale
 from .chains import ALONE, CHAINS, SCALE, Chain
-from .load import PAGES, LoadFailed
-from .measure import MIX, Cell, Figures, measure
+from .load import LoadFailed
+from .measure import Cell, Figures, Sample, measure
+from .targets import ALL as CONNECTIONS
+from .targets import judge, targets
 
-CONNECTIONS = (1, 2, 4, 16, 64)
+OTHER_CONNECTIONS = (4, 64)
+"""Where the page is not the one of 100 bytes."""
+FULL = (5, 3.0, 30.0)
+QUICK = (3, 1.0, 15.0)
+"""Rounds; seconds of a run; seconds for which the monitor is watched."""
 
 
 def main() -> int:
@@ -29,49 +38,106 @@ def main() -> int:
     if load.absent():
         print(load.absent(), file=sys.stderr)
         return 2
+    if options.chains:
+        return _look(options)
+    begin = time.monotonic()
+    rounds, seconds, watched = QUICK if options.quick else FULL
+    aims = targets()
+    needed = {cell for aim in aims for cell in aim.cells}
+    figures, grown = Figures(), dict[str, float]()
+    every = [*ALONE, *CHAINS, *SCALE]
+    absent = {chain.name: why for chain in every if (why := chain.absent())}
+    for name, why in absent.items():
+        print(f"absent: {name}: {why}")
+    for group in (ALONE, CHAINS, SCALE):
+        chains = [chain for chain in group if chain.name not in absent]
+        cells = [cell for cell in _cells(chains, group is SCALE, options.quick, needed)]
+        used = [chain for chain in chains if any(cell.chain == chain.name for cell in cells)]
+        look = (lambda used: grown.update(scale.apache_memory(used))) if group is SCALE else (lambda used: None)
+        run(used, cells, rounds, seconds, figures, look)
+    with short_folder() as folder:
+        grown |= scale.reload(folder)
+    with short_folder() as folder:
+        _say(f"{scale.APPSERVERS} AppServers under one monitor, for {watched:.0f} s")
+        grown |= scale.monitor(folder, watched)
+    lines = [judge(aim, figures, grown, absent) for aim in aims]
+    took = time.monotonic() - begin
+    told = results.Results(figures, grown, lines, absent, every, options.quick, took)
+    told.write()
+    if not options.quick:
+        page.write(told)
+    print(told.table())
+    return 1 if told.wrong() else 0
+
+
+def run(
+    chains: Sequence[Chain],
+    cells: Sequence[Cell],
+    rounds: int,
+    seconds: float,
+    figures: Figures,
+    look: Callable[[Sequence[Chain]], None] = lambda chains: None,
+) -> None:
+    """Measure cells in turn, with all chains up. `look` is called with them before they go."""
+    by_name = {chain.name: chain for chain in chains}
+    with short_folder() as folder:
+        try:
+            for chain in chains:
+                _say(f"starting {chain.what}")
+                chain.start(folder)
+            for number in range(rounds):
+                for done, cell in enumerate(cells, 1):
+                    _say(f"round {number + 1} of {rounds}, {done} of {len(cells)}: {cell.chain}, {cell.page}")
+                    _keep(figures, measure(by_name[cell.chain], cell, number, seconds))
+            look(chains)
+        finally:
+            for chain in chains:
+                chain.stop()
+
+
+def _keep(figures: Figures, sample: Sample) -> None:
+    figures.samples.append(sample)
+    if sample.wrong:
+        cell = sample.cell
+        where = f"{cell.chain}, {cell.page}, {cell.connections} connections"
+        print(f"{where}: {sample.wrong} of {sample.requests} are wrong: {sample.example}", file=sys.stderr)
+
+
+def _cells(chains: Iterable[Chain], scale: bool, quick: bool, needed: set[Cell]) -> list[Cell]:
+    """What is measured in each round, so that those that are compared come one after the other."""
+    cells = {cell for cell in needed for chain in chains if cell.chain == chain.name}
+    if not quick:
+        for chain in chains:
+            at = (16, 64) if scale else CONNECTIONS
+            cells |= {Cell(connections, "small", chain.name) for connections in at}
+            others = () if scale else [page for page in chain.pages if page != "small"]
+            cells |= {Cell(connections, page, chain.name) for connections in OTHER_CONNECTIONS for page in others}
+    return sorted(cells, key=lambda cell: (cell.page, cell.connections, cell.chain))
+
+
+def _look(options: argparse.Namespace) -> int:
     chains = [chain for chain in (*ALONE, *CHAINS, *SCALE) if chain.name in options.chains]
     cells = [
         Cell(connections, page, chain.name)
         for page in options.pages
         for connections in options.connections
         for chain in chains
+        if page in chain.pages
     ]
     figures = Figures()
     run(chains, cells, options.rounds, options.seconds, figures)
-    for cell in cells:
-        spread = figures.spread(cell)
-        if spread is None:
-            print(f"{cell.chain:20} {cell.page:8} {cell.connections:3}  -")
-            continue
-        print(
-            f"{cell.chain:20} {cell.page:8} {cell.connections:3} {figures.median(cell):8.1f} µs "
-            f"({spread[0]:.1f}–{spread[1]:.1f}) {figures.median(cell, 'rate'):8.0f}/s "
-            f"{figures.median(cell, 'p50'):8.0f} {figures.median(cell, 'p99'):8.0f}  {figures.parts(cell)}"
-        )
-    return 0
+    print(results.figures_table(figures, cells))
+    return 1 if any(sample.wrong for sample in figures.samples) else 0
 
 
-def run(chains: list[Chain], cells: list[Cell], rounds: int, seconds: float, figures: Figures) -> None:
-    """Measure cells in turn, with all chains up."""
-    by_name = {chain.name: chain for chain in chains}
-    with short_folder() as folder:
-        try:
-            for chain in chains:
-                chain.start(folder)
-            for number in range(rounds):
-                for cell in cells:
-                    sample = measure(by_name[cell.chain], cell, number, seconds)
-                    figures.samples.append(sample)
-                    if sample.wrong:
-                        print(f"{cell}: {sample.wrong} wrong of {sample.requests}: {sample.example}", file=sys.stderr)
-        finally:
-            for chain in chains:
-                chain.stop()
+def _say(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what}", end="", file=sys.stderr, flush=True)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Ours and what people use today.")
-    parser.add_argument("--quick", action="store_true", help="what the targets need")
+    parser.add_argument("--quick", action="store_true", help="only what the targets need, with fewer and shorter runs")
 
     def words(text: str) -> list[str]:
         return text.split(",")
@@ -79,8 +145,9 @@ def _options() -> argparse.Namespace:
     def numbers(text: str) -> list[int]:
         return [int(word) for word in text.split(",")]
 
-    parser.add_argument("--chains", type=words, default=[chain.name for chain in ALONE])
-    parser.add_argument("--pages", type=words, default=["small"], help=f"{', '.join([*PAGES, MIX])}")
+    names = ", ".join(chain.name for chain in (*ALONE, *CHAINS, *SCALE))
+    parser.add_argument("--chains", type=words, help=f"a look at these only, nothing judged or written: {names}")
+    parser.add_argument("--pages", type=words, default=["small"], help="small, large, upload, compute, wait, mix")
     parser.add_argument("--connections", type=numbers, default=list(CONNECTIONS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)

@@ -27,6 +27,9 @@ from .load import LoadFailed, Page, Request, Visitor, log_in, plain
 from .servers import APPLICATION, CHECKOUT, THREADS, AppServer, Server, apache, folder_of_application, readable_adaptor
 
 BACKENDS = 4
+SHORT = ("small", "large", "upload", "compute")
+WAITING = ("small", "wait", "mix")
+PAGES_AND_MIX = ("small", "large", "upload", "compute", "wait", "mix")
 FAST_LANE = CHECKOUT / "apache" / "lbadaptor-fastlane.conf"
 BALANCER = ("proxy", "proxy_http", "proxy_balancer", "lbmethod_byrequests", "slotmem_shm", "headers")
 ADAPTOR = ("alias", "env", "setenvif", "wsgi")
@@ -56,6 +59,8 @@ class Chain:
     build: Callable[[Path], Built]
     needs: Sequence[Callable[[], str]] = ()
     """each tells why it cannot be set up here; empty: nothing stands against it"""
+    pages: Sequence[str] = PAGES_AND_MIX
+    """those that it is measured with"""
     backends: int = BACKENDS
     sticky: bool = True
     visitors: list[Visitor] = field(default_factory=list)
@@ -83,8 +88,7 @@ class Chain:
         try:
             self.visitors = log_in(self.built.port, self.built.request, self.backends)
         except LoadFailed as error:
-            said = "\n".join(server.said()[-1000:] for server in self.built.servers)
-            raise LoadFailed(f"{self.name}: {error}\n{said}") from None
+            raise LoadFailed(f"{self.name}: {error}\n{self.built.servers[-1].said()[:3000]}") from None
 
     def stop(self) -> None:
         if self.built is not None:
@@ -308,31 +312,33 @@ def mod_wsgi(mode: str) -> Callable[[Path], Built]:
     return build
 
 
-def ours(folder: Path) -> Built:
-    """The Python lane, its AppServers run by the monitor."""
-    installed = httpd.find()
-    port = free_ports()
-    monitor, config = monitored(folder, BACKENDS)
-    front = apache(folder, port, installed, ADAPTOR, python_lane(folder, config))
-    return Built([monitor, front], port)
+Lanes = Callable[[Path, Path], tuple[Sequence[str], str]]
+"""A folder and lbadaptor.toml → what httpd has to load, and its configuration."""
 
 
-def ours_fast(folder: Path) -> Built:
-    """The same, with the fast lane before the Python lane."""
-    installed = httpd.find()
-    port = free_ports()
-    monitor, config = monitored(folder, BACKENDS)
-    modules = [*ADAPTOR, "rewrite", "proxy", "proxy_http", "headers"]
-    front = apache(folder, port, installed, modules, python_lane(folder, config) + f"\nInclude {FAST_LANE}")
-    return Built([monitor, front], port)
-
-
-def python_lane(folder: Path, config: Path) -> str:
+def python_lane(folder: Path, config: Path) -> tuple[Sequence[str], str]:
     share = readable_adaptor(folder)
-    return (
+    return ADAPTOR, (
         f"WSGIPythonHome {sys.base_prefix}\nWSGISocketPrefix {folder}/wsgi\n"
         f"Define LBADAPTOR_SHARE {share}\nDefine LBADAPTOR_CONFIG {config}\nInclude {share}/lbadaptor.conf"
     )
+
+
+def both_lanes(folder: Path, config: Path) -> tuple[Sequence[str], str]:
+    modules, configuration = python_lane(folder, config)
+    return [*modules, "rewrite", "proxy", "proxy_http", "headers"], f"{configuration}\nInclude {FAST_LANE}"
+
+
+def ours(lanes: Lanes) -> Callable[[Path], Built]:
+    """The adaptor in Apache, and AppServers that the monitor runs."""
+
+    def build(folder: Path) -> Built:
+        monitor, config = monitored(folder, BACKENDS)
+        modules, configuration = lanes(folder, config)
+        front = apache(folder, free_ports(), httpd.find(), modules, configuration)
+        return Built([monitor, front], front.port)
+
+    return build
 
 
 def monitored(folder: Path, servers: int, **monitor: float) -> tuple[Server, Path]:
@@ -360,14 +366,13 @@ def write_config(folder: Path, more: str = "") -> Path:
     return config
 
 
-def crowded(entries: int, processes: int = 4) -> Callable[[Path], Built]:
-    """The Python lane with so many entries in address.text: those beyond the 4 that serve are nobody's.
+def crowded(entries: int, processes: int = 4, lanes: Lanes = python_lane) -> Callable[[Path], Built]:
+    """Ours with so many entries in address.text: those beyond the 4 that serve are nobody's.
 
     No monitor runs, which would miss them; the file is written anew every 2 s, as by one that counts sessions.
     """
 
     def build(folder: Path) -> Built:
-        installed = httpd.find()
         config = write_config(folder)
         group = grp.getgrnam(httpd.apache_group()).gr_gid if httpd.apache_group() else None
         keys = make_keys(folder / "keys", group)
@@ -376,12 +381,13 @@ def crowded(entries: int, processes: int = 4) -> Callable[[Path], Built]:
         nobodys = []
         for slot in range(BACKENDS, entries):
             identity = Identity(slot, time.time_ns() // 1_000_000 + slot)
-            entry = Entry(keys.ticket(identity), Address("127.0.0.1", 1), State.DYING, identity)
+            entry = Entry(keys.ticket(identity), Address("127.0.0.1", slot), State.DYING, identity)
             nobodys.append(entry)
         table = (*(server.entry for server in servers), *nobodys)
         publisher = Publisher(folder / "address.text", group)
         publisher.publish(table)
-        front = apache(folder, free_ports(), installed, ADAPTOR, python_lane(folder, config), processes)
+        modules, configuration = lanes(folder, config)
+        front = apache(folder, free_ports(), httpd.find(), modules, configuration, processes)
         return Built([*servers, front], front.port, tend=lambda: publisher.publish(table))
 
     return build
@@ -392,14 +398,24 @@ OURS = "the settings that lbadaptor comes with"
 ROUTE = "stickysession=ROUTEID, the cookie as in httpd's documentation, retry=0, all else as it comes"
 GUNICORN = f"gthread, 1 worker, {THREADS} threads, keep-alive {KEEP_ALIVE} s (longer than its proxy's), heartbeat in /dev/shm"
 WAITRESS = f"{THREADS} threads; its warnings of a long queue off, as its documentation tells to"
-GRANIAN = f"1 worker, {THREADS} blocking threads, HTTP/1 only, no websockets"
+GRANIAN = "1 worker, 1 blocking thread (its documentation advises few for short requests), HTTP/1 only, no websockets"
+GRANIAN_THREADS = f"1 worker, {THREADS} blocking threads, HTTP/1 only, no websockets"
 UWSGI = f"master, 1 process, {THREADS} threads, single interpreter, request log off"
 HAPROXY = "cookie insert indirect nocache, checks on, all else as it comes"
 
 ALONE = [
     Chain("gateway", "our gateway, contracts included", OURS, gateway, backends=1),
     Chain("gateway-bare", "our gateway without an adaptor's headers", OURS, alone(bare_gateway), backends=1),
-    Chain("granian", "granian", GRANIAN, alone(granian), [module("granian")], backends=1),
+    Chain("granian", "granian", GRANIAN, alone(granian), [module("granian")], SHORT, backends=1),
+    Chain(
+        "granian-threads",
+        f"granian, {THREADS} threads",
+        GRANIAN_THREADS,
+        alone(granian_threads),
+        [module("granian")],
+        WAITING,
+        backends=1,
+    ),
     Chain("waitress", "waitress", WAITRESS, alone(waitress), [module("waitress")], backends=1),
     Chain("cheroot", "cheroot", f"{THREADS} threads", alone(cheroot), [module("cheroot")], backends=1),
     Chain("gunicorn", "gunicorn gthread", GUNICORN, alone(gunicorn), [module("gunicorn")], backends=1),
@@ -407,14 +423,23 @@ ALONE = [
 """One process, no Apache."""
 
 CHAINS = [
-    Chain("ours", "lbadaptor, Python lane", OURS, ours, [APACHE]),
-    Chain("ours-fast", "lbadaptor, fast lane", OURS, ours_fast, [APACHE, file(FAST_LANE)]),
+    Chain("ours", "lbadaptor, Python lane", OURS, ours(python_lane), [APACHE]),
+    Chain("ours-fast", "lbadaptor, fast lane", OURS, ours(both_lanes), [APACHE, file(FAST_LANE)]),
     Chain(
         "balancer-granian",
         "mod_proxy_balancer + granian",
         f"{ROUTE}; {GRANIAN}",
         balancer(granian),
         [APACHE, module("granian")],
+        SHORT,
+    ),
+    Chain(
+        "balancer-granian-threads",
+        f"mod_proxy_balancer + granian, {THREADS} threads",
+        f"{ROUTE}; {GRANIAN_THREADS}",
+        balancer(granian_threads),
+        [APACHE, module("granian")],
+        WAITING,
     ),
     Chain(
         "balancer-waitress",
@@ -465,6 +490,15 @@ CHAINS = [
         f"{HAPROXY}; {GRANIAN}",
         haproxy(granian),
         [program("haproxy", "haproxy"), module("granian")],
+        SHORT,
+    ),
+    Chain(
+        "haproxy-granian-threads",
+        f"HAProxy + granian, {THREADS} threads",
+        f"{HAPROXY}; {GRANIAN_THREADS}",
+        haproxy(granian_threads),
+        [program("haproxy", "haproxy"), module("granian")],
+        WAITING,
     ),
     Chain(
         "haproxy-gunicorn",
@@ -482,9 +516,19 @@ SCALE = [
         for count in (4, 100, 1000)
     ),
     *(
+        Chain(
+            f"fast-entries-{count}",
+            f"{count} entries in address.text, fast lane",
+            OURS,
+            crowded(count, lanes=both_lanes),
+            [APACHE, file(FAST_LANE)],
+        )
+        for count in (4, 100, 1000)
+    ),
+    *(
         Chain(f"processes-{count}", f"{count} Apache processes", OURS, crowded(BACKENDS, count), [APACHE])
         for count in (16, 64)
     ),
     Chain("mod_wsgi-embedded", "mod_wsgi embedded, without an adaptor", OURS, mod_wsgi("embedded"), [APACHE], sticky=False),
 ]
-"""The Python lane as it grows, and mod_wsgi without it."""
+"""Ours as it grows, and mod_wsgi without an adaptor."""

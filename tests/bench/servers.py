@@ -24,7 +24,7 @@ from .load import LoadFailed
 
 CHECKOUT = Path(__file__).parents[2]
 APPLICATION = "application:application"
-START_TIMEOUT = 60.0
+START_TIMEOUT = 180.0
 STOP_TIMEOUT = 15.0
 THREADS = 8
 """Of every server that has a number of threads: the AppServer's default."""
