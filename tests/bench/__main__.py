@@ -1,8 +1,8 @@
 """The benchmark's story: set chains up, measure them in turn, take them down; judge, print, write.
 
-    make bench                      everything
-    make bench QUICK=1              what the targets need, with fewer and shorter runs
-    .venv/bin/python -m tests.bench --chains gateway,granian --connections 16    a look: nothing is judged or written
+make bench                      everything
+make bench QUICK=1              what the targets need, with fewer and shorter runs
+.venv/bin/python -m tests.bench --chains gateway,granian --connections 16    a look: nothing is judged or written
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 from tests.apache.cluster import short_folder
 
@@ -25,8 +24,8 @@ from .targets import judge, targets
 
 OTHER_CONNECTIONS = (4, 64)
 """Where the page is not the one of 100 bytes."""
-FULL = (5, 3.0, 30.0)
-QUICK = (3, 1.0, 15.0)
+FULL = (5, 2.0, 30.0)
+QUICK = (6, 1.0, 20.0)
 """Rounds; seconds of a run; seconds for which the monitor is watched."""
 
 
@@ -51,7 +50,7 @@ def main() -> int:
         print(f"absent: {name}: {why}")
     for group in (ALONE, CHAINS, SCALE):
         chains = [chain for chain in group if chain.name not in absent]
-        cells = [cell for cell in _cells(chains, group is SCALE, options.quick, needed)]
+        cells = _cells(chains, group is SCALE, options.quick, needed)
         used = [chain for chain in chains if any(cell.chain == chain.name for cell in cells)]
         look = (lambda used: grown.update(scale.apache_memory(used))) if group is SCALE else (lambda used: None)
         run(used, cells, rounds, seconds, figures, look)
@@ -137,7 +136,9 @@ def _say(what: str) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Ours and what people use today.")
-    parser.add_argument("--quick", action="store_true", help="only what the targets need, with fewer and shorter runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="only what the targets need, with fewer and shorter runs"
+    )
 
     def words(text: str) -> list[str]:
         return text.split(",")

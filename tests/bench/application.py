@@ -1,7 +1,7 @@
 """What every server of the benchmark serves: a WSGI application with its sessions in memory.
 
-An answer begins with `SESSION PROCESS known|unknown RECEIVED `, so that whoever asked can tell that it is theirs, that
-it comes from the process that holds their session, and that the whole body arrived.
+An answer begins with `SESSION PROCESS known|unknown RECEIVED `, so that whoever asked can tell that it is theirs,
+that it comes from the process that holds their session, and that the whole body arrived.
 """
 
 from __future__ import annotations

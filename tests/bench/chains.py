@@ -17,14 +17,23 @@ from pathlib import Path
 from lbadaptor import request as adaptor_request
 from lbadaptor.address import Address, Entry, Identity, State, parse
 from lbadaptor.body import Body
-from lbadaptor.ticket import Keys, Verdict, make_keys
+from lbadaptor.ticket import Verdict, make_keys
 from monitor import httpd
 from monitor.publish import Publisher
 from tests.apache.cluster import free_ports
 
 from . import cost
 from .load import LoadFailed, Page, Request, Visitor, log_in, plain
-from .servers import APPLICATION, CHECKOUT, THREADS, AppServer, Server, apache, folder_of_application, readable_adaptor
+from .servers import (
+    APPLICATION,
+    CHECKOUT,
+    THREADS,
+    AppServer,
+    Server,
+    apache,
+    folder_of_application,
+    readable_adaptor,
+)
 
 BACKENDS = 4
 SHORT = ("small", "large", "upload", "compute")
@@ -157,7 +166,7 @@ def waitress(folder: Path, port: int) -> Server:
 
 
 def granian(folder: Path, port: int) -> Server:
-    """With one blocking thread: its documentation advises few for an application that answers within a millisecond."""
+    """With one blocking thread: its documentation advises few where answers take about a millisecond."""
     return granian_threads(folder, port, 1)
 
 
@@ -174,7 +183,9 @@ def cheroot(folder: Path, port: int) -> Server:
 
 def bare_gateway(folder: Path, port: int) -> Server:
     command = [sys.executable, "-m", "lbadaptor.appserver", "--address", f"127.0.0.1:{port}"]
-    return Server("backend", folder, port, [*command, "--threads", str(THREADS), "--session-cookie", "sid", APPLICATION])
+    return Server(
+        "backend", folder, port, [*command, "--threads", str(THREADS), "--session-cookie", "sid", APPLICATION]
+    )
 
 
 def uwsgi(folder: Path, port: int) -> Server:
@@ -289,7 +300,9 @@ def passenger(folder: Path) -> Built:
         f"PassengerAppRoot {place}\nPassengerAppType wsgi\nPassengerStartupFile passenger_wsgi.py\n"
         f"PassengerEnabled On\n<Directory {place}/public>\n    Require all granted\n</Directory>"
     )
-    front = apache(folder, free_ports(), httpd.find(), ["passenger"], configuration)
+    front = apache(
+        folder, free_ports(), httpd.find(), ["passenger"], configuration, part="httpd, Passenger, backends"
+    )
     return Built([front], front.port)
 
 
@@ -306,7 +319,8 @@ def mod_wsgi(mode: str) -> Callable[[Path], Built]:
             f"WSGIScriptAlias / {place}/application.py process-group={group} application-group=%{{GLOBAL}}\n"
             f"<Directory {place}>\n    Require all granted\n</Directory>"
         )
-        front = apache(folder, free_ports(), httpd.find(), ["wsgi"], configuration)
+        part = "httpd, backends" if mode == "daemon" else "httpd"
+        front = apache(folder, free_ports(), httpd.find(), ["wsgi"], configuration, part=part)
         return Built([front], front.port)
 
     return build
@@ -347,7 +361,7 @@ def monitored(folder: Path, servers: int, **monitor: float) -> tuple[Server, Pat
     config = write_config(folder, f"[appservers]\nservers = {servers}\nslots = {servers + 4}\nbase_port = {first}\n")
     with config.open("a") as file:
         file.write("[monitor]\n" + "".join(f"{name} = {value}\n" for name, value in monitor.items()))
-    command = [sys.executable, "-I", "-m", "monitor", "--config", config]
+    command = [sys.executable, "-I", "-m", "monitor", "--config", str(config)]
 
     def ready() -> bool:
         table = folder / "address.text"
@@ -360,7 +374,8 @@ def write_config(folder: Path, more: str = "") -> Path:
     config = folder / "lbadaptor.toml"
     config.write_text(
         f'[application]\napp = "{APPLICATION}"\nsession_cookie = "sid"\n'
-        f'[files]\nrun_folder = "{folder}"\nkey_file = "{folder}/keys"\napache_group = "{httpd.apache_group()}"\n{more}'
+        f'[files]\nrun_folder = "{folder}"\nkey_file = "{folder}/keys"\n'
+        f'apache_group = "{httpd.apache_group()}"\n{more}'
     )
     config.chmod(0o644)
     return config
@@ -396,7 +411,7 @@ def crowded(entries: int, processes: int = 4, lanes: Lanes = python_lane) -> Cal
 APACHE = apache_module("")
 OURS = "the settings that lbadaptor comes with"
 ROUTE = "stickysession=ROUTEID, the cookie as in httpd's documentation, retry=0, all else as it comes"
-GUNICORN = f"gthread, 1 worker, {THREADS} threads, keep-alive {KEEP_ALIVE} s (longer than its proxy's), heartbeat in /dev/shm"
+GUNICORN = f"gthread, 1 worker, {THREADS} threads, keep-alive {KEEP_ALIVE} s as behind a proxy, heartbeat in /dev/shm"
 WAITRESS = f"{THREADS} threads; its warnings of a long queue off, as its documentation tells to"
 GRANIAN = "1 worker, 1 blocking thread (its documentation advises few for short requests), HTTP/1 only, no websockets"
 GRANIAN_THREADS = f"1 worker, {THREADS} blocking threads, HTTP/1 only, no websockets"
@@ -465,7 +480,7 @@ CHAINS = [
     Chain(
         "passenger",
         "Passenger, sticky sessions",
-        f"PassengerStickySessions On, {BACKENDS} processes kept; one request at a time in each, as it does with Python",
+        f"PassengerStickySessions On, {BACKENDS} processes kept, each of which takes one request at a time",
         passenger,
         [APACHE, apache_module("passenger", "libapache2-mod-passenger")],
     ),
@@ -529,6 +544,13 @@ SCALE = [
         Chain(f"processes-{count}", f"{count} Apache processes", OURS, crowded(BACKENDS, count), [APACHE])
         for count in (16, 64)
     ),
-    Chain("mod_wsgi-embedded", "mod_wsgi embedded, without an adaptor", OURS, mod_wsgi("embedded"), [APACHE], sticky=False),
+    Chain(
+        "mod_wsgi-embedded",
+        "mod_wsgi embedded, without an adaptor",
+        OURS,
+        mod_wsgi("embedded"),
+        [APACHE],
+        sticky=False,
+    ),
 ]
 """Ours as it grows, and mod_wsgi without an adaptor."""

@@ -43,7 +43,8 @@ function done(summary, latency)
     end
     local errors = summary.errors
     io.write(string.format(
-        '\n{"requests": %d, "seconds": %.6f, "p50": %d, "p99": %d, "wrong": %d, "broken": %d, "example": "%s"}\n',
-        summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(99), failed,
-        errors.connect + errors.read + errors.write + errors.timeout, first))
+        '\n{"requests": %d, "seconds": %.6f, "p50": %d, "p99": %d, "wrong": %d, "example": "%s", '
+        .. '"broken": {"connect": %d, "read": %d, "write": %d, "timeout": %d}}\n',
+        summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(99), failed, first,
+        errors.connect, errors.read, errors.write, errors.timeout))
 end

@@ -80,10 +80,14 @@ class Run:
     p99: float
     wrong: int
     """answers that were not what they had to be"""
-    broken: int
-    """requests that got no answer: refused, reset, timed out"""
     example: str
     """the first wrong answer"""
+    broken: dict[str, int]
+    """requests that got no answer, by what failed"""
+
+    @property
+    def failed(self) -> int:
+        return self.wrong + sum(self.broken.values())
 
 
 def ask(port: int, head: bytes) -> tuple[int, str, str]:

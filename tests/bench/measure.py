@@ -15,7 +15,10 @@ TEND = 2.0
 LONG_CONNECTIONS = 4
 """Of those who ask for the long page, in the mix."""
 MIX = "mix"
-WHAT = {**{name: page.what for name, page in PAGES.items()}, MIX: "answers 100 bytes, while 4 connections wait 200 ms"}
+WHAT = {
+    **{name: page.what for name, page in PAGES.items()},
+    MIX: "answers 100 bytes, while 4 connections wait 200 ms",
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -74,8 +77,8 @@ def measure(chain: Chain, cell: Cell, number: int, seconds: float) -> Sample:
         raise LoadFailed(f"{cell.chain}: no request was answered")
     parts = {part: cost.spent(before.get(part, {}), used) / requests for part, used in after.items()}
     first = runs[0]
-    wrong = sum(run.wrong + run.broken for run in runs)
-    example = next((run.example for run in runs if run.example), "no answer" if wrong else "")
+    wrong = sum(run.failed for run in runs)
+    example = next((run.example or f"no answer: {run.broken}" for run in runs if run.failed), "")
     rate = first.requests / first.seconds
     return Sample(cell, number, sum(parts.values()), parts, rate, first.p50, first.p99, requests, wrong, example)
 

@@ -63,7 +63,9 @@ class Results:
         width = max(len(str(line["name"])) for line in self.targets)
         rows = [f"{'target':{width}}  {'ratio':>8}  {'limit':>7}"]
         for line in self.targets:
-            ratio = "absent" if line["reached"] is None else "wrong" if line["ratio"] is None else f"{line['ratio']:.3g}"
+            ratio = (
+                "absent" if line["reached"] is None else "wrong" if line["ratio"] is None else f"{line['ratio']:.3g}"
+            )
             verdict = {None: "", True: "reached", False: "NOT REACHED"}[line["reached"]]
             rows.append(f"{line['name']:{width}}  {ratio:>8}  {line['limit']:>7g}  {verdict}".rstrip())
         judged = [line["reached"] for line in self.targets if line["reached"] is not None]
@@ -74,7 +76,9 @@ class Results:
 
 def figures_table(figures: Figures, cells: Iterable[Cell]) -> str:
     """Medians with their spread, a cell a line."""
-    rows = [f"{'chain':24} {'page':8} {'conn':>4}  {'µs of CPU a request':>24} {'req/s':>8} {'p50 µs':>8} {'p99 µs':>8}"]
+    rows = [
+        f"{'chain':24} {'page':8} {'conn':>4}  {'µs of CPU a request':>24} {'req/s':>8} {'p50 µs':>8} {'p99 µs':>8}"
+    ]
     for cell in cells:
         spread = figures.spread(cell)
         if spread is None:
@@ -95,4 +99,9 @@ def machine() -> dict[str, Any]:
         if line.startswith("model name"):
             name = line.partition(":")[2].strip()
             break
-    return {"processor": name, "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+    return {
+        "processor": name,
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }

@@ -28,7 +28,7 @@ LOOKS = 1000
 
 
 def reload(folder: Path) -> dict[str, float]:
-    """How long an Apache process takes to read a table of ENTRIES anew, and how often it does when nothing changed."""
+    """How long an Apache process takes to read a table of ENTRIES anew; how often it does when nothing changed."""
     config = write_config(folder)
     keys = make_keys(folder / "keys")
     identities = [Identity(slot, 1_763_805_600_000 + slot) for slot in range(ENTRIES)]

@@ -26,6 +26,9 @@ CHECKOUT = Path(__file__).parents[2]
 APPLICATION = "application:application"
 START_TIMEOUT = 180.0
 STOP_TIMEOUT = 15.0
+APACHE_THREADS = 64
+"""Of an httpd process: as many as connections at most. One that lacks threads closes connections that are kept
+alive, under the next request."""
 THREADS = 8
 """Of every server that has a number of threads: the AppServer's default."""
 
@@ -181,11 +184,19 @@ class AppServer(Server):
 
 
 def apache(
-    folder: Path, port: int, installed: httpd.Apache, modules: Sequence[str], configuration: str, processes: int = 4
+    folder: Path,
+    port: int,
+    installed: httpd.Apache,
+    modules: Sequence[str],
+    configuration: str,
+    processes: int = 4,
+    part: str = "httpd",
 ) -> Server:
     """A private Apache httpd: the same settings for every chain, but for `modules` and `configuration`."""
     user = [f"User {httpd.apache_group()}", f"Group {httpd.apache_group()}"] if os.geteuid() == 0 else []
-    load = ["mpm_event", "unixd", "authz_core", *modules]
+    files = {name: installed.modules / f"mod_{name}.so" for name in ("mpm_event", "unixd", "authz_core", *modules)}
+    if "wsgi" in files:
+        files["wsgi"] = installed.mod_wsgi
     lines = [
         f"ServerRoot {folder}",
         f"DefaultRuntimeDir {folder}",
@@ -194,9 +205,9 @@ def apache(
         f"Listen 127.0.0.1:{port}",
         f"ServerName 127.0.0.1:{port}",
         *(
-            f"LoadModule {name}_module {installed.mod_wsgi if name == 'wsgi' else installed.modules / f'mod_{name}.so'}"
-            for name in load
-            if name == "wsgi" or (installed.modules / f"mod_{name}.so").exists()  # what is built in has no file
+            f"LoadModule {name}_module {file}"
+            for name, file in files.items()
+            if file.exists()  # what is built in has none
         ),
         *user,
         f"Mutex file:{folder} default",
@@ -210,18 +221,18 @@ def apache(
     file = folder / "httpd.conf"
     file.write_text("\n".join(lines))
     environment = {"LD_LIBRARY_PATH": installed.libraries} if installed.libraries else {}
-    return Server("httpd", folder, port, [installed.binary, "-DFOREGROUND", "-f", file], environment)
+    return Server(part, folder, port, [installed.binary, "-DFOREGROUND", "-f", file], environment)
 
 
 def settings(processes: int) -> list[str]:
-    """What every httpd of the benchmark is set to. Processes neither come nor go while it is measured."""
+    """What every httpd is set to. Processes neither come nor go while it is measured."""
     return [
         f"ServerLimit {processes}",
         f"StartServers {processes}",
-        "ThreadsPerChild 25",
-        f"MaxRequestWorkers {25 * processes}",
-        "MinSpareThreads 25",
-        f"MaxSpareThreads {25 * processes}",
+        f"ThreadsPerChild {APACHE_THREADS}",
+        f"MaxRequestWorkers {APACHE_THREADS * processes}",
+        "MinSpareThreads 1",
+        f"MaxSpareThreads {APACHE_THREADS * processes}",
         "KeepAlive On",
         "MaxKeepAliveRequests 0",
         "Timeout 60",

@@ -1,7 +1,7 @@
 """What has to be reached, and whether it was. Pure.
 
-Every target is a ratio that must not exceed a limit. Where it is about two chains, it is ours ÷ theirs, side by side in
-one run: of the cost of all processes of the chain unless said otherwise. Where more is better (throughput) it is
+Every target is a ratio that must not exceed a limit. Where it is about two chains, it is ours ÷ theirs, side by side
+in one run: of the cost of all processes of the chain unless said otherwise. Where more is better (throughput) it is
 theirs ÷ ours.
 """
 
@@ -90,7 +90,9 @@ def targets() -> list[Target]:
         name = f"{entries} ÷ 4 entries in address.text, 16 connections"
         found.append(Versus(name, 1.05, Cell(16, "small", f"entries-{entries}"), Cell(16, "small", "entries-4")))
         name = f"fast lane, {name}"
-        found.append(Versus(name, 1.05, Cell(16, "small", f"fast-entries-{entries}"), Cell(16, "small", "fast-entries-4")))
+        found.append(
+            Versus(name, 1.05, Cell(16, "small", f"fast-entries-{entries}"), Cell(16, "small", "fast-entries-4"))
+        )
     light = (Cell(16, "small", "entries-4"), Cell(16, "small", "mod_wsgi-embedded"))
     found += [
         Absolute("reload of 1,000 entries, ms", 10.0, "reload_ms"),
