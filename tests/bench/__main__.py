@@ -12,13 +12,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from tests.apache.cluster import short_folder
 
 from . import load, page, results, scale
 from .chains import ALONE, CHAINS, SCALE, Chain
 from .load import LoadFailed
-from .measure import Cell, Figures, Sample, measure
+from .measure import Cell, Figures, Sample, measure, prove
 from .targets import ALL as CONNECTIONS
 from .targets import judge, targets
 
@@ -53,7 +54,7 @@ def main() -> int:
         cells = _cells(chains, group is SCALE, options.quick, needed)
         used = [chain for chain in chains if any(cell.chain == chain.name for cell in cells)]
         look = (lambda used: grown.update(scale.apache_memory(used))) if group is SCALE else (lambda used: None)
-        run(used, cells, rounds, seconds, figures, look)
+        run(used, cells, rounds, seconds, figures, absent, look)
     with short_folder() as folder:
         grown |= scale.reload(folder)
     with short_folder() as folder:
@@ -75,23 +76,46 @@ def run(
     rounds: int,
     seconds: float,
     figures: Figures,
+    absent: dict[str, str],
     look: Callable[[Sequence[Chain]], None] = lambda chains: None,
 ) -> None:
-    """Measure cells in turn, with all chains up. `look` is called with them before they go."""
+    """Measure cells in turn, with all chains up; who does not start is `absent`, too. `look` at them at the end."""
     by_name = {chain.name: chain for chain in chains}
     with short_folder() as folder:
         try:
             for chain in chains:
                 _say(f"starting {chain.what}")
-                chain.start(folder)
+                _start(chain, folder, absent)
+            cells = [cell for cell in cells if cell.chain not in absent]
+            chains = [chain for chain in chains if chain.name not in absent]
+            for chain in chains:
+                prove(chain)
             for number in range(rounds):
                 for done, cell in enumerate(cells, 1):
                     _say(f"round {number + 1} of {rounds}, {done} of {len(cells)}: {cell.chain}, {cell.page}")
                     _keep(figures, measure(by_name[cell.chain], cell, number, seconds))
             look(chains)
         finally:
-            for chain in chains:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses Ctrl-C twice waits all the same
+            _say("ending them")
+            for chain in by_name.values():
+                chain.order_to_stop()
+            for chain in by_name.values():
                 chain.stop()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _say("")
+
+
+def _start(chain: Chain, folder: Path, absent: dict[str, str]) -> None:
+    """Start a chain. Of others', one that does not start is absent. Raises LoadFailed where it is ours."""
+    try:
+        chain.start(folder)
+    except LoadFailed as error:
+        if chain.own:
+            raise
+        absent[chain.name] = f"it does not start: {error}"
+        print(f"absent: {chain.name}: {absent[chain.name]}")
+        chain.stop()
 
 
 def _keep(figures: Figures, sample: Sample) -> None:
@@ -124,7 +148,7 @@ def _look(options: argparse.Namespace) -> int:
         if page in chain.pages
     ]
     figures = Figures()
-    run(chains, cells, options.rounds, options.seconds, figures)
+    run(chains, cells, options.rounds, options.seconds, figures, {})
     print(results.figures_table(figures, cells))
     return 1 if any(sample.wrong for sample in figures.samples) else 0
 

@@ -99,10 +99,19 @@ class Chain:
         except LoadFailed as error:
             raise LoadFailed(f"{self.name}: {error}\n{self.built.servers[-1].said()[:3000]}") from None
 
+    @property
+    def own(self) -> bool:
+        """Whether it is ours: then a failure is no absence."""
+        return self.settings == OURS
+
+    def order_to_stop(self) -> None:
+        for server in self.built.servers if self.built is not None else ():
+            server.order_to_stop()
+
     def stop(self) -> None:
+        """Blocks until nothing of it is left."""
+        self.order_to_stop()
         if self.built is not None:
-            for server in self.built.servers:
-                server.order_to_stop()
             for server in reversed(self.built.servers):
                 server.stop()
             self.built = None
@@ -547,7 +556,7 @@ SCALE = [
     Chain(
         "mod_wsgi-embedded",
         "mod_wsgi embedded, without an adaptor",
-        OURS,
+        "script reloading off",
         mod_wsgi("embedded"),
         [APACHE],
         sticky=False,

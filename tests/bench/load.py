@@ -18,7 +18,7 @@ from . import application
 SCRIPT = Path(__file__).with_name("check.lua")
 VISITORS = 8
 AT_ONCE = 16
-TIMEOUT = 20.0
+TIMEOUT = 90.0
 """Seconds for one answer of those that are awaited one by one."""
 
 

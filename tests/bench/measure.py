@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -72,15 +72,30 @@ def measure(chain: Chain, cell: Cell, number: int, seconds: float) -> Sample:
         for wrk in load:
             wrk.end()
     after = {part: cost.cpu(pids) for part, pids in chain.processes().items()}
-    requests = sum(run.requests for run in runs)
-    if not requests:
-        raise LoadFailed(f"{cell.chain}: no request was answered")
-    parts = {part: cost.spent(before.get(part, {}), used) / requests for part, used in after.items()}
-    first = runs[0]
-    wrong = sum(run.failed for run in runs)
+    first, requests = runs[0], sum(run.requests for run in runs)
+    parts = {part: cost.spent(before.get(part, {}), used) / max(1, requests) for part, used in after.items()}
+    wrong = sum(run.failed for run in runs) or int(not requests)
     example = next((run.example or f"no answer: {run.broken}" for run in runs if run.failed), "")
     rate = first.requests / first.seconds
     return Sample(cell, number, sum(parts.values()), parts, rate, first.p50, first.p99, requests, wrong, example)
+
+
+def prove(chain: Chain) -> None:
+    """Show that wrong answers are found: of visitors who are at other processes than we say. Raises LoadFailed.
+
+    It also warms the chain up: what happens at a process's first request is not measured.
+    """
+    assert chain.built is not None
+    plan = chain.built.servers[0].folder / "false.lua"
+    elsewhere = [replace(visitor, backend=f"{visitor.backend}0") for visitor in chain.visitors]
+    write_plan(plan, PAGES["small"], chain.built.request, elsewhere, chain.sticky)
+    wrk = Wrk(chain.built.port, plan, connections=64, seconds=1.0)
+    try:
+        run = wrk.told()
+    finally:
+        wrk.end()
+    if not run.requests or run.wrong < run.requests:
+        raise LoadFailed(f"{chain.name}: wrong answers are not found: {run}")
 
 
 class Figures:

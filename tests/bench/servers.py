@@ -26,9 +26,9 @@ CHECKOUT = Path(__file__).parents[2]
 APPLICATION = "application:application"
 START_TIMEOUT = 180.0
 STOP_TIMEOUT = 15.0
-APACHE_THREADS = 64
-"""Of an httpd process: as many as connections at most. One that lacks threads closes connections that are kept
-alive, under the next request."""
+APACHE_THREADS = 256
+"""Of an httpd; so each process has enough for all connections that come to it. One that lacks threads closes
+connections that are kept alive, under the next request."""
 THREADS = 8
 """Of every server that has a number of threads: the AppServer's default."""
 
@@ -226,13 +226,14 @@ def apache(
 
 def settings(processes: int) -> list[str]:
     """What every httpd is set to. Processes neither come nor go while it is measured."""
+    threads = max(16, APACHE_THREADS // processes)
     return [
         f"ServerLimit {processes}",
         f"StartServers {processes}",
-        f"ThreadsPerChild {APACHE_THREADS}",
-        f"MaxRequestWorkers {APACHE_THREADS * processes}",
+        f"ThreadsPerChild {threads}",
+        f"MaxRequestWorkers {threads * processes}",
         "MinSpareThreads 1",
-        f"MaxSpareThreads {APACHE_THREADS * processes}",
+        f"MaxSpareThreads {threads * processes}",
         "KeepAlive On",
         "MaxKeepAliveRequests 0",
         "Timeout 60",
