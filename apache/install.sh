@@ -57,7 +57,7 @@ missing() {
 good() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
 
 packages="libapache2-mod-wsgi-py3 python3-venv"
-[ "$what" = demo ] || packages="$packages apache2-dev python3-dev gcc"
+[ "$what" != test ] || packages="$packages apache2-dev python3-dev gcc"
 [ "$what" != bench ] || packages="$packages wrk haproxy uwsgi uwsgi-plugin-python3 libapache2-mod-passenger"
 lacking=
 if command -v dpkg-query >/dev/null; then
@@ -68,7 +68,7 @@ if command -v dpkg-query >/dev/null; then
     elif [ -n "$lacking" ] && [ "$what" = test ]; then
         fail "The tests need packages that only root can install: apt-get install --no-install-recommends$lacking"
     elif [ -n "$lacking" ] && [ "$what" = bench ]; then
-        say "  What of these is missing is named as absent; only root can: apt-get install --no-install-recommends$lacking"
+        say "  What is missing will be named as absent; only root can: apt-get install --no-install-recommends$lacking"
     fi
 elif [ "$what" = test ]; then
     fail "The tests need Debian's packages $packages; this system has no dpkg."
@@ -100,8 +100,7 @@ mkdir "$env/src"
 cp -R setup.cfg pyproject.toml README.md LICENSE lbadaptor monitor apache "$env/src"
 find "$env/src" -name __pycache__ -prune -exec rm -rf {} +
 extras=$what
-[ "$what" = demo ] || extras="demo,test"
-[ "$what" != bench ] || extras="demo,test,bench"
+[ "$what" != test ] || extras="demo,test"
 step "installing lbadaptor and what it needs" install "$env/src[$extras]"
 step "installing lbadaptor as it is now" install --no-deps --force-reinstall "$env/src"
 rm -rf "$env/src"

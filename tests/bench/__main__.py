@@ -93,7 +93,10 @@ def run(
             for number in range(rounds):
                 for done, cell in enumerate(cells, 1):
                     _say(f"round {number + 1} of {rounds}, {done} of {len(cells)}: {cell.chain}, {cell.page}")
-                    _keep(figures, measure(by_name[cell.chain], cell, number, seconds))
+                    sample = measure(by_name[cell.chain], cell, number, seconds)
+                    figures.samples.append(sample)
+                    if sample.wrong:
+                        _tell(by_name[cell.chain], sample)
             look(chains)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses Ctrl-C twice waits all the same
@@ -118,12 +121,11 @@ def _start(chain: Chain, folder: Path, absent: dict[str, str]) -> None:
         chain.stop()
 
 
-def _keep(figures: Figures, sample: Sample) -> None:
-    figures.samples.append(sample)
-    if sample.wrong:
-        cell = sample.cell
-        where = f"{cell.chain}, {cell.page}, {cell.connections} connections"
-        print(f"{where}: {sample.wrong} of {sample.requests} are wrong: {sample.example}", file=sys.stderr)
+def _tell(chain: Chain, sample: Sample) -> None:
+    """Of wrong answers, at once."""
+    where = f"{chain.name}, {sample.cell.page}, {sample.cell.connections} connections"
+    print(f"{where}: {sample.wrong} of {sample.requests} are wrong: {sample.example}", file=sys.stderr)
+    print(chain.said()[-1000:], file=sys.stderr)
 
 
 def _cells(chains: Iterable[Chain], scale: bool, quick: bool, needed: set[Cell]) -> list[Cell]:

@@ -72,6 +72,8 @@ class Chain:
     """those that it is measured with"""
     backends: int = BACKENDS
     sticky: bool = True
+    warm_up: int = 64
+    """connections that have been to all its processes"""
     visitors: list[Visitor] = field(default_factory=list)
     built: Built | None = None
 
@@ -97,7 +99,7 @@ class Chain:
         try:
             self.visitors = log_in(self.built.port, self.built.request, self.backends)
         except LoadFailed as error:
-            raise LoadFailed(f"{self.name}: {error}\n{self.built.servers[-1].said()[:3000]}") from None
+            raise LoadFailed(f"{self.name}: {error}\n{self.said()[:3000]}") from None
 
     @property
     def own(self) -> bool:
@@ -115,6 +117,10 @@ class Chain:
             for server in reversed(self.built.servers):
                 server.stop()
             self.built = None
+
+    def said(self) -> str:
+        """What its foremost server logged."""
+        return self.built.servers[-1].said() if self.built is not None else ""
 
     def processes(self) -> dict[str, set[int]]:
         """Its living processes, by part."""
@@ -232,7 +238,7 @@ def as_adaptor(server: AppServer) -> Request:
             environ["HTTP_COOKIE"] = cookies
         if page.upload:
             environ["CONTENT_LENGTH"] = str(page.upload)
-        common = adaptor_request.common_head(environ, Body(b"", page.upload), "")
+        common = adaptor_request.Heads(()).common(environ, Body(b"", page.upload))
         verdict = Verdict.HELD if cookies else Verdict.NONE
         return adaptor_request.head(common, server.caller_key, server.identity.generation, verdict)
 
@@ -550,7 +556,14 @@ SCALE = [
         for count in (4, 100, 1000)
     ),
     *(
-        Chain(f"processes-{count}", f"{count} Apache processes", OURS, crowded(BACKENDS, count), [APACHE])
+        Chain(
+            f"processes-{count}",
+            f"{count} Apache processes",
+            OURS,
+            crowded(BACKENDS, count),
+            [APACHE],
+            warm_up=8 * count,
+        )
         for count in (16, 64)
     ),
     Chain(

@@ -89,7 +89,7 @@ def prove(chain: Chain) -> None:
     plan = chain.built.servers[0].folder / "false.lua"
     elsewhere = [replace(visitor, backend=f"{visitor.backend}0") for visitor in chain.visitors]
     write_plan(plan, PAGES["small"], chain.built.request, elsewhere, chain.sticky)
-    wrk = Wrk(chain.built.port, plan, connections=64, seconds=1.0)
+    wrk = Wrk(chain.built.port, plan, chain.warm_up, chain.warm_up / 64)
     try:
         run = wrk.told()
     finally:

@@ -26,9 +26,9 @@ CHECKOUT = Path(__file__).parents[2]
 APPLICATION = "application:application"
 START_TIMEOUT = 180.0
 STOP_TIMEOUT = 15.0
-APACHE_THREADS = 256
-"""Of an httpd; so each process has enough for all connections that come to it. One that lacks threads closes
-connections that are kept alive, under the next request."""
+APACHE_THREADS = 64
+"""Of each httpd process: enough for all connections, should it take them all. One that lacks threads closes those
+that are kept alive, under the next request."""
 THREADS = 8
 """Of every server that has a number of threads: the AppServer's default."""
 
@@ -226,14 +226,13 @@ def apache(
 
 def settings(processes: int) -> list[str]:
     """What every httpd is set to. Processes neither come nor go while it is measured."""
-    threads = max(16, APACHE_THREADS // processes)
     return [
         f"ServerLimit {processes}",
         f"StartServers {processes}",
-        f"ThreadsPerChild {threads}",
-        f"MaxRequestWorkers {threads * processes}",
+        f"ThreadsPerChild {APACHE_THREADS}",
+        f"MaxRequestWorkers {APACHE_THREADS * processes}",
         "MinSpareThreads 1",
-        f"MaxSpareThreads {threads * processes}",
+        f"MaxSpareThreads {APACHE_THREADS * processes}",
         "KeepAlive On",
         "MaxKeepAliveRequests 0",
         "Timeout 60",
