@@ -17,8 +17,9 @@ from pathlib import Path
 from lbadaptor import request as adaptor_request
 from lbadaptor.address import Address, Entry, Identity, State, parse
 from lbadaptor.body import Body
+from lbadaptor.settings import load
 from lbadaptor.ticket import Verdict, make_keys
-from monitor import httpd
+from monitor import httpd, publish
 from monitor.publish import Publisher
 from tests.apache.cluster import free_ports
 
@@ -91,10 +92,13 @@ class Chain:
         home.mkdir()
         home.chmod(0o711)
         self.built = self.build(home)
-        for server in self.built.servers:
+        *behind, front = self.built.servers
+        for server in behind:
             server.start()
-        for server in self.built.servers:
+        for server in behind:
             server.await_up()
+        front.start()  # the fast lane's maps have to be there
+        front.await_up()
         self.built.tend()
         try:
             self.visitors = log_in(self.built.port, self.built.request, self.backends)
@@ -354,8 +358,13 @@ def python_lane(folder: Path, config: Path) -> tuple[Sequence[str], str]:
 
 
 def both_lanes(folder: Path, config: Path) -> tuple[Sequence[str], str]:
+    """As `lbctl apache-config` writes it."""
     modules, configuration = python_lane(folder, config)
-    return [*modules, "rewrite", "proxy", "proxy_http", "headers"], f"{configuration}\nInclude {FAST_LANE}"
+    settings = load(config)
+    fast_lane = importlib.import_module("monitor.fastlane")  # at need: it comes with FAST_LANE
+    file = folder / "fastlane.conf"
+    file.write_text(fast_lane.snippet(settings, settings.slots, "/"))
+    return [*modules, "rewrite", "proxy", "proxy_http", "headers"], f"{configuration}\nInclude {file}"
 
 
 def ours(lanes: Lanes) -> Callable[[Path], Built]:
@@ -403,10 +412,10 @@ def crowded(entries: int, processes: int = 4, lanes: Lanes = python_lane) -> Cal
     """
 
     def build(folder: Path) -> Built:
-        config = write_config(folder)
+        first = free_ports(BACKENDS)
+        config = write_config(folder, f"[appservers]\nslots = {2 * BACKENDS}\nbase_port = {first}\n")
         group = grp.getgrnam(httpd.apache_group()).gr_gid if httpd.apache_group() else None
         keys = make_keys(folder / "keys", group)
-        first = free_ports(BACKENDS)
         servers = [AppServer(folder, first + slot, keys, slot) for slot in range(BACKENDS)]
         nobodys = []
         for slot in range(BACKENDS, entries):
@@ -415,6 +424,9 @@ def crowded(entries: int, processes: int = 4, lanes: Lanes = python_lane) -> Cal
             nobodys.append(entry)
         table = (*(server.entry for server in servers), *nobodys)
         publisher = Publisher(folder / "address.text", group)
+        if FAST_LANE.exists():
+            caller_keys = publish.CallerKeys(folder / "callerkeys.text", group, keys.caller_key)
+            publisher = Publisher(folder / "address.text", group, caller_keys)
         publisher.publish(table)
         modules, configuration = lanes(folder, config)
         front = apache(folder, free_ports(), httpd.find(), modules, configuration, processes)
