@@ -36,11 +36,6 @@ def test_sessions_are_counted_by_a_framework_or_a_function(name: str) -> None:
     assert parse(f'{LEAST}session_count = "{name}"\n').application.session_count == name
 
 
-def test_an_own_folder_begins_where_the_file_is() -> None:
-    assert parse(LEAST, "/etc/shop").own_folder is None
-    assert parse(f'{LEAST}[appservers]\nown_folder = "own"\n', "/etc/shop").own_folder == Path("/etc/shop/own")
-
-
 def test_a_hard_limit_needs_no_other() -> None:
     assert parse(f"{LEAST}[appservers]\nhard_memory = 9\n").appservers.hard_memory == 9
 
