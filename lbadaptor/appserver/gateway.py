@@ -138,6 +138,7 @@ class Gateway:
                 thread.join(max(0.0, deadline - time.monotonic()))
         abandoned = any(thread.is_alive() for thread in self._threads)
         self._take_leave(abandoned)
+        self._leadership.close()
         if not abandoned:
             self._poll.close()
             os.close(self._wake)
@@ -192,8 +193,12 @@ class Gateway:
                 if not self._serve_as_leader(task):
                     self._serve_waiting()
                     return
-            timeout = None if self._accept_again is None else max(0.0, self._accept_again - time.monotonic())
-            for descriptor, _ in self._poll.poll(timeout):
+            events = self._poll.poll(0)
+            if not events:
+                self._leadership.rest()
+                pause = self._accept_again
+                events = self._poll.poll(None if pause is None else max(0.0, pause - time.monotonic()))
+            for descriptor, _ in events:
                 if descriptor == self._listener.fileno():
                     self._accept()
                 elif connection := self._connections.get(descriptor):

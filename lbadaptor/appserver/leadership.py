@@ -5,12 +5,17 @@ thread has to be woken, and the interpreter lock stays where it is. Before a req
 requests have lately been long. When one turns out long, which nobody can know before, a thread that watches takes
 the leadership from it and gives it to another. So a slow request delays others by little more than `LONG`, and
 threads beyond the first cost nothing until they are needed.
+
+The watching thread sleeps on a timer of the kernel's (timerfd_create(2)) that the leader sets when it begins to
+serve and clears when it has nothing to do: it wakes once in `LONG` under load, and never for requests that are few
+and short.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
-import time
 from queue import SimpleQueue
 
 LONG = 0.002
@@ -22,7 +27,7 @@ WEIGHT = 1 / 8
 
 
 class Leadership:
-    """For any number of threads, each of which calls `wait` first, and one that calls `watch`."""
+    """For any number of threads, each of which calls `wait` first, and one that calls `watch`. Raises OSError."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -36,8 +41,11 @@ class Leadership:
         """requests that a leader has begun to serve"""
         self._serving = False
         """the leader does so now"""
+        self._timer = Timer(LONG)
         self._watching = False
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        """the timer is set"""
+        self._seen = 0
+        """which request was served when it was last looked"""
 
     def wait(self) -> bool:
         """Until this thread leads; False when all is over. Blocks, unless nobody leads."""
@@ -61,7 +69,8 @@ class Leadership:
         self._serving = True
         if not self._watching:
             self._watching = True
-            self._bell.put(None)
+            self._seen = self._served
+            self._timer.set()
         return True
 
     def kept(self) -> bool:
@@ -71,6 +80,12 @@ class Leadership:
                 return False
             self._serving = False
             return True
+
+    def rest(self) -> None:
+        """The leader is about to wait for requests: nothing is to be watched."""
+        if self._watching:
+            self._watching = False
+            self._timer.clear()
 
     def lasted(self, seconds: float) -> None:
         """A request was served, by any thread."""
@@ -93,26 +108,22 @@ class Leadership:
             self._over = True
             while self._parked:
                 self._parked.pop()[1].put(False)
-        self._bell.put(None)
+        self._timer.ring()
+
+    def close(self) -> None:
+        """No thread is left, or none that will ever lead again."""
+        self._timer.close()
 
     def watch(self) -> None:
-        """A thread's whole life: take the leadership from whoever serves for long. Sleeps while nobody serves."""
+        """A thread's whole life: take the leadership from whoever serves one request for long."""
         while True:
-            self._bell.get()
-            while not self._over:
-                served = self._served
-                time.sleep(LONG)
-                if self._served != served:
-                    continue
-                if self._serving:
-                    self._take(served)
-                    continue
-                self._watching = False
-                if self._served == served and not self._serving:
-                    break  # else the leader came between, and may have seen that it is watched
-                self._watching = True
+            self._timer.wait()
             if self._over:
                 return
+            served = self._served
+            if self._serving and served == self._seen:
+                self._take(served)
+            self._seen = served
 
     def _take(self, served: int) -> None:
         with self._lock:
@@ -132,3 +143,52 @@ class Leadership:
         if place is None:
             place = self._mine.place = SimpleQueue()
         return place
+
+
+_libc = ctypes.PyDLL(None, use_errno=True)  # it holds the interpreter lock: these calls are over at once
+_CLOCK_MONOTONIC = 1
+_AT_ONCE = 1
+"""Nanoseconds."""
+
+
+class _Itimerspec(ctypes.Structure):
+    """struct itimerspec: interval and first time, each in seconds and nanoseconds."""
+
+    _fields_ = (
+        ("interval", ctypes.c_long),
+        ("interval_nanoseconds", ctypes.c_long),
+        ("first", ctypes.c_long),
+        ("first_nanoseconds", ctypes.c_long),
+    )
+
+
+class Timer:
+    """Wakes whoever waits, every so many seconds, as long as it is set (timerfd_create(2)). Raises OSError."""
+
+    def __init__(self, seconds: float) -> None:
+        self._descriptor: int = _libc.timerfd_create(_CLOCK_MONOTONIC, os.O_CLOEXEC)
+        if self._descriptor < 0:
+            raise OSError(ctypes.get_errno(), "no timer")
+        whole, rest = divmod(round(seconds * 1e9), 10**9)
+        self._every = ctypes.byref(_Itimerspec(whole, rest, whole, rest))
+        self._never = ctypes.byref(_Itimerspec())
+        self._now = ctypes.byref(_Itimerspec(0, 0, 0, _AT_ONCE))
+
+    def set(self) -> None:
+        """From now on."""
+        _libc.timerfd_settime(self._descriptor, 0, self._every, None)
+
+    def clear(self) -> None:
+        """Not any more."""
+        _libc.timerfd_settime(self._descriptor, 0, self._never, None)
+
+    def ring(self) -> None:
+        """Wake whoever waits once, and not any more."""
+        _libc.timerfd_settime(self._descriptor, 0, self._now, None)
+
+    def wait(self) -> None:
+        """Blocks until it is time."""
+        os.read(self._descriptor, 8)
+
+    def close(self) -> None:
+        os.close(self._descriptor)

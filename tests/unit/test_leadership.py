@@ -55,6 +55,7 @@ def crew() -> Iterator[Crew]:
     for thread in made.threads:
         thread.join(WAIT)
         assert not thread.is_alive()
+    made.leadership.close()
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -143,19 +144,32 @@ def test_it_is_lost_even_with_nobody_there_to_take_it(crew: Crew) -> None:
     assert crew.waiting().wait(WAIT)
 
 
-def test_nobody_watches_while_nobody_serves(crew: Crew) -> None:
+def test_nobody_watches_while_the_leader_rests(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    wait = crew.leadership._timer.wait
+
+    def counted() -> None:
+        wait()
+        looks.append(time.monotonic())
+
+    monkeypatch.setattr(crew.leadership._timer, "wait", counted)
     crew.watched()
-    assert crew.leadership.wait()
-    for _ in range(3):
+    for number in range(1, 4):
+        assert crew.leadership.wait()
         assert crew.leadership.keep()
-        assert crew.leadership._watching
-        if not crew.leadership.kept():
-            assert crew.leadership.wait()
-        until(lambda: not crew.leadership._watching)
+        until(lambda: crew.leadership._leader == 0)  # a look, and the leadership is taken
+        assert not crew.leadership.kept()
+        assert crew.leadership.wait()
+        crew.leadership.rest()
+        rested = time.monotonic()
+        time.sleep(5 * schedule.LONG)
+        assert len([look for look in looks if look > rested]) <= 1  # one may have been under way
+        assert len(looks) >= number
+        crew.leadership.pass_on()
 
 
-def test_at_the_end_nobody_waits() -> None:
-    crew = Crew().watched()
+def test_at_the_end_nobody_waits(crew: Crew) -> None:
+    crew.watched()
     assert crew.leadership.wait()
     parked = [crew.waiting() for _ in range(3)]
     crew.leadership.end()
