@@ -108,7 +108,8 @@ def weight(record: Record, servers: AppServers, now: float) -> int:
     whole = servers.weights[record.slot] if record.slot < len(servers.weights) else 100
     if record.standby or not whole:
         return 0
-    if record.ready_at is None or now - record.ready_at >= servers.slow_start:
+    ready_for = 0.0 if record.ready_at is None else max(0.0, now - record.ready_at)  # it may be ready since `now`
+    if record.ready_at is None or ready_for >= servers.slow_start:
         return whole
-    share = FIRST_SHARE + (1 - FIRST_SHARE) * (now - record.ready_at) / servers.slow_start
+    share = FIRST_SHARE + (1 - FIRST_SHARE) * ready_for / servers.slow_start
     return max(1, round(whole * share))

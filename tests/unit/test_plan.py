@@ -553,6 +553,14 @@ def test_being_back_from_failing_is_no_new_start() -> None:
     assert weight(stage.record(0), stage.plan.settings.appservers, stage.now) == 100
 
 
+@pytest.mark.parametrize(("slow_start", "least"), [(0.0, 100), (10.0, 10)])
+def test_a_weight_is_asked_for_as_of_before_it_was_ready(slow_start: float, least: int) -> None:
+    # An arbiter that was late hears what is ready after the moment that it thinks as of.
+    stage = Stage(servers=1, appservers={"slow_start": slow_start})
+    stage.up()
+    assert weight(stage.record(0), stage.plan.settings.appservers, stage.now - 0.5) == least
+
+
 def standby(stage: Stage) -> list[int]:
     return [record.slot for record in stage.plan if record.standby]
 
