@@ -59,7 +59,10 @@ def main() -> int:
         grown |= scale.reload(folder)
     with short_folder() as folder:
         _say(f"{scale.APPSERVERS} AppServers under one monitor, for {watched:.0f} s")
-        grown |= scale.monitor(folder, watched)
+        try:
+            grown |= scale.monitor(folder, watched)
+        except LoadFailed as error:  # a target that is not reached, and no reason to lose all else
+            print(error, file=sys.stderr)
     lines = [judge(aim, figures, grown, absent) for aim in aims]
     took = time.monotonic() - begin
     told = results.Results(figures, grown, lines, absent, every, options.quick, took)

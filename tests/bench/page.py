@@ -50,7 +50,10 @@ def write(told: Results) -> None:
         _tables(told, ALONE, "gateway"),
         "## Scale",
         _table(told, "small", SCALE, "entries-4"),
-        _rows(["what", "measured"], [[words, f"{told.scale[key]:.2f}"] for key, words in SCALE_WORDS.items()]),
+        _rows(
+            ["what", "measured"],
+            [[words, f"{told.scale[key]:.2f}"] for key, words in SCALE_WORDS.items() if key in told.scale],
+        ),
         "## Settings",
         "Every httpd: "
         + ", ".join(settings(4))
