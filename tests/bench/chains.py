@@ -447,7 +447,7 @@ HAPROXY = "cookie insert indirect nocache, checks on, all else as it comes"
 
 ALONE = [
     Chain("gateway", "our gateway, contracts included", OURS, gateway, backends=1),
-    Chain("gateway-bare", "our gateway without an adaptor's headers", OURS, alone(bare_gateway), backends=1),
+    Chain("gateway-bare", "our gateway, bare", OURS, alone(bare_gateway), backends=1),
     Chain("granian", "granian", GRANIAN, alone(granian), [module("granian")], SHORT, backends=1),
     Chain(
         "granian-threads",
@@ -499,8 +499,8 @@ CHAINS = [
     ),
     Chain(
         "balancer-gateway",
-        "mod_proxy_balancer + our gateway without an adaptor's headers",
-        f"{ROUTE}; {THREADS} threads",
+        "mod_proxy_balancer + our gateway, bare",
+        f"{ROUTE}; {THREADS} threads; nobody's key and no LB- headers, so without what the contracts ask for",
         balancer(bare_gateway),
         [APACHE],
     ),

@@ -17,8 +17,8 @@ COLOURS = (
     "#9c7a4d",
     "#b8b03a",
 )
-WIDTH = 760
-LABELS = 260
+WIDTH = 860
+LABELS = 290
 ROW = 24
 HEIGHT = 320
 
@@ -56,10 +56,13 @@ def lines(title: str, rows: Sequence[tuple[str, Mapping[int, float]]], across: S
         ]
         colour = COLOURS[number % len(COLOURS)]
         drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        shapes.append(f'<polyline points="{drawn}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        stroke = f'stroke="{colour}" stroke-width="2"'
+        if number >= len(COLOURS):
+            stroke += ' stroke-dasharray="5 3"'
         y = 50 + number * 20
-        shapes.append(f'<rect x="{right + 20}" y="{y - 9}" width="12" height="12" fill="{colour}"/>')
-        shapes.append(_text(right + 38, y + 1, label))
+        shapes.append(f'<polyline points="{drawn}" fill="none" {stroke}/>')
+        shapes.append(f'<line x1="{right + 16}" y1="{y - 3}" x2="{right + 38}" y2="{y - 3}" {stroke}/>')
+        shapes.append(_text(right + 44, y + 1, label))
     shapes.append(_text(left, 40, unit))
     return _svg(title, max(HEIGHT, 60 + 20 * len(rows)), shapes)
 
