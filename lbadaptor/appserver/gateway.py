@@ -188,12 +188,13 @@ class Gateway:
 
     def _lead(self) -> None:
         """Poll and serve, until the gateway stops or the leadership is gone, and nothing waits for a thread."""
+        events: list[tuple[int, int]] = []
         while not self._stopping:
             while (task := self._begin()) is not None:
                 if not self._serve_as_leader(task):
                     self._serve_waiting()
                     return
-            events = self._poll.poll(0)
+            events = self._poll.poll(0) if len(events) > 1 else []  # where there were more, there may be more
             if not events:
                 self._leadership.rest()
                 pause = self._accept_again
