@@ -47,3 +47,30 @@ def test_a_bad_configuration_is_a_503_until_it_is_mended(tmp_path: Path, caplog:
     config.write_text(TEXT + "[adaptor]\nwait = 0\n")
     assert ask(config) == "503 Service Unavailable"  # no address.text: but it is the adaptor who says so now
     assert len(wsgi._adaptors) == 1
+
+
+@pytest.mark.parametrize(
+    ("mount", "script_name", "path_info", "rest"),
+    [
+        ("", "/a/b", "", "/a/b"),
+        ("", "/", "", "/"),
+        ("/app", "/app/a/b", "", "/a/b"),
+        ("/app", "/app", "", ""),
+        ("/app", "/app/a\n", "b", "/a\nb"),
+        (None, "/app", "/a", "/a"),
+    ],
+)
+def test_the_scripts_name_ends_where_the_application_is_mounted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mount: str | None,
+    script_name: str,
+    path_info: str,
+    rest: str,
+) -> None:
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr("lbadaptor.adaptor.Adaptor.__call__", lambda self, environ, _: seen.append(environ) or [])
+    (tmp_path / "a").write_text(TEXT)
+    environ = {"LBADAPTOR_CONFIG": str(tmp_path / "a"), "SCRIPT_NAME": script_name, "PATH_INFO": path_info}
+    wsgi.application(environ | ({} if mount is None else {"LBADAPTOR_MOUNT": mount}), lambda *_: None)
+    assert (seen[0]["SCRIPT_NAME"], seen[0]["PATH_INFO"]) == (script_name if mount is None else mount, rest)
