@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from monitor_fixture import SLOTS, Site, free_ports, processes, wait_for
+from monitor_fixture import Site, processes, wait_for
 
 from lbadaptor.address import Identity
 from lbadaptor.ticket import read_keys
@@ -34,16 +34,6 @@ HEEDS_LIMITS = (
 )
 SUSPENDED = 6.0
 """Seconds; the probes of these tests have lost patience after less than 2."""
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with free_ports(SLOTS) as base_port:
-        site = Site(tmp_path, base_port)
-        try:
-            yield site
-        finally:
-            site.clear()
 
 
 def identities(site: Site) -> set[Identity]:

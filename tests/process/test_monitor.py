@@ -31,14 +31,6 @@ LEFT = {"address.text", "monitor.lock"}
 """What stays in the run folder."""
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with free_ports(SLOTS) as base_port:
-        site = Site(tmp_path, base_port)
-        yield site
-        site.clear()
-
-
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A monitor that several tests look at, and whose AppServers none of them harms."""

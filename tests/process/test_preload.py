@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from monitor_fixture import SLOTS, Site, free_ports, processes, wait_for
+from monitor_fixture import Site, processes, wait_for
 
 from lbadaptor.address import Entry
 from monitor.ctl import ask
@@ -19,16 +18,6 @@ import random, time
 with open("imports", "a") as file: file.write("x")
 """
 """An application that tells how often it was imported."""
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with free_ports(SLOTS) as base_port:
-        site = Site(tmp_path, base_port)
-        try:
-            yield site
-        finally:
-            site.clear()
 
 
 @pytest.fixture
@@ -124,9 +113,9 @@ def test_nothing_of_the_template_or_the_arbiter_leaks_into_them(preload: Site) -
         links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
         links = [link for link in links if link not in ("/dev/null", str(preload.log), "anon_inode:[eventfd]")]
         sockets = {link for link in links if link.startswith("socket:")}
-        # its channel, its listener, and the listener's poll
+        # its channel and its listener; the gateway's poll and timer
         assert len(sockets) == 2
-        assert sorted(set(links) - sockets) == ["anon_inode:[eventpoll]"]
+        assert sorted(set(links) - sockets) == ["anon_inode:[eventpoll]", "anon_inode:[timerfd]"]
         assert not sockets & (own | seen)
         seen |= sockets
     preload.end()

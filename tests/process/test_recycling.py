@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from monitor_fixture import PATIENCE, SLOTS, Site, free_ports, wait_for
+from monitor_fixture import PATIENCE, Site, wait_for
 
 from lbadaptor.address import Entry
 from lbadaptor.headers import MANDATORY
@@ -45,16 +43,11 @@ def app(environ, start_response):
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with free_ports(SLOTS) as base_port:
-        site = Site(tmp_path, base_port)
-        (site.app_folder / "hungry.py").write_text(APPLICATION)
-        site.settings("application", app="hungry:app")
-        site.settings("appservers", servers=1)
-        try:
-            yield site
-        finally:
-            site.clear()
+def site(site: Site) -> Site:
+    (site.app_folder / "hungry.py").write_text(APPLICATION)
+    site.settings("application", app="hungry:app")
+    site.settings("appservers", servers=1)
+    return site
 
 
 class Robot(threading.Thread):

@@ -8,11 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from monitor_fixture import SLOTS, Site, free_ports, processes, wait_for
+from monitor_fixture import Site, processes, wait_for
 
 from lbadaptor.address import Identity
 
@@ -34,16 +33,6 @@ def hog(seconds):
     while time.monotonic() < until:
         pattern.match(text)  # a match lets nobody else run
 """
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    with free_ports(SLOTS) as base_port:
-        site = Site(tmp_path, base_port)
-        try:
-            yield site
-        finally:
-            site.clear()
 
 
 def crash(site: Site) -> None:
