@@ -18,10 +18,13 @@ from typing import Any
 
 from monitor import messages
 from monitor.control import REPLY_TIMEOUT, Console
-from monitor.messages import SIGN_OF_LIFE, Alive, Begin, FromWatcher, Ordered, Reply, View
+from monitor.messages import SIGN_OF_LIFE, Alive, Begin, FromWatcher, Ordered, Probed, Reply, View
 from monitor.probe import Prober
 
 log = logging.getLogger("lbmonitor.watcher")
+
+GATHERING = 0.1
+"""Seconds."""
 
 
 class Watcher:
@@ -30,6 +33,7 @@ class Watcher:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._sending = threading.Lock()
+        self._unsent = b""
         self._begin: Begin | None = None
         self._console: Console | None = None
         self._console_said = ""
@@ -108,14 +112,32 @@ class Watcher:
             wait.heard.set()
 
     def _live(self) -> None:
-        while not self._over.wait(SIGN_OF_LIFE):
-            self._tend_console()
-            self._tell(Alive())
+        """Every `GATHERING` seconds what was gathered, and now and then a sign of life."""
+        turns = round(SIGN_OF_LIFE / GATHERING)
+        for turn in itertools.cycle(range(turns)):
+            if self._over.wait(GATHERING):
+                return
+            if turn == 0:
+                self._tend_console()
+                self._tell(Alive())
+            elif self._unsent:
+                self._send(b"")
 
     def _tell(self, message: FromWatcher) -> None:
+        """Bad news at once. Good news is gathered: it would wake the arbiter for each of many AppServers."""
+        line = messages.encode(message) + b"\n"
+        if isinstance(message, Probed):
+            with self._sending:
+                self._unsent += line
+        else:
+            self._send(line)
+
+    def _send(self, line: bytes) -> None:
+        """What was gathered, and a line."""
         try:
             with self._sending:
-                self._channel.sendall(messages.encode(message) + b"\n")
+                data, self._unsent = self._unsent + line, b""
+                self._channel.sendall(data)
         except OSError:
             self._over.set()  # the arbiter is gone; `run` sees it too
 
