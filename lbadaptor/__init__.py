@@ -1,6 +1,6 @@
 """Sticky sessions and fail-over for Python WSGI applications behind Apache httpd.
 
-The public face: the middleware that mod_wsgi loads. The AppServer's is `lbadaptor.appserver.main`.
+The public face: the middleware that mod_wsgi loads. The AppServer's is `lbadaptor.appserver.main.main`.
 """
 
 from __future__ import annotations

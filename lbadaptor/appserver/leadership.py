@@ -68,9 +68,7 @@ class Leadership:
         self._served += 1
         self._serving = True
         if not self._watching:
-            self._watching = True
-            self._seen = self._served
-            self._timer.set()
+            self._watch_from_now()
         return True
 
     def kept(self) -> bool:
@@ -84,8 +82,10 @@ class Leadership:
     def rest(self) -> None:
         """The leader is about to wait for requests: nothing is to be watched."""
         if self._watching:
-            self._watching = False
-            self._timer.clear()
+            with self._lock:
+                self._watching = False
+                if not self._over:  # nobody may silence the last ring
+                    self._timer.clear()
 
     def lasted(self, seconds: float) -> None:
         """A request was served, by any thread."""
@@ -108,7 +108,7 @@ class Leadership:
             self._over = True
             while self._parked:
                 self._parked.pop()[1].put(False)
-        self._timer.ring()
+            self._timer.ring()
 
     def close(self) -> None:
         """No thread is left, or none that will ever lead again."""
@@ -124,6 +124,13 @@ class Leadership:
             if self._serving and served == self._seen:
                 self._take(served)
             self._seen = served
+
+    def _watch_from_now(self) -> None:
+        with self._lock:
+            self._watching = True
+            self._seen = self._served
+            if not self._over:
+                self._timer.set()
 
     def _take(self, served: int) -> None:
         with self._lock:

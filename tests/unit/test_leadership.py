@@ -180,6 +180,18 @@ def test_at_the_end_nobody_waits(crew: Crew) -> None:
     assert not crew.leadership.wait()
 
 
+def test_whoever_leads_at_the_end_does_not_keep_the_watching_thread(crew: Crew) -> None:
+    assert crew.leadership.wait()
+    assert crew.leadership.keep()
+    crew.leadership.end()
+    assert crew.leadership.kept()
+    crew.leadership.rest()
+    assert crew.leadership.keep()
+    watching = crew.start(crew.leadership.watch)
+    watching.join(WAIT)
+    assert not watching.is_alive()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_somebody_always_leads_and_never_two(crew: Crew, seed: int) -> None:
     crew.watched()
