@@ -27,7 +27,7 @@ demo: .venv/ready-demo
 	    $(if $(MAX_REQUESTS),--max-requests '$(MAX_REQUESTS)')
 
 test: .venv/ready-test
-	$(CLEAN) .venv/bin/python -m pytest $(TESTS)
+	$(CLEAN) .venv/bin/python -m pytest --numprocesses 4 --dist loadfile $(TESTS)
 
 torture: .venv/ready-test
 	@exec $(CLEAN) .venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED)

@@ -68,17 +68,27 @@ def apache(name: str) -> httpd.Apache:
     pytest.fail(f"there is no Apache with {name}'s mod_wsgi; `make test` as root installs both")
 
 
+_LANE = 2300
+"""Ports that one process of a parallel run takes its own from, below those of outgoing connections."""
+_FIRST = 12000 + _LANE * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
+_given: set[int] = set()
+
+
 def free_ports(count: int = 1) -> int:
-    """The first of so many ports in a row that nobody listens on, below those of outgoing connections."""
+    """The first of so many ports in a row that nobody listens on, nor was given before."""
     for _ in range(200):
-        first = random.randrange(12000, 31000 - count)
+        first = random.randrange(_FIRST, _FIRST + _LANE - count)
+        ports = range(first, first + count)
+        if not _given.isdisjoint(ports):
+            continue
         with contextlib.ExitStack() as trials:
             try:
-                for port in range(first, first + count):
+                for port in ports:
                     trial = trials.enter_context(socket.socket())
                     trial.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.update(ports)
             return first
     raise AssertionError("no free ports")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -15,11 +16,12 @@ NewCluster = Callable[..., Cluster]
 def slots(site: Site, visitors: int) -> Counter[int]:
     """Where new visitors come to."""
     found: Counter[int] = Counter()
-    for visitor in site.visitors(visitors):
-        visitor.count()
-        entry = site.cluster.entry(visitor.ticket)
-        assert entry is not None
-        found[entry.identity.slot] += 1
+    for _ in range(visitors):
+        with contextlib.closing(site.visitor()) as visitor:
+            visitor.count()
+            entry = site.cluster.entry(visitor.ticket)
+            assert entry is not None
+            found[entry.identity.slot] += 1
     return found
 
 

@@ -130,7 +130,7 @@ def test_the_standby_stays_it_and_a_slow_start_goes_on(site: Site, asked: bool) 
     def weights() -> dict[int, int]:
         return {entry.identity.slot: entry.weight for entry in site.ok}
 
-    site.wait(lambda: weights().get(1) == 0, "slot 1 is the standby")
+    site.wait(lambda: weights().get(0) and weights().get(1) == 0, "slot 1 is the standby")
     old = site.entry(0)
     assert old is not None
     os.kill(site.pids()[0], signal.SIGKILL)  # a newcomer would be the standby, were there none yet
