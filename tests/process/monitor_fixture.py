@@ -126,6 +126,7 @@ class Site:
     """An application, its lbadaptor.toml, and a monitor when it was started."""
 
     def __init__(self, folder: Path, base_port: int) -> None:
+        self.python = sys.executable
         self.folder = folder
         self.base_port = base_port
         self.app_folder = folder / "app"
@@ -177,7 +178,7 @@ class Site:
     # The monitor.
 
     def command(self, *arguments: str, module: str = "monitor") -> list[str]:
-        return [sys.executable, "-B", "-I", "-m", module, "--config", str(self.config), *arguments]
+        return [self.python, "-B", "-I", "-m", module, "--config", str(self.config), *arguments]
 
     def environment(self, **more: str) -> dict[str, str]:
         return {**os.environ, MARK: self.mark, **more}

@@ -7,14 +7,22 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import venv
 from collections.abc import Iterator
+from importlib.metadata import files
 from pathlib import Path
 
 import pytest
 from monitor_fixture import PATIENCE, SLOTS, Site, free_ports, processes, wait_for
 
+import lbadaptor
+import monitor
+
 ORDINARY = "nobody"
+NEEDED = ("itsdangerous", "msgspec", "httptools", "requests", "urllib3", "idna", "certifi", "charset-normalizer")
+"""What monitor and AppServer are installed with."""
 
 
 @pytest.fixture
@@ -23,6 +31,25 @@ def folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="lbadaptor-room-"))
     folder.chmod(0o755)
     yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def everybodys_python() -> Iterator[str]:
+    """A Python that another user can run, too: ours may be under root's home."""
+    folder = Path(tempfile.mkdtemp(prefix="lbadaptor-python-"))
+    folder.chmod(0o755)
+    venv.create(folder, symlinks=True)
+    place = folder / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
+    for package in (lbadaptor, monitor):
+        assert package.__file__
+        shutil.copytree(Path(package.__file__).parent, place / package.__name__)
+    for name in NEEDED:
+        for file in files(name) or []:
+            if ".." not in file.parts:
+                (place / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(str(file.locate()), place / file)
+    yield str(folder / "bin" / "python")
     shutil.rmtree(folder)
 
 
@@ -154,12 +181,13 @@ def test_an_appserver_beyond_its_limit_is_replaced(site: Site) -> None:
     site.end()
 
 
-def test_another_user_for_the_application(site: Site) -> None:
+def test_another_user_for_the_application(site: Site, everybodys_python: str) -> None:
     """As root: it is run so, and cannot read the keys. As anybody else: refused in a sentence."""
     if os.geteuid() != 0:
         site.settings("appservers", user="root")
         assert "[appservers] user: only a monitor that runs as root" in site.refused()
         return
+    site.python = everybodys_python
     who = pwd.getpwnam(ORDINARY)
     site.settings("appservers", user=ORDINARY, own_folder="own", limits={"nofile": 128}, nice=-1)
     site.up()
@@ -196,10 +224,11 @@ def test_another_user_for_the_application(site: Site) -> None:
     assert own_folders(site) == set()
 
 
-def test_without_root_another_user_is_refused(folder: Path) -> None:
+def test_without_root_another_user_is_refused(folder: Path, everybodys_python: str) -> None:
     root = os.geteuid() == 0
     with free_ports(SLOTS) as base_port:
         site = Site(folder, base_port)
+        site.python = everybodys_python
         site.settings("appservers", user="root")
         if root:
             os.chown(folder, pwd.getpwnam(ORDINARY).pw_uid, -1)
