@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Callable
 
 from cluster import Cluster, Site, eventually
+
+from lbadaptor.address import Address
 
 NewCluster = Callable[..., Cluster]
 
@@ -25,6 +29,12 @@ def slots(site: Site, visitors: int) -> Counter[int]:
     return found
 
 
+def refuses(address: Address) -> bool:
+    """Whether nobody listens there any more."""
+    with socket.socket() as trial:
+        return trial.connect_ex(address) == errno.ECONNREFUSED
+
+
 def test_the_standby_gets_visitors_when_no_other_is_ok_and_not_before(new_cluster: NewCluster) -> None:
     cluster = new_cluster(appservers={"servers": 2, "standby": 1, "warm_up": ["/plain"]})
     site = cluster.site("embedded-debian")
@@ -34,6 +44,8 @@ def test_the_standby_gets_visitors_when_no_other_is_ok_and_not_before(new_cluste
     with cluster.stopped_monitor():  # nobody replaces them meanwhile
         for slot in (0, 1):
             os.kill(pids[slot], signal.SIGKILL)
+        gone = [entry.address for entry in cluster.table().ok if entry.weight]
+        eventually("they are gone", lambda: all(map(refuses, gone)))
         assert slots(site, 20) == {2: 20}
 
     def others() -> set[int]:
