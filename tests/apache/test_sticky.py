@@ -564,7 +564,7 @@ def test_a_release_under_load_fails_no_request_and_loses_no_session(quiet_site: 
 def test_a_release_from_a_new_template_fails_no_request_and_loses_no_session(
     new_cluster: NewCluster,
 ) -> None:
-    cluster = new_cluster(appservers={"preload": True})
+    cluster = new_cluster(lint=True, appservers={"preload": True})
     site = cluster.site(SITES[0])
     before = {entry.identity for entry in cluster.await_ok().entries}
     template = eventually("there is a template", lambda: cluster.status()["template"])
