@@ -100,7 +100,7 @@ class Arbiter:
                 if self._plan.over:
                     self._state.delete()
                     return 0
-                self._link.show(self._view, turn)
+                self._link.show(self._view, self._plan.news, turn)
                 self._tell_systemd(turn)
                 if turn >= self._upgrade_at:
                     self._become_new()
@@ -199,7 +199,7 @@ class Arbiter:
         self._link.begin()
         now = time.monotonic()
         text = self._plan.release(now, end_sessions)
-        self._link.show(self._view, now)  # whoever has the reply sees the release in the status
+        self._link.show(self._view, self._plan.news, now)  # whoever has the reply sees the release in the status
         return text
 
     # What it tells.

@@ -23,7 +23,7 @@ log = logging.getLogger("lbmonitor")
 PAUSE = 2.0
 """Seconds between two starts of a watcher, at least: one that cannot run must not keep the machine busy."""
 VIEW_INTERVAL = 0.5
-"""Seconds between two views sent to the watcher, at least, unless somebody came or went."""
+"""Seconds between two views sent to the watcher, at least, unless what they tell is news."""
 
 
 class Link:
@@ -47,6 +47,7 @@ class Link:
         self._due = float("-inf")
         self._said = ""
         self._view_due = 0.0
+        self._shown: object = None
 
     def tend(self, now: float, wanted: bool) -> None:
         """Drop a watcher that is silent; start one where there is none and it is `wanted`."""
@@ -84,13 +85,17 @@ class Link:
         self._view_due = 0.0
         self._say(messages.encode(reply))
 
-    def show(self, view: Callable[[float], messages.View], now: float) -> None:
-        """Send the view as of `now` where it is time for one, and the last one was taken."""
+    def show(self, view: Callable[[float], messages.View], news: object, now: float) -> None:
+        """Send the view as of `now` where it is time for one or `news` has changed, and the last one was taken.
+
+        Whoever reads in the log that something happened shall find it in the status, too.
+        """
         if self._watcher is not None and self._watcher.backlog:
             self._say(b"")
-        if self._watcher is None or self._watcher.backlog or now < self._view_due:
+        if self._watcher is None or self._watcher.backlog or (now < self._view_due and news == self._shown):
             return
         self._view_due = now + VIEW_INTERVAL
+        self._shown = news
         self._say(messages.encode(view(now)))
 
     def drop(self, why: str) -> None:

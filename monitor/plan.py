@@ -66,6 +66,11 @@ class Plan:
         """Whether all have gone, as ordered."""
         return self.stopping and not self._records
 
+    @property
+    def news(self) -> tuple[object, ...]:
+        """What people want to know at once: who is in which state, and how a release gets on."""
+        return self.stopping, self.rolling, len(self.ended), [(record.identity, record.life) for record in self]
+
     # Facts.
 
     def adopt(self, record: Record, now: float) -> None:

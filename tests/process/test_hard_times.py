@@ -440,7 +440,7 @@ def test_a_second_release_while_the_first_drains_ends_the_fewest_sessions_and_sa
         "slot 0 with 1 sessions: no slot is free for the release",
         "slot 1 with 2 sessions: no slot is free for the release",
     ]
-    assert ask(site.control)["ended"] == ended
+    site.wait(lambda: ask(site.control)["ended"] == ended, f"the status says {ended}")
     for slot, sids in first.items():
         assert f"slot {slot} is ended with {len(sids)} sessions: no slot is free for the release" in site.said
     site.wait_states(s0="OK", s1="OK", s2="DYING", s3="DYING")
