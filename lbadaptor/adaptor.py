@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lbadaptor import failover, pages, request
-from lbadaptor.address import Entry, Identity, State, Table
-from lbadaptor.body import Body, VisitorGone, keep
+from lbadaptor.address import Entry, State, Table
+from lbadaptor.body import EMPTY, Body, VisitorGone, keep
 from lbadaptor.cookies import values
 from lbadaptor.errors import KeyFileError, OurOwnFault
 from lbadaptor.failover import Deed, Failure
@@ -44,19 +44,20 @@ class Adaptor:
     """
 
     def __init__(self, settings: Settings | str | os.PathLike[str] = DEFAULT_FILE) -> None:
-        self._settings = settings if isinstance(settings, Settings) else load(Path(settings))
-        self._fleet = Fleet(self._settings)
-        self._heads = Heads(self._settings.adaptor.pass_variables)
-        self._waiters = threading.Semaphore(self._settings.adaptor.waiters)
-        sorry_page = self._settings.sorry_page
-        self._sorry = SorryPage(sorry_page) if sorry_page else None
+        self.settings = settings if isinstance(settings, Settings) else load(Path(settings))
+        adaptor = self.settings.adaptor
+        self.fleet = Fleet(self.settings)
+        self.heads = Heads(adaptor.pass_variables)
+        self.waiters = threading.Semaphore(adaptor.waiters)
+        self._keep = adaptor.body_memory, adaptor.body_spool, adaptor.spool_folder
+        self._sorry = SorryPage(self.settings.sorry_page) if self.settings.sorry_page else None
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         """Answer one request. Blocks on the visitor's body, and on the AppServer."""
-        body: Body | None = None
+        body = EMPTY
         try:
             body = self._keep_body(environ)
-            relayed = _Walk(self._fleet, self._settings, self._waiters, environ, body, self._heads).relay()
+            relayed = _Walk(self, environ, body).relay()
         except BadRequest as error:
             return pages.answer(start_response, error.status, f"{error}.")
         except VisitorGone as error:
@@ -66,28 +67,29 @@ class Adaptor:
             page = self._sorry.read() if self._sorry and give_up.status == 503 else None
             return pages.answer(start_response, give_up.status, page=page)
         finally:
-            if body is not None:
+            if body is not EMPTY:
                 body.close()
-        headers = relayed.answer.headers
-        if not relayed.answer.complete and environ.get("mod_wsgi.process_group"):
+        answer = relayed.answer
+        if answer.complete:
+            start_response(answer.status_line, answer.headers)
+            # In one block: mod_wsgi flushes after each, and needs no chunks for a single one.
+            return relayed.taken if len(relayed.taken) < 2 else [b"".join(relayed.taken)]
+        if environ.get("mod_wsgi.process_group"):
             # Daemon mode: if it breaks off, nothing may follow on the connection, or it would be taken for the rest.
-            headers.append(("Connection", "close"))
+            answer.headers.append(("Connection", "close"))
         try:
-            start_response(relayed.status, headers)
+            start_response(answer.status_line, answer.headers)
         except BaseException:
             relayed.close()
             raise
-        if not relayed.answer.complete:
-            return _Stream(relayed, environ)
-        relayed.close()
-        # In one block: mod_wsgi flushes after each, and needs no chunks for a single one.
-        return [b"".join(relayed.taken)] if relayed.taken else []
+        return _Stream(relayed, environ)
 
     def _keep_body(self, environ: Environ) -> Body:
-        adaptor = self._settings.adaptor
         length = request.body_length(environ)
+        if length == 0:
+            return EMPTY
         try:
-            body = keep(environ["wsgi.input"], length, adaptor.body_memory, adaptor.body_spool, adaptor.spool_folder)
+            body = keep(environ["wsgi.input"], length, *self._keep)
         except OurOwnFault as error:
             raise GiveUp(503, str(error)) from None
         if length is None and body.length == 0:
@@ -127,36 +129,24 @@ class GiveUp(Exception):
 class _Walk:
     """One request's walk from AppServer to AppServer, until one answers or nothing more may be done."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        settings: Settings,
-        waiters: threading.Semaphore,
-        environ: Environ,
-        body: Body,
-        heads: Heads,
-    ) -> None:
-        self._fleet = fleet
-        self._waiters = waiters
+    def __init__(self, adaptor: Adaptor, environ: Environ, body: Body) -> None:
+        self._adaptor = adaptor
+        self._fleet = adaptor.fleet
+        self._environ = environ
         self._body = body
-        self._method: str = environ["REQUEST_METHOD"]
-        key = settings.adaptor.repeat_idempotency_key and bool(environ.get("HTTP_IDEMPOTENCY_KEY"))
-        self._idempotent = failover.idempotent(self._method, key=key)
-        self._common = heads.common(environ, body)
-        self._deadline = time.monotonic() + settings.adaptor.wait
-        self._tried: set[Identity] = set()
-        self._looked: set[Identity] = set()
+        self._common = adaptor.heads.common(environ, body)
+        self._deadline = time.monotonic() + adaptor.settings.adaptor.wait
+        self._tried: set[str] = set()
+        """the tickets of those that were tried"""
+        self._looked: set[str] = set()
+        """of those because of whom address.text was read anew"""
         self._repeated = False
-        cookies = environ.get("HTTP_COOKIE", "")
-        self._table: Table = fleet.table()
+        self._table: Table = self._fleet.table()
         try:
-            self._verdict, self._holder, self._ticket = fleet.judge(
-                values(cookies, settings.application.ticket_cookie), self._table
-            )
+            tickets = values(environ.get("HTTP_COOKIE", ""), adaptor.settings.application.ticket_cookie)
+            self._verdict, self._holder, self._ticket = self._fleet.judge(tickets, self._table)
         except KeyFileError as error:
             raise GiveUp(503, str(error)) from None
-        self._affinity = settings.application.affinity
-        self._session = " ".join(values(cookies, settings.application.session_cookie))
 
     def relay(self) -> Relayed:
         """The first answer that may be passed on. Raises GiveUp, VisitorGone."""
@@ -164,7 +154,12 @@ class _Walk:
             entry = self._next()
             try:
                 return self._fleet.ask(
-                    entry, self._method, self._common, self._verdict, self._body, self._table.serial
+                    entry,
+                    self._environ["REQUEST_METHOD"],
+                    self._common,
+                    self._verdict,
+                    self._body,
+                    self._table.serial,
                 )
             except ExchangeFailed as failed:
                 log.info("lbadaptor: AppServer %s: %s", entry.identity, failed)
@@ -183,43 +178,45 @@ class _Walk:
     def _choose(self) -> Entry | None:
         # Parallel requests of one who lost a session must meet again. Without sessions all who lost an AppServer
         # bring the same, and would all go to the same other one.
-        meet = self._verdict is Verdict.LOST and not self._affinity
-        visitor = f"{self._ticket} {self._session}" if meet else ""
+        visitor, application = "", self._adaptor.settings.application
+        if self._verdict is Verdict.LOST and not application.affinity:
+            sessions = values(self._environ.get("HTTP_COOKIE", ""), application.session_cookie)
+            visitor = " ".join((self._ticket, *sessions))
         return self._fleet.choose(self._table, self._tried, visitor)
 
     def _wait_for_one(self) -> Entry:
-        if not self._waiters.acquire(blocking=False):
+        if not self._adaptor.waiters.acquire(blocking=False):
             raise GiveUp(503, "no AppServer is available, and enough requests wait for one")
         try:
             while time.monotonic() < self._deadline:
                 time.sleep(LOOK_AGAIN)
                 self._table = self._fleet.table()
                 holder = self._table.by_ticket.get(self._ticket)
-                if holder is not None and holder.identity not in self._tried:
+                if holder is not None and holder.ticket not in self._tried:
                     self._verdict, self._holder = Verdict.HELD, holder  # lost was only the table
                     return holder
                 if entry := self._choose():
                     return entry
         finally:
-            self._waiters.release()
+            self._adaptor.waiters.release()
         raise GiveUp(503, "no AppServer is available")
 
     def _after(self, failed: ExchangeFailed, entry: Entry) -> None:
         """Make ready for the next attempt. Raises GiveUp when there may be none."""
-        identity, failure = entry.identity, failed.failure
+        ticket, failure = entry.ticket, failed.failure
         never_begun = failure in (Failure.UNREACHABLE, Failure.UNSENT)
-        again = identity in self._looked if never_begun else self._repeated
+        again = ticket in self._looked if never_begun else self._repeated
         deed = failover.decide(
-            failure, self._verdict, idempotent=self._idempotent, body_kept=self._body.repeatable, again=again
+            failure, self._verdict, idempotent=self._idempotent(), body_kept=self._body.repeatable, again=again
         )
         if deed in (Deed.BAD_GATEWAY, Deed.UNAVAILABLE, Deed.TIMEOUT):
             status = {Deed.BAD_GATEWAY: 502, Deed.UNAVAILABLE: 503, Deed.TIMEOUT: 504}[deed]
-            raise GiveUp(status, f"AppServer {identity}: {failed}")
+            raise GiveUp(status, f"AppServer {entry.identity}: {failed}")
         self._repeated = self._repeated or deed is Deed.ONCE
         if deed is Deed.SAME:
-            self._pause(f"AppServer {identity}: {failed}")
+            self._pause(f"AppServer {entry.identity}: {failed}")
         elif deed is Deed.LOOK:
-            self._looked.add(identity)
+            self._looked.add(ticket)
         self._table = self._fleet.table()
         if deed is Deed.ONCE and self._ticket in self._table.by_ticket:
             # A process that was killed is gone a moment later, its port takes connections till then, and
@@ -230,17 +227,23 @@ class _Walk:
             self._holder = None if deed is Deed.GONE else self._table.by_ticket.get(self._ticket)
             if self._holder is None:
                 self._verdict = Verdict.LOST
-                log.info("lbadaptor: the holder %s is gone; its visitor goes elsewhere as lost", identity)
+                log.info("lbadaptor: the holder %s is gone; its visitor goes elsewhere as lost", entry.identity)
         if self._holder is None:
-            self._tried.add(identity)
+            self._tried.add(ticket)
             if deed is Deed.ONCE and self._choose() is None:
-                self._tried.discard(identity)  # there is nobody else
+                self._tried.discard(ticket)  # there is nobody else
+
+    def _idempotent(self) -> bool:
+        key = self._adaptor.settings.adaptor.repeat_idempotency_key and bool(
+            self._environ.get("HTTP_IDEMPOTENCY_KEY")
+        )
+        return failover.idempotent(self._environ["REQUEST_METHOD"], key=key)
 
     def _pause(self, why: str) -> None:
         """Wait a moment for a holder that takes no more now. Raises GiveUp at the deadline."""
-        if time.monotonic() >= self._deadline or not self._waiters.acquire(blocking=False):
+        if time.monotonic() >= self._deadline or not self._adaptor.waiters.acquire(blocking=False):
             raise GiveUp(503, why)
         try:
             time.sleep(LOOK_AGAIN)
         finally:
-            self._waiters.release()
+            self._adaptor.waiters.release()

@@ -34,7 +34,7 @@ class Load:
     """requests that this process has there now"""
     said_dying: int = -1
     """the serial of the table in force when it said DYING: heeded until a newer table comes"""
-    _reported: tuple[float, int] = (0.0, 0)
+    _reported: str = ""
     _reported_at: float = float("-inf")
     _misses: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -54,28 +54,24 @@ class Load:
                 self._misses += 1
                 self.avoided_until = now + min(LONGEST_AVOIDANCE, AVOIDANCE * 2 ** min(self._misses - 1, 10))
 
-    def answered(self) -> None:
-        """It answers."""
+    def answered(self, report: str, now: float) -> None:
+        """It answers, and says how it is: `in-flight/threads/sessions`, as in `LB-Load`."""
+        self._reported = report
+        self._reported_at = now
         if self._misses:
             with self._lock:
                 self._misses = 0
                 self.avoided_until = float("-inf")
 
-    def report(self, value: str, now: float) -> None:
-        """Take an `LB-Load` header, `in-flight/threads/sessions`; what is not one is passed over."""
-        try:
-            in_flight, threads, sessions = map(int, value.split("/"))
-            self._reported = (in_flight / threads, sessions)
-        except (ValueError, ArithmeticError):
-            return
-        self._reported_at = now
-
     def measure(self, entry: Entry, now: float) -> tuple[float, float, int]:
         """The smaller, the less loaded. `now` is the monotonic time in seconds."""
         weight = _weight(entry)
         if now - self._reported_at <= FRESH:
-            busy, sessions = self._reported
-            return busy * 100 / weight, sessions / weight, self.in_flight
+            try:
+                in_flight, threads, sessions = map(int, self._reported.split("/"))
+                return in_flight / threads * 100 / weight, sessions / weight, self.in_flight
+            except (ValueError, ArithmeticError):
+                pass  # it says nothing
         return self.in_flight * 100 / weight, entry.sessions / weight, 0
 
 

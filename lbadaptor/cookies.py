@@ -11,20 +11,20 @@ _MAX_AGE = re.compile(r"-?[0-9]+").fullmatch
 
 def values(header: str, name: str) -> list[str]:
     """All values of one cookie in a `Cookie` header, in the visitor's order; not ASCII: left out."""
-    if name not in header:
-        return []
     found = []
-    for pair in header.split(";"):
-        key, equals, value = pair.strip().partition("=")
-        if equals and key.rstrip() == name and value.isascii():
-            found.append(unquote(value))
+    if name in header:
+        for pair in header.split(";"):
+            if name in pair:
+                key, equals, value = pair.partition("=")
+                if equals and key.strip() == name and value.isascii():
+                    found.append(unquote(value))
     return found
 
 
 def unquote(value: str) -> str:
     """A cookie's value without surrounding white space and quotes."""
     value = value.strip()
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+    return value[1:-1] if value.startswith('"') and value.endswith('"') and len(value) > 1 else value
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Collection, Iterator, Sequence
 
 from lbadaptor import headers, request
-from lbadaptor.address import Entry, Identity, Table
+from lbadaptor.address import Entry, Table
 from lbadaptor.addressfile import AddressFile
 from lbadaptor.balance import POLICIES, Load, same_for
 from lbadaptor.body import Body
 from lbadaptor.errors import KeyFileError, OurOwnFault
 from lbadaptor.failover import REFUSALS, Failure
-from lbadaptor.pool import ConnectTimeout, Pool, connect
+from lbadaptor.pool import Connection, ConnectTimeout, Pool, connect
 from lbadaptor.relay import Answer, ExchangeFailed, exchange
 from lbadaptor.settings import Settings
 from lbadaptor.ticket import Keys, Verdict, judge, read_keys
@@ -26,6 +25,16 @@ _MISSES = frozenset((Failure.UNREACHABLE, Failure.CONNECT_TIMEOUT, Failure.SILEN
 _FAILURES = {**REFUSALS, headers.KEY_REFUSED: Failure.FORBIDDEN}
 
 
+class Peer:
+    """One life of an AppServer, as this process knows it."""
+
+    def __init__(self, idle_connections: int) -> None:
+        self.load = Load()
+        self.pool = Pool(idle_connections)
+        self.key = ""
+        """the caller's key that it wants to see; empty: not asked for yet"""
+
+
 class Fleet:
     """One for each application, shared by all threads of an Apache process."""
 
@@ -34,9 +43,8 @@ class Fleet:
         self._policy = POLICIES[settings.adaptor.policy]
         self._key_file = settings.key_file
         self._keys: Keys | None = None
-        self._caller_keys: dict[str, str] = {}
-        self._pool = Pool(settings.adaptor.idle_connections)
-        self._loads: dict[Identity, Load] = {}
+        self._peers: dict[str, Peer] = {}
+        """by ticket, which names slot and generation"""
         self._addresses = AddressFile(settings.address_file, self._on_table)
         self._forged = 0
 
@@ -51,13 +59,13 @@ class Fleet:
             self._count_forged()
         return verdict, holder, ticket
 
-    def choose(self, table: Table, avoid: Collection[Identity], visitor: str = "") -> Entry | None:
-        """An AppServer that takes new visitors; None when there is none but those to avoid.
+    def choose(self, table: Table, avoid: Collection[str], visitor: str = "") -> Entry | None:
+        """An AppServer that takes new visitors; None when there is none but those to avoid, by their tickets.
 
         `visitor`: what tells apart one who has lost their holder, so that their parallel requests meet again.
         """
         entries = [
-            entry for entry in table.ok if entry.identity not in avoid and self.load(entry).said_dying != table.serial
+            entry for entry in table.ok if entry.ticket not in avoid and self.load(entry).said_dying != table.serial
         ]
         if not entries:
             return None
@@ -71,32 +79,33 @@ class Fleet:
 
     def load(self, entry: Entry) -> Load:
         """What this process knows of an AppServer's load."""
-        return self._loads.get(entry.identity) or Load()
+        return self._peer(entry).load
 
     def ask(self, entry: Entry, method: str, common: str, verdict: Verdict, body: Body, serial: int) -> Relayed:
         """One exchange with one AppServer, its answer taken over as far as the bound allows. Blocks.
 
         Raises ExchangeFailed, KeyFileError, and VisitorGone while a large body is streamed.
         """
-        head = request.head(common, self._caller_key(entry), entry.identity.generation, verdict)
-        load = self.load(entry)
+        peer = self._peer(entry)
+        head = request.head(common, peer.key or self._find_key(peer, entry), entry.identity.generation, verdict)
+        load = peer.load
         load.begin()
         connection = None
         try:
-            connection = self._pool.take(entry.identity) or self._connect(entry)
+            connection = peer.pool.take() or self._connect(entry)
             answer = exchange(connection, method, head, body)
-            if "lb-status" not in answer.own:
+            own = answer.own
+            if "lb-status" not in own:
                 raise ExchangeFailed(Failure.NOT_HTTP, f"{entry.address}: a stranger answers, no AppServer")
-            load.answered()
-            self._heed(answer, load, serial)
+            load.answered(own.get("lb-load", ""), time.monotonic())
+            if own["lb-status"] == "DYING":
+                load.said_dying = serial
             taken = answer.take(self._settings.answer_memory)
-            refused = answer.own.get("lb-refused")
-            if refused is None:
-                return Relayed(self, entry, load, answer, taken)
-            if answer.complete and answer.reusable:
-                self._pool.give(entry.identity, connection)
-                connection = None
-            raise ExchangeFailed(_FAILURES.get(refused, Failure.NOT_HTTP), str(entry.identity))
+            if "lb-refused" in own:
+                if answer.complete and answer.reusable:
+                    peer.pool.give(connection)
+                    connection = None
+                raise ExchangeFailed(_FAILURES.get(own["lb-refused"], Failure.NOT_HTTP), str(entry.identity))
         except BaseException as error:
             if isinstance(error, ExchangeFailed) and error.failure in _MISSES:
                 load.missed(time.monotonic())
@@ -104,16 +113,12 @@ class Fleet:
             if connection is not None:
                 connection.close()
             raise
+        relayed = Relayed(peer, answer, taken)
+        if answer.complete:
+            relayed.close()
+        return relayed
 
-    def release(self, entry: Entry, load: Load, answer: Answer) -> None:
-        """The answer is done with: its connection is kept or closed."""
-        load.end()
-        if answer.complete and answer.reusable:
-            self._pool.give(entry.identity, answer.connection)
-        else:
-            answer.connection.close()
-
-    def _connect(self, entry: Entry) -> socket.socket:
+    def _connect(self, entry: Entry) -> Connection:
         try:
             return connect(entry.address, self._settings.connect_timeout, self._settings.answer_timeout)
         except OurOwnFault as error:
@@ -124,21 +129,15 @@ class Fleet:
         except OSError as error:
             raise ExchangeFailed(Failure.UNREACHABLE, f"{entry.address}: {error.strerror}") from None
 
-    def _heed(self, answer: Answer, load: Load, serial: int) -> None:
-        """Remember what the AppServer says of itself on every answer."""
-        if answer.own.get("lb-status") == "DYING":
-            load.said_dying = serial
-        reported = answer.own.get("lb-load")
-        if reported:
-            load.report(reported, time.monotonic())
+    def _peer(self, entry: Entry) -> Peer:
+        return self._peers.get(entry.ticket) or Peer(0)  # it left a moment ago
 
     def _on_table(self, table: Table) -> None:
         """A new address.text: forget who left, make ready for who came."""
-        identities = [entry.identity for entry in table.entries]
-        tickets = {entry.ticket for entry in table.entries}
-        self._pool.keep_only(identities)
-        self._loads = {identity: self._loads.get(identity) or Load() for identity in identities}
-        self._caller_keys = {ticket: key for ticket, key in self._caller_keys.copy().items() if ticket in tickets}
+        before, keep = self._peers, self._settings.idle_connections
+        self._peers = {entry.ticket: before.get(entry.ticket) or Peer(keep) for entry in table.entries}
+        for ticket in before.keys() - self._peers.keys():
+            before[ticket].pool.close()
 
     def _keyring(self) -> Keys:
         keys = self._keys
@@ -146,16 +145,13 @@ class Fleet:
             keys = self._keys = read_keys(self._key_file)
         return keys
 
-    def _caller_key(self, entry: Entry) -> str:
-        key = self._caller_keys.get(entry.ticket)
-        if key is None:
-            try:
-                key = self._keyring().caller_key(entry.ticket)
-            except KeyFileError:
-                keys = self._keys = read_keys(self._key_file)  # it may have got a new key since
-                key = keys.caller_key(entry.ticket)
-            self._caller_keys[entry.ticket] = key
-        return key
+    def _find_key(self, peer: Peer, entry: Entry) -> str:
+        try:
+            peer.key = self._keyring().caller_key(entry.ticket)
+        except KeyFileError:
+            keys = self._keys = read_keys(self._key_file)  # it may have got a new key since
+            peer.key = keys.caller_key(entry.ticket)
+        return peer.key
 
     def _count_forged(self) -> None:
         self._forged += 1
@@ -164,26 +160,23 @@ class Fleet:
 
 
 class Relayed:
-    """An answer with what was taken over of its body; iterating gives the whole body. Close it."""
+    """An answer with what was taken over of its body; iterating gives all of it. Close it unless it is complete."""
 
-    def __init__(self, fleet: Fleet, entry: Entry, load: Load, answer: Answer, taken: list[bytes]) -> None:
+    def __init__(self, peer: Peer, answer: Answer, taken: list[bytes]) -> None:
         self.answer = answer
         self.taken = taken
-        self._fleet = fleet
-        self._entry = entry
-        self._load = load
-        self._open = True
-
-    @property
-    def status(self) -> str:
-        """As start_response wants it."""
-        return f"{self.answer.status} {self.answer.reason}"
+        self._peer: Peer | None = peer
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self.taken
         yield from self.answer.blocks
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._fleet.release(self._entry, self._load, self.answer)
+        """The answer is done with: its connection is kept or closed."""
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer.load.end()
+            if self.answer.complete and self.answer.reusable:
+                peer.pool.give(self.answer.connection)
+            else:
+                self.answer.connection.close()

@@ -54,6 +54,9 @@ KEY_REFUSED = "KEY"
 REFUSED_STATUS = 421
 """It may be repeated whatever the method (RFC 9110 §15.5.20), and is not the application's own 503."""
 
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"))
+"""Those that every HTTP parser knows (RFC 9110 §9, RFC 5789)."""
+
 HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
@@ -83,6 +86,6 @@ def encode(text: str) -> str:
     return text if plain(text) else quote_from_bytes(text.encode("latin-1"), _KEEP)
 
 
-def decode(value: bytes) -> str:
+def decode(value: str) -> str:
     """The text that `encode` made a header's value of."""
-    return (unquote_to_bytes(value) if b"%" in value else value).decode("latin-1")
+    return unquote_to_bytes(value.encode("latin-1")).decode("latin-1") if "%" in value else value

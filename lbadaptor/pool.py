@@ -1,31 +1,43 @@
 """Connections to AppServers: opening them, and keeping the idle ones. The adaptor's only door to the network.
 
-Pools are keyed by slot *and* generation. An idle connection that is readable was hung up on (or worse)
-and is thrown away. An AppServer never closes an idle connection before it leaves, so there is no age limit.
+Every life of an AppServer has a pool of its own. An idle connection that is readable was hung up on (or worse) and
+is thrown away. An AppServer never closes an idle connection before it leaves, so there is no age limit.
 """
 
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
-from collections.abc import Iterable
 
-from lbadaptor.address import Address, Identity
+from lbadaptor.address import Address
 from lbadaptor.errors import OurOwnFault
 
 _SHORTAGE = frozenset(
     (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM)
 )
 _TIMEVAL = struct.Struct("@ll")
-_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)  # an enum's own arithmetic costs as much as the call
 
 
 class ConnectTimeout(OSError):
     """The AppServer did not take the connection in time."""
 
 
-def connect(address: Address, connect_timeout: float, answer_timeout: float) -> socket.socket:
+class Connection(socket.socket):
+    """A socket, taken over, that also tells whether there is something to read. One thread at a time may use it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock.family, sock.type, sock.proto, sock.detach())
+        self._poll = select.poll()
+        self._poll.register(self, select.POLLIN)
+
+    def ready(self, seconds: float) -> bool:
+        """Whether there is something to read, its end too, at once or within so many seconds."""
+        return bool(self._poll.poll(seconds * 1000))
+
+
+def connect(address: Address, connect_timeout: float, answer_timeout: float) -> Connection:
     """A blocking socket whose receive and send calls give up after `answer_timeout` seconds (socket(7)).
 
     Blocks for `connect_timeout` seconds at most. Raises ConnectTimeout, OSError when nobody listens, and
@@ -45,52 +57,42 @@ def connect(address: Address, connect_timeout: float, answer_timeout: float) -> 
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+    return Connection(connection)
 
 
 class Pool:
-    """Idle connections. Any thread may use it: it rests on list and dict operations that are atomic."""
+    """Idle connections to one AppServer, `keep` at most. Any thread may use it: list operations are atomic."""
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
-        self._idle: dict[Identity, list[socket.socket]] = {}
+        self._idle: list[Connection] = []
 
-    def take(self, identity: Identity) -> socket.socket | None:
+    def take(self) -> Connection | None:
         """An idle connection, the last one used; None when there is none."""
-        idle = self._idle.get(identity)
+        idle = self._idle
         while idle:
             try:
                 connection = idle.pop()
             except IndexError:
                 break
-            if _still_idle(connection):
+            if not connection.ready(0):
                 return connection
-            connection.close()
+            connection.close()  # its end, or bytes that nobody asked for
         return None
 
-    def give(self, identity: Identity, connection: socket.socket) -> None:
+    def give(self, connection: Connection) -> None:
         """Take over a connection on which nothing is outstanding."""
-        idle = self._idle.get(identity)
-        if idle is None or len(idle) >= self._keep:
-            connection.close()
-        else:
-            idle.append(connection)
+        self._idle.append(connection)
+        self._shed()
 
-    def keep_only(self, identities: Iterable[Identity]) -> None:
-        """Close the connections to all AppServers but these, and keep some to these from now on."""
-        before = self._idle
-        self._idle = {identity: before.get(identity, []) for identity in identities}
-        for identity in before.keys() - self._idle.keys():
-            idle = before[identity]
-            while idle:
-                idle.pop().close()
+    def close(self) -> None:
+        """Close the idle connections, and keep none from now on: the AppServer has left."""
+        self._keep = 0
+        self._shed()
 
-
-def _still_idle(connection: socket.socket) -> bool:
-    try:
-        connection.recv(1, _PEEK)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False  # its end, or bytes that nobody asked for
+    def _shed(self) -> None:
+        while len(self._idle) > self._keep:
+            try:
+                self._idle.pop(0).close()
+            except IndexError:
+                break

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import re
-import select
-import socket
 import time
 from collections.abc import Iterator
+from enum import Enum
 
 from lbadaptor.body import Body
 from lbadaptor.failover import Failure
 from lbadaptor.headers import HOP_BY_HOP
+from lbadaptor.http1 import Chunks, Lines, NotHttp, is_name, length
+from lbadaptor.pool import Connection
 
 MAX_HEAD = 65536
 BLOCK = 65536
@@ -21,9 +22,9 @@ LONGEST = 0.5
 """Seconds for which an answer is taken over; one that goes on for longer is a stream, though it never pauses."""
 
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
-_ODD = re.compile(r"[\r\n\0]").search
-_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+_MOST_STATUS_LINES = 64
+Status = tuple[str, int, str]
+"""Minor version of HTTP; code; code and reason, as start_response wants them."""
 _BODILESS = frozenset((204, 304))
 
 
@@ -35,158 +36,153 @@ class ExchangeFailed(Exception):
         self.failure = failure
 
 
+class _For(Enum):
+    """Whom a header of an answer concerns."""
+
+    VISITOR = "the visitor"
+    US = "us: what the AppServer says of itself"
+    LENGTH = "the visitor, and the framing"
+    CODINGS = "the framing"
+    CONNECTION = "whether the connection may be used again"
+    NOBODY = "nobody beyond this connection"
+
+
+_VISITOR, _US = _For.VISITOR, _For.US  # an enum's own look-up takes longer
+
+
+def _mean(name: str, value: str) -> tuple[_For, str, str]:
+    """What a header of an answer means: whom it concerns, its name (ours in lower case), its value."""
+    if not is_name(name):
+        raise NotHttp(f"{name[:40]!r} is no header's name")
+    key = name.lower()
+    if key.startswith("lb-"):
+        return _For.US, key, value
+    if key == "content-length":
+        return _For.LENGTH, name, value
+    if key == "transfer-encoding":
+        return _For.CODINGS, name, value.lower()
+    if key == "connection":
+        return _For.CONNECTION, name, value.lower()
+    return _For.NOBODY if key in HOP_BY_HOP else _For.VISITOR, name, value
+
+
+_lines: Lines[tuple[_For, str, str]] = Lines(_mean)
+
+
 class Answer:
     """An answer whose head is here. Its body is read as `blocks` is iterated, which blocks.
 
     Raises ExchangeFailed: NOT_HTTP at once; SILENT or BROKEN within the body.
     """
 
-    def __init__(
-        self, connection: socket.socket, buffer: bytes, method: str, status: int, reason: str, lines: list[str]
-    ) -> None:
-        self.status = status
-        self.reason = reason
+    def __init__(self, connection: Connection, rest: bytes, method: str, status: Status, lines: list[str]) -> None:
+        version, self.status, self.status_line = status
         self.headers: list[tuple[str, str]] = []
         """what is for the visitor, in the order of their coming, names as sent, values latin-1"""
         self.own: dict[str, str] = {}
         """what the AppServer says of itself: the LB- headers, names in lower case"""
         self.complete = False
         """the body is over, and the connection may carry another request if `reusable`"""
-        self.reusable = True
-        self.blocks: Iterator[bytes] = iter(())
+        self.reusable = version == "1"
         self.connection = connection
-        self._buffer = buffer
-        self._begin_body(method == "HEAD" or status in _BODILESS, *self._read(lines))
+        self._rest = rest
+        """what came along with the head"""
+        self._chunks: Chunks | None = None
+        self._left, codings = self._read(lines)
+        """bytes of a counted body that are still to come"""
+        # How the body is framed (RFC 9112 §6.3).
+        if method == "HEAD" or self.status in _BODILESS or self._left == 0:
+            self._end(rest)
+        elif self._left is None and codings is None:
+            self.reusable = False
+        if codings is not None:
+            if codings != "chunked" or self._left is not None:
+                raise ExchangeFailed(Failure.NOT_HTTP, f"Transfer-Encoding {codings!r}")
+            self._chunks = Chunks()
+
+    @property
+    def blocks(self) -> Iterator[bytes]:
+        """What is still to come of the body."""
+        return iter(self.read, b"")
+
+    def read(self) -> bytes:
+        """The next block of the body; empty at its end. Blocks."""
+        while not self.complete:
+            if block := self._step():
+                return block
+        return b""
 
     def take(self, bound: int) -> list[bytes]:
         """Read the body until it is complete, larger than `bound` bytes, or a stream: it pauses, or lasts."""
         taken: list[bytes] = []
         size = 0
-        end = time.monotonic() + LONGEST
-        while not self.complete and size <= bound and time.monotonic() < end:
-            # The line break after a chunk is nothing to pass on, nor a reason to block for what follows it.
-            if not self._buffer.strip(b"\r\n") and not ready(self.connection, PAUSE):
+        end = None
+        while not self.complete and size <= bound:
+            now = time.monotonic()
+            end = end or now + LONGEST
+            if now >= end or not (self._rest or self.connection.ready(PAUSE)):
                 break
-            block = next(self.blocks, None)
-            if block is None:
-                break
-            taken.append(block)
-            size += len(block)
+            if block := self._step():
+                taken.append(block)
+                size += len(block)
         return taken
 
-    def _read(self, lines: list[str]) -> tuple[str | None, str | None]:
-        """The headers; of those that concern the framing, the length and the codings."""
-        length = codings = None
+    def _read(self, lines: list[str]) -> tuple[int | None, str | None]:
+        """Read the headers; of those that concern the framing, the length and the codings."""
+        left = codings = None
         for line in lines:
-            name, colon, value = line.partition(":")
-            if not colon or not _TOKEN(name):
-                raise ExchangeFailed(Failure.NOT_HTTP, repr(line[:40]))
-            value = value.strip(" \t")
-            key = name.lower()
-            if key.startswith("lb-"):
-                self.own.setdefault(key, value)
-                continue
-            if key in HOP_BY_HOP:
-                if key == "transfer-encoding":
-                    codings = value.lower() if codings is None else f"{codings}, {value.lower()}"
-                elif key == "connection" and "close" in value.lower():
-                    self.reusable = False
-                continue
-            if key == "content-length":
-                if length is not None and value != length:
+            whom, name, value = _lines[line]
+            if whom is _VISITOR:
+                self.headers.append((name, value))
+            elif whom is _US:
+                self.own.setdefault(name, value)
+            elif whom is _For.LENGTH:
+                if left is not None and left != length(value):
                     raise ExchangeFailed(Failure.NOT_HTTP, "two different lengths")
-                length = value
-            self.headers.append((name, value))
-        return length, codings
+                left = length(value)
+                self.headers.append((name, value))
+            elif whom is _For.CODINGS:
+                codings = value if codings is None else f"{codings}, {value}"
+            elif whom is _For.CONNECTION and "close" in value:
+                self.reusable = False
+        return left, codings
 
-    def _begin_body(self, bodiless: bool, length: str | None, codings: str | None) -> None:
-        """Find out how the body is framed (RFC 9112 §6.3)."""
-        if length is not None and not (length.isascii() and length.isdigit() and len(length) < 19):
-            raise ExchangeFailed(Failure.NOT_HTTP, f"Content-Length {length!r}")
-        if bodiless:
-            self._end()
-        elif codings is not None:
-            if codings != "chunked" or length is not None:
-                raise ExchangeFailed(Failure.NOT_HTTP, f"Transfer-Encoding {codings!r}")
-            self.blocks = self._chunks()
-        elif length is not None:
-            self.blocks = self._counted(int(length))
-            if int(length) == 0:
-                self._end()
-        else:
-            self.reusable = False
-            self.blocks = self._until_close()
-
-    def _end(self) -> None:
+    def _end(self, more: bytes) -> None:
+        """The body is over. `more`: what came beyond it, which nobody asked for."""
         self.complete = True
-        if self._buffer:
-            self.reusable = False  # bytes that nobody asked for
+        self._rest = b""
+        if more:
+            self.reusable = False
 
-    def _receive(self) -> bytes:
-        """More of the answer; empty at its end. Raises ExchangeFailed."""
-        if self._buffer:
-            data, self._buffer = self._buffer, b""
-            return data
-        return receive(self.connection, Failure.BROKEN)
-
-    def _counted(self, left: int) -> Iterator[bytes]:
-        while left:
-            data = self._receive()
+    def _step(self) -> bytes:
+        """What came next of the body; empty at its end, or where it was none of the body's own bytes."""
+        data = self._rest or receive(self.connection, Failure.BROKEN)
+        self._rest = b""
+        left = self._left
+        if left is not None:
+            if len(data) >= left:
+                self._end(data[left:])
+                return data[:left]
             if not data:
                 raise ExchangeFailed(Failure.BROKEN, f"{left} bytes are missing")
-            if len(data) > left:
-                data, self._buffer = data[:left], data[left:]
-            left -= len(data)
-            if not left:
-                self._end()
-            yield data
-
-    def _until_close(self) -> Iterator[bytes]:
-        while data := self._receive():
-            yield data
-        self._end()
-
-    def _chunks(self) -> Iterator[bytes]:
-        while True:
-            size = self._chunk_size()
-            if size == 0:
-                while self._line():
-                    pass  # trailers, which WSGI knows nothing of
-                self._end()
-                return
-            yield from self._counted_within(size)
-            if self._line():
-                raise ExchangeFailed(Failure.BROKEN, "a chunk is longer than it says")
-
-    def _counted_within(self, left: int) -> Iterator[bytes]:
-        while left:
-            data = self._receive()
+            self._left = left - len(data)
+            return data
+        if self._chunks is None:
             if not data:
-                raise ExchangeFailed(Failure.BROKEN, "the last chunk is missing")
-            if len(data) > left:
-                data, self._buffer = data[:left], data[left:]
-            left -= len(data)
-            yield data
-
-    def _chunk_size(self) -> int:
-        digits = self._line().partition(b";")[0].strip(b" \t")
-        if not _CHUNK_SIZE.fullmatch(digits):
-            raise ExchangeFailed(Failure.BROKEN, f"chunk size {digits[:20]!r}")
-        return int(digits, 16)
-
-    def _line(self) -> bytes:
-        while (end := self._buffer.find(b"\r\n")) < 0:
-            if len(self._buffer) > MAX_HEAD:
-                raise ExchangeFailed(Failure.BROKEN, "a line without end")
-            data = receive(self.connection, Failure.BROKEN)
-            if not data:
-                raise ExchangeFailed(Failure.BROKEN, "the last chunk is missing")
-            self._buffer += data
-        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
-        return line
+                self._end(b"")
+            return data
+        if not data:
+            raise ExchangeFailed(Failure.BROKEN, "the last chunk is missing")
+        try:
+            pieces = self._chunks.feed(data)
+        except NotHttp as error:
+            raise ExchangeFailed(Failure.BROKEN, str(error)) from None
+        if self._chunks.over:
+            self._end(self._chunks.rest)
+        return b"".join(pieces)
 
 
-def exchange(connection: socket.socket, method: str, head: bytes, body: Body) -> Answer:
+def exchange(connection: Connection, method: str, head: bytes, body: Body) -> Answer:
     """Send a request, and read the answer up to its body. Blocks.
 
     `head` ends with the empty line, and its framing fits the body. Raises ExchangeFailed; what the visitor
@@ -213,14 +209,7 @@ def exchange(connection: socket.socket, method: str, head: bytes, body: Body) ->
     return _answer(connection, method)
 
 
-def ready(connection: socket.socket, timeout: float) -> bool:
-    """Whether there is something to read (its end, too) within `timeout` seconds."""
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(timeout * 1000))
-
-
-def receive(connection: socket.socket, lost: Failure) -> bytes:
+def receive(connection: Connection, lost: Failure) -> bytes:
     """What is there; empty at the end. Raises ExchangeFailed: SILENT, or `lost` when the connection broke."""
     try:
         return connection.recv(BLOCK)
@@ -230,7 +219,7 @@ def receive(connection: socket.socket, lost: Failure) -> bytes:
         raise ExchangeFailed(lost, error.strerror or "") from None
 
 
-def _send_large(connection: socket.socket, method: str, body: Body) -> Answer | None:
+def _send_large(connection: Connection, method: str, body: Body) -> Answer | None:
     """Send a body piece by piece, and look for an answer that comes early: a refusal must be seen while all
     that was sent is still kept. A refusal or an error ends the sending.
     """
@@ -240,7 +229,7 @@ def _send_large(connection: socket.socket, method: str, body: Body) -> Answer | 
             if body.length is None:
                 piece = b"%x\r\n%b\r\n" % (len(piece), piece)
             _send_all(connection, piece, Failure.LOST)
-            if early is None and ready(connection, 0):
+            if early is None and connection.ready(0):
                 early = _answer(connection, method)
                 if early.status >= 400:
                     early.reusable = False
@@ -254,47 +243,59 @@ def _send_large(connection: socket.socket, method: str, body: Body) -> Answer | 
     return early
 
 
-def _send_all(connection: socket.socket, data: bytes, lost_at_once: Failure) -> None:
+def _send_all(connection: Connection, data: bytes, lost_at_once: Failure) -> None:
     """Send all of it. Raises ExchangeFailed: SILENT; `lost_at_once` when not one byte was taken, else LOST."""
-    view = memoryview(data)
     failure = lost_at_once
-    while view:
+    while True:
         try:
-            view = view[connection.send(view) :]
+            sent = connection.send(data)
         except (BlockingIOError, TimeoutError):  # SO_SNDTIMEO
             raise ExchangeFailed(Failure.SILENT, "it takes no more of the request") from None
         except OSError as error:
             if error.errno in (errno.ENOBUFS, errno.ENOMEM):
                 failure = Failure.OURS
             raise ExchangeFailed(failure, error.strerror or "") from None
+        if sent == len(data):
+            return
         failure = Failure.LOST
+        data = data[sent:]
 
 
-def _answer(connection: socket.socket, method: str) -> Answer:
-    buffer = b""
+def _answer(connection: Connection, method: str) -> Answer:
+    data = receive(connection, Failure.LOST)
     while True:
-        while (end := buffer.find(b"\r\n\r\n")) < 0:
-            if len(buffer) > MAX_HEAD:
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            if data and not data.startswith(b"HTTP/"[: len(data)]):
+                raise ExchangeFailed(Failure.NOT_HTTP, repr(data[:40]))
+            if len(data) > MAX_HEAD:
                 raise ExchangeFailed(Failure.NOT_HTTP, f"a head of more than {MAX_HEAD} bytes")
-            data = receive(connection, Failure.BROKEN if buffer else Failure.LOST)
-            if not data:
-                raise ExchangeFailed(Failure.BROKEN if buffer else Failure.LOST)
-            buffer += data
-            if not buffer.startswith(b"HTTP/"[: len(buffer)]):
-                raise ExchangeFailed(Failure.NOT_HTTP, repr(buffer[:40]))
-        status_line, *lines = buffer[:end].decode("latin-1").split("\r\n")
-        buffer = buffer[end + 4 :]
-        found = _STATUS_LINE(status_line)
-        if not found:
-            raise ExchangeFailed(Failure.NOT_HTTP, repr(status_line[:40]))
-        status = int(found[2])
-        if status >= 200:
-            break
-        if status == 101:
+            lost = Failure.BROKEN if data else Failure.LOST
+            more = receive(connection, lost)
+            if not more:
+                raise ExchangeFailed(lost)
+            data += more
+        first, *lines = data[:end].decode("latin-1").split("\r\n")
+        try:
+            status = _statuses.get(first) or _status(first)
+            rest = data[end + 4 :]
+            if status[1] >= 200:
+                return Answer(connection, rest, method, status, lines)
+        except NotHttp as error:
+            raise ExchangeFailed(Failure.NOT_HTTP, str(error)) from None
+        if status[1] == 101:
             raise ExchangeFailed(Failure.NOT_HTTP, "it changes the protocol")
-    if odd := next((line for line in lines if _ODD(line)), None):
-        raise ExchangeFailed(Failure.NOT_HTTP, repr(odd[:40]))
-    answer = Answer(connection, buffer, method, status, found[3] or "", lines)
-    if found[1] == "0":
-        answer.reusable = False
-    return answer
+        data = rest
+
+
+_statuses: dict[str, Status] = {}
+"""Status lines that were read."""
+
+
+def _status(line: str) -> Status:
+    found = _STATUS_LINE(line)
+    if not found:
+        raise NotHttp(repr(line[:40]))
+    status = found[1], int(found[2]), f"{found[2]} {found[3] or ''}"
+    if len(_statuses) < _MOST_STATUS_LINES:
+        _statuses[line] = status
+    return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Any
 from urllib.parse import quote_from_bytes
@@ -10,21 +11,17 @@ from urllib.parse import quote_from_bytes
 from lbadaptor import headers
 from lbadaptor.body import Body
 from lbadaptor.errors import LbadaptorError
-from lbadaptor.headers import encode, plain
+from lbadaptor.headers import METHODS, encode, plain
 from lbadaptor.ticket import Verdict
 
 Environ = dict[str, Any]
 
 _DROPPED = headers.HOP_BY_HOP | {"content-length", "content-type", "expect", "host"}
-_CONSTANT = itemgetter(*headers.MANDATORY.values())
-_CONSTANT_LINES = "".join(f"{name}: %s\r\n" for name in headers.MANDATORY)
-_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"))
-_USER = (("REMOTE_USER", "LB-Remote-User: "), ("AUTH_TYPE", "LB-Auth-Type: "))
+_USER = (("REMOTE_USER", "LB-Remote-User"), ("AUTH_TYPE", "LB-Auth-Type"))
 _VISIBLE = re.compile("[!-~]*").fullmatch
 _PATH_SAFE = "/:@!$&'()*+,;=~-._"
 _SAFE = re.compile(f"[0-9A-Za-z{re.escape(_PATH_SAFE)}]*").fullmatch
-_VAR = headers.VAR
-_MOST_NAMES = 512
+_MOST_SHAPES = 256
 
 
 class BadRequest(LbadaptorError):
@@ -39,68 +36,119 @@ class LengthRequired(BadRequest):
     status = 411
 
 
+class _Shape:
+    """How requests whose environ has the same keys are written: texts with gaps, and the keys of what fills them."""
+
+    def __init__(self, keys: tuple[str, ...], handed_on: Callable[[str], bool]) -> None:
+        fields = {key: name for key in keys if (name := _field(key))}
+        told = {key: name for name, key in headers.MANDATORY.items()}
+        told |= {key: f"{headers.VAR}{key.replace('_', '-')}" for key in keys if handed_on(key)}
+        self._breaks = len(fields)
+        self._fields = _gaps(fields.values())
+        self._field_values = _getter(list(fields))
+        self._names = told
+        self._told = _gaps(told.values())
+        self._told_values = _getter(list(told))
+
+    def fields(self, environ: Environ) -> str:
+        """The visitor's own headers. Raises BadRequest where one holds what none may hold."""
+        text = self._fields % self._field_values(environ)
+        if text.count("\n") != self._breaks or text.count("\r") != self._breaks or "\0" in text:
+            raise BadRequest("A line break or NUL stands within a header")
+        return text
+
+    def told(self, environ: Environ) -> str:
+        """What Apache says."""
+        try:
+            values = self._told_values(environ)
+            if plain("".join(values)):
+                return self._told % values
+        except (KeyError, TypeError):
+            pass  # not every gateway sets all that is mandatory, and not every variable is a text
+        lines = []
+        for key, name in self._names.items():
+            value = environ.get(key) or _default(key, environ)
+            if isinstance(value, str):
+                lines.append(f"{name}: {encode(value)}\r\n")
+        return "".join(lines)
+
+
 class Heads:
     """Writes the heads of requests. `patterns` name the variables to hand on, besides HTTPS; `SSL_*` all of them."""
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self._exact = {"HTTPS", *(name for name in patterns if not name.endswith("*"))}
         self._prefixes = tuple(name[:-1] for name in patterns if name.endswith("*"))
-        self._names: dict[str, str] = {}
+        self._shapes: dict[tuple[str, ...], _Shape] = {}
 
     def common(self, environ: Environ, body: Body) -> str:
         """The part of the head that is the same for every AppServer, without the empty line at its end.
 
         Raises BadRequest where a header holds what none may hold.
         """
+        keys = tuple(environ)
+        shape = self._shapes.get(keys) or self._learn(keys)
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         query = environ.get("QUERY_STRING", "")
         method = environ["REQUEST_METHOD"]
-        wire_method = method if method in _METHODS else "POST"
-        wire_query = query if _VISIBLE(query) else encode(query)
-        lines = [
-            f"{wire_method} {_quoted(path) or '/'}{'?' if query else ''}{wire_query} HTTP/1.1",
-            f"Host: {environ.get('HTTP_HOST', '')}",  # empty where there is none (RFC 9110 §7.2)
-            f"{headers.PATH}: {encode(path)}",
-        ]
+        wire_method = method if method in METHODS else "POST"
+        if _SAFE(path):
+            target = wire_path = path
+        else:
+            target, wire_path = quote_from_bytes(path.encode("latin-1"), _PATH_SAFE), encode(path)
+        more = ""
+        if query:
+            wire_query = query if _VISIBLE(query) else encode(query)
+            target = f"{target or '/'}?{wire_query}"
+            if wire_query != query:
+                more = f"{headers.QUERY}: {wire_query}\r\n"
         if wire_method != method:
-            lines.append(f"{headers.METHOD}: {encode(method)}")
-        if wire_query != query:
-            lines.append(f"{headers.QUERY}: {wire_query}")
+            more += f"{headers.METHOD}: {encode(method)}\r\n"
         for key, name in _USER:
             if environ.get(key):
-                lines.append(name + encode(environ[key]))
-        names = self._names
-        for key, value in environ.items():
-            wire = names.get(key)
-            if wire is None:
-                wire = self._learn(key)
-            if wire:
-                if not wire.startswith(_VAR):
-                    lines.append(wire + value)
-                elif isinstance(value, str):
-                    lines.append(wire + encode(value))
+                more += f"{name}: {encode(environ[key])}\r\n"
         if "CONTENT_TYPE" in environ:
-            lines.append(f"Content-Type: {environ['CONTENT_TYPE']}")
+            more += _line("Content-Type", environ["CONTENT_TYPE"])
         if body.length is None:
-            lines.append("Transfer-Encoding: chunked")
+            more += "Transfer-Encoding: chunked\r\n"
         elif body.length or environ.get("CONTENT_LENGTH"):
-            lines.append(f"Content-Length: {body.length}")
-        text = "\r\n".join(lines)
-        if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
-            raise BadRequest("A line break or NUL stands within a header")
-        return f"{text}\r\n{_constant(environ)}"
+            more += f"Content-Length: {body.length}\r\n"
+        host = environ.get("HTTP_HOST", "")  # empty where there is none (RFC 9110 §7.2)
+        return (
+            f"{wire_method} {target or '/'} HTTP/1.1\r\n{_line('Host', host)}{shape.fields(environ)}{more}"
+            f"{headers.PATH}: {wire_path}\r\n{shape.told(environ)}"
+        )
 
-    def _learn(self, key: str) -> str:
-        """How a key of environ is written; empty for what is not handed on. Known from now on."""
-        if key.startswith("HTTP_"):
-            wire = _wire_name(key)
-        elif key in self._exact or (self._prefixes and key.startswith(self._prefixes)):
-            wire = f"{_VAR}{key.replace('_', '-')}: "
-        else:
-            wire = ""
-        if len(self._names) < _MOST_NAMES:  # visitors make up names
-            self._names[key] = wire
-        return wire
+    def _learn(self, keys: tuple[str, ...]) -> _Shape:
+        """Browsers send the same few sets of headers. Who makes some up only displaces others."""
+        shape = _Shape(keys, self._handed_on)
+        if len(self._shapes) >= _MOST_SHAPES:
+            self._shapes.clear()
+        self._shapes[keys] = shape
+        return shape
+
+    def _handed_on(self, key: str) -> bool:
+        if key.startswith(("HTTP_", "CONTENT_")):
+            return False  # they go as what they are
+        return key in self._exact or bool(self._prefixes and key.startswith(self._prefixes))
+
+
+def _getter(keys: list[str]) -> Callable[[Environ], tuple[str, ...]]:
+    """A function that gives the values of some keys, always as a tuple."""
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    return lambda environ: tuple(environ[key] for key in keys)
+
+
+def _gaps(names: Iterable[str]) -> str:
+    """Lines whose values are still to be filled in."""
+    return "".join(f"{name.replace('%', '%%')}: %s\r\n" for name in names)
+
+
+def _line(name: str, value: str) -> str:
+    if "\n" in value or "\r" in value or "\0" in value:
+        raise BadRequest("A line break or NUL stands within a header")
+    return f"{name}: {value}\r\n"
 
 
 def head(common: str, caller_key: str, generation: int, verdict: Verdict) -> bytes:
@@ -131,28 +179,12 @@ def refuse_lost(environ: Environ) -> None:
         raise LengthRequired("By HTTP/2 this server takes a body only with its Content-Length")
 
 
-def _constant(environ: Environ) -> str:
-    """The mandatory headers that stand for one key of environ each."""
-    try:
-        values: tuple[str, ...] = _CONSTANT(environ)
-        if plain("".join(values)):
-            return _CONSTANT_LINES % values
-    except KeyError:
-        pass
-    keys = headers.MANDATORY.values()
-    return _CONSTANT_LINES % tuple(encode(environ.get(key) or _default(key, environ)) for key in keys)
-
-
-def _quoted(path: str) -> str:
-    return path if _SAFE(path) else quote_from_bytes(path.encode("latin-1"), _PATH_SAFE)
-
-
-def _wire_name(key: str) -> str:
-    """`HTTP_X_FOO` → `X-Foo: `; empty for what is not handed on, a visitor's own LB- headers first of all."""
-    name = key[5:].replace("_", "-").lower()
-    if name in _DROPPED or name.startswith("lb-") or not name:
+def _field(key: str) -> str:
+    """`HTTP_X_FOO` → `X-Foo`; empty for what is not handed on, a visitor's own LB- headers first of all."""
+    if not key.startswith("HTTP_"):
         return ""
-    return f"{name.title()}: "
+    name = key[5:].replace("_", "-").lower()
+    return "" if name in _DROPPED or name.startswith("lb-") else name.title()
 
 
 def _default(key: str, environ: Environ) -> str:
@@ -160,5 +192,5 @@ def _default(key: str, environ: Environ) -> str:
     if key == "REQUEST_URI":
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         query = environ.get("QUERY_STRING", "")
-        return _quoted(path) + (f"?{query}" if query else "")
+        return quote_from_bytes(path.encode("latin-1"), _PATH_SAFE) + (f"?{query}" if query else "")
     return {"REMOTE_PORT": "0", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "http"}.get(key, "")

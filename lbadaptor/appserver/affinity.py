@@ -21,7 +21,7 @@ MOST = 65536
 
 def visitor(request: Request) -> str:
     """What tells a visitor apart, as well as anything does that needs no cookie of their own."""
-    text = f"{request.told.get('REMOTE_ADDR', '')} {request.fields.get('HTTP_USER_AGENT', '')}"
+    text = f"{request.fields.get('REMOTE_ADDR', '')} {request.fields.get('HTTP_USER_AGENT', '')}"
     return hashlib.blake2b(text.encode("latin-1"), digest_size=8).hexdigest()
 
 

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from types import TracebackType
 from typing import IO, Any
 
 from lbadaptor.headers import HOP_BY_HOP
+from lbadaptor.http1 import is_name
 
 Headers = list[tuple[str, str]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _ILLEGAL = re.compile(r"[\r\n\0]|[^\0-\xff]").search
 _STATUS = re.compile(r"[2-5][0-9]{2}( [\t\x20-\x7e\x80-\xff]*)?").fullmatch
 _LENGTH = re.compile(r"[0-9]{1,18}").fullmatch
+_MOST = 256
+"""Names and status lines that are remembered."""
+
+
+class _Kind(Enum):
+    """What becomes of a header of the application's."""
+
+    SENT = "it is sent"
+    LENGTH = "it is sent, and the body has to fit it"
+    DROPPED = "it is the gateway's to say"
+
+
+_SENT = _Kind.SENT  # an enum's own look-up takes longer
 
 
 class Answer:
     """One answer: `start_response` and `write` for the application, bytes to `send` for the caller.
 
-    `amend` gets the application's headers and gives those to be sent; `own` gives ours, as the text of a
-    head's last lines. `chunks`: the caller knows chunks (HTTP/1.1); for others, the connection's end is the
+    `amend` gets the application's headers and gives those to be sent; `own` gives ours, the last lines of the
+    head. `chunks`: the caller knows chunks (HTTP/1.1); for others, the connection's end is the
     answer's. Sending blocks as long as the caller takes nothing.
     """
 
@@ -33,7 +47,7 @@ class Answer:
         keep_alive: bool,
         chunks: bool,
         amend: Callable[[Headers], Headers],
-        own: Callable[[], str],
+        own: Callable[[], bytes],
     ) -> None:
         self.begun = False
         """something was sent"""
@@ -43,8 +57,12 @@ class Answer:
         self._chunks = chunks
         self._amend = amend
         self._own = own
-        self._status = ""
+        self._status = b""
         self._headers: Headers = []
+        self._lines = b""
+        """the headers as they are sent, until they are amended"""
+        self._length: int | None = None
+        """what the application says that it is"""
         self._chunked = False
         self._left: int | None = None
         self._bodiless = method == "HEAD"
@@ -61,22 +79,29 @@ class Answer:
                 exc_info = None  # no cycle through the traceback
         elif self._status:
             raise AssertionError("start_response was called twice, without exc_info")
-        if not _STATUS(status):
-            raise ValueError(f"{status!r} is no status")
+        line = _status_lines.get(status) or _status_line(status)
         kept = []
         lengths = set()
+        text = ""
         for name, value in headers:
-            if not _NAME(name) or _ILLEGAL(value):
-                raise ValueError(f"{name!r}: {value!r} is no header")
-            lower = name.lower()
-            if lower == "content-length":
+            kind = _kinds.get(name) or _kind(name)
+            if kind is not _SENT:
+                if kind is _Kind.DROPPED:
+                    continue
                 lengths.add(value)
-            if lower not in HOP_BY_HOP and not lower.startswith("lb-"):
-                kept.append((name, value))
-        if len(lengths) > 1 or not all(map(_LENGTH, lengths)):
+            kept.append((name, value))
+            text += name + ": " + value + "\r\n"
+        if text.count("\n") != len(kept) or text.count("\r") != len(kept) or "\0" in text:
+            raise ValueError(f"{_culprit(kept)} is no header")
+        if lengths and (len(lengths) > 1 or not all(map(_LENGTH, lengths))):
             raise ValueError(f"Content-Length is {' and '.join(map(repr, sorted(lengths)))}")
-        self._status = status
+        try:
+            self._lines = text.encode("latin-1")
+        except UnicodeEncodeError:
+            raise ValueError(f"{_culprit(kept)} is no header") from None
+        self._status = line
         self._headers = kept
+        self._length = int(lengths.pop()) if lengths else None
         return self.write
 
     def run(self, application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
@@ -105,9 +130,9 @@ class Answer:
     def fail(self) -> None:
         """The application failed before anything was sent: say so to the visitor, as mod_wsgi does."""
         page = b"<!DOCTYPE html>\n<title>500 Internal Server Error</title><h1>Internal Server Error</h1>\n"
-        self._status = "500 Internal Server Error"
-        self._headers = [("Content-Type", "text/html"), ("Content-Length", str(len(page)))]
-        self.write(page)
+        self._status = b""
+        self.start_response("500 Internal Server Error", [("Content-Type", "text/html")])
+        self._head(len(page), page)
 
     def _end(self) -> None:
         if not self.begun:
@@ -123,34 +148,28 @@ class Answer:
         if not self._status:
             raise AssertionError("start_response was not called")
         headers = self._amend(self._headers)
-        code = self._status[:3]
-        empty = code in ("204", "304")
+        lines = self._lines if headers is self._headers else _written(headers)
+        empty = self._status.startswith(_EMPTY)
         self._bodiless = empty or self._method == "HEAD"
-        self._left = None
         self._chunked = False
-        lines = [f"HTTP/1.1 {self._status}{'' if len(self._status) > 3 else ' '}"]
-        for name, value in headers:
-            if len(name) == 14 and name.lower() == "content-length":
-                if code == "204":
-                    continue
-                self._left = int(value)
-            lines.append(f"{name}: {value}")
+        self._left = self._length
+        framing = b""
         if self._left is not None:
-            pass
+            if self._status.startswith(b"HTTP/1.1 204"):  # has none (RFC 9110 §8.6)
+                lines = _written([header for header in headers if header[0].lower() != "content-length"])
         elif length is not None and not empty and (length or not self._bodiless):
             self._left = length
-            lines.append(f"Content-Length: {length}")
+            framing = b"Content-Length: %d\r\n" % length
         elif self._bodiless:
             pass
         elif self._chunks:
             self._chunked = True
-            lines.append("Transfer-Encoding: chunked")
+            framing = b"Transfer-Encoding: chunked\r\n"
         else:
             self.keep_alive = False
         if not self.keep_alive:
-            lines.append("Connection: close")
-        lines.append(self._own())
-        data = "\r\n".join(lines).encode("latin-1") + b"\r\n" + self._framed(first)
+            framing += b"Connection: close\r\n"
+        data = b"".join((self._status, lines, framing, self._own(), b"\r\n", self._framed(first)))
         self.begun = True
         self._send(data)
 
@@ -167,6 +186,42 @@ class Answer:
             data = data[: self._left]  # never more than was said: it would be the next answer's beginning
             self._left -= len(data)
         return data
+
+
+_EMPTY = (b"HTTP/1.1 204", b"HTTP/1.1 304")
+_status_lines: dict[str, bytes] = {}
+_kinds: dict[str, _Kind] = {}
+
+
+def _status_line(status: str) -> bytes:
+    if not _STATUS(status):
+        raise ValueError(f"{status!r} is no status")
+    line = f"HTTP/1.1 {status}{'' if len(status) > 3 else ' '}\r\n".encode("latin-1")
+    if len(_status_lines) < _MOST:
+        _status_lines[status] = line
+    return line
+
+
+def _kind(name: str) -> _Kind:
+    if not is_name(name):
+        raise ValueError(f"{name!r} is no header's name")
+    lower = name.lower()
+    kind = _Kind.SENT
+    if lower == "content-length":
+        kind = _Kind.LENGTH
+    elif lower in HOP_BY_HOP or lower.startswith("lb-"):
+        kind = _Kind.DROPPED
+    if len(_kinds) < _MOST:
+        _kinds[name] = kind
+    return kind
+
+
+def _culprit(headers: Headers) -> str:
+    return next(f"{name!r}: {value!r}" for name, value in headers if _ILLEGAL(value))
+
+
+def _written(headers: Headers) -> bytes:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
 
 
 class ShortAnswer(Exception):

@@ -1,18 +1,21 @@
-"""One caller's connection: bytes in, requests out (HTTP/1.1, parsed by httptools)."""
+"""One caller's connection: bytes in, requests out (HTTP/1.1, RFC 9112)."""
 
 from __future__ import annotations
 
 import io
+import re
 import socket
 from collections import deque
 from typing import Any
 
-import httptools
-
 from lbadaptor.appserver.environ import Request
+from lbadaptor.http1 import Chunks, NotHttp
 
 BLOCK = 65536
 MAX_HEAD = 131072
+
+_BEGINS = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?: |$)").match
+"""What may be the beginning of a request, whose head has not all come."""
 
 
 class Malformed(Exception):
@@ -38,12 +41,17 @@ class Connection:
         """it was answered already; what still comes of its body is thrown away"""
         self.leaving = False
         """the last answer is out; whatever still comes is thrown away"""
+        self.served = False
+        """a request is here that has no answer yet"""
+        self.disregarded = False
+        """it was taken out of the poll while its request is served"""
         self.broken = False
         """the caller went away, or moved no byte for too long, within a request"""
-        self._parser = httptools.HttpRequestParser(self)
-        self._target = b""
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        self._head = b""
+        """the beginning of a head of which not all is here"""
+        self._left = 0
+        """bytes of a counted body that are still to come"""
+        self._chunks: Chunks | None = None
         self._body: deque[bytes] = deque()
 
     def receive(self, flags: int = 0) -> bool:
@@ -57,37 +65,80 @@ class Connection:
         if self.leaving:
             return True
         if self.request is None:
-            self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.keep_alive = False  # whatever follows is not for us
-            if self.request is not None and self.request.has_body():
-                self.complete = False  # the parser ends where the body begins
-                raise Malformed(400, "a body along with Upgrade") from None
-        except (httptools.HttpParserError, httptools.HttpParserCallbackError) as error:
-            if not self.complete:
-                raise Malformed(400, str(error)) from None
-            self.keep_alive = False  # what follows the request at hand is no HTTP, or pipelined
-        if self.request is None and self._head_bytes > MAX_HEAD:
-            raise Malformed(431, f"a head of more than {MAX_HEAD} bytes")
+            self._take_head(self._head + data if self._head else data)
+        elif self.complete:
+            self.keep_alive = False  # our callers pipeline nothing; whoever does has to ask again (RFC 9112 §9.3.2)
+        else:
+            self._take_body(data)
         return True
+
+    def _take_head(self, data: bytes) -> None:
+        end = data.find(b"\r\n\r\n", max(0, len(self._head) - 3))
+        if (end if end >= 0 else len(data)) > MAX_HEAD:
+            raise Malformed(431, f"a head of more than {MAX_HEAD} bytes")
+        if end < 0:
+            if not _BEGINS(data):
+                raise Malformed(400, f"{data[:40]!r} begins no request")
+            self._head = data
+            return
+        self._head = b""
+        try:
+            request = Request(data[:end].decode("latin-1"))
+        except NotHttp as error:
+            raise Malformed(400, str(error)) from None
+        self.request = request
+        self.served = True
+        self.keep_alive = request.keep_alive
+        if request.chunked:
+            self._chunks = Chunks()
+        elif request.length:
+            self._left = request.length
+        else:
+            self.complete = True
+        rest = data[end + 4 :]
+        if rest:
+            if self.complete:
+                self.keep_alive = False
+            else:
+                self._take_body(rest)
+
+    def _take_body(self, data: bytes) -> None:
+        if self._chunks is None:
+            pieces, rest = [data[: self._left]], data[self._left :]
+            self._left -= len(pieces[0])
+            self.complete = not self._left
+        else:
+            try:
+                pieces = self._chunks.feed(data)
+            except NotHttp as error:
+                raise Malformed(400, str(error)) from None
+            self.complete, rest = self._chunks.over, self._chunks.rest
+            if self.complete:
+                self._chunks = None
+        if not self.discarding:
+            self._body += pieces
+            if rest:
+                self.keep_alive = False
+        elif rest:  # the end of an answered request's body, and the next request, came in one piece
+            self._next()
+            self._take_head(rest)
 
     def finish(self) -> bool:
         """The answer is out. Whether another request may follow at once (else the rest is still to be read)."""
-        if not self.complete:
+        whole = self.complete
+        if whole:
+            self._next()
+        else:
             self.discarding = True
             self._body.clear()
-            return False
-        self._next()
-        return True
+        self.served = False  # last: from now on whoever polls may read on
+        return whole
 
     def _next(self) -> None:
         self._body.clear()  # of a refused request, nobody has read it, and the next one's begins anew
         self.request = None
         self.complete = False
         self.discarding = False
-        self._head_bytes = 0
 
     def hang_up(self) -> bool:
         """Send no more, and read on: closing now would reset the connection, the last answer included, for a
@@ -98,6 +149,7 @@ class Connection:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError:
             return False
+        self.served = False
         return True
 
     def send(self, data: bytes) -> None:
@@ -111,7 +163,7 @@ class Connection:
     def body(self) -> io.BufferedIOBase:
         """wsgi.input for the request that is here (PEP 3333). Reading it blocks until the caller sends."""
         if self.complete:
-            return io.BytesIO(b"".join(self._drain()))
+            return io.BytesIO(b"".join(self._drain()) if self._body else b"")
         assert self.request is not None
         return io.BufferedReader(_Incoming(self, self.request), BLOCK)
 
@@ -135,40 +187,6 @@ class Connection:
                 self.broken = True
                 raise
         return self._body.popleft()
-
-    # What httptools calls.
-
-    def on_message_begin(self) -> None:
-        if self.discarding:
-            self._next()  # the end of an answered request's body, and the next request, came in one piece
-        elif self.request is not None:
-            # Our callers pipeline nothing; whoever does has to ask again (RFC 9112 §9.3.2).
-            raise _Pipelined
-        self._target = b""
-        self._fields = []
-
-    def on_url(self, url: bytes) -> None:
-        self._target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.request is None:  # else it is a trailer, which WSGI knows nothing of
-            self._fields.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        version = self._parser.get_http_version()
-        self.request = Request(self._parser.get_method().decode("latin-1"), self._target, version, self._fields)
-        self.keep_alive = version == "1.1" and bool(self._parser.should_keep_alive())
-
-    def on_body(self, data: bytes) -> None:
-        if not self.discarding:
-            self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        self.complete = True
-
-
-class _Pipelined(Exception):
-    """Stops the parser at a second request."""
 
 
 class _Incoming(io.RawIOBase):

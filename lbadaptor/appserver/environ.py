@@ -1,4 +1,4 @@
-"""A caller's request → what the application sees (PEP 3333). Pure.
+"""A caller's request → what the application sees (PEP 3333, RFC 9112). Pure.
 
 The environ is built from the LB- headers, never re-derived from the request line (but for the query
 string): so the application sees the path that Apache authorised.
@@ -7,39 +7,29 @@ string): so the application sees the path that Apache authorised.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from enum import Enum
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lbadaptor import headers
-from lbadaptor.headers import Refusal, decode
+from lbadaptor.headers import METHODS, Refusal, decode
+from lbadaptor.http1 import Lines, NotHttp, is_name, length
 
 Environ = dict[str, Any]
 
 _OURS = {
     name.lower(): name for name in (headers.KEY, headers.GENERATION, headers.SESSION, headers.PROBE, headers.PATH)
 }
+"""What is between the caller and us, kept by its own name until it is looked at."""
 _TOLD = {name.lower(): key for name, key in (headers.MANDATORY | headers.OPTIONAL).items()}
 _VAR = headers.VAR.lower()
 _PREFIX = headers.PREFIX.lower()
+_CONNECTION = "connection"
 # A body that comes in chunks has no CONTENT_LENGTH: the application shall see why.
-_DROPPED = headers.HOP_BY_HOP - {"transfer-encoding"}
-_PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
-_ONCE = frozenset(_PLAIN.values())
+_DROPPED = headers.HOP_BY_HOP - {"transfer-encoding", _CONNECTION}
+_PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH", _CONNECTION: _CONNECTION}
+_MANDATORY = frozenset(headers.MANDATORY.values())
 
-_MANDATORY_TOLD = frozenset(headers.MANDATORY.values())
-_MANDATORY_OURS = frozenset((headers.KEY, headers.GENERATION, headers.PATH))
-
-
-class _Kind(Enum):
-    FIELD = "the visitor's"
-    TOLD = "the caller's word on the visitor"
-    OURS = "between the caller and us"
-    NOBODYS = "dropped"
-
-
-_FIELD, _CALLERS = _Kind.FIELD, _Kind.TOLD  # an enum's own look-up takes longer
+_MINOR = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 
 
 class Incomplete(Exception):
@@ -49,127 +39,151 @@ class Incomplete(Exception):
 
 
 class Request:
-    """A request's head. Its headers are read in one pass into what they become in environ."""
+    """A request's head, without the empty line at its end. Raises NotHttp."""
 
-    __slots__ = ("fields", "method", "own", "target", "told", "version")
+    __slots__ = (
+        *("chunked", "fields", "generation", "held", "keep_alive", "key", "length", "lost", "method", "path"),
+        *("probe", "target", "version"),
+    )
 
-    def __init__(self, method: str, target: bytes, version: str, lines: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self.method = method
-        self.target = target
-        self.version = version
-        self.fields: dict[str, str] = {}
-        """the visitor's headers, by their keys in environ"""
-        self.told: dict[str, str] = {}
-        """what the caller tells of the visitor, by its keys in environ"""
-        self.own: dict[str, bytes] = {}
-        """what is between the caller and us: LB-Key, LB-Generation, LB-Session, LB-Probe; and LB-Path"""
-        fields, told, own = self.fields, self.told, self.own
-        for name, value in lines:
-            kind, key = _places.get(name) or _place(name)
-            value = value.rstrip(b" \t")  # white space is no part of it (RFC 9110 §5.5)
-            if kind is _FIELD:
-                text = value.decode("latin-1")
-                if key in fields and key not in _ONCE:
-                    text = f"{fields[key]}{'; ' if key == 'HTTP_COOKIE' else ', '}{text}"
-                fields[key] = text
-            elif kind is _CALLERS:
-                told[key] = decode(value)
-            elif kind is _Kind.OURS:
-                own[key] = value
+    def __init__(self, head: str) -> None:
+        first, *lines = head.split("\r\n")
+        self.method, self.target, self.version = _request_line(first)
+        fields = dict(map(_meaning, lines))
+        if len(fields) < len(lines) or None in fields:
+            fields = _joined(lines)
+        self.fields: dict[str, str] = fields  # type: ignore[assignment] # None was taken out
+        """the visitor's headers, and what the caller tells of the visitor, by their keys in environ"""
+        take = fields.pop
+        self.key = take(headers.KEY, None)
+        self.generation = take(headers.GENERATION, None)
+        self.path = take(headers.PATH, None)
+        self.probe = take(headers.PROBE, None)
+        session = take(headers.SESSION, None)
+        self.held = session == "held"
+        """by the adaptor's word it brought our ticket"""
+        self.lost = session == "lost"
+        """by the adaptor's word it brought the ticket of an AppServer that is gone"""
+        connection = take(_CONNECTION, None)
+        self.keep_alive = self.version == "1.1" and (connection is None or "close" not in connection.lower())
+        # How the body is framed (RFC 9112 §6.3).
+        said, codings = fields.get("CONTENT_LENGTH"), fields.get("HTTP_TRANSFER_ENCODING")
+        self.length = 0 if said is None else length(said)
+        self.chunked = codings is not None
+        if codings is not None and (codings.lower() != "chunked" or said is not None or self.version == "1.0"):
+            raise NotHttp(f"Transfer-Encoding {codings[:40]!r}")
         if not fields.get("HTTP_HOST", "x"):
             del fields["HTTP_HOST"]
 
     @property
-    def held(self) -> bool:
-        """By the adaptor's word it brought our ticket."""
-        return self.own.get(headers.SESSION) == b"held"
-
-    @property
-    def lost(self) -> bool:
-        """By the adaptor's word it brought the ticket of an AppServer that is gone."""
-        return self.own.get(headers.SESSION) == b"lost"
-
-    @property
     def mount(self) -> str:
         """SCRIPT_NAME, which the application may change in its environ."""
-        return self.told.get("SCRIPT_NAME", "")
+        return self.fields.get("SCRIPT_NAME", "")
 
     @property
     def https(self) -> bool:
-        return self.told.get("wsgi.url_scheme") == "https"
+        return self.fields.get("wsgi.url_scheme") == "https"
 
     def missing(self) -> list[str]:
         """The names of the mandatory LB- headers that are not there."""
-        if self.told.keys() >= _MANDATORY_TOLD and self.own.keys() >= _MANDATORY_OURS:
+        ours = {headers.KEY: self.key, headers.GENERATION: self.generation, headers.PATH: self.path}
+        if self.fields.keys() >= _MANDATORY and None not in ours.values():
             return []
-        names = [name for name, key in headers.MANDATORY.items() if key not in self.told]
-        return sorted([*names, *(_MANDATORY_OURS - self.own.keys())])
-
-    def has_body(self) -> bool:
-        """Whether its head announces one (RFC 9112 §6)."""
-        return "HTTP_TRANSFER_ENCODING" in self.fields or bool(self.fields.get("CONTENT_LENGTH", "").strip("0"))
+        names = [name for name, key in headers.MANDATORY.items() if key not in self.fields]
+        return sorted([*names, *(name for name, value in ours.items() if value is None)])
 
 
-_places: dict[bytes, tuple[_Kind, str]] = {}
+def _request_line(line: str) -> tuple[str, str, str]:
+    method, _, rest = line.partition(" ")
+    target, _, version = rest.partition(" ")
+    visible = target.isascii() and target.isprintable()  # and without a space, for there the target ends
+    if version not in _MINOR or not (target and visible) or not (method in METHODS or is_name(method)):
+        raise NotHttp(f"{line[:40]!r} begins no request")
+    return method, target, _MINOR[version]
+
+
+_places: dict[str, tuple[str | None, bool]] = {}
+"""Of headers' names: the key, and whether the value is percent-encoded."""
 _MOST_PLACES = 512
 """Visitors make up names."""
 
 
-def _place(name: bytes) -> tuple[_Kind, str]:
-    """Where a header belongs, and its key there. Known from now on."""
-    place = _found(name.decode("latin-1"))
+def _mean(name: str, value: str) -> tuple[str | None, str]:
+    key, encoded = _places.get(name) or _place(name)
+    return key, decode(value) if encoded else value
+
+
+_meaning = Lines(_mean).__getitem__
+
+
+def _place(name: str) -> tuple[str | None, bool]:
+    """Where a header belongs. Known from now on."""
+    if not is_name(name):
+        raise NotHttp(f"{name[:40]!r} is no header's name")
+    lower = name.lower()
+    place: tuple[str | None, bool]
+    if lower in _OURS:
+        place = _OURS[lower], lower == headers.PATH.lower()
+    elif lower in _TOLD:
+        place = _TOLD[lower], True
+    elif lower.startswith(_VAR):
+        place = name[len(_VAR) :].upper().replace("-", "_"), True
+    elif lower.startswith(_PREFIX) or "_" in name or lower in _DROPPED:  # an underscore could pass for a hyphen
+        place = None, False
+    else:
+        place = _PLAIN.get(lower) or "HTTP_" + name.upper().replace("-", "_"), False
     if len(_places) < _MOST_PLACES:
         _places[name] = place
     return place
 
 
-def _found(name: str) -> tuple[_Kind, str]:
-    lower = name.lower()
-    if lower in _OURS:
-        return _Kind.OURS, _OURS[lower]
-    if lower in _TOLD:
-        return _Kind.TOLD, _TOLD[lower]
-    if lower.startswith(_VAR):
-        return _Kind.TOLD, name[len(_VAR) :].upper().replace("-", "_")
-    if lower.startswith(_PREFIX) or "_" in name or lower in _DROPPED:  # an underscore could pass for a hyphen
-        return _Kind.NOBODYS, ""
-    return _Kind.FIELD, _PLAIN.get(lower) or "HTTP_" + name.upper().replace("-", "_")
+def _joined(lines: list[str]) -> dict[str | None, str]:
+    """What lines mean of which some are nobody's, or have the same name (RFC 9110 §5.3; cookies: RFC 9113 §8.2.3)."""
+    fields: dict[str | None, str] = {}
+    for key, value in map(_meaning, lines):
+        if key is None:
+            continue
+        if key in fields and key != "CONTENT_TYPE":
+            if not (key.startswith("HTTP_") or key == _CONNECTION):
+                raise NotHttp(f"{key} is said twice")
+            value = f"{fields[key]}{'; ' if key == 'HTTP_COOKIE' else ', '}{value}"
+        fields[key] = value
+    return fields
 
 
 def build(request: Request, base: Environ) -> Environ:
     """The environ of a request of which nothing is `missing`. Raises Incomplete."""
-    told = request.told
-    path = decode(request.own[headers.PATH])
-    script_name = told["SCRIPT_NAME"]
-    if not path.startswith(script_name):
+    fields, path = request.fields, request.path
+    script_name = fields["SCRIPT_NAME"]
+    if path is None or not path.startswith(script_name):
         raise Incomplete(f"{headers.PATH} does not begin with {headers.SCRIPT_NAME}")
     return {
         **base,
         "REQUEST_METHOD": request.method,
-        "QUERY_STRING": request.target.partition(b"?")[2].decode("latin-1"),
-        **request.fields,
-        **told,
+        "QUERY_STRING": request.target.partition("?")[2],
+        **fields,
         "PATH_INFO": path[len(script_name) :],
     }
 
 
 def build_alone(request: Request, base: Environ, peer: tuple[str, int], server: tuple[str, int]) -> Environ:
     """The environ of a request that a person sent to an AppServer that runs alone, without Apache."""
-    path, _, query = request.target.partition(b"?")
+    path, _, query = request.target.partition("?")
+    fields = {key: value for key, value in request.fields.items() if key.startswith(("HTTP_", "CONTENT_"))}
     return {
         **base,
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-        "QUERY_STRING": query.decode("latin-1"),
-        "REQUEST_URI": request.target.decode("latin-1"),
+        "PATH_INFO": unquote_to_bytes(path.encode("latin-1")).decode("latin-1"),
+        "QUERY_STRING": query,
+        "REQUEST_URI": request.target,
         "SERVER_NAME": server[0],
         "SERVER_PORT": str(server[1]),
         "SERVER_PROTOCOL": f"HTTP/{request.version}",
         "REMOTE_ADDR": peer[0],
         "REMOTE_PORT": str(peer[1]),
         "wsgi.url_scheme": "http",
-        **request.fields,
+        **fields,
     }
 
 

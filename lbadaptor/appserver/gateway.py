@@ -18,13 +18,13 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable
 
 import msgspec
 
 from lbadaptor import headers
 from lbadaptor.appserver import environ as environs
+from lbadaptor.appserver.admission import Admission
 from lbadaptor.appserver.affinity import Affinity, Holder
 from lbadaptor.appserver.answer import Answer, FileWrapper, ShortAnswer
 from lbadaptor.appserver.connection import Connection, Malformed
@@ -45,7 +45,6 @@ CALLER_TIMEOUT = 300
 ACCEPT_PAUSE = 1.0
 """Seconds for which no connection is taken when descriptors ran out."""
 
-_ONCE = select.EPOLLIN | select.EPOLLONESHOT
 _TIMEVAL = struct.pack("@ll", CALLER_TIMEOUT, 0)
 _WHY = {Refusal.DYING: "no visitors but those whose session is here", Refusal.BUSY: "too many requests wait"}
 _REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 431: "Request Header Fields Too Large"}
@@ -53,28 +52,6 @@ _REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 43
 
 Task = tuple[Connection, Visit | Holder]
 """A request that waits for a thread, and who came with it."""
-
-
-class _Queue:
-    """Requests that wait for a thread: those of ticket-holders first, for nobody else can serve them."""
-
-    def __init__(self) -> None:
-        self._held: deque[Task] = deque()
-        self._others: deque[Task] = deque()
-
-    def __len__(self) -> int:
-        return len(self._held) + len(self._others)
-
-    def put(self, task: Task, held: bool) -> None:
-        (self._held if held else self._others).append(task)
-
-    def take(self) -> Task:
-        """Whose turn it is; there must be one."""
-        return (self._held or self._others).popleft()
-
-    def give_way(self) -> Task | None:
-        """Drop the last one who may go elsewhere; None when there is none."""
-        return self._others.pop() if self._others else None
 
 
 class Gateway:
@@ -95,13 +72,12 @@ class Gateway:
         else:
             self._stickiness = Sessions(handover.session_cookie, *ticket, ledger, time.monotonic, time.time)
         self._alone = not handover.caller_key
-        self._caller_key = handover.caller_key.encode()
-        self._generation = b"%d" % vitals.generation
+        self._generation = str(vitals.generation)
         self.address: tuple[str, int] = listener.getsockname()[:2]
-        self._base = environs.base_environ(vitals.slot, vitals.generation, vitals.threads, FileWrapper)
+        threads = vitals.admission.threads
+        self._base = environs.base_environ(vitals.slot, vitals.generation, threads, FileWrapper)
         self._connections: dict[int, Connection] = {}
-        self._queue = _Queue()
-        self._at_work = 0
+        self._admission: Admission[Task] = vitals.admission
         self._lock = threading.Lock()
         self._leadership = Leadership()
         self._stopping = False
@@ -110,7 +86,7 @@ class Gateway:
         self._poll = select.epoll()
         self._threads = [
             threading.Thread(target=self._work, name=f"gateway-{number}", daemon=True)
-            for number in range(vitals.threads + 1)
+            for number in range(threads + 1)
         ]
         self._threads.append(threading.Thread(target=self._leadership.watch, name="gateway-watch", daemon=True))
 
@@ -155,8 +131,7 @@ class Gateway:
                 sock, peer = self._listener.accept()
                 self._connections[sock.fileno()] = Connection(sock, peer)
         self._listener.close()
-        with self._lock:
-            waiting = [self._queue.take()[0] for _ in range(len(self._queue))]
+        waiting = [connection for connection, _ in self._admission.dismiss()]
         for connection in list(self._connections.values()):
             begun = connection.request is not None and connection not in waiting
             if not begun and not connection.leaving:
@@ -168,12 +143,12 @@ class Gateway:
                 connection.socket.close()
 
     def _farewell(self, connection: Connection) -> None:
-        reply = (
+        head = (
             f"HTTP/1.1 421 {_REASONS[421]}\r\n{headers.REFUSED}: {Refusal.DYING.value}\r\nContent-Length: 0\r\n"
-            f"Connection: close\r\n{self._vitals.headers()}\r\n"
+            "Connection: close\r\n"
         )
         with contextlib.suppress(OSError):
-            connection.socket.send(reply.encode(), socket.MSG_DONTWAIT)
+            connection.socket.send(head.encode() + self._vitals.headers() + b"\r\n", socket.MSG_DONTWAIT)
 
     def _work(self) -> None:
         """A thread's life: lead, serve what waits when the leadership is gone, and again."""
@@ -188,52 +163,39 @@ class Gateway:
 
     def _lead(self) -> None:
         """Poll and serve, until the gateway stops or the leadership is gone, and nothing waits for a thread."""
-        events: list[tuple[int, int]] = []
-        while not self._stopping:
-            while (task := self._begin()) is not None:
-                if not self._serve_as_leader(task):
-                    self._serve_waiting()
-                    return
-            events = self._poll.poll(0) if len(events) > 1 else []  # where there were more, there may be more
-            if not events:
-                self._leadership.rest()
-                pause = self._accept_again
-                events = self._poll.poll(None if pause is None else max(0.0, pause - time.monotonic()))
+        listener, wake = self._listener.fileno(), self._wake
+        while self._serve_waiting() and not self._stopping:
+            pause = self._accept_again
+            events = self._poll.poll(None if pause is None else max(0.0, pause - time.monotonic()))
             for descriptor, _ in events:
-                if descriptor == self._listener.fileno():
+                if descriptor == listener:
                     self._accept()
-                elif connection := self._connections.get(descriptor):
+                elif descriptor != wake and (connection := self._connections.get(descriptor)):
                     self._readable(connection)
-            if self._accept_again is not None and time.monotonic() >= self._accept_again:
+            if pause is not None and time.monotonic() >= pause:
                 self._accept_again = None
                 self._poll.register(self._listener, select.EPOLLIN)
 
-    def _begin(self) -> Task | None:
-        """The request that is to be served now; None: none waits, or as many as may be are at work."""
-        with self._lock:
-            if self._queue and self._at_work < self._vitals.threads:
-                self._at_work += 1
-                return self._queue.take()
-        return None
-
-    def _serve_as_leader(self, task: Task) -> bool:
-        """Serve a request; whether this thread leads still."""
+    def _serve_waiting(self) -> bool:
+        """Serve what waits for a thread, one request after the other. Whether this thread, the leader, leads on."""
+        admission, leadership = self._admission, self._leadership
+        task = admission.begin()
+        if task is None:
+            return True
+        leads = True
         began = time.monotonic()
-        leads = self._leadership.keep()
-        self._serve(*task)
-        self._leadership.lasted(time.monotonic() - began)
-        with self._lock:
-            self._at_work -= 1
-        return leads and self._leadership.kept()
-
-    def _serve_waiting(self) -> None:
-        """Serve what waits for a thread, as one that does not lead."""
-        while (task := self._begin()) is not None:
-            began = time.monotonic()
-            self._serve(*task)
-            self._leadership.lasted(time.monotonic() - began)
-            with self._lock:
-                self._at_work -= 1
+        while task is not None:
+            if leads and leadership.keep(began):
+                self._serve(*task)
+                leads = leadership.kept()
+            else:
+                leads = False
+                self._serve(*task)
+            ended = time.monotonic()
+            leadership.lasted(ended - began)
+            began = ended
+            task = admission.end()
+        return leads
 
     def _accept(self) -> None:
         for _ in range(64):
@@ -253,7 +215,7 @@ class Gateway:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL)
-                self._poll.register(sock, _ONCE)
+                self._poll.register(sock, select.EPOLLIN)
             except OSError as error:
                 log.error("a connection is given up: %s", error.strerror)
                 sock.close()
@@ -262,17 +224,20 @@ class Gateway:
 
     def _readable(self, connection: Connection) -> None:
         """Read what came, and answer or queue a request whose head is here. Never raises."""
+        if connection.served:
+            self._disregard(connection)
+            return
         try:
             if not connection.receive(socket.MSG_DONTWAIT):
                 self._close(connection)
             elif connection.leaving or connection.request is None:
-                self._arm(connection)
-            elif connection.discarding:
-                self._answered(connection)
-            else:
+                pass
+            elif not connection.discarding:
                 self._admit(connection, connection.request)
+            elif connection.complete:
+                self._answered(connection)
         except BlockingIOError:
-            self._arm(connection)
+            pass
         except Malformed as error:
             if connection.discarding:  # it has its answer
                 self._close(connection)
@@ -285,7 +250,7 @@ class Gateway:
             self._close(connection)
 
     def _admit(self, connection: Connection, request: Request) -> None:
-        if self._is_probe(request):
+        if request.probe is not None and self._is_probe(request):
             body = msgspec.json.encode(self._vitals.report())
             self._reply(connection, "200 OK", "Content-Type: application/json\r\n", body)
             return
@@ -294,38 +259,22 @@ class Gateway:
                 why = f"missing: {', '.join(missing)}"
                 self._refuse(connection, headers.REFUSED_STATUS, Refusal.INCOMPLETE.value, why)
                 return
-            if request.own[headers.GENERATION] != self._generation:
-                why = f"this is generation {self._vitals.generation}"
+            if request.generation != self._generation:
+                why = f"this is generation {self._generation}"
                 self._refuse(connection, headers.REFUSED_STATUS, Refusal.STALE.value, why)
                 return
-            if not hmac.compare_digest(request.own[headers.KEY], self._caller_key):
+            if not _same(request.key, self._handover.caller_key):
                 self._refuse(connection, 403, headers.KEY_REFUSED, "wrong key")
                 return
         visit = self._stickiness.of(request)
-        refusal = self._vitals.admit(visit.known)
-        if refusal is Refusal.BUSY and visit.held:
-            # One who may go elsewhere makes room for one who may not.
-            with self._lock:
-                displaced = self._queue.give_way()
-                if displaced is not None:
-                    self._queue.put((connection, visit), visit.held)
-            if displaced is not None:
-                self._refuse(displaced[0], headers.REFUSED_STATUS, refusal.value, _WHY[refusal])
-                return
-        if refusal is not None:
-            self._refuse(connection, headers.REFUSED_STATUS, refusal.value, _WHY[refusal])
-            return
-        with self._lock:
-            self._queue.put((connection, visit), visit.held)
+        refused = self._admission.admit((connection, visit), visit.known, visit.held)
+        if refused is not None:
+            (refused_connection, _), refusal = refused
+            self._refuse(refused_connection, headers.REFUSED_STATUS, refusal.value, _WHY[refusal])
 
     def _is_probe(self, request: Request) -> bool:
-        key = request.own.get(headers.PROBE)
-        return (
-            key is not None
-            and request.target == headers.PROBE_PATH.encode()
-            and bool(self._handover.probe_key)
-            and hmac.compare_digest(key, self._handover.probe_key.encode())
-        )
+        key = self._handover.probe_key
+        return request.target == headers.PROBE_PATH and bool(key) and _same(request.probe, key)
 
     def _refuse(self, connection: Connection, status: int, refused: str, why: str, close: bool = False) -> None:
         """Answer before the application saw anything."""
@@ -337,10 +286,11 @@ class Gateway:
 
     def _reply(self, connection: Connection, status: str, lines: str, body: bytes) -> None:
         """A short answer of our own; what still comes of the request's body is thrown away."""
-        method = connection.request.method if connection.request else ""
         hang_up = "" if connection.keep_alive else "Connection: close\r\n"
-        head = f"HTTP/1.1 {status}\r\n{lines}Content-Length: {len(body)}\r\n{hang_up}{self._vitals.headers()}\r\n"
-        reply = head.encode() + (b"" if method == "HEAD" else body)
+        head = f"HTTP/1.1 {status}\r\n{lines}Content-Length: {len(body)}\r\n{hang_up}"
+        if connection.request is not None and connection.request.method == "HEAD":
+            body = b""
+        reply = b"%b%b\r\n%b" % (head.encode(), self._vitals.headers(), body)
         try:
             if connection.socket.send(reply, socket.MSG_DONTWAIT) < len(reply):
                 connection.keep_alive = False
@@ -354,17 +304,34 @@ class Gateway:
         """The answer is out: make ready for the next request, or hang up."""
         if connection.keep_alive and not connection.broken:
             connection.finish()
-            self._arm(connection)
         elif connection.complete or connection.broken or not connection.hang_up():
             self._close(connection)
-        else:
-            self._arm(connection)
+            return
+        if connection.disregarded:
+            self._regard(connection)
 
-    def _arm(self, connection: Connection) -> None:
-        self._poll.modify(connection.socket, _ONCE)
+    # While a request is served, its connection is left in the poll, which is cheaper than to take it out and in again
+    # each time. Only if somebody polls meanwhile, and something comes, it is taken out until the answer is given.
+
+    def _disregard(self, connection: Connection) -> None:
+        with self._lock:
+            connection.disregarded = True  # said first, looked at again then: `_answered` does it the other way round
+            if connection.served:
+                self._poll.unregister(connection.socket)
+            else:
+                connection.disregarded = False
+
+    def _regard(self, connection: Connection) -> None:
+        with self._lock:
+            if connection.disregarded:
+                connection.disregarded = False
+                self._poll.register(connection.socket, select.EPOLLIN)
 
     def _close(self, connection: Connection) -> None:
         self._connections.pop(connection.socket.fileno(), None)
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            if not connection.disregarded:
+                self._poll.unregister(connection.socket)  # it would stay in the poll if the application forked
         with contextlib.suppress(OSError):
             connection.socket.shutdown(socket.SHUT_RDWR)  # for the caller, even when the application forked
         connection.socket.close()
@@ -373,46 +340,43 @@ class Gateway:
 
     def _serve(self, connection: Connection, visit: Visit | Holder) -> None:
         """One request through the application. Never raises."""
-        assert connection.request is not None
+        request = connection.request
+        assert request is not None
         try:
-            self._exchange(connection, connection.request, visit)
+            environ = self._environ(connection, request)
+            visit.tell(environ, request.lost)
+            method, chunks = environ["REQUEST_METHOD"], request.version == "1.1"
+            what = f"{method} {environ['REQUEST_URI']}"  # the application may change its environ
+            own = self._vitals.headers
+            answer = Answer(connection.send, method, connection.keep_alive, chunks, visit.answered, own)
+            try:
+                answer.run(self._application, environ)
+            except ShortAnswer as error:
+                log.error("%s: %s", what, error)
+            except BaseException as error:  # sys.exit() too: it ends a request, never an AppServer
+                self._failed(answer, connection, what, error)
+            if not answer.keep_alive:
+                connection.keep_alive = False
+            self._answered(connection)
+        except Incomplete as error:
+            self._refuse(connection, headers.REFUSED_STATUS, error.refusal.value, str(error))
         except BaseException:
             log.exception("a request is given up")
             self._close(connection)
-        finally:
-            self._vitals.end()
 
-    def _exchange(self, connection: Connection, request: Request, visit: Visit | Holder) -> None:
-        try:
-            environ = self._environ(connection, request)
-        except Incomplete as error:
-            self._refuse(connection, headers.REFUSED_STATUS, error.refusal.value, str(error))
+    def _failed(self, answer: Answer, connection: Connection, what: str, error: BaseException) -> None:
+        """The application has raised; `error` is handled just now."""
+        if connection.broken:
+            log.info("%s: the caller went away: %s", what, error)
             return
-        visit.tell(environ, request.lost)
-        method, chunks = environ["REQUEST_METHOD"], request.version == "1.1"
-        answer = Answer(connection.send, method, connection.keep_alive, chunks, visit.answered, self._vitals.headers)
-        self._run(answer, environ, connection)
-        connection.keep_alive = connection.keep_alive and answer.keep_alive
-        self._answered(connection)
-
-    def _run(self, answer: Answer, environ: Environ, connection: Connection) -> None:
-        what = f"{environ['REQUEST_METHOD']} {environ['REQUEST_URI']}"  # the application may change its environ
-        try:
-            answer.run(self._application, environ)
-        except ShortAnswer as error:
-            log.error("%s: %s", what, error)
-        except BaseException as error:  # sys.exit() too: it ends a request, never an AppServer
-            if connection.broken:
-                log.info("%s: the caller went away: %s", what, error)
-                return
-            with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(f"{what}: the application failed\n{traceback.format_exc()}")
-                sys.stderr.flush()
-            if answer.begun:
-                answer.keep_alive = False
-            else:
-                with contextlib.suppress(OSError):
-                    answer.fail()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{what}: the application failed\n{traceback.format_exc()}")
+            sys.stderr.flush()
+        if answer.begun:
+            answer.keep_alive = False
+        else:
+            with contextlib.suppress(OSError):
+                answer.fail()
 
     def _environ(self, connection: Connection, request: Request) -> Environ:
         if self._alone:
@@ -421,3 +385,8 @@ class Gateway:
             environ = environs.build(request, self._base)
         environ["wsgi.input"] = connection.body()
         return environ
+
+
+def _same(given: str | None, key: str) -> bool:
+    """Whether the right key was given; how long that takes tells nothing of it."""
+    return given is not None and hmac.compare_digest(given.encode("latin-1"), key.encode("latin-1"))

@@ -3,27 +3,37 @@
 One thread at a time leads. It polls, and serves a request itself as long as requests have lately been short: no
 thread has to be woken, and the interpreter lock stays where it is. Before a request it passes the leadership on when
 requests have lately been long. When one turns out long, which nobody can know before, a thread that watches takes
-the leadership from it and gives it to another. So a slow request delays others by little more than `LONG`, and
+the leadership from it and gives it to another. So a slow request delays others by no more than a moment, and
 threads beyond the first cost nothing until they are needed.
 
-The watching thread sleeps on a timer of the kernel's (timerfd_create(2)) that the leader sets when it begins to
-serve and clears when it has nothing to do: it wakes once in `LONG` under load, and never for requests that are few
-and short.
+The watching thread sleeps on a timer of the kernel's (timerfd_create(2)), which the leader sets when it begins to
+serve, and which is cleared when it rings and nothing was served. To set and clear it for each request would cost
+more: a virtual machine leaves to its host for every change of a timer.
+
+What keeps a leader from its work may be that other processes have the processors. That makes no request long, and
+another thread would get no further: so a leader that neither waits nor computes keeps the leadership.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
+import time
 from queue import SimpleQueue
 
-LONG = 0.002
-"""Seconds after which a leader that serves loses the leadership."""
+LONG = 0.001
+"""Seconds after which a leader that serves may lose the leadership."""
+LOOK = 0.003
+"""Seconds between two looks at it: a request that waits is noticed after 1 to 4 ms."""
 WORTH = 0.00025
-"""Seconds that requests last on the average of late, to be worth a thread: waking one costs a tenth of it."""
-WEIGHT = 1 / 8
+"""Seconds that requests last on the average of late, to be worth a thread: waking one costs a tenth of it. One that
+lasts longer than `LOOK` counts as that: it costs others no more."""
+WEIGHT = 1 / 32
 """Of the last request in that average."""
+LESSON = 1 / 4
+"""Of one from which the leadership had to be taken: more like it may follow, and need not wait to be found out."""
 
 
 class Leadership:
@@ -34,22 +44,26 @@ class Leadership:
         self._parked: list[tuple[int, SimpleQueue[bool]]] = []
         self._mine = threading.local()
         self._leader = 0
-        """the leading thread's identity; 0: nobody leads, and the next one who waits does"""
+        """the leading thread's identity in the kernel; 0: nobody leads, and the next one who waits does"""
         self._over = False
         self._lately = 0.0
         self._served = 0
         """requests that a leader has begun to serve"""
-        self._serving = False
-        """the leader does so now"""
-        self._timer = Timer(LONG)
+        self._began = 0.0
+        """when it began with the last one"""
+        self._staff: list[None] = []
+        """one thing, while the leader serves: who takes it away leads on, or says who does"""
+        self._timer = Timer(LOOK)
         self._watching = False
         """the timer is set"""
         self._seen = 0
-        """which request was served when it was last looked"""
+        """which request was served at the last look"""
+        self._suspect = (0, 0.0)
+        """a request that has lasted for long, as if it computed; the seconds for which its thread had done so then"""
 
     def wait(self) -> bool:
         """Until this thread leads; False when all is over. Blocks, unless nobody leads."""
-        me = threading.get_ident()
+        me = threading.get_native_id()
         with self._lock:
             if self._over:
                 return False
@@ -60,36 +74,29 @@ class Leadership:
             self._parked.append((me, place))
         return place.get()
 
-    def keep(self) -> bool:
-        """The leader is about to serve a request: whether it leads on, being watched."""
+    def keep(self, now: float) -> bool:
+        """The leader is about to serve a request: whether it leads on, being watched. `now`: monotonic seconds."""
         if self._lately > WORTH:
             self.pass_on()
             return False
         self._served += 1
-        self._serving = True
+        self._began = now
+        self._staff.append(None)
         if not self._watching:
             self._watch_from_now()
         return True
 
     def kept(self) -> bool:
         """The request is served: whether the leadership was not taken meanwhile."""
-        with self._lock:
-            if self._leader != threading.get_ident():
-                return False
-            self._serving = False
-            return True
-
-    def rest(self) -> None:
-        """The leader is about to wait for requests: nothing is to be watched."""
-        if self._watching:
-            with self._lock:
-                self._watching = False
-                if not self._over:  # nobody may silence the last ring
-                    self._timer.clear()
+        try:
+            self._staff.pop()
+        except IndexError:
+            return False
+        return True
 
     def lasted(self, seconds: float) -> None:
         """A request was served, by any thread."""
-        self._lately += (seconds - self._lately) * WEIGHT
+        self._lately += ((seconds if seconds < LOOK else LOOK) - self._lately) * WEIGHT
 
     def pass_on(self) -> None:
         """The leader leads no more; the one that parked last does (its memory is warm)."""
@@ -99,7 +106,8 @@ class Leadership:
     def give_up(self) -> None:
         """A thread that may lead or not, it does not know, leads no more."""
         with self._lock:
-            if self._leader == threading.get_ident():
+            if self._leader == threading.get_native_id():
+                self._staff.clear()
                 self._pass_on()
 
     def end(self) -> None:
@@ -120,25 +128,46 @@ class Leadership:
             self._timer.wait()
             if self._over:
                 return
-            served = self._served
-            if self._serving and served == self._seen:
-                self._take(served)
+            served, before = self._served, self._seen
             self._seen = served
+            if self._staff and time.monotonic() - self._began >= LONG:
+                if _waits(self._leader):
+                    self._take(served)
+                    continue
+                computed = _computed(self._leader)
+                if self._suspect[0] != served:
+                    self._suspect = served, computed
+                elif computed - self._suspect[1] >= LONG:
+                    self._take(served)
+            elif served == before:
+                self._watch_no_more(served)
 
     def _watch_from_now(self) -> None:
         with self._lock:
             self._watching = True
-            self._seen = self._served
-            if not self._over:
+            if not self._over:  # nobody may silence the last ring
                 self._timer.set()
+
+    def _watch_no_more(self, served: int) -> None:
+        """Nothing was served since the last look."""
+        self._watching = False
+        if self._served != served:  # whoever began just now may have seen that somebody watches
+            self._watching = True
+            return
+        with self._lock:
+            if not self._watching and not self._over:
+                self._timer.clear()
 
     def _take(self, served: int) -> None:
         with self._lock:
-            if self._serving and self._served == served:
+            if self._served != served or self._leader == 0:
+                return
+            with contextlib.suppress(IndexError):  # just served
+                self._staff.pop()
+                self._lately += (LOOK - self._lately) * LESSON
                 self._pass_on()
 
     def _pass_on(self) -> None:
-        self._serving = False
         if self._parked:
             self._leader, place = self._parked.pop()
             place.put(True)
@@ -151,6 +180,27 @@ class Leadership:
             place = self._mine.place = SimpleQueue()
         return place
 
+
+def _waits(thread: int) -> bool:
+    """Whether a thread waits for anything but a processor (proc(5), /proc/pid/stat)."""
+    try:
+        with open(f"/proc/self/task/{thread}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] != b"R"
+    except OSError:
+        return False
+
+
+def _computed(thread: int) -> float:
+    """The seconds for which a thread has computed; 0 for one that is no more."""
+    try:
+        return time.clock_gettime(~thread << 3 | _CLOCK_OF_THREAD)
+    except OSError:
+        return 0.0
+
+
+_CLOCK_OF_THREAD = 6
+"""CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED: what pthread_getcpuclockid(3) makes a clock of; that takes no thread that
+may be over."""
 
 _libc = ctypes.PyDLL(None, use_errno=True)  # it holds the interpreter lock: these calls are over at once
 _CLOCK_MONOTONIC = 1

@@ -26,13 +26,16 @@ class Ledger:
         self._most = most
         self._last_use: OrderedDict[str, float] = OrderedDict()
         self._replaced: OrderedDict[str, float] = OrderedDict()
+        self._sweep_at = float("inf")
+        """nothing ends before"""
         self._lock = threading.Lock()
 
     def use(self, values: Iterable[str], now: float) -> bool:
         """A request brought these values: whether one is of a living session, which is now used."""
         known = False
         with self._lock:
-            self._sweep(now)
+            if now >= self._sweep_at:
+                self._sweep(now)
             for value in values:
                 if value in self._last_use:
                     self._last_use[value] = now
@@ -52,6 +55,7 @@ class Ledger:
             self._last_use[value] = now
             self._last_use.move_to_end(value)
             self._replaced.pop(value, None)
+            self._sweep_at = min(self._sweep_at, now + min(self._idle, OVERLAP))
             if self._most is not None and len(self._last_use) > self._most:
                 self._last_use.popitem(last=False)
 
@@ -83,9 +87,11 @@ class Ledger:
             return self._last_use[next(reversed(self._last_use))] + self._idle - now
 
     def _sweep(self, now: float) -> None:
+        self._sweep_at = float("inf")
         for values, limit in ((self._last_use, self._idle), (self._replaced, OVERLAP)):
             while values:
                 oldest = next(iter(values))
                 if now - values[oldest] < limit:
+                    self._sweep_at = min(self._sweep_at, values[oldest] + limit)
                     break
                 del values[oldest]

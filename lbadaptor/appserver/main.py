@@ -22,6 +22,7 @@ from typing import Any
 
 from lbadaptor.address import Address
 from lbadaptor.appserver import affinity, stores
+from lbadaptor.appserver.admission import Admission
 from lbadaptor.appserver.counting import by_cookies, by_store, by_word
 from lbadaptor.appserver.gateway import Gateway
 from lbadaptor.appserver.handover import (
@@ -89,15 +90,9 @@ def main(
     for number in (DRAIN, UNDRAIN, *stops):
         signal.signal(number, lambda number, _: orders.put(number))
 
-    vitals = Vitals(
-        slot,
-        handover.generation,
-        handover.threads,
-        handover.queue,
-        handover.max_requests,
-        handover.max_age,
-        handover.max_memory,
-    )
+    admission: Admission[Any] = Admission(handover.threads, handover.queue)
+    limits = handover.max_requests, handover.max_age, handover.max_memory
+    vitals = Vitals(slot, handover.generation, admission, *limits)
     gateway = Gateway(listener, application, handover, vitals, ledger)
     try:
         gateway.start()
@@ -116,10 +111,10 @@ def main(
     vitals.warm()
     report(Ready())
     _keep_house(orders, vitals, ledger, count, report)
-    vitals.stopping = True
+    admission.stopping = True
     time.sleep(LINGER)
-    if not vitals.wait_idle(handover.stop_grace):
-        log.warning("%d requests are abandoned", vitals.in_flight)
+    if not admission.wait_idle(handover.stop_grace):
+        log.warning("%d requests are abandoned", admission.in_flight)
     gateway.stop(timeout=1.0)
     return 0
 
@@ -155,9 +150,9 @@ def _keep_house(
         except queue.Empty:
             continue
         if order == DRAIN:
-            vitals.dying = True
+            vitals.admission.dying = True
         elif order == UNDRAIN:
-            vitals.dying = False
+            vitals.admission.dying = False
             said.discard(Empty)
         else:
             return

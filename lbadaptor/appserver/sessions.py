@@ -26,6 +26,8 @@ class Visit:
     thread may use it.
     """
 
+    __slots__ = ("_brought", "_head_is_out", "_https", "_mount", "_sessions", "_values", "_word", "held", "known")
+
     def __init__(self, sessions: Sessions, brought: Sequence[str], held: bool, mount: str, https: bool) -> None:
         self.known = bool(brought) and sessions.lives(brought)
         """a session that lives here was brought"""

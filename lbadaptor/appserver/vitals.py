@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lbadaptor.headers import Refusal
+from lbadaptor.appserver.admission import Admission
 
 log = logging.getLogger("lbadaptor.appserver")
 
@@ -24,80 +23,35 @@ class Vitals:
 
     slot: int
     generation: int
-    threads: int
-    queue: int = 256
-    """requests that may wait for a thread; more are refused: each holds a connection, and a visitor waits"""
+    admission: Admission[Any]
     max_requests: int = 0
     max_age: float = 0.0
     max_memory: int = 0
     ready: bool = False
     """bound, application imported, warm"""
-    dying: bool = False
-    """ordered to drain: takes only visitors whose session it knows"""
-    stopping: bool = False
-    """ordered to stop: takes nobody"""
     sessions: int = 0
     longest_session: float = 0.0
-    in_flight: int = 0
-    """requests at work or waiting for a thread"""
-    served: int = 0
     empty: bool = False
     """ordered to drain, and nothing is left: no session, nothing in flight"""
     _started: float = field(default_factory=time.monotonic)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _idle: threading.Event = field(default_factory=threading.Event, repr=False)
-    """set at the end of the last request in flight, while somebody waits for that"""
-    _awaited: bool = False
-
-    def admit(self, known: bool) -> Refusal | None:
-        """Why a request may not begin; None when it may, and counts from now until `end`.
-
-        `known`: its session is here.
-        """
-        with self._lock:
-            if self.stopping or (self.dying and not known):
-                return Refusal.DYING
-            if self.in_flight >= self.threads + self.queue:
-                return Refusal.BUSY
-            self.in_flight += 1
-            return None
-
-    def end(self) -> None:
-        with self._lock:
-            self.in_flight -= 1
-            self.served += 1
-            if self._awaited and not self.in_flight:
-                self._idle.set()
-
-    def wait_idle(self, timeout: float) -> bool:
-        """Wait until nothing is in flight. False when it took longer than `timeout` seconds. For one thread only."""
-        with self._lock:
-            if not self.in_flight:
-                return True
-            self._awaited = True
-            self._idle.clear()
-        try:
-            return self._idle.wait(timeout)
-        finally:
-            self._awaited = False
 
     def look(self, count: Callable[[], int]) -> None:
         """Count the sessions, and find out whether nothing is left.
 
         What is in flight is looked at first: a request that ends meanwhile may leave a session.
         """
-        idle = not self.in_flight
+        idle = not self.admission.in_flight
         self.sessions = count()
-        self.empty = self.dying and idle and not self.sessions
+        self.empty = self.admission.dying and idle and not self.sessions
 
     @property
     def status(self) -> str:
-        return "DYING" if self.dying or self.stopping else "OK"
+        return "DYING" if self.admission.dying or self.admission.stopping else "OK"
 
     @property
     def past_limit(self) -> str:
         """The limit that is passed; empty when none is."""
-        if 0 < self.max_requests <= self.served:
+        if 0 < self.max_requests <= self.admission.served:
             return "requests"
         if 0 < self.max_age <= time.monotonic() - self._started:
             return "age"
@@ -107,8 +61,7 @@ class Vitals:
 
     def warm(self) -> None:
         """Ready for visitors; what it answered so far does not count."""
-        with self._lock:
-            self.served = 0
+        self.admission.forget_served()
         resident = _resident()
         if 0 < self.max_memory < resident:
             log.warning(
@@ -117,10 +70,12 @@ class Vitals:
             self.max_memory = 0
         self.ready = True
 
-    def headers(self) -> str:
+    def headers(self) -> bytes:
         """What every answer says, for the end of its head."""
-        status = "DYING" if self.dying or self.stopping else "OK"
-        return f"LB-Status: {status}\r\nLB-Load: {self.in_flight}/{self.threads}/{self.sessions}\r\n"
+        admission = self.admission
+        status = b"DYING" if admission.dying or admission.stopping else b"OK"
+        load = admission.in_flight, admission.threads, self.sessions
+        return b"LB-Status: %b\r\nLB-Load: %d/%d/%d\r\n" % (status, *load)
 
     def report(self) -> dict[str, Any]:
         """The probe's answer. Seconds and bytes."""
@@ -134,9 +89,9 @@ class Vitals:
             "pid": os.getpid(),
             "sessions": self.sessions,
             "longest_session": round(self.longest_session, 1),
-            "in_flight": self.in_flight,
-            "threads": self.threads,
-            "served": self.served,
+            "in_flight": self.admission.in_flight,
+            "threads": self.admission.threads,
+            "served": self.admission.served,
             "memory": _resident(),
             "cpu": round(time.process_time(), 3),
             "uptime": round(time.monotonic() - self._started, 1),

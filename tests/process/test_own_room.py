@@ -21,7 +21,7 @@ import lbadaptor
 import monitor
 
 ORDINARY = "nobody"
-NEEDED = ("itsdangerous", "msgspec", "httptools", "requests", "urllib3", "idna", "certifi", "charset-normalizer")
+NEEDED = ("itsdangerous", "msgspec", "requests", "urllib3", "idna", "certifi", "charset-normalizer")
 """What monitor and AppServer are installed with."""
 
 

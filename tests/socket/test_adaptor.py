@@ -208,7 +208,7 @@ def test_a_server_that_refuses_the_headers_leaves_nothing_behind(site: Site, ser
             {"REQUEST_METHOD": "GET", "SERVER_NAME": "x", "wsgi.input": io.BytesIO()},
             start_response,
         )
-    assert site.adaptor._fleet.load(entry).in_flight == 0
+    assert site.adaptor.fleet.load(entry).in_flight == 0
 
 
 # What reaches the AppServer.
@@ -927,7 +927,7 @@ def test_an_answer_that_breaks_off_when_part_of_it_was_passed_on_cuts_the_visito
             visitor.settimeout(PATIENCE)
             with pytest.raises(ConnectionResetError):
                 visitor.recv(1)
-    assert site.adaptor._fleet.load(entry).in_flight == 0
+    assert site.adaptor.fleet.load(entry).in_flight == 0
     assert total(server) == 1
 
 
@@ -946,7 +946,7 @@ def test_where_the_visitor_is_out_of_reach_the_server_is_told(site: Site, serve:
         go.set()
         with pytest.raises(ExchangeFailed, match="4 bytes are missing"):
             next(blocks)
-    assert site.adaptor._fleet.load(entry).in_flight == 0
+    assert site.adaptor.fleet.load(entry).in_flight == 0
 
 
 @pytest.mark.parametrize(("group", "expected"), [("", None), ("lbadaptor", "close")])
@@ -965,4 +965,4 @@ def test_nobody_is_in_flight_when_all_is_done(site: Site, serve: Serve, nobody: 
     for _ in range(6):
         site.ask(**cookies(entries[0].ticket))
     site.ask("POST", b"x")
-    assert [site.adaptor._fleet.load(entry).in_flight for entry in entries] == [0, 0]
+    assert [site.adaptor.fleet.load(entry).in_flight for entry in entries] == [0, 0]

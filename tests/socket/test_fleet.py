@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from scripted import ScriptedServer, Step, Talk, answer, hang_up, refusal
-from stage import Site
+from stage import GENERATION, Site
 
 from lbadaptor.address import Address, Entry, Identity
 from lbadaptor.body import EMPTY, Body, VisitorGone
@@ -61,6 +61,15 @@ def test_a_connection_is_kept_for_the_next_request(fleet: Fleet, site: Site, ser
     assert (server.connections, len(server.requests)) == (1, 3)
 
 
+def test_another_life_in_the_same_slot_gets_connections_of_its_own(fleet: Fleet, site: Site, serve: Serve) -> None:
+    server = serve()
+    for number, connections in ((0, 1), (1, 2), (1, 2)):
+        entry = site.entry(server, generation=GENERATION + number)
+        site.publish(entry)
+        ask(fleet, entry).close()
+        assert server.connections == connections
+
+
 def test_a_connection_is_not_kept_when_its_answer_was_not_read_to_its_end(
     fleet: Fleet, site: Site, serve: Serve
 ) -> None:
@@ -72,13 +81,22 @@ def test_a_connection_is_not_kept_when_its_answer_was_not_read_to_its_end(
 
 
 def test_closing_twice_counts_once(fleet: Fleet, site: Site, serve: Serve) -> None:
-    (entry,) = site.publish_servers(serve())
+    (entry,) = site.publish_servers(serve(answer(b"x" * 2_000_000)))
     fleet.table()
     relayed = ask(fleet, entry)
     assert fleet.load(entry).in_flight == 1
     relayed.close()
     relayed.close()
     assert fleet.load(entry).in_flight == 0
+
+
+def test_an_answer_that_was_taken_over_in_full_needs_no_closing(fleet: Fleet, site: Site, serve: Serve) -> None:
+    server = serve()
+    (entry,) = site.publish_servers(server)
+    for _ in range(2):
+        assert ask(fleet, entry).answer.complete
+        assert fleet.load(entry).in_flight == 0
+    assert server.connections == 1
 
 
 @pytest.mark.parametrize(
@@ -171,9 +189,9 @@ def test_a_choice_avoids_those_tried_the_standby_and_those_that_are_not_ok(
     table = fleet.table()
     assert {fleet.choose(table, ()) for _ in range(50)} == set(entries)
     assert {fleet.choose(table, (), f"visitor {number}") for number in range(50)} == set(entries)
-    assert fleet.choose(table, {entries[0].identity}) == entries[1]
-    assert fleet.choose(table, {entry.identity for entry in entries}) == standby
-    assert fleet.choose(table, {entry.identity for entry in (*entries, standby)}) is None
+    assert fleet.choose(table, {entries[0].ticket}) == entries[1]
+    assert fleet.choose(table, {entry.ticket for entry in entries}) == standby
+    assert fleet.choose(table, {entry.ticket for entry in (*entries, standby)}) is None
 
 
 @pytest.mark.parametrize("how", [ConnectionRefusedError(111, "Connection refused"), ConnectTimeout("no connection")])
@@ -192,14 +210,14 @@ def test_who_cannot_be_connected_to_is_avoided_for_a_moment(
         ask(fleet, first)
     assert {fleet.choose(table, ()) for _ in range(50)} == {second}
     assert {fleet.choose(table, (), f"visitor {number}") for number in range(50)} == {second}
-    assert fleet.choose(table, {second.identity}) == standby
-    assert fleet.choose(table, {second.identity, standby.identity}) == first  # there is nobody else
+    assert fleet.choose(table, {second.ticket}) == standby
+    assert fleet.choose(table, {second.ticket, standby.ticket}) == first  # there is nobody else
     with pytest.raises(ExchangeFailed):
         ask(fleet, second)
     assert fleet.choose(table, ()) == standby
     until = fleet.load(first).avoided_until
     monkeypatch.setattr("lbadaptor.fleet.time.monotonic", lambda: until)
-    assert {fleet.choose(table, {second.identity}) for _ in range(50)} == {first}
+    assert {fleet.choose(table, {second.ticket}) for _ in range(50)} == {first}
 
 
 def test_who_does_not_answer_in_time_is_avoided_for_a_moment(site: Site, serve: Serve) -> None:
@@ -284,7 +302,7 @@ def test_no_header_of_ours_or_of_the_connection_reaches_the_visitor(fleet: Fleet
     (entry,) = site.publish_servers(serve(answer(b"hello", "200 OK", *lines)))
     relayed = ask(fleet, entry)
     assert relayed.answer.headers == [("X", "y"), ("Content-Type", "text/plain"), ("Content-Length", "5")]
-    assert relayed.status == "200 OK"
+    assert relayed.answer.status_line == "200 OK"
     relayed.close()
 
 

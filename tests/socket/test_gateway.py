@@ -22,6 +22,7 @@ import pytest
 
 from lbadaptor.appserver import gateway as gateways
 from lbadaptor.appserver import leadership
+from lbadaptor.appserver.admission import Admission
 from lbadaptor.appserver.connection import MAX_HEAD
 from lbadaptor.appserver.gateway import Gateway
 from lbadaptor.appserver.handover import Handover
@@ -121,7 +122,8 @@ class House:
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         self.address: tuple[str, int] = listener.getsockname()
-        self.vitals = Vitals(0, handover.generation, threads, handover.queue)
+        self.admission: Admission[Any] = Admission(threads, handover.queue)
+        self.vitals = Vitals(0, handover.generation, self.admission)
         self.ledger = Ledger(1800.0)
         self.gateway = Gateway(listener, application, handover, self.vitals, self.ledger)
         if deaf:
@@ -140,7 +142,7 @@ class House:
 
     def still_serves(self) -> bool:
         """Whether nothing is left of earlier requests, no thread is lost, and a new request is answered."""
-        assert self.vitals.wait_idle(WAIT)
+        assert self.admission.wait_idle(WAIT)
         assert all(thread.is_alive() for thread in self.gateway._threads)
         return self.ask(head()).status == 200
 
@@ -328,7 +330,7 @@ def test_a_file_wrapper_sends_its_file_and_closes_it(serve: Serve, tmp_path: Any
 
     house = serve(application)
     assert house.ask(head()).body == b"x" * 200_000
-    assert house.vitals.wait_idle(WAIT)
+    assert house.admission.wait_idle(WAIT)
     assert file.closed
 
 
@@ -364,12 +366,20 @@ def test_an_http_1_0_caller_gets_no_chunks_and_the_connections_end(serve: Serve)
     assert b"Transfer-Encoding" not in lines
 
 
-@pytest.mark.parametrize("line", ["Connection: close", "Connection: Upgrade\r\nUpgrade: websocket"])
-def test_a_connection_that_is_not_to_be_kept_is_ended(serve: Serve, line: str) -> None:
+def test_a_connection_that_is_not_to_be_kept_is_ended(serve: Serve) -> None:
     caller = serve(hello).caller()
-    reply = caller.ask(head("GET", "/", line))
+    reply = caller.ask(head("GET", "/", "Connection: close"))
     assert (reply.status, reply.hangs_up) == (200, True)
     assert caller.ended()
+
+
+def test_an_upgrade_is_passed_over_and_its_body_arrives(serve: Serve) -> None:
+    """RFC 9110 §7.8: a server may ignore it."""
+    caller = serve(echo).caller()
+    for _ in range(2):
+        lines = ("Connection: Upgrade", "Upgrade: h2c", "Content-Length: 3")
+        reply = caller.ask(head("POST", "/", *lines) + b"abc")
+        assert (reply.status, reply.body, reply.hangs_up) == (200, b"abc", False)
 
 
 def test_of_two_pipelined_requests_the_first_is_answered_and_the_second_has_to_be_asked_again(serve: Serve) -> None:
@@ -480,7 +490,7 @@ def test_the_application_may_say_that_a_session_begins_until_its_head_is_out(ser
     assert reply.body == b"head in time"
     assert ticket == f"__PRT__={TICKET}; Path=/app; SameSite=Lax; Secure; HttpOnly"
     assert house.ledger.count(0.0) == 1
-    house.vitals.dying = True
+    house.admission.dying = True
     brought = f"Cookie: {session.partition(';')[0]}"
     reply = house.ask(head("GET", f"/app/page?{when}=begin", brought, Session="held"))
     assert reply.status == 200
@@ -531,7 +541,7 @@ def test_a_session_is_lost_when_ticket_and_old_cookie_say_so(
 def test_dying_admits_known_sessions_only(serve: Serve) -> None:
     house = serve(hello)
     house.ledger.assign("mine", [], time.monotonic())
-    house.vitals.dying = True
+    house.admission.dying = True
     caller = house.caller()
     for cookie, refused in [
         ("X: y", "DYING"),
@@ -544,7 +554,7 @@ def test_dying_admits_known_sessions_only(serve: Serve) -> None:
         assert reply.refused == refused
         assert reply.status == (421 if refused else 200)
         assert reply.headers["LB-Status"] == "DYING"
-    house.vitals.dying = False
+    house.admission.dying = False
     assert caller.ask(head()).headers["LB-Status"] == "OK"
 
 
@@ -552,14 +562,14 @@ def test_dying_admits_a_value_that_a_login_has_just_replaced(serve: Serve) -> No
     house = serve(login)
     house.ledger.assign("old", [], time.monotonic())
     assert house.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
-    house.vitals.dying = True
+    house.admission.dying = True
     assert house.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
 
 
 def test_stopping_admits_nobody(serve: Serve) -> None:
     house = serve(hello)
     house.ledger.assign("mine", [], time.monotonic())
-    house.vitals.stopping = True
+    house.admission.stopping = True
     reply = house.ask(head("GET", "/", "Cookie: _SID_=mine"))
     assert (reply.status, reply.refused, reply.headers["LB-Status"]) == (421, "DYING", "DYING")
 
@@ -601,7 +611,7 @@ def test_with_affinity_the_ticket_is_for_the_mount_whatever_the_application_make
 
 def test_with_affinity_dying_admits_every_holder_and_nobody_else(serve: Serve) -> None:
     house = serve(hello, handover=AFFINITY)
-    house.vitals.dying = True
+    house.admission.dying = True
     caller = house.caller()
     for session, status in (("none", 421), ("lost", 421), ("held", 200)):
         assert caller.ask(head(Session=session)).status == status
@@ -684,9 +694,10 @@ def test_a_malformed_rest_of_a_refused_requests_body_gets_no_second_answer(serve
         (b"hello\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * (3 * MAX_HEAD), 431),
         (head("POST", "/", "Transfer-Encoding: chunked") + b"no size\r\n", 400),
-        (head("POST", "/", "Connection: Upgrade", "Upgrade: h2c", "Content-Length: 3") + b"abc", 400),
+        (head("POST", "/", "Content-Length: 3", "Content-Length: 3") + b"abc", 400),
+        (b"GET / HTTP/2.0\r\n\r\n", 400),
     ],
-    ids=["TLS", "not HTTP", "large head", "malformed body", "Upgrade with a body"],
+    ids=["TLS", "not HTTP", "large head", "malformed body", "two lengths", "HTTP/2"],
 )
 def test_what_is_not_taken_is_answered_and_hung_up_on(serve: Serve, data: bytes, status: int) -> None:
     house = serve(hello)
@@ -722,7 +733,7 @@ def test_beyond_the_queue_requests_are_refused_as_busy(serve: Serve) -> None:
 def _queued(house: House, count: int) -> None:
     """Wait until so many requests are at work or in the queue."""
     until = time.monotonic() + WAIT
-    while house.vitals.in_flight != count:
+    while house.admission.in_flight != count:
         assert time.monotonic() < until
         time.sleep(0.001)
 
@@ -765,7 +776,7 @@ def test_in_a_full_queue_a_ticket_holder_takes_the_place_of_one_who_may_go_elsew
     assert first.reply().refused == "BUSY"
     assert held_3.ask(head(Session="held")).refused == "BUSY"  # they cannot go elsewhere: nobody is displaced
     assert house.ask(head()).refused == "BUSY"
-    assert house.vitals.in_flight == 3
+    assert house.admission.in_flight == 3
     gate.go.release(3)
     assert [caller.reply().status for caller in (at_work, held, held_2)] == [200] * 3
     assert gate.calls == 3
@@ -823,7 +834,7 @@ def test_without_the_probes_key_or_path_it_is_a_request_as_any(serve: Serve, tar
 
 def test_a_probe_is_answered_whatever_the_orders_and_is_no_request(serve: Serve) -> None:
     house = serve(hello)
-    house.vitals.dying = house.vitals.stopping = True
+    house.admission.dying = house.admission.stopping = True
     report = json.loads(house.ask(PROBE).body)
     assert (report["status"], report["in_flight"], report["served"]) == ("DYING", 0, 0)
 
@@ -937,7 +948,7 @@ def test_an_error_in_the_leaders_own_work_costs_no_leadership(
     house = serve(hello)
     first = house.caller()
     assert first.ask(head()).status == 200
-    begin = house.gateway._begin
+    begin = house.admission.begin
     failures = iter([True, True, False])
 
     def fails() -> object:
@@ -945,7 +956,7 @@ def test_an_error_in_the_leaders_own_work_costs_no_leadership(
             raise MemoryError("as it may come anywhere")
         return begin()
 
-    monkeypatch.setattr(house.gateway, "_begin", fails)
+    monkeypatch.setattr(house.admission, "begin", fails)
     assert first.ask(head()).status == 200
     assert house.still_serves()
     assert caplog.text.count("begins anew") == 2
@@ -986,8 +997,8 @@ def test_many_callers_at_once_lose_no_request(serve: Serve) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert house.vitals.wait_idle(WAIT)
-    assert house.vitals.served == 12 * 60
+    assert house.admission.wait_idle(WAIT)
+    assert house.admission.served == 12 * 60
     assert house.still_serves()
 
 
@@ -1051,7 +1062,7 @@ def test_stop_abandons_what_does_not_end_and_hangs_up_on_it() -> None:
     gate.go.release()
     for thread in house.gateway._threads:
         thread.join(WAIT)
-    assert house.vitals.in_flight == 0
+    assert house.admission.in_flight == 0
     caller.socket.close()
     os.close(house.gateway._wake)
 
@@ -1100,7 +1111,7 @@ def test_whatever_an_application_raises_is_a_500(
 
     house = serve(application)
     caller = house.caller()
-    for _ in range(house.vitals.threads + 2):
+    for _ in range(house.admission.threads + 2):
         assert caller.ask(head()).status == 500
     assert type(error).__name__ in capsys.readouterr().err
 
@@ -1182,7 +1193,7 @@ def test_an_application_that_fails_in_close_does_not_spoil_the_answer(
 
     house = serve(application)
     assert house.ask(head()).body == b"hello"
-    assert house.vitals.wait_idle(WAIT)
+    assert house.admission.wait_idle(WAIT)
     assert "in close" in capsys.readouterr().err
 
 
@@ -1212,7 +1223,7 @@ def test_a_caller_that_leaves_before_the_application_is_called_leaves_nothing(
     serve: Serve, data: bytes, how: str
 ) -> None:
     house = serve(hello)
-    for _ in range(house.vitals.threads + 2):
+    for _ in range(house.admission.threads + 2):
         caller = house.caller()
         caller.send(data)
         if how == "reset":
@@ -1242,7 +1253,7 @@ def test_a_caller_that_leaves_within_the_body_ends_the_read(
         return hello(environ, start_response)
 
     house = serve(application)
-    for _ in range(house.vitals.threads + 2):
+    for _ in range(house.admission.threads + 2):
         caller = house.caller()
         caller.send(head("POST", "/", "Content-Length: 9") + b"x")
         assert reading.acquire(timeout=WAIT)
@@ -1251,7 +1262,7 @@ def test_a_caller_that_leaves_within_the_body_ends_the_read(
         else:
             caller.socket.close()
     assert house.still_serves()
-    assert len(raised) == house.vitals.threads + 2
+    assert len(raised) == house.admission.threads + 2
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -1277,7 +1288,7 @@ def test_a_caller_that_leaves_within_the_answer_ends_the_application(
 
     caplog.set_level(logging.INFO)
     house = serve(application)
-    for _ in range(house.vitals.threads + 2):
+    for _ in range(house.admission.threads + 2):
         caller = house.caller()
         caller.send(head("POST", "/"))
         assert caller.socket.recv(65536).startswith(b"HTTP/1.1 200 OK")

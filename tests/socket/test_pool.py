@@ -10,16 +10,21 @@ from collections.abc import Callable, Iterator
 import pytest
 from scripted import ScriptedServer, hang_up
 
-from lbadaptor.address import Address, Identity
+from lbadaptor.address import Address
 from lbadaptor.errors import OurOwnFault
-from lbadaptor.pool import ConnectTimeout, Pool, connect
+from lbadaptor.pool import Connection, ConnectTimeout, Pool, connect
 
-ONE, TWO = Identity(0, 17), Identity(0, 18)
+Pair = tuple[Connection, socket.socket]
+
+
+def made_pair() -> Pair:
+    ours, theirs = socket.socketpair()
+    return Connection(ours), theirs
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
+def pair() -> Iterator[Pair]:
+    ours, theirs = made_pair()
     with ours, theirs:
         yield ours, theirs
 
@@ -27,103 +32,101 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 @pytest.fixture
 def pool() -> Iterator[Pool]:
     pool = Pool(2)
-    pool.keep_only([ONE])
     yield pool
-    pool.keep_only([])
+    pool.close()
 
 
 def closed(connection: socket.socket) -> bool:
     return connection.fileno() == -1
 
 
-def test_an_idle_connection_is_taken_again(pool: Pool, pair: tuple[socket.socket, socket.socket]) -> None:
-    assert pool.take(ONE) is None
-    pool.give(ONE, pair[0])
-    assert pool.take(ONE) is pair[0]
-    assert pool.take(ONE) is None
+def test_a_connection_tells_whether_there_is_something_to_read(pair: Pair) -> None:
+    ours, theirs = pair
+    assert not ours.ready(0)
+    assert not ours.ready(0.01)
+    theirs.send(b"x")
+    assert ours.ready(0)
+    assert ours.recv(1) == b"x"
+    theirs.close()
+    assert ours.ready(0)
+
+
+def test_an_idle_connection_is_taken_again(pool: Pool, pair: Pair) -> None:
+    assert pool.take() is None
+    pool.give(pair[0])
+    assert pool.take() is pair[0]
+    assert pool.take() is None
 
 
 def test_the_last_one_used_is_taken_first(pool: Pool) -> None:
-    pairs = [socket.socketpair() for _ in range(2)]
+    pairs = [made_pair() for _ in range(2)]
     for ours, _ in pairs:
-        pool.give(ONE, ours)
-    assert pool.take(ONE) is pairs[1][0]
+        pool.give(ours)
+    assert pool.take() is pairs[1][0]
     for ours, theirs in pairs:
         ours.close()
         theirs.close()
 
 
-def test_another_generation_in_the_same_slot_gets_its_own(
-    pool: Pool, pair: tuple[socket.socket, socket.socket]
-) -> None:
-    pool.keep_only([ONE, TWO])
-    pool.give(ONE, pair[0])
-    assert pool.take(TWO) is None
-    assert pool.take(ONE) is pair[0]
-
-
 @pytest.mark.parametrize("act", [lambda peer: peer.close(), lambda peer: peer.send(b"unasked")])
 def test_one_that_was_hung_up_on_or_says_something_is_thrown_away(
-    act: Callable[[socket.socket], object], pool: Pool, pair: tuple[socket.socket, socket.socket]
+    act: Callable[[socket.socket], object], pool: Pool, pair: Pair
 ) -> None:
-    pool.give(ONE, pair[0])
+    pool.give(pair[0])
     act(pair[1])
-    assert pool.take(ONE) is None
+    assert pool.take() is None
     assert closed(pair[0])
 
 
 def test_one_that_was_reset_is_thrown_away(pool: Pool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        ours = socket.create_connection(listener.getsockname())
+        ours = Connection(socket.create_connection(listener.getsockname()))
         theirs, _ = listener.accept()
-        pool.give(ONE, ours)
+        pool.give(ours)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         theirs.close()
-        assert pool.take(ONE) is None
+        assert pool.take() is None
         assert closed(ours)
 
 
-def test_no_more_are_kept_than_asked_for(pool: Pool) -> None:
-    pairs = [socket.socketpair() for _ in range(3)]
+def test_no_more_are_kept_than_asked_for_the_last_ones(pool: Pool) -> None:
+    pairs = [made_pair() for _ in range(3)]
     for ours, _ in pairs:
-        pool.give(ONE, ours)
-    assert [closed(ours) for ours, _ in pairs] == [False, False, True]
+        pool.give(ours)
+    assert [closed(ours) for ours, _ in pairs] == [True, False, False]
     for _, theirs in pairs:
         theirs.close()
 
 
-def test_none_is_kept_to_one_that_is_not_in_the_table(pool: Pool, pair: tuple[socket.socket, socket.socket]) -> None:
-    pool.give(TWO, pair[0])
-    assert closed(pair[0])
+def test_none_is_kept_to_one_that_has_left(pool: Pool) -> None:
+    pairs = [made_pair() for _ in range(2)]
+    pool.give(pairs[0][0])
+    pool.close()
+    assert closed(pairs[0][0])
+    pool.give(pairs[1][0])
+    assert closed(pairs[1][0])
+    assert pool.take() is None
+    for _, theirs in pairs:
+        theirs.close()
 
 
-def test_those_to_who_left_the_table_are_closed(pool: Pool, pair: tuple[socket.socket, socket.socket]) -> None:
-    pool.give(ONE, pair[0])
-    pool.keep_only([ONE])
-    assert not closed(pair[0])
-    pool.keep_only([TWO])
-    assert closed(pair[0])
-    assert pool.take(ONE) is None
-
-
-def test_no_connection_is_given_to_two_threads(pool: Pool) -> None:
+def test_no_connection_is_given_to_two_threads_or_lost() -> None:
     pool = Pool(100)
-    pool.keep_only([ONE])
-    pairs = [socket.socketpair() for _ in range(20)]
+    pairs = [made_pair() for _ in range(20)]
     for ours, _ in pairs:
-        pool.give(ONE, ours)
+        pool.give(ours)
     in_use: set[socket.socket] = set()
     wrong: list[object] = []
 
     def work() -> None:
         for _ in range(300):
-            connection = pool.take(ONE)
+            connection = pool.take()
             if connection is not None:
                 if connection in in_use:
                     wrong.append(connection)
                 in_use.add(connection)
                 in_use.discard(connection)
-                pool.give(ONE, connection)
+                pool.give(connection)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -131,7 +134,7 @@ def test_no_connection_is_given_to_two_threads(pool: Pool) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    pool.keep_only([])
+    pool.close()
     assert all(closed(ours) for ours, _ in pairs)
     for _, theirs in pairs:
         theirs.close()

@@ -70,7 +70,7 @@ def then_reset(data: bytes) -> Step:
 
 def test_an_answer_with_a_length(serve: Serve) -> None:
     with asked(serve, answer(b"hello", "404 Not Found")) as got:
-        assert (got.status, got.reason) == (404, "Not Found")
+        assert (got.status, got.status_line) == (404, "404 Not Found")
         assert b"".join(got.take(BOUND)) == b"hello"
         assert got.complete
         assert got.reusable
@@ -175,7 +175,7 @@ def test_headers_keep_order_spelling_and_repetition(serve: Serve) -> None:
 
 def test_a_status_without_a_reason(serve: Serve) -> None:
     with asked(serve, answer(b"", "200")) as got:
-        assert (got.status, got.reason) == (200, "")
+        assert (got.status, got.status_line) == (200, "200 ")
 
 
 # Answers that are none.

@@ -12,7 +12,7 @@ import pytest
 from lbadaptor.appserver.answer import Answer, FileWrapper, Headers, ShortAnswer
 from lbadaptor.headers import HOP_BY_HOP
 
-OWN = "LB-Status: OK\r\n"
+OWN = b"LB-Status: OK\r\n"
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 

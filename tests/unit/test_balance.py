@@ -29,13 +29,13 @@ ENTRIES = [entry(slot) for slot in range(5)]
 
 def test_an_appservers_word_is_believed_while_it_is_fresh() -> None:
     load = Load()
-    load.report("4/8/30", 100.0)
+    load.answered("4/8/30", 100.0)
     assert load.measure(entry(0, sessions=7), 100.0 + FRESH) == (0.5, 0.3, 0)
 
 
 def test_after_that_the_table_and_our_own_requests_count() -> None:
     load = Load()
-    load.report("4/8/30", 100.0)
+    load.answered("4/8/30", 100.0)
     load.begin()
     assert load.measure(entry(0, sessions=7), 100.1 + FRESH) == (1.0, 0.07, 0)
 
@@ -45,9 +45,9 @@ def test_after_that_the_table_and_our_own_requests_count() -> None:
 )
 def test_a_report_that_is_none_is_passed_over(value: str) -> None:
     load = Load()
-    load.report("4/8/30", 100.0)
-    load.report(value, 101.0)
-    assert load.measure(entry(0), 101.0) == (0.5, 0.3, 0)
+    load.begin()
+    load.answered(value, 101.0)
+    assert load.measure(entry(0, sessions=7), 101.0) == (1.0, 0.07, 0)
 
 
 def test_what_is_never_reported_is_not_fresh() -> None:
@@ -62,14 +62,14 @@ def test_half_the_weight_makes_a_request_count_twice() -> None:
     load = Load()
     load.begin()
     assert load.measure(entry(0, 0, 50), 0)[0] == 2 * load.measure(entry(0, 0, 100), 0)[0]
-    load.report("1/2/3", 0)
+    load.answered("1/2/3", 0)
     assert load.measure(entry(0, 0, 50), 0)[0] == 2 * load.measure(entry(0, 0, 100), 0)[0]
 
 
 def test_weight_0_divides_nothing() -> None:
     load = Load()
     assert load.measure(entry(0, 10, 0), 0) == (0.0, 0.1, 0)
-    load.report("1/2/3", 0)
+    load.answered("1/2/3", 0)
     assert load.measure(entry(0, 10, 0), 0) == (0.5, 0.03, 0)
 
 
@@ -146,7 +146,7 @@ def test_one_that_cannot_be_connected_to_is_avoided_longer_and_longer() -> None:
 def test_one_that_answers_is_not_avoided_any_more() -> None:
     load = Load()
     load.missed(100.0)
-    load.answered()
+    load.answered("0/8/0", 100.0)
     assert load.avoided_until <= 100.0
     load.missed(100.0)
     assert load.avoided_until == 100.0 + AVOIDANCE

@@ -35,10 +35,10 @@ def affinity(ledger: Ledger, clock: Clock) -> Affinity:
 
 
 def request(address: str, agent: str | None = "a browser") -> Request:
-    lines = [(b"LB-Remote-Addr", address.encode())]
+    lines = ["GET / HTTP/1.1", f"LB-Remote-Addr: {address}"]
     if agent is not None:
-        lines.append((b"User-Agent", agent.encode()))
-    return Request("GET", b"/", "1.1", lines)
+        lines.append(f"User-Agent: {agent}")
+    return Request("\r\n".join(lines))
 
 
 @pytest.mark.parametrize(

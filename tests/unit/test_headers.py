@@ -8,7 +8,8 @@ ALL = "".join(map(chr, range(256)))
 
 
 def test_every_byte_comes_back() -> None:
-    assert headers.decode(headers.encode(ALL).encode("ascii")) == ALL
+    assert headers.decode(headers.encode(ALL)) == ALL
+    assert headers.encode(ALL).isascii()
 
 
 @pytest.mark.parametrize("character", ALL)
@@ -17,7 +18,7 @@ def test_no_byte_can_end_or_change_a_header(character: str) -> None:
     assert wire.isascii()
     assert wire.isprintable()
     assert " " not in wire
-    assert headers.decode(wire.encode()) == f"a{character}b"
+    assert headers.decode(wire) == f"a{character}b"
 
 
 @pytest.mark.parametrize("text", ["", "/shop/cart", "192.0.2.7", "a?b=c&d#e", "CN=Jo;O=X"])
@@ -27,7 +28,7 @@ def test_plain_text_travels_as_it_is(text: str) -> None:
 
 def test_a_percent_sign_is_encoded_so_that_it_means_itself() -> None:
     assert headers.encode("100%41") == "100%2541"
-    assert headers.decode(b"100%2541") == "100%41"
+    assert headers.decode("100%2541") == "100%41"
 
 
 def test_every_name_of_ours_has_the_prefix() -> None:

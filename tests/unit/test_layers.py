@@ -8,11 +8,22 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 
-CONTRACT = ("errors", "address", "headers", "cookies", "ticket", "settings")
+CONTRACT = ("errors", "address", "headers", "http1", "cookies", "ticket", "settings")
 ADAPTOR = ("failover", "balance", "pages", "addressfile", "pool", "body", "request", "relay", "visitor", "fleet")
 ROOF = ("adaptor", "wsgi", "cgi", "commands")
 APPSERVER = (
-    *("handover", "ledger", "counting", "vitals", "environ", "sessions", "affinity", "answer", "connection"),
+    *(
+        "handover",
+        "ledger",
+        "counting",
+        "admission",
+        "vitals",
+        "environ",
+        "sessions",
+        "affinity",
+        "answer",
+        "connection",
+    ),
     *("leadership", "gateway", "warmup", "stores", "main", "template", "__main__"),
 )
 MONITOR = (
@@ -50,8 +61,12 @@ LAYERS = [
     *(f"monitor.{name}" for name in MONITOR),
 ]
 PURE = [
-    *(f"lbadaptor.{name}" for name in ("errors", "address", "headers", "cookies", "failover", "balance", "request")),
-    *(f"lbadaptor.appserver.{name}" for name in ("handover", "ledger", "counting", "sessions", "environ")),
+    *(f"lbadaptor.{name}" for name in ("errors", "address", "headers", "http1", "cookies")),
+    *(f"lbadaptor.{name}" for name in ("failover", "balance", "request")),
+    *(
+        f"lbadaptor.appserver.{name}"
+        for name in ("handover", "ledger", "counting", "admission", "sessions", "environ")
+    ),
     *("lbadaptor.appserver.affinity", "lbadaptor.appserver.answer"),
     *("monitor.life", "monitor.record", "monitor.plan", "monitor.messages"),
 ]

@@ -89,7 +89,7 @@ def test_while_requests_are_short_the_leader_leads_on(crew: Crew) -> None:
     assert crew.leadership.wait()
     other = crew.waiting()
     for _ in range(100):
-        assert crew.leadership.keep()
+        assert crew.leadership.keep(time.monotonic())
         assert crew.leadership.kept()
         crew.leadership.lasted(0.0001)
     assert not other.is_set()
@@ -100,9 +100,9 @@ def test_when_they_are_long_it_leads_no_more_before_it_serves_until_they_are_sho
     for _ in range(50):
         crew.leadership.lasted(0.02)
     other = crew.waiting()
-    assert not crew.leadership.keep()
+    assert not crew.leadership.keep(time.monotonic())
     assert other.wait(WAIT)
-    for _ in range(50):
+    for _ in range(100):
         crew.leadership.lasted(0.00001)
     assert crew.leadership._lately < schedule.WORTH
 
@@ -116,21 +116,36 @@ def test_who_does_not_lead_can_give_nothing_up(crew: Crew) -> None:
     assert leads.wait(WAIT)
 
 
-def test_one_long_request_among_short_ones_is_forgotten_soon(crew: Crew) -> None:
+def test_a_single_long_request_among_short_ones_changes_nothing(crew: Crew) -> None:
     assert crew.leadership.wait()
-    crew.leadership.lasted(0.02)
+    for _ in range(20):
+        crew.leadership.lasted(1.0)
+        assert crew.leadership.keep(time.monotonic())
+        assert crew.leadership.kept()
+        for _ in range(20):
+            crew.leadership.lasted(0.00005)
+
+
+def test_from_a_request_that_had_to_be_taken_the_leadership_others_need_not_wait_to_be_found_out(crew: Crew) -> None:
+    crew.watched()
+    assert crew.leadership.wait()
+    assert crew.leadership.keep(time.monotonic())
+    until(lambda: crew.leadership._leader == 0)
+    assert not crew.leadership.kept()
+    assert crew.leadership.wait()
+    assert not crew.leadership.keep(time.monotonic())
     short = 0
     while crew.leadership._lately > schedule.WORTH:
         crew.leadership.lasted(0.00005)
         short += 1
-    assert 5 < short < 40
+    assert 5 < short < 50
 
 
 def test_who_serves_for_long_loses_the_leadership(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
     other = crew.waiting()
-    assert crew.leadership.keep()
+    assert crew.leadership.keep(time.monotonic())
     assert other.wait(WAIT)
     assert not crew.leadership.kept()
 
@@ -138,13 +153,13 @@ def test_who_serves_for_long_loses_the_leadership(crew: Crew) -> None:
 def test_it_is_lost_even_with_nobody_there_to_take_it(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
-    assert crew.leadership.keep()
+    assert crew.leadership.keep(time.monotonic())
     until(lambda: crew.leadership._leader == 0)
     assert not crew.leadership.kept()
     assert crew.waiting().wait(WAIT)
 
 
-def test_nobody_watches_while_the_leader_rests(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_watches_for_long_while_the_leader_rests(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[float] = []
     wait = crew.leadership._timer.wait
 
@@ -154,18 +169,74 @@ def test_nobody_watches_while_the_leader_rests(crew: Crew, monkeypatch: pytest.M
 
     monkeypatch.setattr(crew.leadership._timer, "wait", counted)
     crew.watched()
-    for number in range(1, 4):
-        assert crew.leadership.wait()
-        assert crew.leadership.keep()
-        until(lambda: crew.leadership._leader == 0)  # a look, and the leadership is taken
-        assert not crew.leadership.kept()
-        assert crew.leadership.wait()
-        crew.leadership.rest()
+    assert crew.leadership.wait()
+    for _ in range(3):
+        assert crew.leadership.keep(time.monotonic())
+        assert crew.leadership.kept()
+        until(lambda: not crew.leadership._watching)
         rested = time.monotonic()
-        time.sleep(5 * schedule.LONG)
-        assert len([look for look in looks if look > rested]) <= 1  # one may have been under way
-        assert len(looks) >= number
-        crew.leadership.pass_on()
+        time.sleep(5 * schedule.LOOK)
+        assert not [look for look in looks if look > rested + schedule.LOOK]
+
+
+def test_who_begins_while_the_watch_ends_is_watched(crew: Crew) -> None:
+    crew.watched()
+    for _ in range(30):
+        assert crew.leadership.wait()
+        assert crew.leadership.keep(time.monotonic())
+        assert crew.leadership.kept()
+        until(lambda: not crew.leadership._watching)  # just now: the timer is about to be cleared
+        assert crew.leadership.keep(time.monotonic())
+        until(lambda: crew.leadership._leader == 0)
+        assert not crew.leadership.kept()
+        crew.leadership._lately = 0.0
+
+
+def test_one_that_computes_for_long_loses_the_leadership(crew: Crew) -> None:
+    crew.watched()
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    assert crew.leadership.keep(time.monotonic())
+    until_computed = time.thread_time() + 0.1
+    while time.thread_time() < until_computed:
+        pass
+    assert not crew.leadership.kept()
+    assert other.wait(WAIT)
+
+
+def test_one_that_gets_no_processor_keeps_the_leadership(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = threading.Semaphore(0)
+
+    def runs(thread: int) -> bool:
+        looks.release()
+        return False
+
+    monkeypatch.setattr(schedule, "_waits", runs)
+    crew.watched()
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    assert crew.leadership.keep(time.monotonic())
+    for _ in range(5):
+        assert looks.acquire(timeout=WAIT)  # this thread sleeps, and computes nothing
+    assert crew.leadership.kept()
+    assert not other.is_set()
+
+
+def test_whether_a_thread_waits_or_computes_can_be_told() -> None:
+    me = threading.get_native_id()
+    assert not schedule._waits(me)
+    asleep = threading.Event()
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: (found.append(threading.get_native_id()), asleep.wait(WAIT)))
+    thread.start()
+    until(lambda: bool(found) and schedule._waits(found[0]))
+    asleep.set()
+    thread.join()
+    before = schedule._computed(me)
+    until(lambda: time.thread_time() > before + 0.01)
+    assert schedule._computed(me) > before
+    assert not schedule._waits(found[0])
+    assert schedule._computed(found[0]) == 0.0
 
 
 def test_at_the_end_nobody_waits(crew: Crew) -> None:
@@ -182,11 +253,10 @@ def test_at_the_end_nobody_waits(crew: Crew) -> None:
 
 def test_whoever_leads_at_the_end_does_not_keep_the_watching_thread(crew: Crew) -> None:
     assert crew.leadership.wait()
-    assert crew.leadership.keep()
+    assert crew.leadership.keep(time.monotonic())
     crew.leadership.end()
     assert crew.leadership.kept()
-    crew.leadership.rest()
-    assert crew.leadership.keep()
+    assert crew.leadership.keep(time.monotonic())
     watching = crew.start(crew.leadership.watch)
     watching.join(WAIT)
     assert not watching.is_alive()
@@ -207,7 +277,7 @@ def test_somebody_always_leads_and_never_two(crew: Crew, seed: int) -> None:
             leads = True
             while leads:
                 with lock:
-                    if leadership._leader != threading.get_ident():
+                    if leadership._leader != threading.get_native_id():
                         wrong.append(f"{me} polls, and {leadership._leader} leads")
                     if not durations:
                         leadership.end()
@@ -215,7 +285,7 @@ def test_somebody_always_leads_and_never_two(crew: Crew, seed: int) -> None:
                     duration = durations.pop()
                     leaders.append(me)
                 began = time.monotonic()
-                leads = leadership.keep()
+                leads = leadership.keep(began)
                 if duration:
                     time.sleep(duration)
                 leadership.lasted(time.monotonic() - began)
