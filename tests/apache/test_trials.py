@@ -372,12 +372,16 @@ def test_a_spool_folder_that_takes_nothing_is_a_503_and_said(
 def test_no_post_fails_and_none_is_doubled_while_appservers_are_recycled(new_cluster: NewCluster) -> None:
     cluster = new_cluster(app=APP, appservers={"servers": 3, "max_requests": 60})
     site = cluster.site("embedded-debian")
+
+    def enough() -> bool:
+        """However fast the machine is: many POSTs, and a few lives of every AppServer."""
+        return bool(posts.failures) or (posts.done >= 3000 and cluster.said().count(" starts: pid ") > 9)
+
     with Posts(site, visitors=6) as posts:
-        while posts.done < 3000 and not posts.failures:
+        while not enough():
             cluster.lbctl("restart")
-            eventually("the release is over", lambda: posts.done >= 3000 or not cluster.status()["release"])
+            eventually("the release is over", lambda: enough() or not cluster.status()["release"])
     posts.check()
-    assert cluster.said().count(" starts: pid ") > 6
 
 
 # Nobody is available.
