@@ -21,6 +21,9 @@ PROBE_PATH = "/__lb__/status"
 SCRIPT_NAME = "LB-Script-Name"
 PATH = "LB-Path"
 VAR = "LB-Var-"
+VARIABLES = "LB-Variables"
+"""In the fast lane: the names, after LB-Var-, of the variables that Apache told. Apache itself cannot drop what a
+visitor sends under any other name: so whoever reads them does."""
 
 MANDATORY = {
     "LB-Remote-Addr": "REMOTE_ADDR",

@@ -14,10 +14,10 @@ MAX_LINE = 8192
 """Bytes of a line within a chunked body (a chunk's size, a trailer)."""
 MAX_TRAILERS = 65536
 """Bytes of a chunked body's trailers."""
-MOST_LINES = 1024
-"""Header lines that are remembered; when there are more, all are forgotten."""
-LONGEST_LINE = 256
-"""Characters of a line that is remembered."""
+MOST = 1024
+"""Texts that are remembered; when there are more, all are forgotten: visitors make some up."""
+LONGEST = 256
+"""Characters of a text that is remembered."""
 
 _SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "set-cookie"))
 """Headers that are not kept for longer than it takes to answer."""
@@ -27,36 +27,58 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _LENGTH = re.compile(r"[0-9]{1,18}").fullmatch
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?").fullmatch
 
-Meaning = TypeVar("Meaning")
+Result = TypeVar("Result")
 
 
 class NotHttp(Exception):
     """Not HTTP/1.1, or more of it than is taken."""
 
 
-class Lines(dict[str, Meaning], Generic[Meaning]):
-    """`lines[line]` is what a header line means. What comes again and again is read but once. Any thread may use it.
+class Memory(dict[str, Result], Generic[Result]):
+    """`memory[text]` is what `read` makes of a text. What comes again and again is read but once.
 
-    `mean` gets a name as it was sent and a value without the white space around it, and says what both mean.
-    Raises NotHttp where a line is none (RFC 9112 §5).
+    Any thread may use it. Raises what `read` raises.
     """
 
-    def __init__(self, mean: Callable[[str, str], Meaning]) -> None:
+    def __init__(self, read: Callable[[str], Result]) -> None:
         super().__init__()
+        self._read = read
+
+    def __missing__(self, text: str) -> Result:
+        result = self._read(text)
+        self._keep(text, result)
+        return result
+
+    def _keep(self, text: str, result: Result) -> None:
+        if len(text) <= LONGEST:
+            if len(self) >= MOST:
+                self.clear()
+            self[text] = result
+
+
+class Lines(Memory[Result]):
+    """`lines[line]` is what a header line means (RFC 9112 §5). Raises NotHttp.
+
+    `mean` gets a name as it was sent and a value without the white space around it, and says what both mean.
+    """
+
+    def __init__(self, mean: Callable[[str, str], Result]) -> None:
+        super().__init__(self._split)
         self._mean = mean
 
-    def __missing__(self, line: str) -> Meaning:
+    def __missing__(self, text: str) -> Result:
+        result = self._split(text)
+        if text.partition(":")[0].lower() not in _SECRET:
+            self._keep(text, result)
+        return result
+
+    def _split(self, line: str) -> Result:
         name, colon, value = line.partition(":")
         if not colon:
             raise NotHttp(f"{line[:40]!r} is no header")
         if not (value.isascii() and value.isprintable()) and not _VALUE(value):
             raise NotHttp(f"{name[:40]}: what no header may hold")
-        meaning = self._mean(name, value.strip(" \t"))
-        if len(line) <= LONGEST_LINE and name.lower() not in _SECRET:
-            if len(self) >= MOST_LINES:
-                self.clear()
-            self[line] = meaning
-        return meaning
+        return self._mean(name, value.strip(" \t"))
 
 
 def is_name(text: str) -> bool:

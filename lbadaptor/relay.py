@@ -11,7 +11,7 @@ from enum import Enum
 from lbadaptor.body import Body
 from lbadaptor.failover import Failure
 from lbadaptor.headers import HOP_BY_HOP
-from lbadaptor.http1 import Chunks, Lines, NotHttp, is_name, length
+from lbadaptor.http1 import Chunks, Lines, Memory, NotHttp, is_name, length
 from lbadaptor.pool import Connection
 
 MAX_HEAD = 65536
@@ -22,7 +22,6 @@ LONGEST = 0.5
 """Seconds for which an answer is taken over; one that goes on for longer is a stream, though it never pauses."""
 
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
-_MOST_STATUS_LINES = 64
 Status = tuple[str, int, str]
 """Minor version of HTTP; code; code and reason, as start_response wants them."""
 _BODILESS = frozenset((204, 304))
@@ -276,7 +275,7 @@ def _answer(connection: Connection, method: str) -> Answer:
             data += more
         first, *lines = data[:end].decode("latin-1").split("\r\n")
         try:
-            status = _statuses.get(first) or _status(first)
+            status = _statuses[first]
             rest = data[end + 4 :]
             if status[1] >= 200:
                 return Answer(connection, rest, method, status, lines)
@@ -287,15 +286,11 @@ def _answer(connection: Connection, method: str) -> Answer:
         data = rest
 
 
-_statuses: dict[str, Status] = {}
-"""Status lines that were read."""
-
-
 def _status(line: str) -> Status:
     found = _STATUS_LINE(line)
     if not found:
         raise NotHttp(repr(line[:40]))
-    status = found[1], int(found[2]), f"{found[2]} {found[3] or ''}"
-    if len(_statuses) < _MOST_STATUS_LINES:
-        _statuses[line] = status
-    return status
+    return found[1], int(found[2]), f"{found[2]} {found[3] or ''}"
+
+
+_statuses = Memory(_status)

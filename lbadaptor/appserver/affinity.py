@@ -40,8 +40,11 @@ class Holder:
         """Tell the application. `lost`: by the adaptor's word the visitor's AppServer is gone."""
         environ["lbadaptor.session_lost"] = lost
 
-    def answered(self, headers: Headers) -> Headers:
-        """The headers to send instead of the application's to one who brought no ticket of ours; else the same."""
+    def answered(self, headers: Headers, cookies: bool = True) -> Headers:
+        """The headers to send instead of the application's to one who brought no ticket of ours; else the same.
+
+        `cookies`: some may be set.
+        """
         ticket = self._affinity.note(self._who)
         if self.held:
             return headers

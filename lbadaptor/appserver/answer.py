@@ -9,22 +9,20 @@ from types import TracebackType
 from typing import IO, Any
 
 from lbadaptor.headers import HOP_BY_HOP
-from lbadaptor.http1 import is_name
+from lbadaptor.http1 import Memory, is_name
 
 Headers = list[tuple[str, str]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 _ILLEGAL = re.compile(r"[\r\n\0]|[^\0-\xff]").search
 _STATUS = re.compile(r"[2-5][0-9]{2}( [\t\x20-\x7e\x80-\xff]*)?").fullmatch
-_LENGTH = re.compile(r"[0-9]{1,18}").fullmatch
-_MOST = 256
-"""Names and status lines that are remembered."""
 
 
 class _Kind(Enum):
     """What becomes of a header of the application's."""
 
     SENT = "it is sent"
+    COOKIE = "it is sent, and may tell of a session"
     LENGTH = "it is sent, and the body has to fit it"
     DROPPED = "it is the gateway's to say"
 
@@ -35,10 +33,25 @@ _SENT = _Kind.SENT  # an enum's own look-up takes longer
 class Answer:
     """One answer: `start_response` and `write` for the application, bytes to `send` for the caller.
 
-    `amend` gets the application's headers and gives those to be sent; `own` gives ours, the last lines of the
-    head. `chunks`: the caller knows chunks (HTTP/1.1); for others, the connection's end is the
-    answer's. Sending blocks as long as the caller takes nothing.
+    `amend` gets the application's headers, and whether cookies are set among them, and gives those to be sent; `own`
+    gives ours, the last lines of the head. `chunks`: the caller knows chunks (HTTP/1.1); for others, the connection's
+    end is the answer's. Sending blocks as long as the caller takes nothing.
     """
+
+    begun = False
+    """something was sent"""
+    _status = b""
+    _headers: Headers
+    _lines = b""
+    """the headers as they are sent, until they are amended"""
+    _cookies = False
+    """a cookie is set among them"""
+    _length: int | None = None
+    """what the application says that it is"""
+    _left: int | None = None
+    """bytes of a counted body that are still to come"""
+    _chunked = False
+    _bodiless = False
 
     def __init__(
         self,
@@ -46,26 +59,15 @@ class Answer:
         method: str,
         keep_alive: bool,
         chunks: bool,
-        amend: Callable[[Headers], Headers],
+        amend: Callable[[Headers, bool], Headers],
         own: Callable[[], bytes],
     ) -> None:
-        self.begun = False
-        """something was sent"""
         self.keep_alive = keep_alive
         self._send = send
         self._method = method
         self._chunks = chunks
         self._amend = amend
         self._own = own
-        self._status = b""
-        self._headers: Headers = []
-        self._lines = b""
-        """the headers as they are sent, until they are amended"""
-        self._length: int | None = None
-        """what the application says that it is"""
-        self._chunked = False
-        self._left: int | None = None
-        self._bodiless = method == "HEAD"
 
     def start_response(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
@@ -79,29 +81,34 @@ class Answer:
                 exc_info = None  # no cycle through the traceback
         elif self._status:
             raise AssertionError("start_response was called twice, without exc_info")
-        line = _status_lines.get(status) or _status_line(status)
+        line = _status_lines[status]
         kept = []
-        lengths = set()
         text = ""
+        length: str | None = None
+        cookies = False
         for name, value in headers:
-            kind = _kinds.get(name) or _kind(name)
+            kind = _kinds[name]
             if kind is not _SENT:
                 if kind is _Kind.DROPPED:
                     continue
-                lengths.add(value)
+                if kind is _Kind.COOKIE:
+                    cookies = True
+                elif not (value.isascii() and value.isdigit() and len(value) < 19 and length in (None, value)):
+                    raise ValueError(f"Content-Length is {value!r}{f' and {length!r}' if length else ''}")
+                else:
+                    length = value
             kept.append((name, value))
             text += name + ": " + value + "\r\n"
         if text.count("\n") != len(kept) or text.count("\r") != len(kept) or "\0" in text:
             raise ValueError(f"{_culprit(kept)} is no header")
-        if lengths and (len(lengths) > 1 or not all(map(_LENGTH, lengths))):
-            raise ValueError(f"Content-Length is {' and '.join(map(repr, sorted(lengths)))}")
         try:
             self._lines = text.encode("latin-1")
         except UnicodeEncodeError:
             raise ValueError(f"{_culprit(kept)} is no header") from None
         self._status = line
         self._headers = kept
-        self._length = int(lengths.pop()) if lengths else None
+        self._cookies = cookies
+        self._length = None if length is None else int(length)
         return self.write
 
     def run(self, application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
@@ -147,7 +154,7 @@ class Answer:
         """Send the head along with the first block. `length`: the body's, where the application is not asked."""
         if not self._status:
             raise AssertionError("start_response was not called")
-        headers = self._amend(self._headers)
+        headers = self._amend(self._headers, self._cookies)
         lines = self._lines if headers is self._headers else _written(headers)
         empty = self._status.startswith(_EMPTY)
         self._bodiless = empty or self._method == "HEAD"
@@ -189,31 +196,27 @@ class Answer:
 
 
 _EMPTY = (b"HTTP/1.1 204", b"HTTP/1.1 304")
-_status_lines: dict[str, bytes] = {}
-_kinds: dict[str, _Kind] = {}
 
 
 def _status_line(status: str) -> bytes:
     if not _STATUS(status):
         raise ValueError(f"{status!r} is no status")
-    line = f"HTTP/1.1 {status}{'' if len(status) > 3 else ' '}\r\n".encode("latin-1")
-    if len(_status_lines) < _MOST:
-        _status_lines[status] = line
-    return line
+    return f"HTTP/1.1 {status}{'' if len(status) > 3 else ' '}\r\n".encode("latin-1")
 
 
 def _kind(name: str) -> _Kind:
     if not is_name(name):
         raise ValueError(f"{name!r} is no header's name")
     lower = name.lower()
-    kind = _Kind.SENT
     if lower == "content-length":
-        kind = _Kind.LENGTH
-    elif lower in HOP_BY_HOP or lower.startswith("lb-"):
-        kind = _Kind.DROPPED
-    if len(_kinds) < _MOST:
-        _kinds[name] = kind
-    return kind
+        return _Kind.LENGTH
+    if lower == "set-cookie":
+        return _Kind.COOKIE
+    return _Kind.DROPPED if lower in HOP_BY_HOP or lower.startswith("lb-") else _Kind.SENT
+
+
+_status_lines = Memory(_status_line)
+_kinds = Memory(_kind)
 
 
 def _culprit(headers: Headers) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from lbadaptor import headers
 from lbadaptor.headers import METHODS, Refusal, decode
-from lbadaptor.http1 import Lines, NotHttp, is_name, length
+from lbadaptor.http1 import Lines, Memory, NotHttp, is_name, length
 
 Environ = dict[str, Any]
 
@@ -21,7 +21,7 @@ _OURS = {
 }
 """What is between the caller and us, kept by its own name until it is looked at."""
 _TOLD = {name.lower(): key for name, key in (headers.MANDATORY | headers.OPTIONAL).items()}
-_VAR = headers.VAR.lower()
+_TOLD[headers.VARIABLES.lower()] = headers.VARIABLES
 _PREFIX = headers.PREFIX.lower()
 _CONNECTION = "connection"
 # A body that comes in chunks has no CONTENT_LENGTH: the application shall see why.
@@ -48,7 +48,7 @@ class Request:
 
     def __init__(self, head: str) -> None:
         first, *lines = head.split("\r\n")
-        self.method, self.target, self.version = _request_line(first)
+        self.method, self.target, self.version = _request_lines[first]
         fields = dict(map(_meaning, lines))
         if len(fields) < len(lines) or None in fields:
             fields = _joined(lines)
@@ -58,21 +58,25 @@ class Request:
         self.key = take(headers.KEY, None)
         self.generation = take(headers.GENERATION, None)
         self.path = take(headers.PATH, None)
-        self.probe = take(headers.PROBE, None)
         session = take(headers.SESSION, None)
         self.held = session == "held"
         """by the adaptor's word it brought our ticket"""
         self.lost = session == "lost"
         """by the adaptor's word it brought the ticket of an AppServer that is gone"""
-        connection = take(_CONNECTION, None)
-        self.keep_alive = self.version == "1.1" and (connection is None or "close" not in connection.lower())
+        self.probe = take(headers.PROBE) if headers.PROBE in fields else None
+        if headers.VARIABLES in fields:
+            del fields[headers.VARIABLES]
+        self.keep_alive = self.version == "1.1"
+        if _CONNECTION in fields and "close" in take(_CONNECTION).lower():
+            self.keep_alive = False
         # How the body is framed (RFC 9112 §6.3).
-        said, codings = fields.get("CONTENT_LENGTH"), fields.get("HTTP_TRANSFER_ENCODING")
-        self.length = 0 if said is None else length(said)
-        self.chunked = codings is not None
-        if codings is not None and (codings.lower() != "chunked" or said is not None or self.version == "1.0"):
-            raise NotHttp(f"Transfer-Encoding {codings[:40]!r}")
-        if not fields.get("HTTP_HOST", "x"):
+        self.length = length(fields["CONTENT_LENGTH"]) if "CONTENT_LENGTH" in fields else 0
+        self.chunked = "HTTP_TRANSFER_ENCODING" in fields
+        if self.chunked:
+            codings = fields["HTTP_TRANSFER_ENCODING"]
+            if codings.lower() != "chunked" or "CONTENT_LENGTH" in fields or self.version == "1.0":
+                raise NotHttp(f"Transfer-Encoding {codings[:40]!r}")
+        if "HTTP_HOST" in fields and not fields["HTTP_HOST"]:
             del fields["HTTP_HOST"]
 
     @property
@@ -86,9 +90,9 @@ class Request:
 
     def missing(self) -> list[str]:
         """The names of the mandatory LB- headers that are not there."""
-        ours = {headers.KEY: self.key, headers.GENERATION: self.generation, headers.PATH: self.path}
-        if self.fields.keys() >= _MANDATORY and None not in ours.values():
+        if self.fields.keys() >= _MANDATORY and None not in (self.key, self.generation, self.path):
             return []
+        ours = {headers.KEY: self.key, headers.GENERATION: self.generation, headers.PATH: self.path}
         names = [name for name, key in headers.MANDATORY.items() if key not in self.fields]
         return sorted([*names, *(name for name, value in ours.items() if value is None)])
 
@@ -102,52 +106,58 @@ def _request_line(line: str) -> tuple[str, str, str]:
     return method, target, _MINOR[version]
 
 
-_places: dict[str, tuple[str | None, bool]] = {}
-"""Of headers' names: the key, and whether the value is percent-encoded."""
-_MOST_PLACES = 512
-"""Visitors make up names."""
+_request_lines = Memory(_request_line)
+
+
+def _place(name: str) -> tuple[str | None, bool]:
+    """Of a header's name: its key, None if it is nobody's, or a variable's; whether the value is percent-encoded."""
+    if not is_name(name):
+        raise NotHttp(f"{name[:40]!r} is no header's name")
+    lower = name.lower()
+    if lower in _OURS:
+        return _OURS[lower], lower == headers.PATH.lower()
+    if lower in _TOLD:
+        return _TOLD[lower], True
+    if lower.startswith(_PREFIX) or "_" in name or lower in _DROPPED:  # an underscore could pass for a hyphen
+        return None, False
+    return _PLAIN.get(lower) or "HTTP_" + name.upper().replace("-", "_"), False
+
+
+_places = Memory(_place)
 
 
 def _mean(name: str, value: str) -> tuple[str | None, str]:
-    key, encoded = _places.get(name) or _place(name)
+    key, encoded = _places[name]
     return key, decode(value) if encoded else value
 
 
 _meaning = Lines(_mean).__getitem__
 
 
-def _place(name: str) -> tuple[str | None, bool]:
-    """Where a header belongs. Known from now on."""
-    if not is_name(name):
-        raise NotHttp(f"{name[:40]!r} is no header's name")
-    lower = name.lower()
-    place: tuple[str | None, bool]
-    if lower in _OURS:
-        place = _OURS[lower], lower == headers.PATH.lower()
-    elif lower in _TOLD:
-        place = _TOLD[lower], True
-    elif lower.startswith(_VAR):
-        place = name[len(_VAR) :].upper().replace("-", "_"), True
-    elif lower.startswith(_PREFIX) or "_" in name or lower in _DROPPED:  # an underscore could pass for a hyphen
-        place = None, False
-    else:
-        place = _PLAIN.get(lower) or "HTTP_" + name.upper().replace("-", "_"), False
-    if len(_places) < _MOST_PLACES:
-        _places[name] = place
-    return place
-
-
 def _joined(lines: list[str]) -> dict[str | None, str]:
-    """What lines mean of which some are nobody's, or have the same name (RFC 9110 §5.3; cookies: RFC 9113 §8.2.3)."""
+    """What lines mean of which some are nobody's, variables, or of the same name (RFC 9110 §5.3, RFC 9113 §8.2.3)."""
     fields: dict[str | None, str] = {}
-    for key, value in map(_meaning, lines):
+    variables: dict[str, str] = {}
+    for line in lines:
+        key, value = _meaning(line)
         if key is None:
+            name = line.partition(":")[0].upper()
+            if name.startswith(headers.VAR.upper()):
+                if name in variables:
+                    raise NotHttp(f"{name} is said twice")
+                variables[name] = decode(value)
             continue
         if key in fields and key != "CONTENT_TYPE":
             if not (key.startswith("HTTP_") or key == _CONNECTION):
                 raise NotHttp(f"{key} is said twice")
             value = f"{fields[key]}{'; ' if key == 'HTTP_COOKIE' else ', '}{value}"
         fields[key] = value
+    told = fields.get(headers.VARIABLES)
+    known = None if told is None else told.upper().split()
+    for name, value in variables.items():
+        short = name[len(headers.VAR) :]
+        if known is None or short in known:
+            fields[short.replace("-", "_")] = value
     return fields
 
 

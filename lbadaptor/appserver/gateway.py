@@ -45,6 +45,7 @@ CALLER_TIMEOUT = 300
 ACCEPT_PAUSE = 1.0
 """Seconds for which no connection is taken when descriptors ran out."""
 
+_DONTWAIT = int(socket.MSG_DONTWAIT)
 _TIMEVAL = struct.pack("@ll", CALLER_TIMEOUT, 0)
 _WHY = {Refusal.DYING: "no visitors but those whose session is here", Refusal.BUSY: "too many requests wait"}
 _REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 431: "Request Header Fields Too Large"}
@@ -228,7 +229,7 @@ class Gateway:
             self._disregard(connection)
             return
         try:
-            if not connection.receive(socket.MSG_DONTWAIT):
+            if not connection.receive(_DONTWAIT):
                 self._close(connection)
             elif connection.leaving or connection.request is None:
                 pass
@@ -345,16 +346,15 @@ class Gateway:
         try:
             environ = self._environ(connection, request)
             visit.tell(environ, request.lost)
-            method, chunks = environ["REQUEST_METHOD"], request.version == "1.1"
-            what = f"{method} {environ['REQUEST_URI']}"  # the application may change its environ
-            own = self._vitals.headers
+            method, uri = environ["REQUEST_METHOD"], environ["REQUEST_URI"]  # the application may change its environ
+            chunks, own = request.version == "1.1", self._vitals.headers
             answer = Answer(connection.send, method, connection.keep_alive, chunks, visit.answered, own)
             try:
                 answer.run(self._application, environ)
             except ShortAnswer as error:
-                log.error("%s: %s", what, error)
+                log.error("%s %s: %s", method, uri, error)
             except BaseException as error:  # sys.exit() too: it ends a request, never an AppServer
-                self._failed(answer, connection, what, error)
+                self._failed(answer, connection, f"{method} {uri}", error)
             if not answer.keep_alive:
                 connection.keep_alive = False
             self._answered(connection)
@@ -389,4 +389,4 @@ class Gateway:
 
 def _same(given: str | None, key: str) -> bool:
     """Whether the right key was given; how long that takes tells nothing of it."""
-    return given is not None and hmac.compare_digest(given.encode("latin-1"), key.encode("latin-1"))
+    return given is not None and given.isascii() and hmac.compare_digest(given, key)

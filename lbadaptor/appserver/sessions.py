@@ -47,8 +47,14 @@ class Visit:
             environ["lbadaptor.sessions"] = self
         environ["lbadaptor.session_lost"] = lost and bool(self._brought)
 
-    def answered(self, headers: Headers) -> Headers:
-        """The headers to send instead of the application's, where a session begins or ends; else the same."""
+    def answered(self, headers: Headers, cookies: bool = True) -> Headers:
+        """The headers to send instead of the application's, where a session begins or ends; else the same.
+
+        `cookies`: some may be set.
+        """
+        self._head_is_out = True
+        if not cookies and self._word is None:
+            return headers
         return self._sessions.answered(headers, self)
 
     @property
@@ -119,7 +125,6 @@ class Sessions:
 
     def answered(self, headers: Headers, visit: Visit) -> Headers:
         """What `visit.answered` does."""
-        visit._head_is_out = True
         cookies = [
             cookie
             for name, value in headers

@@ -21,7 +21,9 @@ class Wire:
 
     def __init__(self, method: str = "GET", keep_alive: bool = True, chunks: bool = True) -> None:
         self.pieces: list[bytes] = []
-        self.answer = Answer(self.pieces.append, method, keep_alive, chunks, lambda headers: headers, lambda: OWN)
+        self.answer = Answer(
+            self.pieces.append, method, keep_alive, chunks, lambda headers, cookies: headers, lambda: OWN
+        )
 
     def run(self, application: Application) -> tuple[str, list[str], bytes]:
         self.answer.run(application, {})
@@ -300,7 +302,7 @@ def test_close_is_called_when_the_caller_is_gone() -> None:
 
     blocks = Blocks(b"a", b"b")
     with pytest.raises(BrokenPipeError):
-        Answer(send, "GET", True, True, lambda headers: headers, lambda: OWN).run(app(blocks), {})
+        Answer(send, "GET", True, True, lambda headers, cookies: headers, lambda: OWN).run(app(blocks), {})
     assert blocks.closed == 1
 
 
@@ -331,7 +333,7 @@ def test_fail_after_an_answer_without_body_has_a_body() -> None:
         return OWN
 
     wire = Wire()
-    wire.answer = Answer(wire.pieces.append, "GET", True, True, lambda headers: headers, fails_once)
+    wire.answer = Answer(wire.pieces.append, "GET", True, True, lambda headers, cookies: headers, fails_once)
     with pytest.raises(KeyError):
         wire.run(app(iter([]), status="204 No Content"))
     wire.answer.fail()
@@ -352,7 +354,7 @@ def test_bytearray_and_memoryview_are_bytes_enough() -> None:
 def test_the_headers_are_amended_once() -> None:
     seen: list[Headers] = []
 
-    def amend(headers: Headers) -> Headers:
+    def amend(headers: Headers, cookies: bool) -> Headers:
         seen.append(headers)
         return [*headers, ("Set-Cookie", "ticket")]
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbadaptor import headers
-from lbadaptor.appserver import environ as environs
+from lbadaptor import headers, http1
 from lbadaptor.appserver.environ import Incomplete, Request, base_environ, build, build_alone
 from lbadaptor.http1 import NotHttp
 
@@ -129,6 +128,15 @@ def test_what_was_not_sent_is_not_there(key: str) -> None:
     assert key not in build(request(), BASE)
 
 
+def test_in_the_fast_lane_only_the_variables_that_apache_names_are_believed() -> None:
+    """It sets those itself, and cannot drop others that a visitor sends."""
+    sent = {"Var_HTTPS": "on", "Var_SSL_CLIENT_VERIFY": "SUCCESS", "Var_NONE": "x"}
+    for named, believed in {"": [], "ssl-client-verify": ["SSL_CLIENT_VERIFY"], "HTTPS A": ["HTTPS"]}.items():
+        environ = build(request(Variables=named, **sent), BASE)
+        assert environ.keys() - build(request(), BASE).keys() == set(believed)
+    assert build(request(Variables=""), BASE) == build(request(), BASE)
+
+
 def test_no_lb_header_reaches_the_application() -> None:
     environ = build(request(("LB-Whatever", "x"), ("LB_Key", "x"), Session="held"), BASE)
     assert not [key for key in environ if "LB" in key]
@@ -182,10 +190,9 @@ def test_what_is_said_but_once_is_not_believed_twice(name: str) -> None:
 
 
 def test_more_header_names_than_are_remembered_still_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environs, "_places", {})
+    monkeypatch.setattr(http1, "MOST", 100)
     environ = build(request(*((f"X-{number}", "v") for number in range(600))), BASE)
     assert sum(key.startswith("HTTP_X_") for key in environ) == 600
-    assert len(environs._places) == environs._MOST_PLACES
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from lbadaptor import http1
-from lbadaptor.http1 import MAX_LINE, MAX_TRAILERS, MOST_LINES, Chunks, Lines, NotHttp, is_name, length
+from lbadaptor.http1 import LONGEST, MAX_LINE, MAX_TRAILERS, MOST, Chunks, Lines, Memory, NotHttp, is_name, length
 
 
 def mean(name: str, value: str) -> tuple[str, str]:
@@ -16,6 +15,21 @@ def mean(name: str, value: str) -> tuple[str, str]:
 
 
 asked: list[str] = []
+
+
+def test_what_comes_again_is_read_but_once() -> None:
+    read: list[str] = []
+    memory = Memory(lambda text: read.append(text) or text.upper())  # type: ignore[func-returns-value]
+    assert [memory[text] for text in ("a", "b", "a")] == ["A", "B", "A"]
+    assert read == ["a", "b"]
+
+
+def test_an_error_is_not_remembered() -> None:
+    memory = Memory(int)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="invalid"):
+            memory["x"]
+    assert not memory
 
 
 @pytest.fixture
@@ -59,14 +73,14 @@ def test_secrets_are_not_kept(lines: Lines[tuple[str, str]], name: str) -> None:
 
 
 def test_a_long_one_is_not_remembered(lines: Lines[tuple[str, str]]) -> None:
-    assert lines["Host: " + "a" * http1.LONGEST_LINE][1] == "a" * http1.LONGEST_LINE
+    assert lines["Host: " + "a" * LONGEST][1] == "a" * LONGEST
     assert not lines
 
 
 def test_lines_that_are_made_up_take_no_memory_without_bound(lines: Lines[tuple[str, str]]) -> None:
-    for number in range(3 * MOST_LINES):
+    for number in range(3 * MOST):
         assert lines[f"Host: {number}"] == ("host", str(number))
-        assert len(lines) <= MOST_LINES
+        assert len(lines) <= MOST
 
 
 @pytest.mark.parametrize(
