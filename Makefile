@@ -9,6 +9,7 @@ APP ?=
 SESSION_COOKIE ?=
 SERVERS ?=
 MAX_REQUESTS ?=
+FASTLANE ?=
 TESTS ?= tests
 MINUTES ?= 5
 SEED ?= 7
@@ -24,7 +25,7 @@ CLEAN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MAKE_TERMER
 demo: .venv/ready-demo
 	@exec $(CLEAN) .venv/bin/lbctl demo $(if $(PORT),--port '$(PORT)') $(if $(APP),--app '$(APP)') \
 	    $(if $(SESSION_COOKIE),--session-cookie '$(SESSION_COOKIE)') $(if $(SERVERS),--servers '$(SERVERS)') \
-	    $(if $(MAX_REQUESTS),--max-requests '$(MAX_REQUESTS)')
+	    $(if $(MAX_REQUESTS),--max-requests '$(MAX_REQUESTS)') $(if $(FASTLANE),--fast-lane)
 
 test: .venv/ready-test
 	$(CLEAN) .venv/bin/python -m pytest --numprocesses 4 --dist loadfile $(TESTS)

@@ -343,6 +343,10 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
         return self.run_folder / "address.text"
 
     @property
+    def caller_keys_file(self) -> Path:
+        return self.run_folder / "callerkeys.text"
+
+    @property
     def sorry_page(self) -> Path | None:
         return Path(self.folder, self.adaptor.sorry_page) if self.adaptor.sorry_page else None
 

@@ -3,6 +3,8 @@
 Apache says with `SetEnv LBADAPTOR_CONFIG /path/lbadaptor.toml` which application is meant: several mounts
 may share one Apache process, each with a file of its own. `SetEnv LBADAPTOR_MOUNT /app` says where it is mounted,
 for a `WSGIScriptAliasMatch` that takes the whole path for the script's name.
+
+What Apache's own fast lane could not bring to an answer comes here, too, by an internal redirect (ErrorDocument).
 """
 
 from __future__ import annotations
@@ -19,12 +21,18 @@ from lbadaptor.settings import DEFAULT_FILE
 
 log = logging.getLogger("lbadaptor")
 
+_FROM_FAST_LANE = "REDIRECT_LBADAPTOR_KEY"
+"""A variable of the fast lane's own, after a redirect; no visitor can set one."""
+_OF_THE_REDIRECT = ("STATUS", "URL", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI")
+
 _adaptors: dict[str, Adaptor] = {}
 _lock = threading.Lock()
 
 
 def application(environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
     """Hand a request to the adaptor of its mount. A bad lbadaptor.toml is a 503, said in Apache's error log."""
+    if _FROM_FAST_LANE in environ and (status := _come_back(environ)):
+        return pages.answer(start_response, status)
     mount = environ.get("LBADAPTOR_MOUNT")
     if mount is not None:
         path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
@@ -39,3 +47,24 @@ def application(environ: Environ, start_response: Callable[..., object]) -> Iter
             log.error("lbadaptor: %s", error)
             return pages.answer(start_response, 503)
     return adaptor(environ, start_response)
+
+
+def _come_back(environ: Environ) -> int:
+    """Bring to light what the redirect hid: it made GET of HEAD, took the query, and renamed the variables.
+
+    The status of a request that must not be asked again; else 0.
+    """
+    if environ.get("REDIRECT_REQUEST_METHOD") not in ("GET", "HEAD"):
+        return 502
+    if environ.get("QUERY_STRING") == "1":  # the snippet's own: it got no answer in time, and may still be at work
+        return 504
+    path = environ.get("REDIRECT_URL")
+    if path is not None and "LBADAPTOR_MOUNT" in environ:  # the whole path is the script's name
+        environ["SCRIPT_NAME"], environ["PATH_INFO"] = path, ""
+    environ["QUERY_STRING"] = environ.get("REDIRECT_QUERY_STRING", "")
+    environ["REQUEST_METHOD"] = environ["REDIRECT_REQUEST_METHOD"]
+    for key in [key for key in environ if key.startswith("REDIRECT_")]:
+        name = key.removeprefix("REDIRECT_")
+        if name not in _OF_THE_REDIRECT:
+            environ.setdefault(name, environ[key])
+    return 0

@@ -29,7 +29,7 @@ from monitor.life import PUBLISHED, Life
 from monitor.link import Link
 from monitor.messages import Alive, Begin, FromWatcher, Ordered, Probed, Reply, Target, Unanswered, View
 from monitor.plan import Plan
-from monitor.publish import Publisher
+from monitor.publish import CallerKeys, Publisher
 from monitor.record import weight
 from monitor.state import StateFile, cpu_time
 from monitor.status import status
@@ -59,7 +59,8 @@ class Arbiter:
         self._lock = runfolder.lock(settings.run_folder)
         settings.key_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         keys = make_keys(settings.key_file, group)
-        self._publisher = Publisher(settings.address_file, group)
+        caller_keys = CallerKeys(settings.caller_keys_file, group, keys.caller_key)
+        self._publisher = Publisher(settings.address_file, group, caller_keys)
         self._state = StateFile(settings.run_folder / "state.json")
         known = self._state.read()
         self._plan = Plan(settings, max(self._publisher.last_generation, self._state.last_generation))

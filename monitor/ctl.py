@@ -127,6 +127,20 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument(
         "--all", action="store_true", help="with or without a monitor: whatever runs from its run folder"
     )
+    apache = commands.add_parser(
+        "apache-config", help="print Apache's configuration for the fast lane, which takes no Python"
+    )
+    apache.add_argument("--slots", type=int, metavar="N", help="for so many slots (default: all that there may be)")
+    apache.add_argument(
+        "--mount", default="", metavar="PATH", help="where the application is mounted (the whole site)"
+    )
+    apache.add_argument(
+        "--apache", default="", metavar="COMMAND", help="what tells Apache's configuration (apache2ctl, apachectl …)"
+    )
+    apache.add_argument("--share", type=Path, metavar="FOLDER", help="where lbadaptor's snippets are for Apache")
+    apache.add_argument(
+        "--unchecked", action="store_true", help="do not look whether authorisation stands in <Directory> or <Files>"
+    )
     demo = commands.add_parser("demo", help="run a private Apache, a monitor and AppServers, until Ctrl-C")
     demo.add_argument("--port", type=int, default=8000, help="the site's port on 127.0.0.1 (default 8000)")
     demo.add_argument("--app", default="", metavar="MODULE:CALLABLE", help="a WSGI application (default: Webware's)")
@@ -140,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="who tells how many sessions live: a framework, or MODULE:FUNCTION",
     )
+    demo.add_argument("--fast-lane", action="store_true", help="those who hold a ticket go there without Python")
     demo.add_argument("--servers", type=int, default=4, help="how many AppServers (default 4)")
     demo.add_argument(
         "--max-requests", type=int, default=0, help="replace an AppServer after so many (default: never)"
@@ -172,6 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from monitor import demo
 
             return demo.run(options)
+        if options.command == "apache-config":
+            from monitor import apacheconfig
+
+            return apacheconfig.run(options)
         if options.command == "stop" and options.all:
             return _stop_all(load(options.config))
         path = options.socket or load(options.config).control_socket

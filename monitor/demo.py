@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
             settings = load(config)
             with _monitor(config) as monitor:
                 _await_appservers(settings, monitor, end)
-                with _site(apache, folder, options.port, config, end) as site:
+                with _site(apache, folder, options.port, config, options.fast_lane, end) as site:
                     _tell(settings, site)
                     while not end.wait(0.5):
                         if monitor.poll() is not None:
@@ -133,14 +133,19 @@ def _monitor(config: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def _site(apache: httpd.Apache, folder: Path, port: int, config: Path, end: threading.Event) -> Iterator[httpd.Httpd]:
-    site = httpd.Httpd(apache, folder, port, "lbadaptor.conf", config)
+def _site(
+    apache: httpd.Apache, folder: Path, port: int, config: Path, fast_lane: bool, end: threading.Event
+) -> Iterator[httpd.Httpd]:
+    site = httpd.Httpd(
+        apache, folder, port, "lbadaptor.conf", config, fast_lane=load(config).slots if fast_lane else 0
+    )
     began = time.monotonic()
     site.start()
     try:
         if end.is_set():
             raise _Ended
-        _say(f"Apache httpd answers after {time.monotonic() - began:.1f} s ({apache})")
+        lane = ", with the fast lane" if fast_lane else ""
+        _say(f"Apache httpd answers after {time.monotonic() - began:.1f} s ({apache}{lane})")
         yield site
     finally:
         site.stop()

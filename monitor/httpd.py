@@ -10,6 +10,7 @@ import contextlib
 import grp
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
@@ -25,6 +26,8 @@ from pathlib import Path
 import requests
 
 from lbadaptor.errors import LbadaptorError
+from lbadaptor.settings import load
+from monitor import fastlane
 
 SHARE = Path(sysconfig.get_path("data"), "share", "lbadaptor")
 """Where the snippets and scripts are installed."""
@@ -34,6 +37,7 @@ STOP_TIMEOUT = 15.0
 """Seconds; httpd itself gives its children 10 before it kills them."""
 
 _MODULES = ("mpm_event", "unixd", "authz_core", "alias", "env", "setenvif")
+_FAST_LANE = ("rewrite", "proxy", "proxy_http", "headers")
 
 
 class NoApache(LbadaptorError):
@@ -92,7 +96,7 @@ class Httpd:
     """One httpd on 127.0.0.1:`port`, with its files in `folder`. `start`, then `stop`.
 
     `snippet` is one of the installed ones, or the path of another, included as it is. `extra` is configuration that
-    comes after it.
+    comes after it. `fast_lane`: so many slots are in it, 0 for none.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Httpd:
         config: Path,
         mount: str = "",
         extra: str = "",
+        fast_lane: int = 0,
     ) -> None:
         self.apache = apache
         self.folder = folder
@@ -113,10 +118,16 @@ class Httpd:
         self._config_file = folder / "httpd.conf"
         self._process: subprocess.Popen[bytes] | None = None
         share = self._share()
+        modules = [*_MODULES, "cgid"]
+        if fast_lane:
+            modules += _FAST_LANE
+            name = re.sub(r"\W+", "-", mount) or "site"
+            lane = fastlane.snippet(load(config), fast_lane, mount, str(share), name)
+            extra = f"{lane}\n{extra}"
         definitions = {"LBADAPTOR_SHARE": share, "LBADAPTOR_CONFIG": config}
         if mount:
             definitions["LBADAPTOR_MOUNT"] = Path(mount)
-        self._config_file.write_text(self._configuration(snippet, definitions, extra))
+        self._config_file.write_text(self._configuration(snippet, modules, definitions, extra))
 
     def start(self, timeout: float = 20.0) -> None:
         """Start, and wait until it answers. Raises NoApache with httpd's own words."""
@@ -174,12 +185,14 @@ class Httpd:
             return False
         return True
 
-    def _configuration(self, snippet: str | Path, definitions: dict[str, Path], extra: str) -> str:
-        modules = self.apache.modules
-        load = [
-            f"LoadModule {name}_module {modules}/mod_{name}.so"
-            for name in (*_MODULES, "cgid")
-            if (modules / f"mod_{name}.so").exists()
+    def _configuration(
+        self, snippet: str | Path, modules: Sequence[str], definitions: dict[str, Path], extra: str
+    ) -> str:
+        folder = self.apache.modules
+        load_modules = [
+            f"LoadModule {name}_module {folder}/mod_{name}.so"
+            for name in modules
+            if (folder / f"mod_{name}.so").exists()
         ]
         as_root = [f"User {self.user.pw_name}", f"Group #{self.user.pw_gid}"] if self.user else []
         return "\n".join(
@@ -190,7 +203,7 @@ class Httpd:
                 f"DocumentRoot {self.folder}",
                 f"Listen 127.0.0.1:{self.port}",
                 f"ServerName 127.0.0.1:{self.port}",
-                *load,
+                *load_modules,
                 f"LoadModule wsgi_module {self.apache.mod_wsgi}",
                 *as_root,
                 f"Mutex file:{self.folder} default",

@@ -1,22 +1,56 @@
-"""The sole writer of address.text."""
+"""The sole writer of address.text, and of the callers' keys for Apache's fast lane."""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from lbadaptor.address import Entry, Table, parse, write
-from lbadaptor.errors import AddressFileError
+from lbadaptor.address import Entry, State, Table, parse, write
+from lbadaptor.errors import AddressFileError, KeyFileError
 from monitor.wholefile import WholeFile
 
 log = logging.getLogger("lbmonitor")
 
-LEAST_STEP = 1_000
-"""Nanoseconds between the mtimes of two writes: a reader that looks at nothing else must see each."""
 SESSIONS_INTERVAL = 2.0
 """Seconds between two writes, at least, where nothing but session counts and weights has changed."""
+_MODE = 0o640
+
+
+class CallerKeys:
+    """callerkeys.text: which key opens which AppServer, for those whose holders may be sent to it by Apache itself.
+
+    `key` gives the caller's key of a ticket; it raises KeyFileError for one that is none of ours.
+    """
+
+    def __init__(self, path: Path, group: int | None, key: Callable[[str], str]) -> None:
+        self._file = WholeFile(path, _MODE, group)
+        self._key = key
+        self._keys: dict[str, str] = {}
+        self._written = ""
+
+    def keep(self, entries: tuple[Entry, ...]) -> None:
+        """Write the file where it says something else. Raises OSError; the file before stays whole then."""
+        self._keys = {entry.ticket: self._keys.get(entry.ticket) or self._find(entry) for entry in entries}
+        lines = [
+            f"{entry.ticket}  {key}\n"
+            for entry in entries
+            if entry.state is not State.FAILING and (key := self._keys[entry.ticket])
+        ]
+        text = "".join(
+            ("# What opens an AppServer: a secret of Apache's. Written along with address.text.\n", *lines)
+        )
+        if text != self._written or not self._file.intact():
+            self._file.write(text.encode())
+            self._written = text
+
+    def _find(self, entry: Entry) -> str:
+        try:
+            return self._key(entry.ticket)
+        except KeyFileError:
+            return ""  # the key that signed its ticket has been taken away: no adaptor reaches it either
 
 
 class Publisher:
@@ -25,18 +59,19 @@ class Publisher:
     `group` is Apache's, by number; None leaves the monitor's own.
     """
 
-    def __init__(self, path: Path, group: int | None) -> None:
+    def __init__(self, path: Path, group: int | None, caller_keys: CallerKeys | None = None) -> None:
         self.entries: tuple[Entry, ...] | None = None
         """what the file says; None before the first write"""
         self.written_at = float("-inf")
         """monotonic seconds"""
         self._path = path
-        self._file = WholeFile(path, 0o640, group)
+        self._file = WholeFile(path, _MODE, group)
+        self._caller_keys = caller_keys
         self._writer = f"monitor {os.getpid()} on {os.uname().nodename}"
         self.before: tuple[Entry, ...] = ()
         """what the file said before the first write"""
-        self._said = ""
-        self._serial, self.last_generation, self._last_mtime = self._previous()
+        self._said: dict[str, str] = {}
+        self._serial, self.last_generation = self._previous()
 
     def keep(self, entries: tuple[Entry, ...], now: float, heartbeat: float) -> None:
         """Write the table where the file says something else, or has been still for `heartbeat` seconds.
@@ -45,39 +80,40 @@ class Publisher:
         """
         still = now - self.written_at
         due = still >= heartbeat or (still >= SESSIONS_INTERVAL and entries != self.entries)
-        if self.entries is not None and not due and _same_but_sessions(entries, self.entries) and self._file.intact():
-            return
-        try:
-            self.publish(entries)
-            self._said = ""
-        except OSError as error:
-            why = f"address.text cannot be written: {error.strerror}; adaptors go on with the last one"
-            if why != self._said:
-                self._said = why
-                log.error("%s", why)
+        if self.entries is None or due or not _same_but_sessions(entries, self.entries) or not self._file.intact():
+            self._try("address.text", "adaptors go on with the last one", lambda: self.publish(entries))
+        if self._caller_keys is not None:
+            keep = self._caller_keys.keep
+            self._try("callerkeys.text", "who came last is not in the fast lane", lambda: keep(entries))
 
     def publish(self, entries: tuple[Entry, ...]) -> None:
         """Write the table. Raises OSError; the file before stays whole then."""
         text = write(
             Table(self._serial + 1, entries), self._writer, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         )
-        mtime = max(time.time_ns(), self._last_mtime + LEAST_STEP)
-        self._file.write(text.encode(), mtime)
-        self._last_mtime = mtime
+        self._file.write(text.encode())
         self._serial += 1
         self.entries = entries
         self.written_at = time.monotonic()
 
-    def _previous(self) -> tuple[int, int, int]:
-        """Serial, highest generation and mtime of the file that is there, so that all three go on rising."""
-        mtime = 0
+    def _try(self, name: str, consequence: str, write: Callable[[], None]) -> None:
         try:
-            mtime = self._path.stat().st_mtime_ns
+            write()
+            self._said.pop(name, None)
+        except OSError as error:
+            why = f"{name} cannot be written: {error.strerror}; {consequence}"
+            if why != self._said.get(name):
+                self._said[name] = why
+                log.error("%s", why)
+
+    def _previous(self) -> tuple[int, int]:
+        """Serial and highest generation of the file that is there, so that both go on rising."""
+        try:
             table = parse(self._path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, AddressFileError):
-            return 0, 0, mtime
+            return 0, 0
         self.before = table.entries
-        return table.serial, max((entry.identity.generation for entry in table.entries), default=0), mtime
+        return table.serial, max((entry.identity.generation for entry in table.entries), default=0)
 
 
 def _same_but_sessions(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> bool:

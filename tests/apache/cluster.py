@@ -314,11 +314,18 @@ class Cluster:
         self.await_ok()
 
     def site(
-        self, name: str, mount: str = "", extra: str = "", lint: bool | None = None, snippet: Path | None = None
+        self,
+        name: str,
+        mount: str = "",
+        extra: str = "",
+        lint: bool | None = None,
+        snippet: Path | None = None,
+        fast_lane: int = 0,
     ) -> Site:
         """Another httpd before it, as one of SITES says; or with a snippet of the test's own.
 
         `lint`: whether the lints stand around the adaptor; None: if they do around the application.
+        `fast_lane`: slots that it leads to.
         """
         mode, _, installation = name.partition("-")
         folder = self.folder / f"httpd{len(self._sites)}"
@@ -327,7 +334,9 @@ class Cluster:
         lint = bool(self._linted) if lint is None else lint
         if snippet is None:
             snippet = self._lint_snippet(folder, SNIPPETS[mode]) if lint else Path(SNIPPETS[mode])
-        server = httpd.Httpd(apache(installation), folder, free_ports(), snippet, self.config, mount, extra)
+        server = httpd.Httpd(
+            apache(installation), folder, free_ports(), snippet, self.config, mount, extra, fast_lane
+        )
         if lint:
             self._write_lint(folder)
         self._sites.append(server)
@@ -449,7 +458,10 @@ class Cluster:
         assert list(self.temporary.iterdir()) == []
         for said in (self._said, *(server.error_log for server in self._sites)):
             assert not said.exists() or not FOUND.search(said.read_text(errors="replace")), said.read_text()
-        assert {path.name for path in (self.folder / "run").iterdir()} <= {"address.text", "keys", "monitor.lock"}
+        left_files = {path.name: path for path in (self.folder / "run").iterdir()}
+        assert left_files.keys() <= {"address.text", "callerkeys.text", "keys", "monitor.lock"}
+        if "callerkeys.text" in left_files:
+            assert left_files["callerkeys.text"].read_text().count("\n") == 1, "a key is left"
         failures = self.said().count("Traceback") - self.said().count(FAILS_ON_PURPOSE)
         assert failures == 0, self.said()
 

@@ -19,15 +19,14 @@ from lbadaptor.address import Address, Entry, Identity, State, parse
 from lbadaptor.body import Body
 from lbadaptor.settings import load
 from lbadaptor.ticket import Verdict, make_keys
-from monitor import httpd, publish
-from monitor.publish import Publisher
+from monitor import fastlane, httpd
+from monitor.publish import CallerKeys, Publisher
 from tests.apache.cluster import free_ports
 
 from . import cost
 from .load import LoadFailed, Page, Request, Visitor, log_in, plain
 from .servers import (
     APPLICATION,
-    CHECKOUT,
     THREADS,
     AppServer,
     Server,
@@ -40,7 +39,6 @@ BACKENDS = 4
 SHORT = ("small", "large", "upload", "compute")
 WAITING = ("small", "wait", "mix")
 PAGES_AND_MIX = ("small", "large", "upload", "compute", "wait", "mix")
-FAST_LANE = CHECKOUT / "apache" / "lbadaptor-fastlane.conf"
 BALANCER = ("proxy", "proxy_http", "proxy_balancer", "lbmethod_byrequests", "slotmem_shm", "headers")
 ADAPTOR = ("alias", "env", "setenvif", "wsgi")
 KEEP_ALIVE = 75
@@ -157,10 +155,6 @@ def apache_module(name: str, package: str = "") -> Callable[[], str]:
         return "" if there else f"mod_{name} is missing: apt-get install {package}"
 
     return look
-
-
-def file(path: Path) -> Callable[[], str]:
-    return lambda: "" if path.exists() else f"there is no {path.relative_to(CHECKOUT)} yet"
 
 
 # One process that serves the application.
@@ -361,10 +355,9 @@ def both_lanes(folder: Path, config: Path) -> tuple[Sequence[str], str]:
     """As `lbctl apache-config` writes it."""
     modules, configuration = python_lane(folder, config)
     settings = load(config)
-    fast_lane = importlib.import_module("monitor.fastlane")  # at need: it comes with FAST_LANE
-    file = folder / "fastlane.conf"
-    file.write_text(fast_lane.snippet(settings, settings.slots, "/"))
-    return [*modules, "rewrite", "proxy", "proxy_http", "headers"], f"{configuration}\nInclude {file}"
+    share = folder / "adaptor" / "share" / "lbadaptor"
+    fast_lane = fastlane.snippet(settings, settings.slots, "", str(share), "bench")
+    return [*modules, "rewrite", "proxy", "proxy_http", "headers"], f"{configuration}\n{fast_lane}"
 
 
 def ours(lanes: Lanes) -> Callable[[Path], Built]:
@@ -423,10 +416,9 @@ def crowded(entries: int, processes: int = 4, lanes: Lanes = python_lane) -> Cal
             entry = Entry(keys.ticket(identity), Address("127.0.0.1", slot), State.DYING, identity)
             nobodys.append(entry)
         table = (*(server.entry for server in servers), *nobodys)
+        caller_keys = CallerKeys(folder / "callerkeys.text", group, keys.caller_key)
+        caller_keys.keep(table)
         publisher = Publisher(folder / "address.text", group)
-        if FAST_LANE.exists():
-            caller_keys = publish.CallerKeys(folder / "callerkeys.text", group, keys.caller_key)
-            publisher = Publisher(folder / "address.text", group, caller_keys)
         publisher.publish(table)
         modules, configuration = lanes(folder, config)
         front = apache(folder, free_ports(), httpd.find(), modules, configuration, processes)
@@ -466,7 +458,7 @@ ALONE = [
 
 CHAINS = [
     Chain("ours", "lbadaptor, Python lane", OURS, ours(python_lane), [APACHE]),
-    Chain("ours-fast", "lbadaptor, fast lane", OURS, ours(both_lanes), [APACHE, file(FAST_LANE)]),
+    Chain("ours-fast", "lbadaptor, fast lane", OURS, ours(both_lanes), [APACHE]),
     Chain(
         "balancer-granian",
         "mod_proxy_balancer + granian",
@@ -563,7 +555,7 @@ SCALE = [
             f"{count} entries in address.text, fast lane",
             OURS,
             crowded(count, lanes=both_lanes),
-            [APACHE, file(FAST_LANE)],
+            [APACHE],
         )
         for count in (4, 100, 1000)
     ),

@@ -27,7 +27,7 @@ from lbadaptor.ticket import Verdict, judge, read_keys
 from monitor import runfolder
 from monitor.ctl import NoAnswer, ask
 
-LEFT = {"address.text", "monitor.lock"}
+LEFT = {"address.text", "callerkeys.text", "monitor.lock"}
 """What stays in the run folder."""
 
 

@@ -30,7 +30,7 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 45.0
 SETTLE = 5.0
 """Seconds in which who comes or goes has done so."""
-KEPT = {"address.text", "keys"}
+KEPT = {"address.text", "callerkeys.text", "keys"}
 """What an orderly end leaves in the run folder, beside what is the monitor's own (`monitor.*`)."""
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -43,6 +43,8 @@ MONITOR = (
         "control",
         "strays",
         "leftovers",
+        "fastlane",
+        "authorisation",
         "httpd",
         "progress",
         "runfolder",
@@ -51,7 +53,7 @@ MONITOR = (
         "link",
         "status",
     ),
-    *("arbiter", "watcher", "__main__", "ctl", "demo"),
+    *("arbiter", "watcher", "__main__", "ctl", "apacheconfig", "demo"),
 )
 LAYERS = [
     *(f"lbadaptor.{name}" for name in CONTRACT),
@@ -69,9 +71,10 @@ PURE = [
     ),
     *("lbadaptor.appserver.affinity", "lbadaptor.appserver.answer"),
     *("monitor.life", "monitor.record", "monitor.plan", "monitor.messages"),
+    *("monitor.fastlane", "monitor.authorisation"),
 ]
 OUTSIDE = {"socket", "select", "selectors", "subprocess", "os", "time", "pathlib", "requests", "fcntl", "tempfile"}
-AT_NEED = {("monitor.ctl", "monitor.demo")}
+AT_NEED = {("monitor.ctl", "monitor.demo"), ("monitor.ctl", "monitor.apacheconfig")}
 """Imports within a function, for the one command that needs them."""
 
 

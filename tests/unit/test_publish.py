@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import signal
@@ -15,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from lbadaptor.address import Address, Entry, Identity, State, parse
-from monitor import publish
-from monitor.publish import LEAST_STEP, Publisher
+from lbadaptor.errors import KeyFileError
+from monitor import wholefile
+from monitor.publish import CallerKeys, Publisher
+from monitor.wholefile import LEAST_STEP
 
 GENERATION = 1763805600000
 
@@ -101,7 +104,7 @@ def test_the_group_is_apaches(path: Path) -> None:
 def test_the_mtime_rises_with_every_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher = Publisher(path, None)
     moments = iter([5_000_000_000, 5_000_000_000, 5_000_000_001, 4_000_000_000, 6_000_000_000])
-    monkeypatch.setattr(publish.time, "time_ns", lambda: next(moments))
+    monkeypatch.setattr(wholefile.time, "time_ns", lambda: next(moments))
     mtimes = []
     for _ in range(5):
         publisher.publish(())
@@ -178,3 +181,86 @@ def test_a_folder_that_went_away_is_an_os_error_and_no_more(tmp_path: Path) -> N
     folder.mkdir()
     publisher.publish(())
     assert parse((folder / "address.text").read_text()).serial == 1
+
+
+# The callers' keys.
+
+
+@pytest.fixture
+def keys_path(tmp_path: Path) -> Path:
+    return tmp_path / "callerkeys.text"
+
+
+def key_of(ticket: str) -> str:
+    asked.append(ticket)
+    if ticket.startswith("9."):
+        raise KeyFileError("none of ours")
+    return f"key-of-{ticket[:3]}"
+
+
+asked: list[str] = []
+
+
+def content(path: Path) -> dict[str, str]:
+    """As mod_rewrite reads it."""
+    return dict(line.split() for line in path.read_text().splitlines() if not line.startswith("#"))
+
+
+def test_the_keys_of_those_whose_holders_may_come_are_written(path: Path, keys_path: Path) -> None:
+    publisher = Publisher(path, None, CallerKeys(keys_path, None, key_of))
+    one, dying, failing, foreign = entry(0), entry(1), entry(2), entry(9)
+    dying = dataclasses.replace(dying, state=State.DYING)
+    failing = dataclasses.replace(failing, state=State.FAILING)
+    publisher.keep((one, dying, failing, foreign), 100.0, 10.0)
+    assert content(keys_path) == {one.ticket: key_of(one.ticket), dying.ticket: key_of(dying.ticket)}
+    publisher.keep((one, dataclasses.replace(failing, state=State.OK)), 100.0, 10.0)
+    assert set(content(keys_path)) == {one.ticket, failing.ticket}
+    publisher.keep((), 100.0, 10.0)
+    assert content(keys_path) == {}
+
+
+def test_they_are_a_secret_of_apaches(keys_path: Path) -> None:
+    group = 12345 if os.geteuid() == 0 else max([os.getegid(), *os.getgroups()])
+    CallerKeys(keys_path, group, key_of).keep((entry(0),))
+    status = keys_path.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o640, group)
+
+
+def test_each_key_is_made_once_and_the_file_written_only_when_it_has_to(keys_path: Path) -> None:
+    asked.clear()
+    keys = CallerKeys(keys_path, None, key_of)
+    keys.keep((entry(0),))
+    before = keys_path.stat()
+    keys.keep((entry(0, sessions=5),))
+    assert keys_path.stat() == before
+    assert asked == [entry(0).ticket]
+    keys_path.unlink()
+    keys.keep((entry(0),))
+    assert content(keys_path) == {entry(0).ticket: "key-of-0.1"}
+    keys.keep(())
+    keys.keep((entry(0),))
+    assert asked == [entry(0).ticket] * 2
+
+
+def test_each_write_has_an_mtime_of_its_own(keys_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wholefile.time, "time_ns", lambda: 5_000_000_000)
+    keys = CallerKeys(keys_path, None, key_of)
+    mtimes = []
+    for slot in range(3):
+        keys.keep((entry(slot),))
+        mtimes.append(keys_path.stat().st_mtime_ns)
+    assert mtimes == [5_000_000_000 + number * LEAST_STEP for number in range(3)]
+
+
+def test_one_file_that_cannot_be_written_is_said_once_and_costs_the_other_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    publisher = Publisher(tmp_path / "address.text", None, CallerKeys(elsewhere / "callerkeys.text", None, key_of))
+    for _ in range(3):
+        publisher.keep((entry(0),), 100.0, 10.0)
+    assert parse((tmp_path / "address.text").read_text()).entries == (entry(0),)
+    assert caplog.text.count("callerkeys.text cannot be written: No such file") == 1
+    elsewhere.mkdir()
+    publisher.keep((entry(0),), 100.0, 10.0)
+    assert content(elsewhere / "callerkeys.text")

@@ -1,0 +1,105 @@
+"""`lbctl apache-config`: write the fast lane's configuration, for an Apache in which it opens no door."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from lbadaptor.errors import LbadaptorError
+from lbadaptor.settings import load
+from monitor import authorisation, fastlane
+from monitor.httpd import SHARE
+
+PROGRAMS = ("apache2ctl", "apachectl", "httpd", "apache2")
+"""What may be asked for Apache's configuration, the first one that there is."""
+_INFO = ("/usr/lib/apache2/modules/mod_info.so", "/usr/lib64/httpd/modules/mod_info.so", "modules/mod_info.so")
+_SCRIPTS = ("lbadaptor.wsgi", "lbadaptor.cgi")
+TIMEOUT = 30.0
+
+
+class Refused(LbadaptorError):
+    """The fast lane would let somebody in whom Apache keeps out now, or that cannot be told."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print it. The exit status. Blocks for half a minute at most. Raises LbadaptorError."""
+    settings = load(options.config)
+    mount = options.mount.rstrip("/")
+    if mount and not re.fullmatch(r"(?:/[!-~]+)+", mount):
+        raise Refused(f"--mount {options.mount}: a path is needed, such as /shop")
+    slots = settings.slots if options.slots is None else options.slots
+    if not 1 <= slots <= settings.slots:
+        raise Refused(f"--slots {slots}: there are {settings.slots}")
+    share = options.share or SHARE
+    text = fastlane.snippet(settings, slots, mount, str(share), re.sub(r"[^0-9A-Za-z]+", "-", options.config.stem))
+    if not options.unchecked:
+        _check(_dump(options.apache), share)
+    print(text, end="")
+    return 0
+
+
+def _check(dump: str, share: Path) -> None:
+    """Look for authorisation that stands where mod_proxy does not look. Raises Refused."""
+    found = {place: None for script in _SCRIPTS for place in authorisation.by_folder(dump, str(share), script)}
+    lines = [f"  {place}" for place in found]
+    for folder in authorisation.with_htaccess(dump, str(share), _SCRIPTS[0]):
+        lines += _of_htaccess(Path(folder) / ".htaccess")
+    if lines:
+        raise Refused(
+            "no fast lane: authorisation stands where Apache's own proxy does not look for it, in <Directory> or "
+            "<Files>:\n" + "\n".join(lines) + "\nPut it into a <Location>, which holds in both lanes, and ask again."
+        )
+    for place in authorisation.error_documents(dump):
+        print(
+            f"lbctl: {place}\n  where this holds, visitors get that page when their AppServer is gone, instead of "
+            "another AppServer",
+            file=sys.stderr,
+        )
+
+
+def _of_htaccess(file: Path) -> list[str]:
+    try:
+        text = file.read_text(errors="replace")
+    except OSError:
+        return []
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        name, *words = line.split() or [""]
+        if authorisation.authorises(name.lower(), words):
+            found.append(f"  {file}, line {number}: {line.strip()}")
+    return found
+
+
+def _dump(program: str) -> str:
+    """Apache's configuration as it sees it. Raises Refused."""
+    command = program or next((name for name in PROGRAMS if _which(name)), "")
+    if not command:
+        raise Refused(
+            "no program tells Apache's configuration; name one with --apache, or look yourself whether authorisation "
+            "stands in <Directory> or <Files>, and say --unchecked"
+        )
+    words = command.split()
+    words[0] = _which(words[0]) or words[0]
+    why = ""
+    for info in (*_INFO, ""):
+        if info.startswith("/") and not Path(info).exists():
+            continue
+        load_info = ["-C", f"LoadModule info_module {info}"] if info else []
+        try:
+            done = subprocess.run(
+                [*words, *load_info, "-t", "-D", "DUMP_CONFIG"], capture_output=True, text=True, timeout=TIMEOUT
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Refused(f"{command}: {error}") from None
+        if done.returncode == 0 and "# In file:" in done.stdout:
+            return done.stdout
+        why = why or done.stderr.strip() or "it does not tell its configuration; mod_info is needed"
+    raise Refused(f"Apache's configuration cannot be read: {command}: {why}")
+
+
+def _which(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")

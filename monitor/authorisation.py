@@ -1,0 +1,144 @@
+"""Where Apache's configuration authorises by folder or file, which mod_proxy does not ask. Pure.
+
+It is read as httpd itself shows it (`-t -D DUMP_CONFIG`, mod_info): one directive a line, includes and definitions
+resolved, each after comments that tell file and line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+_FILE = re.compile(r"# In file: (.*)").fullmatch
+_LINE = re.compile(r"#\s*(\d+):").fullmatch
+_WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
+_BY_FOLDER = ("directory", "directorymatch", "files", "filesmatch")
+_BY_URL = ("location", "locationmatch", "proxy", "proxymatch")
+_ALWAYS = ("sslrequire", "sslrequiressl", "wsgiaccessscript", "wsgiauthuserscript", "wsgiauthgroupscript")
+_OF_ERRORS = ("421", "502", "503")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directive, and where it stands."""
+
+    file: str
+    line: int
+    section: str
+    """the innermost that it stands in, as it is written"""
+    directive: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.section} {self.directive}"
+
+
+@dataclass(frozen=True)
+class _Directive:
+    place: Place
+    name: str
+    words: list[str]
+    sections: Sequence[tuple[str, list[str]]]
+    """those around it, outermost first: name in lower case, and words"""
+
+
+def by_folder(dump: str, folder: str, file: str) -> list[Place]:
+    """What authorises a file in a folder, and stands in a <Directory> or <Files> that covers it.
+
+    Not what grants or denies to everybody: neither is the file's last word, or nobody could have asked for it.
+    """
+    return [
+        one.place
+        for one in _directives(dump)
+        if any(name in _BY_FOLDER for name, _ in one.sections)
+        and not any(name in _BY_URL for name, _ in one.sections)
+        and all(_covers(name, words, folder, file) for name, words in one.sections)
+        and authorises(one.name, one.words)
+    ]
+
+
+def with_htaccess(dump: str, folder: str, file: str) -> list[str]:
+    """Folders above a file, its own included, where a .htaccess may say more. (AllowOverride)"""
+    allowed: dict[str, bool] = {}
+    for one in _directives(dump):
+        if one.name == "allowoverride" and [name for name, _ in one.sections[-1:]] == ["directory"]:
+            name, words = one.sections[-1]
+            if _covers(name, words, folder, file) and words:
+                allowed[words[0].rstrip("/")] = [word.lower() for word in one.words] != ["none"]
+    deepest = sorted(allowed, key=len)
+    found = []
+    parts = folder.rstrip("/").split("/")
+    for place in ("/".join(parts[: number + 1]) for number in range(len(parts))):
+        says = [allowed[section] for section in deepest if (place + "/").startswith(section + "/")]
+        if says and says[-1]:
+            found.append(place or "/")
+    return found
+
+
+def error_documents(dump: str) -> list[Place]:
+    """What would answer in place of the adaptor when an AppServer refuses or is gone: within a <Location>."""
+    return [
+        one.place
+        for one in _directives(dump)
+        if one.name == "errordocument"
+        and one.words[:1]
+        and one.words[0] in _OF_ERRORS
+        and any(name in ("location", "locationmatch") for name, _ in one.sections)
+    ]
+
+
+def authorises(name: str, words: Sequence[str]) -> bool:
+    """Whether a directive makes a difference between visitors."""
+    said = " ".join(words).lower()
+    if name == "require":
+        return said not in ("all granted", "all denied")
+    if name in ("allow", "deny"):
+        return said != "from all"
+    if name == "authtype":
+        return said != "none"
+    if name == "sslverifyclient":
+        return said != "none"
+    return name in _ALWAYS
+
+
+def _directives(dump: str) -> Iterator[_Directive]:
+    file, line = "", 0
+    sections: list[tuple[str, str, list[str]]] = []
+    for raw in dump.splitlines():
+        text = raw.strip()
+        if found := _FILE(text):
+            file = found[1]
+        elif found := _LINE(text):
+            line = int(found[1])
+        elif text.startswith("</"):
+            if sections:
+                sections.pop()
+        elif text.startswith("<"):
+            name, *words = _words(text[1:].removesuffix(">"))
+            sections.append((text, name.lower(), words))
+        elif text and not text.startswith("#"):
+            name, *words = _words(text)
+            place = Place(file, line, sections[-1][0] if sections else "", text)
+            yield _Directive(place, name.lower(), words, [(name, words) for _, name, words in sections])
+
+
+def _words(text: str) -> list[str]:
+    return [quoted or plain for quoted, plain in _WORD.findall(text)] or [""]
+
+
+def _covers(name: str, words: list[str], folder: str, file: str) -> bool:
+    """Whether a section can be about the file; true of those that are not about folders and files at all."""
+    if name not in _BY_FOLDER or not words:
+        return True
+    pattern = words[-1]
+    if name.endswith("match") or words[0] == "~":
+        try:
+            return re.search(pattern, f"{folder}/" if name.startswith("directory") else file) is not None
+        except re.error:
+            return True  # of another dialect: rather look once too often
+    if name == "files":
+        return fnmatchcase(file, pattern)
+    wanted = [part for part in pattern.split("/") if part]
+    there = [part for part in folder.split("/") if part]
+    return len(wanted) <= len(there) and all(map(fnmatchcase, there, wanted))

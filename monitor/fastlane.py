@@ -1,0 +1,136 @@
+"""Apache's configuration for the fast lane: which requests take it, and to which AppServers. Pure.
+
+Apache's own mod_rewrite looks the visitor's ticket up in address.text and in callerkeys.text, and its mod_proxy
+carries the request to the holder. Everything else is left to the adaptor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from lbadaptor.address import Address
+from lbadaptor.errors import SettingsError
+from lbadaptor.headers import VARIABLES, encode
+from lbadaptor.settings import Settings
+
+COMMON = "lbadaptor-fastlane.conf"
+"""What is the same for each AppServer, among the installed snippets."""
+_ALL_OF_TLS = "SSL_*"
+_OF_EVERY_TLS_REQUEST = "SSL_TLS_SNI"
+"""The only SSL_ variable that mod_ssl sets unless it is told to set all."""
+_SIGNS_OF_MORE = ("SSL_VERSION_INTERFACE", "SSL_SERVER_CERT", "SSL_SERVER_B64CERT")
+"""Set by SSLOptions StdEnvVars, ExportCertData, ExportBase64CertData."""
+
+
+def snippet(settings: Settings, slots: int, mount: str, share: str, name: str) -> str:
+    """The text of it. `name` tells the maps of several applications apart.
+
+    `mount` is a path without a slash at its end; empty: the whole site. `share` is the folder of the installed
+    snippets. Raises SettingsError where [adaptor] pass_variables cannot be met.
+    """
+    variables, more_of_tls = _variables(settings)
+    servers = settings.appservers
+    addresses = [Address(servers.host, servers.base_port + slot) for slot in range(slots)]
+    return "".join(
+        f"{line}\n"
+        for line in (
+            *_head(settings, slots, mount),
+            *_maps(settings, name),
+            *_rules(settings, mount, name, addresses),
+            *(
+                line
+                for address in addresses
+                for line in _proxy(settings, address, mount, share, variables, more_of_tls)
+            ),
+        )
+    )
+
+
+def _head(settings: Settings, slots: int, mount: str) -> Iterator[str]:
+    where = mount or "the whole site"
+    yield f"# The fast lane to slots 0 to {slots - 1}, for {where}; written by `lbctl apache-config`."
+    yield "#"
+    yield "# Include it after lbadaptor.conf, and after rewrite rules of your own. An AppServer beyond these slots is"
+    yield "# not in the fast lane, and reached all the same. No reload is needed when AppServers come and go."
+
+
+def _maps(settings: Settings, name: str) -> Iterator[str]:
+    yield ""
+    yield "# Where the engine is on, RewriteMap looks for its file, which is there only while the monitor runs."
+    yield "RewriteEngine Off"
+    yield f'RewriteMap lbadaptor-address-{name} "txt:{settings.address_file}"'
+    yield f'RewriteMap lbadaptor-key-{name} "txt:{settings.caller_keys_file}"'
+    yield "RewriteEngine On"
+
+
+def _rules(settings: Settings, mount: str, name: str, addresses: list[Address]) -> Iterator[str]:
+    cookie = re.escape(settings.application.ticket_cookie)
+    host = re.escape(str(addresses[0]).rpartition(":")[0])
+    ports = "|".join(str(address.port) for address in addresses)
+    yield ""
+    yield "# What may be repeated, has no body, and asks nothing of the connection; by one ticket of the right shape."
+    yield (
+        "RewriteCond %{REQUEST_METHOD}|%{HTTP:Connection}|%{HTTP:Upgrade}%{HTTP:Expect}%{HTTP:Transfer-Encoding}"
+        r'%{HTTP:Content-Length}%{ENV:REDIRECT_STATUS} "^(?:GET|HEAD)\|(?i:keep-alive|close)?\|$" [NV]'
+    )
+    yield r'RewriteCond %{HTTP_HOST}|%{QUERY_STRING} "^[^|]+\|[!-~]*$" [NV]'
+    yield (
+        f'RewriteCond %{{HTTP_COOKIE}} "^(?!.*{cookie}=.*{cookie}=)(?:.*; ?)?{cookie}='
+        r'([0-9]{1,6}\.[0-9]{1,16}\.[0-9A-Za-z_-]{43})(?:;|$)" [NV]'
+    )
+    yield "# Its holder's address; the ticket, its generation, and the request's own target; and the key."
+    yield (
+        rf"RewriteCond ${{lbadaptor-address-{name}:%1}}|%1|%{{THE_REQUEST}} "
+        rf'"^({host}:(?:{ports}))\|([0-9]+\.([0-9]+)\.[^|]+)\|\S+ (\S+)"'
+    )
+    yield rf'RewriteCond %1|%3|%4|${{lbadaptor-key-{name}:%2}} "^([^|]+)\|([0-9]+)\|(\S+)\|([^|]+)$"'
+    yield (
+        f'RewriteRule "{_pattern(mount)}" http://%1/ '
+        "[P,NS,E=LBADAPTOR_GENERATION:%2,E=LBADAPTOR_URI:%3,E=LBADAPTOR_KEY:%4]"
+    )
+
+
+def _pattern(mount: str) -> str:
+    return rf"^{re.escape(mount)}(?:/|$)" if mount else "^"
+
+
+def _proxy(
+    settings: Settings, address: Address, mount: str, share: str, variables: list[str], more_of_tls: bool
+) -> Iterator[str]:
+    adaptor = settings.adaptor
+    yield ""
+    yield (
+        f'<Proxy "http://{address}/" enablereuse=on retry=0 connectiontimeout={adaptor.connect_timeout * 1000:.0f}ms'
+        f" timeout={max(1, round(adaptor.answer_timeout))} responsefieldsize=65536>"
+    )
+    yield f"    Include {share}/{COMMON}"
+    yield f'    RequestHeader set LB-Script-Name "{encode(mount).replace("%", "%%")}"'
+    names = [variable.replace("_", "-") for variable in variables]
+    yield f'    RequestHeader set {VARIABLES} "{" ".join(names)}"'
+    for name, variable in zip(names, variables, strict=True):
+        yield f"    RequestHeader unset LB-Var-{name}"
+        yield f'    RequestHeader set LB-Var-{name} "expr=%{{escape:%{{reqenv:{variable}}}}}" env={variable}'
+    if more_of_tls:
+        yield "    # Where Apache has more of them, the AppServer refuses as incomplete, and the adaptor brings all."
+        for sign in _SIGNS_OF_MORE:
+            yield f"    RequestHeader unset LB-Path env={sign}"
+    yield "</Proxy>"
+
+
+def _variables(settings: Settings) -> tuple[list[str], bool]:
+    """The variables to hand on, by name; whether there may be more of mod_ssl's than these."""
+    names = []
+    more_of_tls = False
+    for pattern in settings.adaptor.pass_variables:
+        if pattern == _ALL_OF_TLS:
+            names.append(_OF_EVERY_TLS_REQUEST)
+            more_of_tls = True
+        elif pattern.endswith("*"):
+            raise SettingsError(
+                f'[adaptor] pass_variables = "{pattern}": in the fast lane Apache hands on variables by their names '
+                "only; name each"
+            )
+        elif pattern != "HTTPS":  # wsgi.url_scheme tells it; no lane hands it on
+            names.append(pattern)
+    return list(dict.fromkeys(names)), more_of_tls
