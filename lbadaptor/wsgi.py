@@ -23,6 +23,8 @@ log = logging.getLogger("lbadaptor")
 
 _FROM_FAST_LANE = "REDIRECT_LBADAPTOR_KEY"
 """A variable of the fast lane's own, after a redirect; no visitor can set one."""
+_FAILED, _LATE = "lbadaptor", "lbadaptor1"
+"""The queries of the snippet's own ErrorDocuments. Any other is a page of its own: a login's form, perhaps."""
 _OF_THE_REDIRECT = ("STATUS", "URL", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI")
 
 _adaptors: dict[str, Adaptor] = {}
@@ -31,8 +33,10 @@ _lock = threading.Lock()
 
 def application(environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
     """Hand a request to the adaptor of its mount. A bad lbadaptor.toml is a 503, said in Apache's error log."""
-    if _FROM_FAST_LANE in environ and (status := _come_back(environ)):
-        return pages.answer(start_response, status)
+    if _FROM_FAST_LANE in environ and environ.get("QUERY_STRING") in (_FAILED, _LATE):
+        if status := _refusal(environ):
+            return pages.answer(start_response, status)
+        _uncover(environ)
     mount = environ.get("LBADAPTOR_MOUNT")
     if mount is not None:
         path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
@@ -49,22 +53,18 @@ def application(environ: Environ, start_response: Callable[..., object]) -> Iter
     return adaptor(environ, start_response)
 
 
-def _come_back(environ: Environ) -> int:
-    """Bring to light what the redirect hid: it made GET of HEAD, took the query, and renamed the variables.
-
-    The status of a request that must not be asked again; else 0.
-    """
+def _refusal(environ: Environ) -> int:
+    """The status for what must not be asked again; else 0."""
     if environ.get("REDIRECT_REQUEST_METHOD") not in ("GET", "HEAD"):
         return 502
-    if environ.get("QUERY_STRING") == "1":  # the snippet's own: it got no answer in time, and may still be at work
-        return 504
-    path = environ.get("REDIRECT_URL")
-    if path is not None and "LBADAPTOR_MOUNT" in environ:  # the whole path is the script's name
-        environ["SCRIPT_NAME"], environ["PATH_INFO"] = path, ""
+    return 504 if environ["QUERY_STRING"] == _LATE else 0  # it may still be at work
+
+
+def _uncover(environ: Environ) -> None:
+    """Bring to light what the redirect hid: it made GET of HEAD, took the query, and renamed the variables."""
     environ["QUERY_STRING"] = environ.get("REDIRECT_QUERY_STRING", "")
     environ["REQUEST_METHOD"] = environ["REDIRECT_REQUEST_METHOD"]
     for key in [key for key in environ if key.startswith("REDIRECT_")]:
         name = key.removeprefix("REDIRECT_")
         if name not in _OF_THE_REDIRECT:
             environ.setdefault(name, environ[key])
-    return 0

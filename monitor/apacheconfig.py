@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lbadaptor.errors import LbadaptorError
 from lbadaptor.settings import load
-from monitor import authorisation, fastlane
+from monitor import fastlane, obstacles
 from monitor.httpd import SHARE
 
 PROGRAMS = ("apache2ctl", "apachectl", "httpd", "apache2")
@@ -44,16 +44,18 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(dump: str, share: Path) -> None:
     """Look for authorisation that stands where mod_proxy does not look. Raises Refused."""
-    found = {place: None for script in _SCRIPTS for place in authorisation.by_folder(dump, str(share), script)}
+    found = {place: None for script in _SCRIPTS for place in obstacles.by_folder(dump, str(share), script)}
     lines = [f"  {place}" for place in found]
-    for folder in authorisation.with_htaccess(dump, str(share), _SCRIPTS[0]):
+    for folder in obstacles.with_htaccess(dump, str(share), _SCRIPTS[0]):
         lines += _of_htaccess(Path(folder) / ".htaccess")
     if lines:
         raise Refused(
             "no fast lane: authorisation stands where Apache's own proxy does not look for it, in <Directory> or "
             "<Files>:\n" + "\n".join(lines) + "\nPut it into a <Location>, which holds in both lanes, and ask again."
         )
-    for place in authorisation.error_documents(dump):
+    if merging := obstacles.unmerged_slashes(dump):
+        raise Refused(f"no fast lane: from it no path comes back to the adaptor as it was, with\n  {merging[0]}")
+    for place in obstacles.error_documents(dump):
         print(
             f"lbctl: {place}\n  where this holds, visitors get that page when their AppServer is gone, instead of "
             "another AppServer",
@@ -69,7 +71,7 @@ def _of_htaccess(file: Path) -> list[str]:
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         name, *words = line.split() or [""]
-        if authorisation.authorises(name.lower(), words):
+        if obstacles.authorises(name.lower(), words):
             found.append(f"  {file}, line {number}: {line.strip()}")
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -36,6 +37,11 @@ CustomLog {log} "%{{X-Tag}}i %{{LBADAPTOR_GENERATION}}e %{{REDIRECT_STATUS}}e %{
     AuthUserFile {folder}/users
     Require valid-user
 </LocationMatch>
+<LocationMatch "/closed/">
+    Require all denied
+    ErrorDocument 403 {mount}/environ/sorry
+</LocationMatch>
+AllowEncodedSlashes On
 """
 MODES = ["embedded-debian", "embedded-pypi", "daemon-debian", "cgi-debian"]
 PASSWORD = {"Authorization": "Basic " + base64.b64encode(b"somebody:secret").decode()}
@@ -47,7 +53,7 @@ class FastSite:
     def __init__(self, cluster: Cluster, name: str, mount: str = "", slots: int | None = None) -> None:
         self.cluster = cluster
         self._log = cluster.folder / f"lanes-{secrets.token_hex(4)}.log"
-        words = {"folder": cluster.folder, "modules": httpd.installed()[0].modules, "log": self._log}
+        words = {"folder": cluster.folder, "modules": httpd.installed()[0].modules, "log": self._log, "mount": mount}
         slots = cluster.settings.slots if slots is None else slots
         self.site: Site = cluster.site(name, mount, LANES.format(**words), lint=False, fast_lane=slots)
 
@@ -357,6 +363,16 @@ def test_when_its_holder_is_gone_a_visitor_goes_elsewhere(fast: FastSite, method
     visitor.close()
 
 
+PLACES = [
+    "/environ/a%20b%25c%3Fd;e=f/%C3%A9?x=%20y&z?",
+    "/environ/http:%2F%2Felsewhere%2F/x?http://elsewhere/",
+    "/environ//a///b/",
+    "//environ/./a/../b?",
+    "/environ/%0A%0D/%7F%80%FF?lbadaptor",
+    "/environ/'\"<>|^`{}?'\"<>|^`{}lbadaptor1",
+]
+
+
 def test_a_mount_and_what_is_encoded_survive_the_way_back(embedded: FastSite) -> None:
     visitor = embedded.visitor()
     with gone(embedded.cluster, visitor):
@@ -366,6 +382,35 @@ def test_a_mount_and_what_is_encoded_survive_the_way_back(embedded: FastSite) ->
     seen = answer.json()["seen"]
     assert (seen["SCRIPT_NAME"], seen["PATH_INFO"]) == ("/deep/mount", "/environ/a%b?;x=/\xc3\xa9")
     assert seen["QUERY_STRING"] == "%3F?"
+    visitor.close()
+
+
+def test_all_lanes_tell_the_application_the_same_place(fast: FastSite) -> None:
+    visitor = fast.visitor()
+
+    def seen(target: str, lane: str, header: str) -> dict[str, str]:
+        tag = secrets.token_hex(8)
+        lines = ("Host: x", "Connection: close", f"Cookie: __PRT__={visitor.ticket}", f"X-Tag: {tag}", header)
+        answer = raw(fast.site, f"GET {target} HTTP/1.1", *lines)
+        assert fast.lane(tag) == lane
+        told = json.loads(answer.partition(b"\r\n\r\n")[2])["seen"]
+        return {name: told[name] for name in ("SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REQUEST_URI")}
+
+    fast_lane = [seen(target, "fast", "X: y") for target in PLACES]
+    slow_lane = [seen(target, "slow", "Upgrade: the/slow-lane") for target in PLACES]
+    with gone(fast.cluster, visitor):
+        way_back = [seen(target, "back after 503", "X: y") for target in PLACES]
+    assert fast_lane == slow_lane
+    assert way_back == slow_lane
+    visitor.close()
+
+
+def test_a_page_of_apaches_own_choice_opens_no_other(fast: FastSite) -> None:
+    """ErrorDocument may lead to the application: from what was refused, too, and not to it."""
+    visitor = fast.visitor()
+    answer, lane = fast.ask(visitor, "environ/closed/x?lbadaptor")
+    assert lane == "back after 403"
+    assert answer.json()["seen"]["PATH_INFO"] == "/environ/sorry"
     visitor.close()
 
 

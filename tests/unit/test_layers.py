@@ -44,7 +44,7 @@ MONITOR = (
         "strays",
         "leftovers",
         "fastlane",
-        "authorisation",
+        "obstacles",
         "httpd",
         "progress",
         "runfolder",
@@ -71,7 +71,7 @@ PURE = [
     ),
     *("lbadaptor.appserver.affinity", "lbadaptor.appserver.answer"),
     *("monitor.life", "monitor.record", "monitor.plan", "monitor.messages"),
-    *("monitor.fastlane", "monitor.authorisation"),
+    *("monitor.fastlane", "monitor.obstacles"),
 ]
 OUTSIDE = {"socket", "select", "selectors", "subprocess", "os", "time", "pathlib", "requests", "fcntl", "tempfile"}
 AT_NEED = {("monitor.ctl", "monitor.demo"), ("monitor.ctl", "monitor.apacheconfig")}

@@ -74,3 +74,64 @@ def test_the_scripts_name_ends_where_the_application_is_mounted(
     environ = {"LBADAPTOR_CONFIG": str(tmp_path / "a"), "SCRIPT_NAME": script_name, "PATH_INFO": path_info}
     wsgi.application(environ | ({} if mount is None else {"LBADAPTOR_MOUNT": mount}), lambda *_: None)
     assert (seen[0]["SCRIPT_NAME"], seen[0]["PATH_INFO"]) == (script_name if mount is None else mount, rest)
+
+
+def come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -> tuple[str, dict[str, Any]]:
+    """What the adaptor, or a status in its place, makes of a request that the fast lane sends back."""
+    seen: list[dict[str, Any]] = []
+    statuses: list[str] = []
+    monkeypatch.setattr("lbadaptor.adaptor.Adaptor.__call__", lambda self, environ, _: seen.append(environ) or [])
+    (tmp_path / "a").write_text(TEXT)
+    environ = {
+        "LBADAPTOR_CONFIG": str(tmp_path / "a"),
+        "LBADAPTOR_MOUNT": "/app",
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "/app/page",
+        "PATH_INFO": "",
+        "QUERY_STRING": "lbadaptor",
+        "REDIRECT_STATUS": "503",
+        "REDIRECT_URL": "/app/page",
+        "REDIRECT_REQUEST_METHOD": "HEAD",
+        "REDIRECT_QUERY_STRING": "a=1",
+        "REDIRECT_LBADAPTOR_KEY": "k",
+        "REDIRECT_LBADAPTOR_GENERATION": "1",
+        "REDIRECT_LBADAPTOR_URI": "/app/page?a=1",
+        "REDIRECT_REMOTE_USER": "somebody",
+        "REDIRECT_SSL_CLIENT_VERIFY": "SUCCESS",
+        "SSL_TLS_SNI": "as of now",
+        "REDIRECT_SSL_TLS_SNI": "as of then",
+    } | changes
+    list(wsgi.application(environ, lambda status, headers: statuses.append(status)))
+    return (statuses or [""])[0], (seen or [{}])[0]
+
+
+def test_what_the_redirect_hid_comes_to_light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, seen = come_back(tmp_path, monkeypatch)
+    assert (seen["REQUEST_METHOD"], seen["QUERY_STRING"]) == ("HEAD", "a=1")
+    assert (seen["SCRIPT_NAME"], seen["PATH_INFO"], seen["REMOTE_USER"]) == ("/app", "/page", "somebody")
+    assert (seen["SSL_CLIENT_VERIFY"], seen["SSL_TLS_SNI"]) == ("SUCCESS", "as of now")
+    assert not {"STATUS", "URL", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI"} & seen.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"QUERY_STRING": "lbadaptor1"}, "504 Gateway Timeout"),
+        ({"REDIRECT_REQUEST_METHOD": "POST"}, "502 Bad Gateway"),
+        ({"REDIRECT_REQUEST_METHOD": "POST", "QUERY_STRING": "lbadaptor1"}, "502 Bad Gateway"),
+        ({"REDIRECT_REQUEST_METHOD": ""}, "502 Bad Gateway"),
+    ],
+)
+def test_what_may_be_at_work_or_must_not_be_repeated_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], status: str
+) -> None:
+    assert come_back(tmp_path, monkeypatch, **changes) == (status, {})
+
+
+@pytest.mark.parametrize("query", ["", "lbadaptor2", "lbadaptor=", "a=1&lbadaptor"])
+def test_another_page_of_apaches_choice_is_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    _, seen = come_back(tmp_path, monkeypatch, QUERY_STRING=query, SCRIPT_NAME="/app/login", REDIRECT_STATUS="401")
+    assert (seen["PATH_INFO"], seen["QUERY_STRING"], seen["REQUEST_METHOD"]) == ("/login", query, "GET")
+    assert "REMOTE_USER" not in seen

@@ -1,4 +1,5 @@
-"""Where Apache's configuration authorises by folder or file, which mod_proxy does not ask. Pure.
+"""What in Apache's configuration the fast lane does not go along with: authorisation by folder or file, above all,
+which mod_proxy does not ask. Pure.
 
 It is read as httpd itself shows it (`-t -D DUMP_CONFIG`, mod_info): one directive a line, includes and definitions
 resolved, each after comments that tell file and line.
@@ -26,12 +27,12 @@ class Place:
 
     file: str
     line: int
-    section: str
-    """the innermost that it stands in, as it is written"""
+    sections: str
+    """those around it, outermost first, as they are written"""
     directive: str
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.section} {self.directive}"
+        return f"{self.file}, line {self.line}: {self.sections} {self.directive}".replace("  ", " ")
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,15 @@ def error_documents(dump: str) -> list[Place]:
     ]
 
 
+def unmerged_slashes(dump: str) -> list[Place]:
+    """What keeps several slashes in a path: from the fast lane it would come back with one more."""
+    return [
+        one.place
+        for one in _directives(dump)
+        if one.name == "mergeslashes" and one.words[:1] and one.words[0].lower() == "off"
+    ]
+
+
 def authorises(name: str, words: Sequence[str]) -> bool:
     """Whether a directive makes a difference between visitors."""
     said = " ".join(words).lower()
@@ -116,10 +126,10 @@ def _directives(dump: str) -> Iterator[_Directive]:
                 sections.pop()
         elif text.startswith("<"):
             name, *words = _words(text[1:].removesuffix(">"))
-            sections.append((text, name.lower(), words))
+            sections.append((text.replace(" >", ">"), name.lower(), words))
         elif text and not text.startswith("#"):
             name, *words = _words(text)
-            place = Place(file, line, sections[-1][0] if sections else "", text)
+            place = Place(file, line, " ".join(written for written, _, _ in sections), text)
             yield _Directive(place, name.lower(), words, [(name, words) for _, name, words in sections])
 
 

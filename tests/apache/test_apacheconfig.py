@@ -1,0 +1,113 @@
+"""`lbctl apache-config` reads what httpd says of its own configuration, and writes the fast lane's, or refuses."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cluster import INSTALLATIONS, LBCTL, TIMEOUT, apache
+
+TOML = '[application]\napp = "shop:application"\nsession_cookie = "sid"\n[files]\nrun_folder = "run"\n'
+MODULES = ("mpm_event", "unixd", "authn_core", "authz_core", "authz_user", "auth_basic")
+
+
+@dataclass
+class Place:
+    """A configuration of httpd's, and one of lbadaptor's."""
+
+    folder: Path
+    name: str
+
+    def write(self, *lines: str) -> None:
+        httpd = apache(self.name)
+        text = [
+            f'ServerRoot "{self.folder}"',
+            "ServerName 127.0.0.1:9999",
+            "Listen 127.0.0.1:9999",
+            f'ErrorLog "{self.folder}/error.log"',
+            *(
+                f"LoadModule {name}_module {httpd.modules}/mod_{name}.so"
+                for name in MODULES
+                if (httpd.modules / f"mod_{name}.so").exists()
+            ),
+            "<Directory />",
+            "    AllowOverride None",
+            "    Require all denied",
+            "</Directory>",
+            *lines,
+        ]
+        (self.folder / "httpd.conf").write_text("\n".join(text) + "\n")
+
+    def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+        program = f"{apache(self.name).binary} -f {self.folder}/httpd.conf"
+        command = [str(LBCTL), "--config", str(self.folder / "shop.toml"), "apache-config", "--apache", program]
+        return subprocess.run(
+            [*command, "--share", str(self.folder / "share"), *words],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+            env={"LD_LIBRARY_PATH": apache(self.name).libraries},
+        )
+
+    def refusal(self, *words: str) -> str:
+        done = self.ask(*words)
+        assert (done.returncode, done.stdout) == (1, "")
+        return done.stderr
+
+
+@pytest.fixture(params=INSTALLATIONS)
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
+    (tmp_path / "shop.toml").write_text(TOML)
+    (tmp_path / "share").mkdir()
+    return Place(tmp_path, request.param)
+
+
+def test_where_nothing_is_in_its_way_it_is_written(place: Place) -> None:
+    place.write("<Location /private>", "Require valid-user", "</Location>")
+    done = place.ask("--slots", "3", "--mount", "/shop/")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("<Proxy ") == 3
+    assert 'RewriteRule "^/shop(?:/|$)"' in done.stdout
+    assert "lbadaptor-address-shop" in done.stdout
+
+
+@pytest.mark.parametrize("opening", ['<Directory "{folder}">', "<Files lbadaptor.wsgi>", "<Directory />"])
+def test_authorisation_by_folder_or_file_is_told_and_refused(place: Place, opening: str) -> None:
+    opening = opening.format(folder=place.folder / "share")
+    place.write(opening, "    Require valid-user", f"</{opening[1:].split()[0].rstrip('>')}>")
+    told = place.refusal()
+    assert "no fast lane: authorisation stands where Apache's own proxy does not look for it" in told
+    assert f"{place.folder}/httpd.conf, line " in told
+    assert f"{opening} Require valid-user" in told
+    assert "Put it into a <Location>" in told
+    assert place.ask("--unchecked").returncode == 0
+
+
+def test_authorisation_in_a_file_of_the_folder_is_found(place: Place) -> None:
+    place.write(f'<Directory "{place.folder}">', "AllowOverride AuthConfig", "</Directory>")
+    assert place.ask().returncode == 0
+    (place.folder / "share" / ".htaccess").write_text("# who may come\nRequire user somebody\n")
+    assert f"{place.folder}/share/.htaccess, line 2: Require user somebody" in place.refusal()
+
+
+def test_what_would_take_the_way_back_is_told(place: Place) -> None:
+    place.write("<Location /shop>", "ErrorDocument 503 /sorry.html", "</Location>")
+    done = place.ask()
+    assert done.returncode == 0
+    assert "<Location /shop> ErrorDocument 503 /sorry.html" in done.stderr
+    place.write("MergeSlashes Off")
+    assert "MergeSlashes Off" in place.refusal()
+
+
+def test_what_cannot_be_done_is_said(place: Place) -> None:
+    place.write("NoSuchDirective On")
+    assert "Invalid command 'NoSuchDirective'" in place.refusal()
+    place.write()
+    assert "--slots 17: there are 16" in place.refusal("--slots", "17")
+    assert "--mount shop: a path is needed" in place.refusal("--mount", "shop")
+    assert "No such file" in place.refusal("--apache", "/no/such/apachectl")
+    (place.folder / "shop.toml").write_text(TOML + '[adaptor]\npass_variables = ["GEO_*"]\n')
+    assert "name each" in place.refusal()

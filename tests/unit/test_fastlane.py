@@ -1,0 +1,99 @@
+"""The text of the fast lane's configuration. What it does is tried with a real httpd, in tests/apache."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lbadaptor.address import Identity
+from lbadaptor.errors import SettingsError
+from lbadaptor.settings import parse
+from lbadaptor.ticket import Keys
+from monitor.fastlane import snippet
+
+LEAST = '[application]\napp = "shop.wsgi:application"\nsession_cookie = "sid"\n'
+
+
+def written(text: str = "", slots: int = 2, mount: str = "") -> str:
+    return snippet(parse(LEAST + text), slots, mount, "/opt/lb", "shop")
+
+
+def patterns(text: str) -> list[str]:
+    """Those of the conditions, in order."""
+    return re.findall(r'RewriteCond .* "(\^.*)"', text)
+
+
+def test_each_slot_has_a_section_of_its_own_and_no_other() -> None:
+    text = written("[appservers]\nbase_port = 9100\n", slots=3)
+    assert re.findall(r'<Proxy "(.*)"', text) == [f"http://127.0.0.1:{port}/" for port in (9100, 9101, 9102)]
+    assert text.count("    Include /opt/lb/lbadaptor-fastlane.conf\n") == 3
+    *_, address, _ = patterns(text)
+    assert re.search(r"\(127\\\.0\\\.0\\\.1:\(\?:9100\|9101\|9102\)\)", address)
+
+
+def test_the_maps_are_the_monitors_files() -> None:
+    text = written('[files]\nrun_folder = "/run/shop"\n')
+    assert 'RewriteMap lbadaptor-address-shop "txt:/run/shop/address.text"' in text
+    assert 'RewriteMap lbadaptor-key-shop "txt:/run/shop/callerkeys.text"' in text
+    # httpd does not start where the engine is on and a map's file is missing: as after every boot
+    assert text.index("\nRewriteEngine Off") < text.index("\nRewriteMap ") < text.index("\nRewriteEngine On")
+
+
+def test_the_ticket_that_is_looked_for_is_the_ticket_that_is_given() -> None:
+    _, _, cookie, *_ = patterns(written('ticket_cookie = "a.b"\n'))
+    ticket = Keys(["k" * 64]).ticket(Identity(12, 1763805600123))
+    for header in (f"a.b={ticket}", f"x=1; a.b={ticket}; y=2", f"x=1;a.b={ticket}"):
+        found = re.search(cookie, header)
+        assert found
+        assert found[1] == ticket
+    for header in ("", f"a.b={ticket}x", f"a.b={ticket[:-1]}", f'a.b="{ticket}"', f"axb={ticket}", f"xa.b={ticket}"):
+        assert not re.search(cookie, header)
+    assert not re.search(cookie, f"a.b={ticket}; a.b={ticket}")
+
+
+@pytest.mark.parametrize(
+    ("mount", "within", "without"),
+    [
+        ("", ["/", "/x", "/x/y"], []),
+        ("/shop", ["/shop", "/shop/", "/shop/x"], ["/", "/shopping", "/x/shop"]),
+        ("/a.b/c+d", ["/a.b/c+d/x"], ["/axb/c+d/x", "/a.b/ccd/x"]),
+    ],
+)
+def test_a_mount_takes_what_is_below_it(mount: str, within: list[str], without: list[str]) -> None:
+    text = written(mount=mount)
+    found = re.search(r'RewriteRule "(.*?)" ', text)
+    assert found
+    assert all(re.search(found[1], path) for path in within)
+    assert not any(re.search(found[1], path) for path in without)
+    assert f'LB-Script-Name "{mount}"' in text
+
+
+def test_a_mount_with_a_percent_sign_is_no_variable_of_apaches() -> None:
+    assert 'LB-Script-Name "/a%%20b"' in written(mount="/a b")
+
+
+def test_times_are_those_of_the_adaptor() -> None:
+    text = written("[adaptor]\nconnect_timeout = 0.25\nanswer_timeout = 90\n")
+    assert " connectiontimeout=250ms timeout=90 " in text
+
+
+def test_variables_go_by_name_and_no_visitor_can_add_one() -> None:
+    text = written('[adaptor]\npass_variables = ["SSL_CLIENT_VERIFY", "GEO_COUNTRY"]\n', slots=1)
+    assert 'LB-Variables "SSL-CLIENT-VERIFY GEO-COUNTRY"' in text
+    for name, variable in (("SSL-CLIENT-VERIFY", "SSL_CLIENT_VERIFY"), ("GEO-COUNTRY", "GEO_COUNTRY")):
+        unset = f"RequestHeader unset LB-Var-{name}\n"
+        told = f'RequestHeader set LB-Var-{name} "expr=%{{escape:%{{reqenv:{variable}}}}}" env={variable}\n'
+        assert 0 < text.index(unset) < text.index(told)
+    assert "unset LB-Path" not in text
+
+
+def test_all_of_tls_is_the_adaptors_business_where_there_is_more_than_the_name() -> None:
+    text = written('[adaptor]\npass_variables = ["SSL_*"]\n', slots=1)
+    assert 'LB-Variables "SSL-TLS-SNI"' in text
+    assert "RequestHeader unset LB-Path env=SSL_VERSION_INTERFACE" in text
+
+
+def test_other_patterns_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"pass_variables = \"GEO_\*\": .* name each"):
+        written('[adaptor]\npass_variables = ["GEO_*"]\n')
