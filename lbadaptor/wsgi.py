@@ -25,7 +25,8 @@ _FROM_FAST_LANE = "REDIRECT_LBADAPTOR_KEY"
 """A variable of the fast lane's own, after a redirect; no visitor can set one."""
 _FAILED, _LATE = "lbadaptor", "lbadaptor1"
 """The queries of the snippet's own ErrorDocuments. Any other is a page of its own: a login's form, perhaps."""
-_OF_THE_REDIRECT = ("STATUS", "URL", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI")
+_KEPT_BACK = ("STATUS", "URL", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI", "HTTPS")
+"""The redirect's own, the fast lane's own, and what mod_wsgi itself keeps back: wsgi.url_scheme tells it."""
 
 _adaptors: dict[str, Adaptor] = {}
 _lock = threading.Lock()
@@ -66,5 +67,5 @@ def _uncover(environ: Environ) -> None:
     environ["REQUEST_METHOD"] = environ["REDIRECT_REQUEST_METHOD"]
     for key in [key for key in environ if key.startswith("REDIRECT_")]:
         name = key.removeprefix("REDIRECT_")
-        if name not in _OF_THE_REDIRECT:
+        if name not in _KEPT_BACK:
             environ.setdefault(name, environ[key])

@@ -35,10 +35,13 @@ def run(options: argparse.Namespace) -> int:
     if not 1 <= slots <= settings.slots:
         raise Refused(f"--slots {slots}: there are {settings.slots}")
     share = options.share or SHARE
-    text = fastlane.snippet(settings, slots, mount, str(share), re.sub(r"[^0-9A-Za-z]+", "-", options.config.stem))
+    taken = [re.escape(path.rstrip("/")) + "(?:/|$)" for path in options.keep_out]
     if not options.unchecked:
-        _check(_dump(options.apache), share)
-    print(text, end="")
+        dump = _dump(options.apache)
+        _check(dump, share)
+        taken += obstacles.taken(dump, mount)
+    name = re.sub(r"[^0-9A-Za-z]+", "-", options.config.stem)
+    print(fastlane.snippet(settings, slots, mount, str(share), name, taken), end="")
     return 0
 
 

@@ -139,7 +139,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     apache.add_argument("--share", type=Path, metavar="FOLDER", help="where lbadaptor's snippets are for Apache")
     apache.add_argument(
-        "--unchecked", action="store_true", help="do not look whether authorisation stands in <Directory> or <Files>"
+        "--keep-out",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a path that is not the application's, besides those that Apache's configuration tells of",
+    )
+    apache.add_argument(
+        "--unchecked",
+        action="store_true",
+        help="do not look at Apache's configuration, neither for authorisation in <Directory> or <Files> nor for "
+        "paths that are not the application's",
     )
     demo = commands.add_parser("demo", help="run a private Apache, a monitor and AppServers, until Ctrl-C")
     demo.add_argument("--port", type=int, default=8000, help="the site's port on 127.0.0.1 (default 8000)")

@@ -7,7 +7,7 @@ carries the request to the holder. Everything else is left to the adaptor.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lbadaptor.address import Address
 from lbadaptor.errors import SettingsError
@@ -23,11 +23,12 @@ _SIGNS_OF_MORE = ("SSL_VERSION_INTERFACE", "SSL_SERVER_CERT", "SSL_SERVER_B64CER
 """Set by SSLOptions StdEnvVars, ExportCertData, ExportBase64CertData."""
 
 
-def snippet(settings: Settings, slots: int, mount: str, share: str, name: str) -> str:
+def snippet(settings: Settings, slots: int, mount: str, share: str, name: str, taken: Sequence[str] = ()) -> str:
     """The text of it. `name` tells the maps of several applications apart.
 
     `mount` is a path without a slash at its end; empty: the whole site. `share` is the folder of the installed
-    snippets. Raises SettingsError where [adaptor] pass_variables cannot be met.
+    snippets. `taken`: regular expressions of paths that are not the adaptor's. Raises SettingsError where [adaptor]
+    pass_variables cannot be met.
     """
     variables, more_of_tls = _variables(settings)
     servers = settings.appservers
@@ -37,7 +38,7 @@ def snippet(settings: Settings, slots: int, mount: str, share: str, name: str) -
         for line in (
             *_head(settings, slots, mount),
             *_maps(settings, name),
-            *_rules(settings, mount, name, addresses),
+            *_rules(settings, _pattern(mount, taken), _folder(mount), name, addresses),
             *(
                 line
                 for address in addresses
@@ -64,7 +65,7 @@ def _maps(settings: Settings, name: str) -> Iterator[str]:
     yield "RewriteEngine On"
 
 
-def _rules(settings: Settings, mount: str, name: str, addresses: list[Address]) -> Iterator[str]:
+def _rules(settings: Settings, pattern: str, folder: str, name: str, addresses: list[Address]) -> Iterator[str]:
     cookie = re.escape(settings.application.ticket_cookie)
     host = re.escape(str(addresses[0]).rpartition(":")[0])
     ports = "|".join(str(address.port) for address in addresses)
@@ -86,13 +87,21 @@ def _rules(settings: Settings, mount: str, name: str, addresses: list[Address]) 
     )
     yield rf'RewriteCond %1|%3|%4|${{lbadaptor-key-{name}:%2}} "^([^|]+)\|([0-9]+)\|(\S+)\|([^|]+)$"'
     yield (
-        f'RewriteRule "{_pattern(mount)}" http://%1/ '
+        f'RewriteRule "{pattern}" http://%1/{folder}/ '
         "[P,NS,E=LBADAPTOR_GENERATION:%2,E=LBADAPTOR_URI:%3,E=LBADAPTOR_KEY:%4]"
     )
 
 
-def _pattern(mount: str) -> str:
-    return rf"^{re.escape(mount)}(?:/|$)" if mount else "^"
+def _pattern(mount: str, taken: Sequence[str]) -> str:
+    """Of the paths that the adaptor would get."""
+    others = f"(?!{'|'.join(taken)})" if taken else ""
+    pattern = f"^{others}" + (rf"{re.escape(mount)}(?:/|$)" if mount else "")
+    return pattern.replace('"', r"\"")
+
+
+def _folder(mount: str) -> str:
+    """In the URL for Apache's eyes only, for a <Proxy> of its own: an application may have several mounts."""
+    return "at" + re.sub(r"[^0-9A-Za-z]", lambda found: f"-{ord(found[0]):x}-", mount)
 
 
 def _proxy(
@@ -101,8 +110,8 @@ def _proxy(
     adaptor = settings.adaptor
     yield ""
     yield (
-        f'<Proxy "http://{address}/" enablereuse=on retry=0 connectiontimeout={adaptor.connect_timeout * 1000:.0f}ms'
-        f" timeout={max(1, round(adaptor.answer_timeout))} responsefieldsize=65536>"
+        f'<Proxy "http://{address}/{_folder(mount)}/" enablereuse=on retry=0 responsefieldsize=65536'
+        f" connectiontimeout={adaptor.connect_timeout * 1000:.0f}ms timeout={max(1, round(adaptor.answer_timeout))}>"
     )
     yield f"    Include {share}/{COMMON}"
     yield f'    RequestHeader set LB-Script-Name "{encode(mount).replace("%", "%%")}"'

@@ -18,6 +18,9 @@ _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
 _BY_FOLDER = ("directory", "directorymatch", "files", "filesmatch")
 _BY_URL = ("location", "locationmatch", "proxy", "proxymatch")
 _ALWAYS = ("sslrequire", "sslrequiressl", "wsgiaccessscript", "wsgiauthuserscript", "wsgiauthgroupscript")
+_TAKING = ("alias", "scriptalias", "wsgiscriptalias", "redirect", "redirectpermanent", "redirecttemp", "proxypass")
+_TAKING_BY_PATTERN = ("aliasmatch", "scriptaliasmatch", "wsgiscriptaliasmatch", "redirectmatch", "proxypassmatch")
+_ADAPTORS_OWN = re.compile(r"\^(?:\\Q(.*)\\E)?\S* \S*/lbadaptor\.wsgi\b").match
 _OF_ERRORS = ("421", "502", "503")
 
 
@@ -89,6 +92,18 @@ def error_documents(dump: str) -> list[Place]:
     ]
 
 
+def taken(dump: str, mount: str) -> list[str]:
+    """Regular expressions of paths below a mount that Apache itself, or another application, has taken."""
+    found = []
+    for one in _directives(dump):
+        pattern, prefix = _takes(one)
+        if pattern:
+            found.append(rf"[\s\S]*?(?:{pattern})")
+        elif prefix.startswith(f"{mount}/") and prefix != f"{mount}/":
+            found.append(re.escape(prefix) + ("" if prefix.endswith("/") else "(?:/|$)"))
+    return list(dict.fromkeys(found))
+
+
 def unmerged_slashes(dump: str) -> list[Place]:
     """What keeps several slashes in a path: from the fast lane it would come back with one more."""
     return [
@@ -110,6 +125,26 @@ def authorises(name: str, words: Sequence[str]) -> bool:
     if name == "sslverifyclient":
         return said != "none"
     return name in _ALWAYS
+
+
+def _takes(one: _Directive) -> tuple[str, str]:
+    """Which paths a directive takes from the adaptor: a regular expression, or their beginning; or both are empty."""
+    by_pattern = one.name in _TAKING_BY_PATTERN
+    if not by_pattern and one.name not in _TAKING and not _handles(one):
+        return "", ""
+    for name, words in reversed(one.sections):
+        if name == "locationmatch" or (name == "location" and words[0] == "~"):
+            return words[-1], ""
+        if name == "location":
+            return "", re.split(r"[*?\[]", words[-1])[0]
+    if by_pattern:
+        own = _ADAPTORS_OWN(" ".join(one.words))
+        return ("", own[1] or "") if own else (next((word for word in one.words if not word.isalnum()), ""), "")
+    return "", next((word for word in one.words if word.startswith("/")), "")
+
+
+def _handles(one: _Directive) -> bool:
+    return one.name == "sethandler" and [word.lower() for word in one.words] not in (["none"], ["default-handler"])
 
 
 def _directives(dump: str) -> Iterator[_Directive]:

@@ -25,7 +25,8 @@ _TOLD[headers.VARIABLES.lower()] = headers.VARIABLES
 _PREFIX = headers.PREFIX.lower()
 _CONNECTION = "connection"
 # A body that comes in chunks has no CONTENT_LENGTH: the application shall see why.
-_DROPPED = headers.HOP_BY_HOP - {"transfer-encoding", _CONNECTION}
+# HTTP_PROXY in a process' environment names a proxy: a visitor's must not pass for it (httpoxy, CVE-2016-5385).
+_DROPPED = headers.HOP_BY_HOP - {"transfer-encoding", _CONNECTION} | {"proxy"}
 _PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH", _CONNECTION: _CONNECTION}
 _MANDATORY = frozenset(headers.MANDATORY.values())
 
@@ -118,7 +119,8 @@ def _place(name: str) -> tuple[str | None, bool]:
         return _OURS[lower], lower == headers.PATH.lower()
     if lower in _TOLD:
         return _TOLD[lower], True
-    if lower.startswith(_PREFIX) or "_" in name or lower in _DROPPED:  # an underscore could pass for a hyphen
+    # As in mod_wsgi: an underscore could pass for a hyphen, and other signs stand in no variable's name.
+    if lower.startswith(_PREFIX) or lower in _DROPPED or not name.replace("-", "").isalnum():
         return None, False
     return _PLAIN.get(lower) or "HTTP_" + name.upper().replace("-", "_"), False
 

@@ -11,16 +11,16 @@ import re
 import socket
 import ssl
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-from cluster import SNIPPETS, TIMEOUT, Cluster, Site, free_ports
+from cluster import SNIPPETS, TIMEOUT, Cluster, Site, eventually, free_ports
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 
-from monitor import httpd
+from monitor import fastlane, httpd
 
 MOUNTS = ("", "/deep/mount")
 LISTENERS = ("plain", "decoding", "refusing", "tls", "behind a proxy", "HTTP/2")
@@ -52,7 +52,7 @@ CHUNKS = b"5\r\nfirst\r\n6\r\nsecond\r\n0\r\n\r\n"
 TRAILERS = CHUNKS[:-2] + b"X-Late: 1\r\n\r\n"
 LARGE = b"50000\r\n" + b"x" * 0x50000 + b"\r\n0\r\n\r\n"
 """More than an adaptor with SETTINGS keeps."""
-SETTINGS = {"body_memory": 1000, "body_spool": 3000, "pass_variables": ["SSL_*", "SHOP_*"]}
+SETTINGS = {"body_memory": 1000, "body_spool": 3000, "pass_variables": ["SSL_*", "SHOP_MODE"]}
 CORPUS = [
     Case("the mount itself", b""),
     Case("slash", b"/"),
@@ -185,14 +185,17 @@ SetEnv NOT_NAMED 1
 </LocationMatch>
 Listen 127.0.0.1:{decoding}
 <VirtualHost 127.0.0.1:{decoding}>
+    {inherit}
     AllowEncodedSlashes On
 </VirtualHost>
 Listen 127.0.0.1:{refusing}
 <VirtualHost 127.0.0.1:{refusing}>
+    {inherit}
     AllowEncodedSlashes Off
 </VirtualHost>
 Listen 127.0.0.1:{tls}
 <VirtualHost 127.0.0.1:{tls}>
+    {inherit}
     SSLEngine on
     SSLOptions +StdEnvVars +ExportCertData
     SSLCertificateFile {folder}/certificate.pem
@@ -200,11 +203,13 @@ Listen 127.0.0.1:{tls}
 </VirtualHost>
 Listen 127.0.0.1:{proxied}
 <VirtualHost 127.0.0.1:{proxied}>
+    {inherit}
     RemoteIPHeader X-Forwarded-For
     RemoteIPInternalProxy 127.0.0.1
 </VirtualHost>
 Listen 127.0.0.1:{http2}
 <VirtualHost 127.0.0.1:{http2}>
+    {inherit}
     Protocols h2c
 </VirtualHost>
 """
@@ -212,6 +217,9 @@ _IPV6 = "Listen [::1]:{ipv6}\n"
 _AGAIN = """
 UnDefine LBADAPTOR_MOUNT
 Include {snippet}
+"""
+_FAST_LANE = """
+CustomLog {log} "%{{X-Case}}i|%{{LBADAPTOR_GENERATION}}e|%{{REDIRECT_STATUS}}e"
 """
 _DIRECT = """
 WSGIScriptAlias {deep} {folder}/apps/seen.wsgi process-group=%{{GLOBAL}} application-group=%{{GLOBAL}}
@@ -242,25 +250,55 @@ def prepare(folder: Path) -> None:
 
 
 class Place:
-    """An httpd that answers the corpus: the application in mod_wsgi itself ("direct"), or behind the adaptor."""
+    """An httpd that answers the corpus: the application in mod_wsgi itself ("direct"), or behind the adaptor.
+
+    "fast": with the fast lane, for who brings a ticket.
+    """
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         mode, _, installation = name.partition("-")
+        self._log = cluster.folder / f"{name}.log"
         names = ("decoding", "refusing", "tls", "proxied", "http2", "ipv6")
         ports = dict(zip(names, count(free_ports(len(names)))))
         words = {"folder": cluster.folder, "modules": httpd.installed()[0].modules, "deep": MOUNTS[1], **ports}
+        words["inherit"] = "RewriteOptions Inherit" if mode == "fast" else ""
         extra = (_EXTRA + (_IPV6 if "IPv6" in LISTENERS else "")).format(**words)
         if mode == "direct":
             snippet = cluster.folder / f"{name}.conf"
             snippet.write_text(_DIRECT.format(**words))
             self.site: Site = cluster.site(f"embedded-{installation}", extra=extra, lint=False, snippet=snippet)
+        elif mode == "fast":
+            slots = cluster.settings.slots
+            other = re.escape(MOUNTS[1]) + "(?:/|$)"
+            whole_site = fastlane.snippet(cluster.settings, slots, MOUNTS[0], str(httpd.SHARE), "whole-site", [other])
+            lanes = _FAST_LANE.format(log=self._log)
+            again = _AGAIN.format(snippet=httpd.SHARE / SNIPPETS["embedded"])
+            extra = again + whole_site + lanes + extra
+            self.site = cluster.site(f"embedded-{installation}", MOUNTS[1], extra, lint=True, fast_lane=slots)
         else:
             again = _AGAIN.format(snippet=httpd.SHARE / SNIPPETS[mode])
             self.site = cluster.site(name, MOUNTS[1], again + extra, lint=True)
         self._ports = dict(zip(LISTENERS, [self.site.port, *ports.values()], strict=False))
 
-    def see(self, case: Case, mount: str) -> dict[str, str]:
+    def lanes(self) -> dict[str, str]:
+        """By which lane each case that reaches the application came to it: fast, slow, or back from fast to slow.
+
+        After all were seen; each case with its mount.
+        """
+        expected = {f"{case.name} at {mount}/" for case in CORPUS if case.status == 200 for mount in MOUNTS}
+
+        def look() -> dict[str, str] | None:
+            lines = (line.rsplit("|", 2) for line in self._log.read_text().splitlines())
+            lanes = {asked: _lane(generation, redirected) for asked, generation, redirected in lines}
+            return {asked: lanes[asked] for asked in expected} if expected <= lanes.keys() else None
+
+        lanes: dict[str, str] = eventually("all requests are logged", look)
+        return lanes
+
+    def see(self, case: Case, mount: str, ticket: str = "") -> dict[str, str]:
         """What the application saw: each key's value as its repr, what no two requests have in common made alike."""
+        added = [f"x-case: {case.name} at {mount}/", *([f"cookie: __PRT__={ticket}"] if ticket else [])]
+        case = replace(case, headers=(*case.headers, *(line.encode() for line in added)))
         port = self._ports[case.listener]
         address = "::1" if case.listener == "IPv6" else "127.0.0.1"
         with contextlib.ExitStack() as stack:
@@ -286,6 +324,10 @@ class Place:
         ports = "|".join(map(str, self._ports.values()))
         folder = str(self.site.httpd.folder)
         return {key: re.sub(rf"\b({ports})\b", "PORT", value.replace(folder, "…")) for key, value in seen.items()}
+
+
+def _lane(generation: str, redirected: str) -> str:
+    return "back" if redirected != "-" else "slow" if generation == "-" else "fast"
 
 
 def _ask(visitor: socket.socket, case: Case, target: bytes) -> tuple[int, bytes]:

@@ -271,6 +271,16 @@ def test_both_lanes_give_the_same_answers(embedded: FastSite, method: str, page:
     visitor.close()
 
 
+def test_a_part_of_an_answer_is_the_applications_to_give(embedded: FastSite) -> None:
+    visitor = embedded.visitor()
+    part = {"Range": "bytes=0-1"}
+    answer, lane = embedded.ask(visitor, "large?size=1000", headers=part)
+    slow, _ = embedded.ask(visitor, "large?size=1000", headers={**part, "Upgrade": "the/slow-lane"})
+    assert (lane, answer.status_code, len(answer.content)) == ("fast", 200, 1000)
+    assert everything(answer) == everything(slow)
+    visitor.close()
+
+
 def test_an_answer_arrives_as_it_is_produced(fast: FastSite) -> None:
     visitor = fast.visitor()
     gate = fast.cluster.gate()
@@ -548,12 +558,48 @@ def test_made_up_tickets_leave_nothing(embedded: FastSite) -> None:
 # Writing its configuration.
 
 
-def test_what_lbctl_writes_is_what_was_tried(cluster: Cluster) -> None:
-    written = cluster.lbctl("apache-config", "--unchecked", "--mount", "/deep/mount/")
-    assert 'RewriteRule "^/deep/mount(?:/|$)"' in written
-    assert written.count("<Proxy ") == cluster.settings.slots
-    assert f"Include {httpd.SHARE}/lbadaptor-fastlane.conf" in written
-    assert cluster.lbctl("apache-config", "--unchecked", "--slots", "1").count("<Proxy ") == 1
+ALONGSIDE = """
+LoadModule rewrite_module {modules}/mod_rewrite.so
+LoadModule proxy_module {modules}/mod_proxy.so
+LoadModule proxy_http_module {modules}/mod_proxy_http.so
+LoadModule headers_module {modules}/mod_headers.so
+LoadModule status_module {modules}/mod_status.so
+Alias /plain/static {folder}/static
+<Directory {folder}/static>
+    Require all granted
+</Directory>
+<Location /plain/status>
+    SetHandler server-status
+</Location>
+CustomLog {folder}/lane.log "%{{X-Tag}}i %{{LBADAPTOR_GENERATION}}e"
+IncludeOptional {folder}/lane.conf
+"""
+
+
+def test_what_lbctl_writes_leads_to_the_application_and_leaves_apache_its_own(cluster: Cluster) -> None:
+    found = httpd.installed()[0]
+    (cluster.folder / "static").mkdir()
+    (cluster.folder / "static").chmod(0o755)
+    (cluster.folder / "static" / "x.txt").write_text("a file\n")
+    site = cluster.site("embedded-debian", extra=ALONGSIDE.format(folder=cluster.folder, modules=found.modules))
+    program = f"{found.binary} -f {site.httpd.folder}/httpd.conf"
+    (cluster.folder / "lane.conf").write_text(cluster.lbctl("apache-config", "--apache", program))
+    site.httpd.reload()
+    visitor = site.visitor()
+    visitor.count()
+    log = cluster.folder / "lane.log"
+
+    def is_fast() -> bool:
+        tag = secrets.token_hex(8)
+        visitor.get("plain", headers={"X-Tag": tag, "Connection": "close"})
+        line = eventually("it is logged", lambda: re.search(f"^{tag} (.*)$", log.read_text(), re.MULTILINE))
+        return str(line[1]) != "-"
+
+    eventually("the fast lane is open", is_fast)
+    assert visitor.get("plain/static/x.txt").text == "a file\n"
+    assert "Apache Server Status" in visitor.get("plain/status").text
+    assert visitor.count()["visits"] == 2
+    visitor.close()
 
 
 def test_an_appserver_beyond_its_slots_is_not_in_it(cluster: Cluster) -> None:

@@ -11,11 +11,18 @@ from typing import NamedTuple
 
 import pytest
 from cluster import INSTALLATIONS, SITES, Cluster, running_cluster
-from corpus import CASES, MOUNTS, SETTINGS, Place, prepare
+from corpus import CASES, MOUNTS, SETTINGS, Case, Place, prepare
 
 PAGE = Path(__file__).parents[2] / "docs" / "environ.md"
 COLUMNS = ("keys", "mod_wsgi", "embedded", "daemon", "cgi", "requests", "why")
 VERSIONS = {"4.9": ["debian"], "6.1": ["pypi"], "both": list(INSTALLATIONS)}
+
+SLOW = {
+    *("GET with body", "no host", "UTF-8 query", "not UTF-8 query"),
+    *("TE", "upgrade", "named by Connection"),
+    *("a ticket", "cookies", "repeated cookies"),  # more tickets than one, or one not in the first Cookie header
+}
+"""Not for the fast lane, though GET or HEAD."""
 
 
 class Row(NamedTuple):
@@ -52,6 +59,13 @@ def table() -> list[Row]:
     return rows
 
 
+def expected_lane(case: Case) -> str:
+    """By which lane a case comes to the application, with its ticket in a Cookie header of its own."""
+    if case.method not in (b"GET", b"HEAD") or case.name in SLOW:
+        return "slow"
+    return "back" if case.listener == "tls" else "fast"  # SSLOptions +StdEnvVars: more than the fast lane hands on
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with running_cluster(app="seen:application", appservers={"servers": 1}, adaptor=SETTINGS) as made:
@@ -64,22 +78,28 @@ def directly(cluster: Cluster) -> dict[str, Place]:
     return {name: Place(cluster, f"direct-{name}") for name in INSTALLATIONS}
 
 
-@pytest.mark.parametrize("name", SITES)
+@pytest.mark.parametrize("name", [*SITES, "fast-debian", "fast-pypi"])
 def test_what_the_application_sees_differs_as_the_table_tells_and_in_nothing_else(
     cluster: Cluster, directly: dict[str, Place], name: str
 ) -> None:
     mode, _, installation = name.partition("-")
     place = Place(cluster, name)
+    ticket = cluster.table().entries[0].ticket if mode == "fast" else ""
     differences: dict[tuple[str, str], set[str]] = defaultdict(set)
     examples = {}
     for case in CASES.values():
         for mount in MOUNTS:
-            own, through = directly[installation].see(case, mount), place.see(case, mount)
+            own, through = (one.see(case, mount, ticket) for one in (directly[installation], place))
             for key in own.keys() | through.keys():
                 if own.get(key) != through.get(key):
                     kind = "missing" if key not in through else "other" if key in own else "added"
                     differences[key, kind].add(case.name)
                     examples[key, kind, case.name] = f"{own.get(key)} → {through.get(key)}"
+    if mode == "fast":
+        mode = "embedded"  # the same but for its speed
+        for asked, lane in place.lanes().items():
+            case = CASES[asked.partition(" at ")[0]]
+            assert lane == expected_lane(case), asked
     rows = [row for row in table() if installation in row.installations and row.kinds[mode] != "same"]
     untold = {
         example: examples[example]

@@ -162,6 +162,11 @@ def test_a_name_with_an_underscore_passes_for_no_other(name: str) -> None:
     assert build(request((name, "made up")), BASE) == build(request(), BASE)
 
 
+@pytest.mark.parametrize("name", ["Proxy", "proxy", "X.Dot", "X!", "~"])
+def test_a_name_that_mod_wsgi_would_drop_does_not_arrive(name: str) -> None:
+    assert build(request((name, "made up")), BASE) == build(request(), BASE)
+
+
 @pytest.mark.parametrize("name", sorted(headers.HOP_BY_HOP - {"transfer-encoding"}))
 def test_what_concerns_one_connection_only_does_not_arrive(name: str) -> None:
     assert build(request((name, "x")), BASE) == build(request(), BASE)

@@ -26,7 +26,7 @@ def patterns(text: str) -> list[str]:
 
 def test_each_slot_has_a_section_of_its_own_and_no_other() -> None:
     text = written("[appservers]\nbase_port = 9100\n", slots=3)
-    assert re.findall(r'<Proxy "(.*)"', text) == [f"http://127.0.0.1:{port}/" for port in (9100, 9101, 9102)]
+    assert re.findall(r'<Proxy "(.*)"', text) == [f"http://127.0.0.1:{port}/at/" for port in (9100, 9101, 9102)]
     assert text.count("    Include /opt/lb/lbadaptor-fastlane.conf\n") == 3
     *_, address, _ = patterns(text)
     assert re.search(r"\(127\\\.0\\\.0\\\.1:\(\?:9100\|9101\|9102\)\)", address)

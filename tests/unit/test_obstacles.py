@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from monitor.obstacles import by_folder, error_documents, unmerged_slashes, with_htaccess
+from monitor.obstacles import by_folder, error_documents, taken, unmerged_slashes, with_htaccess
 
 SHARE = "/opt/lbadaptor/share/lbadaptor"
 SCRIPT = "lbadaptor.wsgi"
@@ -150,3 +152,56 @@ def test_error_documents_of_places_are_in_the_way() -> None:
 def test_unmerged_slashes() -> None:
     assert len(unmerged_slashes(section("<VirtualHost *:80>", "MergeSlashes OFF"))) == 1
     assert unmerged_slashes(dump("MergeSlashes On")) == []
+
+
+@pytest.mark.parametrize(
+    ("directive", "theirs", "ours"),
+    [
+        ("Alias /static /var/www/static", ["/static", "/static/x"], ["/", "/statics", "/x/static"]),
+        ('Alias "/static/" "/var/www/static/"', ["/static/x"], ["/static"]),
+        ("AliasMatch ^/(?:css|js)/(.*)$ /var/www/$1", ["/css/x"], ["/cssx", "/x/css/"]),
+        (r'AliasMatch "\.gif$" /var/www/x.gif', ["/x.gif", "/x/y.gif"], ["/gif"]),
+        ("ScriptAlias /cgi-bin /usr/lib/cgi-bin", ["/cgi-bin/x"], ["/cgi"]),
+        ("WSGIScriptAlias /other /srv/other.wsgi", ["/other/x"], ["/others"]),
+        ("ProxyPass /api http://127.0.0.1:8080/", ["/api/x"], ["/x/api"]),
+        ("ProxyPass /media !", ["/media/x"], ["/"]),
+        ("ProxyPassMatch ^/a/(.*)$ http://127.0.0.1/$1", ["/a/x"], ["/a"]),
+        ("Redirect permanent /old /new", ["/old", "/old/x"], ["/new"]),
+        ("Redirect /gone http://elsewhere.example/", ["/gone"], ["/"]),
+        ("RedirectMatch 301 ^/v[0-9]$ /", ["/v1"], ["/v"]),
+        ("DocumentRoot /var/www", [], ["/var/www", "/"]),
+        ("ServerAlias www.shop.example", [], ["/"]),
+        # Our own, for the whole site, and for another application's mount.
+        (r'WSGIScriptAliasMatch "^/[\s\S]*$" /opt/lb/lbadaptor.wsgi process-group=%{GLOBAL}', [], ["/", "/x"]),
+        (r'WSGIScriptAliasMatch "^\Q/b\E(?:/[\s\S]*)?$" /opt/lb/lbadaptor.wsgi x=y', ["/b", "/b/x"], ["/", "/bx"]),
+        ("ScriptAlias / /opt/lb/lbadaptor.cgi/", [], ["/", "/x"]),
+        ("ScriptAlias /b /opt/lb/lbadaptor.cgi", ["/b/x"], ["/x"]),
+    ],
+)
+def test_what_others_have_taken_is_not_the_applications(directive: str, theirs: list[str], ours: list[str]) -> None:
+    patterns = taken(dump(directive), "")
+    assert all(any(re.match(pattern, path) for pattern in patterns) for path in theirs)
+    assert not [path for path in ours for pattern in patterns if re.match(pattern, path)]
+
+
+@pytest.mark.parametrize(
+    ("opening", "directive", "expected"),
+    [
+        ("<Location /server-status>", "SetHandler server-status", ["/server\\-status(?:/|$)"]),
+        ("<Location /plain>", "SetHandler None", []),
+        ("<Location /static>", "Alias /var/www/static", ["/static(?:/|$)"]),
+        ("<Location /api>", "ProxyPass http://127.0.0.1:8080/", ["/api(?:/|$)"]),
+        ("<Location /old>", "Redirect permanent /new", ["/old(?:/|$)"]),
+        ('<Location "/doc*/x">', "SetHandler x", ["/doc(?:/|$)"]),
+        ("<LocationMatch ^/x>", "SetHandler x", ["[\\s\\S]*?(?:^/x)"]),
+        ('<Location ~ "^/x">', "SetHandler x", ["[\\s\\S]*?(?:^/x)"]),
+        ("<Directory /var/www>", "SetHandler x", []),
+    ],
+)
+def test_what_locations_have_taken(opening: str, directive: str, expected: list[str]) -> None:
+    assert taken(section(opening, directive), "") == expected
+
+
+def test_a_mount_gives_away_what_is_below_it_alone() -> None:
+    text = dump("Alias /shop/static /x", "Alias /static /x", "Alias /shop /x", "Alias / /x", "Alias /shopping /x")
+    assert taken(text, "/shop") == ["/shop/static(?:/|$)"]

@@ -97,6 +97,7 @@ def come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -
         "REDIRECT_LBADAPTOR_GENERATION": "1",
         "REDIRECT_LBADAPTOR_URI": "/app/page?a=1",
         "REDIRECT_REMOTE_USER": "somebody",
+        "REDIRECT_HTTPS": "on",
         "REDIRECT_SSL_CLIENT_VERIFY": "SUCCESS",
         "SSL_TLS_SNI": "as of now",
         "REDIRECT_SSL_TLS_SNI": "as of then",
@@ -110,7 +111,7 @@ def test_what_the_redirect_hid_comes_to_light(tmp_path: Path, monkeypatch: pytes
     assert (seen["REQUEST_METHOD"], seen["QUERY_STRING"]) == ("HEAD", "a=1")
     assert (seen["SCRIPT_NAME"], seen["PATH_INFO"], seen["REMOTE_USER"]) == ("/app", "/page", "somebody")
     assert (seen["SSL_CLIENT_VERIFY"], seen["SSL_TLS_SNI"]) == ("SUCCESS", "as of now")
-    assert not {"STATUS", "URL", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI"} & seen.keys()
+    assert not {"STATUS", "URL", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI", "HTTPS"} & seen.keys()
 
 
 @pytest.mark.parametrize(
