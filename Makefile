@@ -1,5 +1,5 @@
 # make demo    the main job, to look at         make test    every test         make check   lint, types, layers
-# make torture MINUTES=5 SEED=7    harm at random, and a proof that nothing was lost that need not be
+# make torture MINUTES=5 SEED=7 [FASTLANE=1]    harm at random, and a proof that nothing was lost that need not be
 # make bench [QUICK=1]    ours and what people use today, side by side: docs/bench.md
 #
 # The environment folder .venv is made on first use; `make clean` removes it.
@@ -31,7 +31,7 @@ test: .venv/ready-test
 	$(CLEAN) .venv/bin/python -m pytest --numprocesses 4 --dist loadfile $(TESTS)
 
 torture: .venv/ready-test
-	@exec $(CLEAN) .venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED)
+	@exec $(CLEAN) .venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) $(if $(FASTLANE),--fast-lane)
 
 bench: .venv/ready-bench
 	@exec $(CLEAN) .venv/bin/python -m tests.bench $(if $(QUICK),--quick)

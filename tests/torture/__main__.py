@@ -40,16 +40,21 @@ def main() -> int:
         "--without", action="append", default=[], metavar="CARD", help="leave a card of the fiend's out"
     )
     parser.add_argument("--only", action="append", default=[], metavar="CARD", help="leave all other cards out")
+    parser.add_argument("--fast-lane", action="store_true", help="with Apache's own fast lane")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy logs and records there")
     options = parser.parse_args()
     for card in (*options.without, *options.only):
         if card not in ALL:
             parser.error(f"there is no card {card!r}; known are {', '.join(sorted(ALL))}")
     enabled = (set(options.only) or ALL) - set(options.without)
-    print(f"torture: {options.minutes:g} minutes, seed {options.seed}, {VISITORS} visitors, {SERVERS} AppServers")
+    print(
+        f"torture: {options.minutes:g} minutes, seed {options.seed}, {VISITORS} visitors, {SERVERS} AppServers"
+        + (", with the fast lane" if options.fast_lane else "")
+    )
     folder = Path(tempfile.mkdtemp(prefix="lbt-", dir="/tmp"))
     try:
-        records = run(folder, options.minutes * 60, options.seed, enabled, lambda text: print(text, flush=True))
+        stage = Stage(folder, fast_lane=options.fast_lane)
+        records = run(stage, options.minutes * 60, options.seed, enabled, lambda text: print(text, flush=True))
         violations = judge(records)
         print(report(records, violations))
         if options.keep:
@@ -62,17 +67,16 @@ def main() -> int:
 
 
 def run(
-    folder: Path, seconds: float, seed: int, enabled: set[str] | frozenset[str], say: Callable[[str], None]
+    stage: Stage, seconds: float, seed: int, enabled: set[str] | frozenset[str], say: Callable[[str], None]
 ) -> Records:
-    """The whole, in a folder. Blocks for so many seconds, and some."""
-    stage = Stage(folder)
+    """The whole. Blocks for so many seconds, and some."""
     records = Records(stage.limits(), SERVERS)
     watch = Watch(stage, records)
     try:
         stage.start()
         records.began = time.time()
         watch.start()
-        crowd = Crowd(stage.httpd.port, VISITORS, seed, records.visits.append)
+        crowd = Crowd(stage.httpd.port, VISITORS, seed, records.visits.append, fast_lane=stage.fast_lane)
         rage = max(5.0, seconds - WARM_UP - STEADY - CALM - 2.0)
         fiend = Fiend(stage, seed, rage, records.deeds, records.visits.append, enabled, say)
         crowd.start()
@@ -94,10 +98,18 @@ def run(
         watch.stop()
         records.left += stage.stop()
     records.executed = [(name, int(pid)) for name, pid in map(str.split, stage.executed.read_text().splitlines())]
+    records.lanes.update(map(_lane, stage.lanes.read_text().splitlines()))
+    if stage.fast_lane and not records.lanes["fast"]:
+        records.faults.append("nobody took the fast lane")
     records.logged = [
         line for line in error_log(stage.httpd.error_log.read_text(errors="replace")) if line.at > records.began
     ]
     return records
+
+
+def _lane(line: str) -> str:
+    generation, redirected = line.split()
+    return f"back after {redirected}" if redirected != "-" else "slow" if generation == "-" else "fast"
 
 
 def _strength(stage: Stage) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -180,6 +181,8 @@ class Records:
     looks: int = 0
     """how often address.text was read"""
     samples: list[Sample] = field(default_factory=list)
+    lanes: Counter[str] = field(default_factory=Counter)
+    """how many requests came by which lane: fast, slow, back after … (the status that Apache met there)"""
     left: list[str] = field(default_factory=list)
     """what was found left behind"""
     faults: list[str] = field(default_factory=list)

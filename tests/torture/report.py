@@ -34,6 +34,8 @@ def _visits(records: Records) -> Iterator[str]:
     visits = records.visits
     seconds = records.ended - records.began
     yield f"\n{len(visits)} requests in {seconds:.0f} s, {len(visits) / seconds:.0f} a second:"
+    if set(records.lanes) - {"slow"}:
+        yield "  by lane: " + ", ".join(f"{count} {lane}" for lane, count in sorted(records.lanes.items()))
     kinds = Counter((visit.method, visit.page) for visit in visits)
     yield "  " + ", ".join(f"{count} {method} /{page}" for (method, page), count in sorted(kinds.items()))
     outcomes = Counter(visit.outcome for visit in visits)

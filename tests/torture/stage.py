@@ -68,8 +68,11 @@ class StageFailed(Exception):
 class Stage:
     """`start`, then `tend` all the time in the same thread, then `stop`."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Mapping[str, Any]] = SETTINGS) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Mapping[str, Any]] = SETTINGS, fast_lane: bool = False
+    ) -> None:
         self.folder = folder
+        self.fast_lane = fast_lane
         self.run_folder = folder / "run"
         self.spool = folder / "spool"
         self.executed = folder / "executed"
@@ -105,7 +108,17 @@ class Stage:
         self.config.chmod(0o644)
         self.settings = load(self.config)
         installation = httpd.find()
-        self.httpd = httpd.Httpd(installation, folder / "httpd", free_ports(), "lbadaptor.conf", self.config)
+        self.lanes = folder / "httpd" / "lanes.log"
+        """of each request: its AppServer's generation where the fast lane took it, and why it came back from there"""
+        self.httpd = httpd.Httpd(
+            installation,
+            folder / "httpd",
+            free_ports(),
+            "lbadaptor.conf",
+            self.config,
+            extra=f'CustomLog {self.lanes} "%{{LBADAPTOR_GENERATION}}e %{{REDIRECT_STATUS}}e"',
+            fast_lane=SLOTS if fast_lane else 0,
+        )
 
     def limits(self) -> Limits:
         """From the settings: the soonest that anything may be done about an AppServer that answers no probe."""

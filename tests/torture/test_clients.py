@@ -35,16 +35,19 @@ class Peer:
         self._listener.close()
 
     def _serve(self) -> None:
-        connection, _ = self._listener.accept()
-        with connection, connection.makefile("rb") as lines:
-            for answer in self._answers:
-                name = lines.readline().split()[1].partition(b"n=")[2].partition(b"&")[0]
-                while lines.readline().strip():
-                    pass
-                if answer is None:
-                    return
-                body = content(name.decode(), 100)
-                connection.sendall(answer.replace(b"{content}", body).replace(NAME, name))
+        answers = list(self._answers)
+        while answers:
+            connection, _ = self._listener.accept()
+            with connection, connection.makefile("rb") as lines:
+                while answers:
+                    name = lines.readline().split()[1].partition(b"n=")[2].partition(b"&")[0]
+                    while lines.readline().strip():
+                        pass
+                    answer = answers.pop(0)
+                    if answer is None:
+                        break
+                    body = content(name.decode(), 100)
+                    connection.sendall(answer.replace(b"{content}", body).replace(NAME, name))
 
 
 def head(*more: str, status: str = "200 OK", name: str = "{name}", **told: object) -> bytes:
@@ -61,9 +64,9 @@ def visits() -> list[Visit]:
     return []
 
 
-def ask(visits: list[Visit], *answers: bytes | None, wishes: int = 1) -> Visit:
+def ask(visits: list[Visit], *answers: bytes | None, wishes: int = 1, fast_lane: bool = False) -> Visit:
     """The last of so many visits to a peer."""
-    with closing(Peer(*answers)) as peer, closing(Line(peer.port, keep=True)) as line:
+    with closing(Peer(*answers)) as peer, closing(Line(peer.port, True, fast_lane)) as line:
         visitor = Visitor("v", line, visits.append)
         for _ in range(wishes):
             visitor.ask(Wish("GET", "file", size=100))
@@ -138,6 +141,18 @@ def test_no_http(visits: list[Visit]) -> None:
 
 def test_an_answer_that_nothing_frames(visits: list[Visit]) -> None:
     assert ask(visits, head() + b"{content}").outcome is Outcome.GARBLED
+
+
+def test_with_the_fast_lane_one_that_the_connections_end_frames(visits: list[Visit]) -> None:
+    whole, short = head() + b"{content}", head() + b"{con"
+    assert ask(visits, whole, fast_lane=True).outcome is Outcome.ANSWERED
+    assert visits.pop().wrong == ""
+    assert "another content" in ask(visits, short, fast_lane=True).wrong
+
+
+def test_with_the_fast_lane_a_visitor_repeats_what_was_closed_in_silence(visits: list[Visit]) -> None:
+    assert ask(visits, WHOLE, None, WHOLE, wishes=2, fast_lane=True).outcome is Outcome.ANSWERED
+    assert ask([], None, fast_lane=True).outcome is Outcome.UNANSWERED  # that was the connection's first
 
 
 def test_a_visitor_leaves(visits: list[Visit]) -> None:

@@ -1,4 +1,7 @@
-"""A minute of torture, always the same one. `make torture` has longer and other ones."""
+"""A minute of torture, always the same one, and half of it with the fast lane.
+
+`make torture` has longer and other ones.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_minute_of_torture() -> None:
-    command = [sys.executable, "-m", "tests.torture", "--minutes", "1", "--seed", "7"]
+@pytest.mark.parametrize("options", [("--minutes", "1"), ("--minutes", "0.5", "--fast-lane")], ids=" ".join)
+def test_torture(options: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "tests.torture", "--seed", "7", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -75,7 +75,16 @@ def test_a_mount_with_a_percent_sign_is_no_variable_of_apaches() -> None:
 
 def test_times_are_those_of_the_adaptor() -> None:
     text = written("[adaptor]\nconnect_timeout = 0.25\nanswer_timeout = 90\n")
-    assert " connectiontimeout=250ms timeout=90 " in text
+    assert " connectiontimeout=250ms timeout=90>" in text
+
+
+def test_each_mount_has_proxies_of_its_own() -> None:
+    texts = [written(mount=mount, slots=1) for mount in ("", "/a", "/a/b", "/a-b", "/a-2f-b")]
+    folders = [re.findall(r'<Proxy "http://[^/]*(/[^"]*/)"', text) for text in texts]
+    assert len(set(map(str, folders))) == len(texts)
+    for [folder], text in zip(folders, texts, strict=True):
+        assert f" http://%1{folder} [P" in text
+        assert not any(other != [folder] and folder.startswith(other[0]) for other in folders)
 
 
 def test_variables_go_by_name_and_no_visitor_can_add_one() -> None:
