@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-import requests
 
 from lbadaptor.address import parse
 from lbadaptor.appserver.handover import STOP
@@ -17,7 +16,7 @@ from lbadaptor.settings import Settings
 from lbadaptor.ticket import read_keys
 from monitor.child import Child
 from monitor.messages import Probed, Target
-from monitor.probe import probe
+from monitor.probe import Line
 from monitor.state import StateFile, start_time
 
 MARGIN = 5.0
@@ -81,15 +80,14 @@ def _living(settings: Settings) -> Iterator[Child]:
         keys = read_keys(settings.key_file)
     except (OSError, UnicodeDecodeError, AddressFileError, KeyFileError):
         return
-    with requests.Session() as session:
-        session.trust_env = False
-        for entry in entries:
-            if entry.identity in found:
-                continue
-            try:
-                target = Target(*entry.identity, *entry.address, keys.probe_key(entry.ticket))
-                answer = probe(session, target, settings.monitor.probe_timeout)
-                if isinstance(answer, Probed):
-                    yield Child.adopt(answer.vitals.pid, start_time(answer.vitals.pid))
-            except (OSError, KeyFileError):
-                continue
+    for entry in entries:
+        if entry.identity in found:
+            continue
+        try:
+            target = Target(*entry.identity, *entry.address, keys.probe_key(entry.ticket))
+            with contextlib.closing(Line(target, settings.monitor.probe_timeout)) as line:
+                answer = line.probe()
+            if isinstance(answer, Probed):
+                yield Child.adopt(answer.vitals.pid, start_time(answer.vitals.pid))
+        except (OSError, KeyFileError):
+            continue

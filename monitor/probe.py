@@ -1,26 +1,30 @@
-"""Probes: is the AppServer OK or DYING? Each AppServer by a thread of its own, so that none waits for another."""
+"""Probes: is the AppServer OK or DYING? Each AppServer by a thread of its own, so that none waits for another.
+
+They are asked as the adaptor asks, through the same door.
+"""
 
 from __future__ import annotations
 
-import errno
-import functools
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 
 import msgspec
-import requests
 
 from lbadaptor.address import Address
+from lbadaptor.body import EMPTY
+from lbadaptor.errors import OurOwnFault
+from lbadaptor.failover import Failure
 from lbadaptor.headers import PROBE, PROBE_PATH
+from lbadaptor.pool import ConnectTimeout, Pool, connect
+from lbadaptor.relay import ExchangeFailed, exchange
 from monitor.messages import Probed, Target, Unanswered, Vitals
-
-_OUR_OWN = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
-"""What this process or machine ran short of; no AppServer is to blame."""
-
 
 LATE = 0.5
 """Seconds by which a probe may take longer than it should; beyond, this process was stopped or starved."""
+_MOST = 65536
+"""Bytes of an answer to a probe."""
 
 
 class Prober:
@@ -42,54 +46,68 @@ class Prober:
         self._stopped.set()
 
     def _run(self) -> None:
-        with requests.Session() as session:
-            session.trust_env = False  # no proxy, no netrc
+        with contextlib.closing(Line(self.target, self._timeout)) as line:
             while True:
                 began = time.monotonic()
                 if self._stopped.wait(self._interval):
                     return
-                found = probe(session, self.target, self._timeout)
+                found = line.probe()
                 if isinstance(found, Unanswered) and time.monotonic() - began > self._interval + self._timeout + LATE:
                     found = msgspec.structs.replace(found, late=True)
                 if found is not None and not self._stopped.is_set():
                     self._tell(found)
 
 
-def probe(session: requests.Session, target: Target, timeout: float) -> Probed | Unanswered | None:
-    """One probe; None when it could not even be sent. Blocks for `timeout` seconds, about."""
-    request = _request(target)
-    try:
-        # By the adapter itself: what a session does beside (cookies, redirects, proxies) takes three times as long.
-        answer = session.get_adapter(str(request.url)).send(request, timeout=timeout)
-        vitals = msgspec.json.decode(answer.content, type=Vitals) if answer.status_code == 200 else None
-    except requests.Timeout:
-        return Unanswered(target.slot, target.generation, f"no answer within {timeout:g} s")
-    except requests.ConnectionError as error:
-        cause = _cause(error)
-        if cause is not None and cause.errno in _OUR_OWN:
+class Line:
+    """The line to an AppServer, kept open from one probe to the next. One thread at a time may use it."""
+
+    def __init__(self, target: Target, timeout: float) -> None:
+        self._target = target
+        self._timeout = timeout
+        self._address = Address(target.host, target.port)
+        self._head = (f"GET {PROBE_PATH} HTTP/1.1\r\nHost: {self._address}\r\n{PROBE}: {target.key}\r\n\r\n").encode()
+        self._idle = Pool(1)
+
+    def close(self) -> None:
+        self._idle.close()
+
+    def probe(self) -> Probed | Unanswered | None:
+        """One probe; None when it could not even be sent. Blocks for `timeout` seconds, about."""
+        try:
+            status, body = self._ask()
+        except ConnectTimeout:
+            return self._unanswered(f"no answer within {self._timeout:g} s")
+        except OurOwnFault:
             return None
-        if cause is None and "BadStatusLine" in repr(error):
-            return Unanswered(target.slot, target.generation, "a stranger answers, not in HTTP", stranger=True)
-        refused = isinstance(cause, ConnectionRefusedError)
-        return Unanswered(target.slot, target.generation, "connection refused" if refused else "hung up", refused)
-    except requests.RequestException as error:
-        return Unanswered(target.slot, target.generation, f"{type(error).__name__}: {error}")
-    except (ValueError, RecursionError):
+        except ExchangeFailed as failed:
+            if failed.failure is Failure.OURS:
+                return None
+            if failed.failure is Failure.NOT_HTTP:
+                return self._unanswered("a stranger answers, not in HTTP", stranger=True)
+            silent = failed.failure is Failure.SILENT
+            return self._unanswered(f"no answer within {self._timeout:g} s" if silent else "hung up")
+        except OSError as error:
+            refused = isinstance(error, ConnectionRefusedError)
+            return self._unanswered("connection refused" if refused else "hung up", refused)
         vitals = None
-    if vitals is None or vitals.generation != target.generation:
-        why = f"a stranger answers: status {answer.status_code}"
-        return Unanswered(target.slot, target.generation, why, stranger=True)
-    return Probed(target.slot, target.generation, vitals)
+        with contextlib.suppress(ValueError, RecursionError):
+            vitals = msgspec.json.decode(body, type=Vitals) if status == 200 else None
+        if vitals is None or vitals.generation != self._target.generation:
+            return self._unanswered(f"a stranger answers: status {status}", stranger=True)
+        return Probed(self._target.slot, self._target.generation, vitals)
 
+    def _ask(self) -> tuple[int, bytes]:
+        """The status and the body of the answer, as far as it is not too long. Raises what the exchange raises."""
+        connection = self._idle.take() or connect(self._address, self._timeout, self._timeout)
+        answer = None
+        try:
+            answer = exchange(connection, "GET", self._head, EMPTY)
+            return answer.status, b"".join(answer.take(_MOST))
+        finally:
+            if answer is not None and answer.complete and answer.reusable:
+                self._idle.give(connection)
+            else:
+                connection.close()
 
-@functools.lru_cache(maxsize=1024)
-def _request(target: Target) -> requests.PreparedRequest:
-    url = f"http://{Address(target.host, target.port)}{PROBE_PATH}"
-    return requests.Request("GET", url, headers={PROBE: target.key}).prepare()
-
-
-def _cause(error: BaseException | None) -> OSError | None:
-    """The system's own error beneath those of requests and urllib3, which say it only in words."""
-    while error is not None and (isinstance(error, requests.RequestException) or not isinstance(error, OSError)):
-        error = error.__cause__ or error.__context__
-    return error
+    def _unanswered(self, why: str, refused: bool = False, stranger: bool = False) -> Unanswered:
+        return Unanswered(self._target.slot, self._target.generation, why, refused, stranger=stranger)

@@ -7,16 +7,16 @@ import queue
 import resource
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 
 import pytest
-import requests
 from scripted import PATIENCE, ScriptedServer, Talk, answer, hang_up
 
 from lbadaptor.address import Address
 from lbadaptor.headers import PROBE, PROBE_PATH
 from monitor.messages import Probed, Target, Unanswered, Vitals
-from monitor.probe import Prober, probe
+from monitor.probe import Line, Prober
 
 GENERATION = 1763805600123
 
@@ -29,19 +29,17 @@ def vitals(**values: object) -> bytes:
     return answer(json.dumps({"status": "OK", "generation": GENERATION, **values}).encode(), kind="application/json")
 
 
-@pytest.fixture
-def session() -> Iterator[requests.Session]:
-    with requests.Session() as session:
-        session.trust_env = False
-        yield session
+def probe(target: Target, timeout: float) -> Probed | Unanswered | None:
+    with closing(Line(target, timeout)) as line:
+        return line.probe()
 
 
 Serve = Callable[..., ScriptedServer]
 
 
-def test_a_good_answer_is_what_it_says(serve: Serve, session: requests.Session) -> None:
+def test_a_good_answer_is_what_it_says(serve: Serve) -> None:
     server = serve(vitals(sessions=4, past_limit="requests", empty=True, memory=1 << 30, cpu=1.5, news="more"))
-    found = probe(session, target(server.address), 2.0)
+    found = probe(target(server.address), 2.0)
     expected = Vitals(GENERATION, past_limit="requests", empty=True, sessions=4, memory=1 << 30, cpu=1.5)
     assert found == Probed(3, GENERATION, expected)
     (request,) = server.requests
@@ -58,9 +56,9 @@ def test_a_good_answer_is_what_it_says(serve: Serve, session: requests.Session) 
     ],
     ids=["old generation", "404", "redirect"],
 )
-def test_whoever_else_answers_is_a_stranger(serve: Serve, session: requests.Session, reply: bytes) -> None:
+def test_whoever_else_answers_is_a_stranger(serve: Serve, reply: bytes) -> None:
     server = serve(reply)
-    found = probe(session, target(server.address), 2.0)
+    found = probe(target(server.address), 2.0)
     assert isinstance(found, Unanswered)
     assert found.why.startswith("a stranger answers: status ")
     assert not found.refused
@@ -81,50 +79,52 @@ def test_whoever_else_answers_is_a_stranger(serve: Serve, session: requests.Sess
         vitals(sessions="many"),
         vitals(memory=[1]),
         answer(b"{}"),
+        answer(b" " * 100_000 + b"{}"),
+        b"HTTP/1.1 200 OK\r\n\r\n",
     ],
 )
-def test_an_answer_that_is_none_is_a_failed_probe(serve: Serve, session: requests.Session, reply: bytes) -> None:
-    found = probe(session, target(serve(reply).address), 2.0)
+def test_an_answer_that_is_none_is_a_failed_probe(serve: Serve, reply: bytes) -> None:
+    found = probe(target(serve(reply).address), 2.0)
     assert isinstance(found, Unanswered)
     assert not found.refused
 
 
-def test_nobody_listens(nobody: Address, session: requests.Session) -> None:
-    assert probe(session, target(nobody), 2.0) == Unanswered(3, GENERATION, "connection refused", True)
+def test_nobody_listens(nobody: Address) -> None:
+    assert probe(target(nobody), 2.0) == Unanswered(3, GENERATION, "connection refused", True)
 
 
-def test_who_hangs_up_does_not_refuse(serve: Serve, session: requests.Session) -> None:
-    found = probe(session, target(serve(hang_up).address), 2.0)
+def test_who_hangs_up_does_not_refuse(serve: Serve) -> None:
+    found = probe(target(serve(hang_up).address), 2.0)
     assert found == Unanswered(3, GENERATION, "hung up", False)
 
 
-def test_who_says_nothing_is_waited_for_as_long_as_asked(session: requests.Session) -> None:
+def test_who_says_nothing_is_waited_for_as_long_as_asked() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:  # connects in the kernel, as with a stopped process
         begun = time.monotonic()
-        found = probe(session, target(Address(*listener.getsockname())), 0.2)
+        found = probe(target(Address(*listener.getsockname())), 0.2)
         assert found == Unanswered(3, GENERATION, "no answer within 0.2 s", False)
         assert 0.2 <= time.monotonic() - begun < 2
 
 
-def test_half_an_answer_is_none(serve: Serve, session: requests.Session) -> None:
+def test_half_an_answer_is_none(serve: Serve) -> None:
     def half(talk: Talk) -> None:
         talk.send(vitals()[:-5])
         talk.close()
 
-    found = probe(session, target(serve(half).address), 2.0)
+    found = probe(target(serve(half).address), 2.0)
     assert isinstance(found, Unanswered)
     assert not found.refused
 
 
-def test_what_we_run_short_of_ourselves_is_held_against_nobody(nobody: Address, session: requests.Session) -> None:
+def test_what_we_run_short_of_ourselves_is_held_against_nobody(nobody: Address) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # what is open stays so; the next is one too many
     try:
-        found = probe(session, target(nobody), 2.0)
+        found = probe(target(nobody), 2.0)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert found is None
-    assert isinstance(probe(session, target(nobody), 2.0), Unanswered)
+    assert isinstance(probe(target(nobody), 2.0), Unanswered)
 
 
 def test_no_proxy_is_asked(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
