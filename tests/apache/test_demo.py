@@ -205,6 +205,20 @@ def test_any_application_is_imported_from_the_current_folder_and_pythonpath_and_
     running.assert_nothing_left()
 
 
+@pytest.mark.parametrize("fast_lane", [True, False])
+def test_the_fast_lane_is_there_only_where_it_was_asked_for(demo: Callable[..., Demo], fast_lane: bool) -> None:
+    running = demo("--servers", "2", *(["--fast-lane"] if fast_lane else []))
+    site, _, _ = running.await_up()
+    (configuration,) = running.temporary.rglob("httpd.conf")
+    assert (", with the fast lane)" in running.output) is fast_lane
+    assert ("RewriteRule" in configuration.read_text()) is fast_lane
+    with requests.Session() as http:
+        for count in range(1, 5):
+            assert visits(http, site) == count
+    assert running.end() == 0
+    running.assert_nothing_left()
+
+
 def test_a_request_limit_can_be_asked_for(demo: Callable[..., Demo]) -> None:
     running = demo("--servers", "1", "--max-requests", "5")
     site, address_file, _ = running.await_up()
