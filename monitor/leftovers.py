@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from lbadaptor.appserver.handover import STOP
 from lbadaptor.errors import AddressFileError, KeyFileError
 from lbadaptor.settings import Settings
 from lbadaptor.ticket import read_keys
+from monitor import runfolder
 from monitor.child import Child
 from monitor.messages import Probed, Target
 from monitor.probe import Line
@@ -28,7 +28,7 @@ def end(settings: Settings) -> tuple[int, int]:
     """End the monitor, if there is one, and every AppServer. How many AppServers were left over; how many had to
     be killed. Blocks for twice `stop_grace`, about, at most."""
     grace = settings.monitor.stop_grace + MARGIN
-    _end_monitor(settings.run_folder / "monitor.lock", grace)
+    _end_monitor(settings.run_folder, grace)
     children = list(_living(settings))
     for child in children:
         child.signal(STOP)
@@ -42,25 +42,21 @@ def end(settings: Settings) -> tuple[int, int]:
     return len(children), len(killed)
 
 
-def _end_monitor(lock: Path, grace: float) -> None:
-    """Ask the monitor that holds the lock to end, and wait until it has."""
+def _end_monitor(folder: Path, grace: float) -> None:
+    """Ask the monitor that has the run folder to end, and wait until it has."""
     try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = runfolder.opened(folder)
     except OSError:
         return
     try:
         deadline = time.monotonic() + grace
         asked = False
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if not asked:
-                    asked = True
-                    os.kill(int(os.pread(descriptor, 20, 0)), STOP)
-                time.sleep(LOOK)
-    except (ValueError, ProcessLookupError):
+        while not runfolder.locked(descriptor) and time.monotonic() < deadline:
+            if not asked and (pid := runfolder.owner(folder)):
+                asked = True
+                os.kill(pid, STOP)
+            time.sleep(LOOK)
+    except ProcessLookupError:
         return
     finally:
         os.close(descriptor)

@@ -80,11 +80,11 @@ class Publisher:
         """
         still = now - self.written_at
         due = still >= heartbeat or (still >= SESSIONS_INTERVAL and entries != self.entries)
-        if self.entries is None or due or not _same_but_sessions(entries, self.entries) or not self._file.intact():
-            self._try("address.text", "adaptors go on with the last one", lambda: self.publish(entries))
-        if self._caller_keys is not None:
+        if self._caller_keys is not None:  # first: whom address.text names can be sent to
             keep = self._caller_keys.keep
             self._try("callerkeys.text", "who came last is not in the fast lane", lambda: keep(entries))
+        if self.entries is None or due or not _same_but_sessions(entries, self.entries) or not self._file.intact():
+            self._try("address.text", "adaptors go on with the last one", lambda: self.publish(entries))
 
     def publish(self, entries: tuple[Entry, ...]) -> None:
         """Write the table. Raises OSError; the file before stays whole then."""

@@ -13,22 +13,47 @@ class AlreadyRunning(LbadaptorError):
     """Another monitor has the run folder."""
 
 
+PID_FILE = "monitor.pid"
+"""Whose the run folder is, for people and `lbctl stop --all`."""
+
+
 def lock(folder: Path) -> int:
     """Take the lock on the run folder, which is made where it is missing. Not inherited by any child.
 
-    Raises AlreadyRunning, OSError.
+    It is on the folder itself, for a file could be deleted. Raises AlreadyRunning, OSError.
     """
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor = os.open(folder / "monitor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = opened(folder)
+    try:
+        if not locked(descriptor):
+            raise AlreadyRunning(f"another monitor (pid {owner(folder) or 'unknown'}) runs from {folder}")
+        (folder / PID_FILE).write_text(f"{os.getpid()}\n")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def opened(folder: Path) -> int:
+    """A descriptor to lock it by. Raises OSError."""
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def locked(descriptor: int) -> bool:
+    """Take the lock, unless somebody has it; whether that was so. Raises OSError."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = os.read(descriptor, 20).decode("ascii", "replace").strip()
-        os.close(descriptor)
-        raise AlreadyRunning(f"another monitor (pid {owner}) runs from {folder}") from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
+        return False
+    return True
+
+
+def owner(folder: Path) -> int:
+    """The pid of the monitor that took the lock last; 0: unknown."""
+    try:
+        return int((folder / PID_FILE).read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def group(name: str) -> int | None:

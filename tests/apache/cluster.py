@@ -459,7 +459,7 @@ class Cluster:
         for said in (self._said, *(server.error_log for server in self._sites)):
             assert not said.exists() or not FOUND.search(said.read_text(errors="replace")), said.read_text()
         left_files = {path.name: path for path in (self.folder / "run").iterdir()}
-        assert left_files.keys() <= {"address.text", "callerkeys.text", "keys", "monitor.lock"}
+        assert left_files.keys() <= {"address.text", "callerkeys.text", "keys", "monitor.pid"}
         if "callerkeys.text" in left_files:
             assert left_files["callerkeys.text"].read_text().count("\n") == 1, "a key is left"
         failures = self.said().count("Traceback") - self.said().count(FAILS_ON_PURPOSE)

@@ -278,7 +278,7 @@ def test_when_it_is_killed_no_process_outlives_it(demo: Callable[..., Demo]) -> 
 def test_when_a_part_of_it_ends_it_says_so_and_ends(demo: Callable[..., Demo], program: str) -> None:
     running = demo(*SMALL)
     _, address_file, _ = running.await_up()
-    pid_file = {"monitor": "monitor.lock", "httpd": "httpd.pid"}[program]
+    pid_file = {"monitor": "monitor.pid", "httpd": "httpd.pid"}[program]
     os.kill(int(address_file.with_name(pid_file).read_text()), signal.SIGTERM)
     assert running.wait() == 1
     assert re.search(rf"^lbctl: (the|Apache) {program} has ended$", running.output, re.MULTILINE)

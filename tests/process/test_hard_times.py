@@ -317,11 +317,15 @@ def test_children_of_its_own_do_not_keep_its_port(site: Site, adopted: bool) -> 
 def members(group: int) -> set[int]:
     """The processes of a group, by their threads: the first one may be gone while another still holds a port."""
     found = set()
-    for folder in Path("/proc").glob("[0-9]*/task/[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, _, number = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
-            if int(number) == group and state != "Z":
-                found.add(int(folder.parts[2]))
+    for process in Path("/proc").glob("[0-9]*"):
+        threads: list[Path] = []
+        with contextlib.suppress(OSError):  # it ends while it is looked at
+            threads += (process / "task").iterdir()
+        for thread in threads:
+            with contextlib.suppress(OSError):
+                state, _, number = (thread / "stat").read_text().rpartition(")")[2].split()[:3]
+                if int(number) == group and state != "Z":
+                    found.add(int(process.name))
     return found
 
 

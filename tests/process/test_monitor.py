@@ -27,7 +27,7 @@ from lbadaptor.ticket import Verdict, judge, read_keys
 from monitor import runfolder
 from monitor.ctl import NoAnswer, ask
 
-LEFT = {"address.text", "callerkeys.text", "monitor.lock"}
+LEFT = {"address.text", "callerkeys.text", "monitor.pid"}
 """What stays in the run folder."""
 
 
@@ -130,14 +130,16 @@ def test_nobody_but_the_monitor_talks_to_systemd(calm: Site) -> None:
 
 def test_no_descriptor_of_the_arbiter_is_inherited(calm: Site) -> None:
     own = descriptors(calm.pid)
-    assert any(name.endswith("monitor.lock") for name in own.values())
+    assert str(calm.run_folder) in own.values()
     theirs: dict[int, set[str]] = {}
     for pid in [*calm.pids().values(), *calm.watchers()]:
         opened = descriptors(pid)
         theirs[pid] = {name for number, name in opened.items() if number > 2 and not name.startswith("anon_inode")}
         assert opened[0] == "/dev/null"
         assert not theirs[pid] & {name for number, name in own.items() if number > 2}
-        assert not any("monitor.lock" in name or "address.text" in name or "keys" in name for name in theirs[pid])
+        assert not any(
+            name == str(calm.run_folder) or "address.text" in name or "keys" in name for name in theirs[pid]
+        )
     assert len(theirs) == 3
     sockets = [name for names in theirs.values() for name in names if name.startswith("socket:")]
     assert len(sockets) == len(set(sockets)), "they share a socket"
@@ -164,6 +166,11 @@ def test_a_child_of_the_application_inherits_nothing(calm: Site) -> None:
 
 def test_a_second_monitor_is_refused(calm: Site) -> None:
     assert calm.refused() == f"lbmonitor: another monitor (pid {calm.pid}) runs from {calm.run_folder}"
+    pid_file = calm.run_folder / "monitor.pid"
+    text = pid_file.read_text()
+    pid_file.unlink()
+    assert calm.refused() == f"lbmonitor: another monitor (pid unknown) runs from {calm.run_folder}"
+    pid_file.write_text(text)
     assert len(calm.ok) == 2
 
 

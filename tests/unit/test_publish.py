@@ -219,6 +219,20 @@ def test_the_keys_of_those_whose_holders_may_come_are_written(path: Path, keys_p
     assert content(keys_path) == {}
 
 
+def test_whom_address_text_names_has_a_key_there_already(path: Path, keys_path: Path) -> None:
+    named = []
+
+    class Watched(CallerKeys):
+        def keep(self, entries: tuple[Entry, ...]) -> None:
+            super().keep(entries)
+            named.append(path.exists() and parse(path.read_text()).entries)
+
+    publisher = Publisher(path, None, Watched(keys_path, None, key_of))
+    publisher.keep((entry(0),), 100.0, 10.0)
+    publisher.keep((entry(0), entry(1)), 100.0, 10.0)
+    assert named == [False, (entry(0),)]
+
+
 def test_they_are_a_secret_of_apaches(keys_path: Path) -> None:
     group = 12345 if os.geteuid() == 0 else max([os.getegid(), *os.getgroups()])
     CallerKeys(keys_path, group, key_of).keep((entry(0),))
