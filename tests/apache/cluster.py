@@ -28,7 +28,7 @@ import requests
 from lbadaptor.address import Entry, Table, parse
 from lbadaptor.settings import load
 from monitor import httpd
-from monitor.ctl import ask
+from monitor.ctl import NoAnswer, ask
 
 APPS = Path(__file__).parents[1] / "apps"
 LBCTL = Path(sys.executable).with_name("lbctl")
@@ -290,7 +290,7 @@ class Cluster:
         self.settings = load(self.config)
 
     def start(self) -> None:
-        """Start, and wait until all AppServers are OK."""
+        """Start, and wait until all AppServers are OK, and orders can be given."""
         environment = {
             **os.environ,
             "PYTHONPATH": str(self.folder / "apps"),
@@ -312,6 +312,13 @@ class Cluster:
             )
         self._sessions.add(self._process.pid)
         self.await_ok()
+
+        def answers() -> bool:
+            with contextlib.suppress(NoAnswer):
+                return bool(self.status())
+            return False
+
+        eventually("the console answers", answers)
 
     def site(
         self,

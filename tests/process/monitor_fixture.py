@@ -211,9 +211,10 @@ class Site:
             )
 
     def up(self, **environment: str) -> None:
-        """Start the monitor, and wait until as many are OK as asked for."""
+        """Start the monitor, and wait until as many are OK as asked for, and orders can be given."""
         self.start(**environment)
         self.wait_ok()
+        self.wait_console()
 
     def wait_ok(self) -> list[Entry]:
         count = int(self.sections["appservers"]["servers"])

@@ -156,7 +156,6 @@ def test_without_any_descriptor_it_holds_out(site: Site) -> None:
 
 def test_a_port_stolen_between_two_lives(site: Site) -> None:
     site.up()
-    site.wait_console()
     site.wait(lambda: all(server["memory"] for server in ask(site.control)["appservers"]), "they are probed")
     entry = site.entry(0)
     assert entry is not None
@@ -238,7 +237,6 @@ def test_a_clock_that_jumps_ends_nobody_and_no_generation_comes_twice(site: Site
 @pytest.mark.parametrize("who", ["monitor", "watcher", "everybody"])
 def test_who_was_suspended_and_resumed_ends_nobody(site: Site, who: str) -> None:
     site.up()
-    site.wait_console()
     before, pids = identities(site), site.pids()
     stopped = {"monitor": [site.pid], "watcher": site.watchers(), "everybody": [site.pid, *processes(site.mark)]}[who]
     for pid in stopped:
@@ -411,7 +409,6 @@ def test_a_new_monitor_that_cannot_read_the_state_goes_by_address_text(site: Sit
 
 def test_a_control_socket_that_was_deleted_is_made_anew(site: Site) -> None:
     site.up()
-    site.wait_console()
     watchers = site.watchers()
     site.control.unlink()
     site.wait_console()

@@ -260,7 +260,6 @@ def test_a_killed_one_is_replaced_at_once(site: Site, record_property: Callable[
 
 def test_a_hung_one_fails_and_is_killed_and_replaced(site: Site) -> None:
     site.up()
-    site.wait_console()
     hung = site.pids()[1]
     os.kill(hung, signal.SIGSTOP)
     site.wait(lambda: site.states == {0: "OK", 1: "FAILING"}, "it is FAILING")
@@ -276,7 +275,6 @@ def test_a_failing_one_that_answers_again_is_what_it_was(site: Site) -> None:
     site.settings("monitor", failing_limit=8.0)
     site.settings("appservers", servers=1)
     site.up()
-    site.wait_console()
     pid = site.pids()[0]
     os.kill(pid, signal.SIGSTOP)
     site.wait_states(s0="FAILING")
@@ -346,7 +344,6 @@ def test_a_port_in_use_is_passed_over_and_said(site: Site) -> None:
 def test_without_descriptors_nobody_is_started_and_with_them_all_goes_on(site: Site) -> None:
     site.settings("monitor", backoff_limit=0.2)
     site.up()
-    site.wait_console()
     old = site.entry(0)
     assert old is not None
     # None is left but what the dead one leaves: enough to write address.text, too few to fork.
@@ -397,7 +394,8 @@ def test_ready_is_not_said_before_address_text_is_written(site: Site) -> None:
 
 def test_without_a_console_there_are_probes_all_the_same(site: Site) -> None:
     site.settings("files", run_folder="long-" + "x" * 120)  # too long for a Unix socket's address
-    site.up()
+    site.start()
+    site.wait_ok()
     site.wait_said("no orders can be given at")
     (watcher,) = site.watchers()
     os.kill(site.pids()[0], signal.SIGSTOP)

@@ -341,7 +341,6 @@ def test_a_port_in_use_is_passed_over(preload: Site) -> None:
 def test_preload_is_turned_on_and_off_by_a_release(preload: Site, before: bool) -> None:
     preload.settings("appservers", preload=before)
     preload.up()
-    preload.wait_console()
     preload.wait(lambda: bool(ask(preload.control)["template"]) is before, "there is a template, or none")
     preload.settings("appservers", preload=not before)
     assert preload.lbctl("restart", "--no-wait")[0] == 0

@@ -340,7 +340,6 @@ def test_stop_all_ends_a_running_monitor_and_finds_without_a_state_file(site: Si
 
 def test_lbctl_stop_is_an_orderly_end(site: Site) -> None:
     site.up()
-    site.wait_console()
     assert site.lbctl("stop") == (0, "everything is ended in order")
     assert site.monitor is not None
     assert site.monitor.wait(20) == 0
