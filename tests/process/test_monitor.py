@@ -462,7 +462,7 @@ def test_past_its_limit_it_is_replaced_first_and_leaves_after_its_last_session(s
     assert all("OK" in states.values() for states in history), history
     assert history[0] == {0: "OK"}
     assert site.get(0, sid=sid).status == 200
-    assert site.get(0).status == 421
+    site.wait(lambda: site.get(0).status == 421, "it has heard that it is")
     assert site.get(0, "/logout", sid=sid).status == 200
     site.wait_states(s1="OK")
     site.wait(lambda: list(site.pids()) == [1], "it has ended")
