@@ -66,7 +66,7 @@ def _maps(settings: Settings, name: str) -> Iterator[str]:
 
 
 def _rules(settings: Settings, pattern: str, folder: str, name: str, addresses: list[Address]) -> Iterator[str]:
-    cookie = re.escape(settings.application.ticket_cookie)
+    before, cookie = _first(settings.application.ticket_cookie)
     host = re.escape(str(addresses[0]).rpartition(":")[0])
     ports = "|".join(str(address.port) for address in addresses)
     yield ""
@@ -77,19 +77,28 @@ def _rules(settings: Settings, pattern: str, folder: str, name: str, addresses: 
     )
     yield r'RewriteCond %{HTTP_HOST}|%{QUERY_STRING} "^[^|]+\|[!-~]*$" [NV]'
     yield (
-        f'RewriteCond %{{HTTP_COOKIE}} "^(?!.*{cookie}=.*{cookie}=)(?:.*; ?)?{cookie}='
-        r'([0-9]{1,6}\.[0-9]{1,16}\.[0-9A-Za-z_-]{43})(?:;|$)" [NV]'
+        f'RewriteCond %{{HTTP_COOKIE}} "^(?:{before}(?:(?<=;)|(?<=; )))?{cookie}'
+        rf'([0-9]{{1,6}}\.[0-9]{{1,16}}\.[0-9A-Za-z_-]{{43}})(?:;{before})?$" [NV]'
     )
     yield "# Its holder's address; the ticket, its generation, and the request's own target; and the key."
     yield (
         rf"RewriteCond ${{lbadaptor-address-{name}:%1}}|%1|%{{THE_REQUEST}} "
         rf'"^({host}:(?:{ports}))\|([0-9]+\.([0-9]+)\.[^|]+)\|\S+ (\S+)"'
     )
-    yield rf'RewriteCond %1|%3|%4|${{lbadaptor-key-{name}:%2}} "^([^|]+)\|([0-9]+)\|(\S+)\|([^|]+)$"'
+    yield rf'RewriteCond %1|%3|${{lbadaptor-key-{name}:%2}}|%4 "^([^|]+)\|([0-9]+)\|([^|]+)\|(\S+)$"'
     yield (
         f'RewriteRule "{pattern}" http://%1/{folder}/ '
-        "[P,NS,E=LBADAPTOR_GENERATION:%2,E=LBADAPTOR_URI:%3,E=LBADAPTOR_KEY:%4]"
+        "[P,NS,E=LBADAPTOR_GENERATION:%2,E=LBADAPTOR_KEY:%3,E=LBADAPTOR_URI:%4]"
     )
+
+
+def _first(name: str) -> tuple[str, str]:
+    """Patterns: of a text in which a cookie of that name does not begin, and of its beginning.
+
+    Neither can match in two ways, so that nobody goes back over the text: that took as long as all else here.
+    """
+    first, rest = re.escape(name[0]), re.escape(name[1:])
+    return f"[^{first}]*(?:{first}(?!{rest}=)[^{first}]*)*", f"{first}{rest}="
 
 
 def _pattern(mount: str, taken: Sequence[str]) -> str:

@@ -43,13 +43,19 @@ def test_the_maps_are_the_monitors_files() -> None:
 def test_the_ticket_that_is_looked_for_is_the_ticket_that_is_given() -> None:
     _, _, cookie, *_ = patterns(written('ticket_cookie = "a.b"\n'))
     ticket = Keys(["k" * 64]).ticket(Identity(12, 1763805600123))
-    for header in (f"a.b={ticket}", f"x=1; a.b={ticket}; y=2", f"x=1;a.b={ticket}"):
+    cookies = (f"a.b={ticket}", f"x=1; a.b={ticket}; y=2", f"x=1;a.b={ticket}", f"aa.b; a=a.a; a.b={ticket};a.a=a.c")
+    for header in cookies:
         found = re.search(cookie, header)
         assert found
         assert found[1] == ticket
-    for header in ("", f"a.b={ticket}x", f"a.b={ticket[:-1]}", f'a.b="{ticket}"', f"axb={ticket}", f"xa.b={ticket}"):
+    for header in (
+        *("", f"a.b={ticket}x", f"a.b={ticket[:-1]}", f'a.b="{ticket}"', f"axb={ticket}", f"xa.b={ticket}"),
+        *(f"x=1 a.b={ticket}", f"x=1,a.b={ticket}", f"x=1;  a.b={ticket}"),
+    ):
         assert not re.search(cookie, header)
-    assert not re.search(cookie, f"a.b={ticket}; a.b={ticket}")
+    for other in (f"a.b={ticket}", "a.b=", "xa.b=1"):
+        assert not re.search(cookie, f"a.b={ticket}; {other}")
+        assert not re.search(cookie, f"{other}; a.b={ticket}")
 
 
 @pytest.mark.parametrize(
