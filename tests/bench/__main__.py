@@ -28,6 +28,7 @@ OTHER_CONNECTIONS = (4, 64)
 FULL = (5, 2.0, 30.0)
 QUICK = (6, 1.0, 20.0)
 """Rounds; seconds of a run; seconds for which the monitor is watched."""
+LOOK = (3, 2.0)
 
 
 def main() -> int:
@@ -42,6 +43,7 @@ def main() -> int:
         return _look(options)
     begin = time.monotonic()
     rounds, seconds, watched = QUICK if options.quick else FULL
+    rounds, seconds = options.rounds or rounds, options.seconds or seconds
     aims = targets()
     needed = {cell for aim in aims for cell in aim.cells}
     figures, grown = Figures(), dict[str, float]()
@@ -153,7 +155,7 @@ def _look(options: argparse.Namespace) -> int:
         if page in chain.pages
     ]
     figures = Figures()
-    run(chains, cells, options.rounds, options.seconds, figures, {})
+    run(chains, cells, options.rounds or LOOK[0], options.seconds or LOOK[1], figures, {})
     print(results.figures_table(figures, cells))
     return 1 if any(sample.wrong for sample in figures.samples) else 0
 
@@ -179,8 +181,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--chains", type=words, help=f"a look at these only, nothing judged or written: {names}")
     parser.add_argument("--pages", type=words, default=["small"], help="small, large, upload, compute, wait, mix")
     parser.add_argument("--connections", type=numbers, default=list(CONNECTIONS))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, help="of measurements, each in turn")
+    parser.add_argument("--seconds", type=float, help="of a measurement")
     return parser.parse_args()
 
 
