@@ -186,9 +186,9 @@ class Gateway:
         leads = True
         began = time.monotonic()
         while task is not None:
-            if leads and leadership.keep(began):
+            if leads and (staff := leadership.keep(began)) is not None:
                 self._serve(*task)
-                leads = leadership.kept()
+                leads = leadership.kept(staff)
             else:
                 leads = False
                 self._serve(*task)
@@ -324,14 +324,15 @@ class Gateway:
 
     def _regard(self, connection: Connection) -> None:
         with self._lock:
-            if connection.disregarded:
+            if connection.disregarded and not connection.served:  # else whoever serves its next request does it
                 connection.disregarded = False
                 self._poll.register(connection.socket, select.EPOLLIN)
 
     def _close(self, connection: Connection) -> None:
         self._connections.pop(connection.socket.fileno(), None)
         with self._lock, contextlib.suppress(OSError, ValueError):
-            if not connection.disregarded:
+            registered, connection.disregarded = not connection.disregarded, False
+            if registered:
                 self._poll.unregister(connection.socket)  # it would stay in the poll if the application forked
         with contextlib.suppress(OSError):
             connection.socket.shutdown(socket.SHUT_RDWR)  # for the caller, even when the application forked

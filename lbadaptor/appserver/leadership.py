@@ -36,6 +36,10 @@ LESSON = 1 / 4
 """Of one from which the leadership had to be taken: more like it may follow, and need not wait to be found out."""
 
 
+Staff = list[None]
+"""Holds one thing while its leader serves: who takes that away leads on, or says who does."""
+
+
 class Leadership:
     """For any number of threads, each of which calls `wait` first, and one that calls `watch`. Raises OSError."""
 
@@ -51,8 +55,8 @@ class Leadership:
         """requests that a leader has begun to serve"""
         self._began = 0.0
         """when it began with the last one"""
-        self._staff: list[None] = []
-        """one thing, while the leader serves: who takes it away leads on, or says who does"""
+        self._staff: Staff = []
+        """the leader's, another one for each"""
         self._timer = Timer(LOOK)
         self._watching = False
         """the timer is set"""
@@ -74,22 +78,27 @@ class Leadership:
             self._parked.append((me, place))
         return place.get()
 
-    def keep(self, now: float) -> bool:
-        """The leader is about to serve a request: whether it leads on, being watched. `now`: monotonic seconds."""
+    def keep(self, now: float) -> Staff | None:
+        """The leader is about to serve a request: what it leads on by, being watched; None: it leads no more.
+
+        `now`: monotonic seconds.
+        """
         if self._lately > WORTH:
             self.pass_on()
-            return False
+            return None
+        staff = self._staff
         self._served += 1
         self._began = now
-        self._staff.append(None)
+        staff.append(None)
         if not self._watching:
             self._watch_from_now()
-        return True
+        return staff
 
-    def kept(self) -> bool:
-        """The request is served: whether the leadership was not taken meanwhile."""
+    @staticmethod
+    def kept(staff: Staff) -> bool:
+        """The request is served: whether the leadership was not taken meanwhile. `staff`: what `keep` gave."""
         try:
-            self._staff.pop()
+            staff.pop()
         except IndexError:
             return False
         return True
@@ -107,7 +116,6 @@ class Leadership:
         """A thread that may lead or not, it does not know, leads no more."""
         with self._lock:
             if self._leader == threading.get_native_id():
-                self._staff.clear()
                 self._pass_on()
 
     def end(self) -> None:
@@ -168,6 +176,7 @@ class Leadership:
                 self._pass_on()
 
     def _pass_on(self) -> None:
+        self._staff = []
         if self._parked:
             self._leader, place = self._parked.pop()
             place.put(True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lbadaptor.appserver import leadership as schedule
-from lbadaptor.appserver.leadership import Leadership
+from lbadaptor.appserver.leadership import Leadership, Staff
 
 WAIT = 10.0
 
@@ -22,12 +22,23 @@ class Crew:
     def __init__(self) -> None:
         self.leadership = Leadership()
         self.threads: list[threading.Thread] = []
+        self.staff: Staff = []
 
     def start(self, deed: Callable[[], object]) -> threading.Thread:
         thread = threading.Thread(target=deed)
         self.threads.append(thread)
         thread.start()
         return thread
+
+    def keep(self) -> bool:
+        """This thread is about to serve as the leader."""
+        staff = self.leadership.keep(time.monotonic())
+        if staff is not None:
+            self.staff = staff
+        return staff is not None
+
+    def kept(self) -> bool:
+        return self.leadership.kept(self.staff)
 
     def watched(self) -> Crew:
         self.start(self.leadership.watch)
@@ -89,8 +100,8 @@ def test_while_requests_are_short_the_leader_leads_on(crew: Crew) -> None:
     assert crew.leadership.wait()
     other = crew.waiting()
     for _ in range(100):
-        assert crew.leadership.keep(time.monotonic())
-        assert crew.leadership.kept()
+        assert crew.keep()
+        assert crew.kept()
         crew.leadership.lasted(0.0001)
     assert not other.is_set()
 
@@ -100,7 +111,7 @@ def test_when_they_are_long_it_leads_no_more_before_it_serves_until_they_are_sho
     for _ in range(50):
         crew.leadership.lasted(0.02)
     other = crew.waiting()
-    assert not crew.leadership.keep(time.monotonic())
+    assert not crew.keep()
     assert other.wait(WAIT)
     for _ in range(100):
         crew.leadership.lasted(0.00001)
@@ -120,8 +131,8 @@ def test_a_single_long_request_among_short_ones_changes_nothing(crew: Crew) -> N
     assert crew.leadership.wait()
     for _ in range(20):
         crew.leadership.lasted(1.0)
-        assert crew.leadership.keep(time.monotonic())
-        assert crew.leadership.kept()
+        assert crew.keep()
+        assert crew.kept()
         for _ in range(20):
             crew.leadership.lasted(0.00005)
 
@@ -129,11 +140,11 @@ def test_a_single_long_request_among_short_ones_changes_nothing(crew: Crew) -> N
 def test_from_a_request_that_had_to_be_taken_the_leadership_others_need_not_wait_to_be_found_out(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
-    assert crew.leadership.keep(time.monotonic())
+    assert crew.keep()
     until(lambda: crew.leadership._leader == 0)
-    assert not crew.leadership.kept()
+    assert not crew.kept()
     assert crew.leadership.wait()
-    assert not crew.leadership.keep(time.monotonic())
+    assert not crew.keep()
     short = 0
     while crew.leadership._lately > schedule.WORTH:
         crew.leadership.lasted(0.00005)
@@ -145,18 +156,44 @@ def test_who_serves_for_long_loses_the_leadership(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
     other = crew.waiting()
-    assert crew.leadership.keep(time.monotonic())
+    assert crew.keep()
     assert other.wait(WAIT)
-    assert not crew.leadership.kept()
+    assert not crew.kept()
 
 
 def test_it_is_lost_even_with_nobody_there_to_take_it(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
-    assert crew.leadership.keep(time.monotonic())
+    assert crew.keep()
     until(lambda: crew.leadership._leader == 0)
-    assert not crew.leadership.kept()
+    assert not crew.kept()
     assert crew.waiting().wait(WAIT)
+
+
+def test_who_lost_it_does_not_take_it_from_the_next_one_who_serves(crew: Crew) -> None:
+    crew.watched()
+    assert crew.leadership.wait()
+    assert crew.keep()
+    until(lambda: crew.leadership._leader == 0)
+    crew.leadership._lately = 0.0
+    mine = crew.staff
+    serves, ended = threading.Event(), threading.Event()
+    keeps: list[bool] = []
+
+    def next_one() -> None:
+        assert crew.leadership.wait()
+        staff = crew.leadership.keep(time.monotonic() + WAIT)  # nobody finds this one long
+        assert staff is not None
+        serves.set()
+        ended.wait(WAIT)
+        keeps.append(crew.leadership.kept(staff))
+
+    following = crew.start(next_one)
+    assert serves.wait(WAIT)
+    assert not crew.leadership.kept(mine)
+    ended.set()
+    following.join(WAIT)
+    assert keeps == [True]
 
 
 def test_nobody_watches_for_long_while_the_leader_rests(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +208,8 @@ def test_nobody_watches_for_long_while_the_leader_rests(crew: Crew, monkeypatch:
     crew.watched()
     assert crew.leadership.wait()
     for _ in range(3):
-        assert crew.leadership.keep(time.monotonic())
-        assert crew.leadership.kept()
+        assert crew.keep()
+        assert crew.kept()
         until(lambda: not crew.leadership._watching)
         rested = time.monotonic()
         time.sleep(5 * schedule.LOOK)
@@ -183,12 +220,12 @@ def test_who_begins_while_the_watch_ends_is_watched(crew: Crew) -> None:
     crew.watched()
     for _ in range(30):
         assert crew.leadership.wait()
-        assert crew.leadership.keep(time.monotonic())
-        assert crew.leadership.kept()
+        assert crew.keep()
+        assert crew.kept()
         until(lambda: not crew.leadership._watching)  # just now: the timer is about to be cleared
-        assert crew.leadership.keep(time.monotonic())
+        assert crew.keep()
         until(lambda: crew.leadership._leader == 0)
-        assert not crew.leadership.kept()
+        assert not crew.kept()
         crew.leadership._lately = 0.0
 
 
@@ -196,11 +233,11 @@ def test_one_that_computes_for_long_loses_the_leadership(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
     other = crew.waiting()
-    assert crew.leadership.keep(time.monotonic())
+    assert crew.keep()
     until_computed = time.thread_time() + 0.1
     while time.thread_time() < until_computed:
         pass
-    assert not crew.leadership.kept()
+    assert not crew.kept()
     assert other.wait(WAIT)
 
 
@@ -215,10 +252,10 @@ def test_one_that_gets_no_processor_keeps_the_leadership(crew: Crew, monkeypatch
     crew.watched()
     assert crew.leadership.wait()
     other = crew.waiting()
-    assert crew.leadership.keep(time.monotonic())
+    assert crew.keep()
     for _ in range(5):
         assert looks.acquire(timeout=WAIT)  # this thread sleeps, and computes nothing
-    assert crew.leadership.kept()
+    assert crew.kept()
     assert not other.is_set()
 
 
@@ -253,10 +290,10 @@ def test_at_the_end_nobody_waits(crew: Crew) -> None:
 
 def test_whoever_leads_at_the_end_does_not_keep_the_watching_thread(crew: Crew) -> None:
     assert crew.leadership.wait()
-    assert crew.leadership.keep(time.monotonic())
+    assert crew.keep()
     crew.leadership.end()
-    assert crew.leadership.kept()
-    assert crew.leadership.keep(time.monotonic())
+    assert crew.kept()
+    assert crew.keep()
     watching = crew.start(crew.leadership.watch)
     watching.join(WAIT)
     assert not watching.is_alive()
@@ -266,7 +303,8 @@ def test_whoever_leads_at_the_end_does_not_keep_the_watching_thread(crew: Crew) 
 def test_somebody_always_leads_and_never_two(crew: Crew, seed: int) -> None:
     crew.watched()
     chance = random.Random(seed)
-    durations = [chance.choice((0.0, 0.0, 0.0, 0.0001, 0.003, 0.006)) for _ in range(600)]
+    few_long = 0.003 if seed % 2 else 0.0
+    durations = [chance.choice((0.0, 0.0, 0.0, 0.0001, few_long, 0.006)) for _ in range(600)]
     leaders: list[int] = []
     wrong: list[str] = []
     lock = threading.Lock()
@@ -285,11 +323,11 @@ def test_somebody_always_leads_and_never_two(crew: Crew, seed: int) -> None:
                     duration = durations.pop()
                     leaders.append(me)
                 began = time.monotonic()
-                leads = leadership.keep(began)
+                staff = leadership.keep(began)
                 if duration:
                     time.sleep(duration)
                 leadership.lasted(time.monotonic() - began)
-                leads = leads and leadership.kept()
+                leads = staff is not None and leadership.kept(staff)
 
     for number in range(5):
         crew.start(functools.partial(lead, number))
