@@ -28,16 +28,16 @@ def bars(title: str, rows: Sequence[tuple[str, Mapping[str, float]]], unit: str)
     parts = list(dict.fromkeys(part for _, values in rows for part in values))
     greatest = max(sum(values.values()) for _, values in rows)
     step = (WIDTH - LABELS - 90) / greatest
-    shapes = _legend(parts, ROW * 2)
-    for number, (label, values) in enumerate(rows):
-        y, x = ROW * (number + 3), float(LABELS)
+    shapes, y = _legend(parts, ROW * 2)
+    for label, values in rows:
+        y, x = y + ROW, float(LABELS)
         shapes.append(_text(LABELS - 8, y + 14, label, "end"))
         for part, value in values.items():
             width, colour = value * step, COLOURS[parts.index(part)]
             shapes.append(f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{ROW - 6}" fill="{colour}"/>')
             x += width
         shapes.append(_text(x + 6, y + 14, f"{sum(values.values()):.0f} {unit}"))
-    return _svg(title, ROW * (len(rows) + 4), shapes)
+    return _svg(title, y + 2 * ROW, shapes)
 
 
 def lines(title: str, rows: Sequence[tuple[str, Mapping[int, float]]], across: Sequence[int], unit: str) -> str:
@@ -67,13 +67,18 @@ def lines(title: str, rows: Sequence[tuple[str, Mapping[int, float]]], across: S
     return _svg(title, max(HEIGHT, 60 + 20 * len(rows)), shapes)
 
 
-def _legend(parts: Sequence[str], y: int) -> list[str]:
-    shapes, x = [], LABELS
+def _legend(parts: Sequence[str], y: int) -> tuple[list[str], int]:
+    """What the colours mean, in as many rows as it takes, and where the last of them is."""
+    shapes: list[str] = []
+    x = LABELS
     for part, colour in zip(parts, COLOURS, strict=False):
+        width = 40 + 8 * len(part)
+        if x > LABELS and x + width > WIDTH:
+            x, y = LABELS, y + ROW
         shapes.append(f'<rect x="{x}" y="{y - 2}" width="12" height="12" fill="{colour}"/>')
         shapes.append(_text(x + 18, y + 8, part))
-        x += 40 + 8 * len(part)
-    return shapes
+        x += width
+    return shapes, y
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:

@@ -40,9 +40,9 @@ class Results:
             "absent": dict(self.absent),
             "scale": {name: round(value, 3) for name, value in self.scale.items()},
             "chains": {chain.name: {"what": chain.what, "settings": chain.settings} for chain in self.chains},
-            "samples": [sample.row() for sample in self.figures.samples],
         }
-        text = json.dumps(content, indent=1, ensure_ascii=False)
+        samples = ",\n  ".join(json.dumps(sample.row(), ensure_ascii=False) for sample in self.figures.samples)
+        text = json.dumps(content, indent=1, ensure_ascii=False)[:-2] + f',\n "samples": [\n  {samples}\n ]\n}}'
         beside = FILE.with_suffix(".new")
         beside.write_text(text + "\n")
         beside.rename(FILE)
@@ -102,6 +102,6 @@ def machine() -> dict[str, Any]:
     return {
         "processor": name,
         "cores": os.cpu_count(),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
     }
