@@ -165,17 +165,11 @@ if has_ipv6():
 CASES = {case.name: case for case in CORPUS}
 assert len(CASES) == len(CORPUS)
 
-_EXTRA = """
+PRIVATE = """
 LoadModule authn_core_module {modules}/mod_authn_core.so
 LoadModule authn_file_module {modules}/mod_authn_file.so
 LoadModule authz_user_module {modules}/mod_authz_user.so
 LoadModule auth_basic_module {modules}/mod_auth_basic.so
-LoadModule remoteip_module {modules}/mod_remoteip.so
-LoadModule ssl_module {modules}/mod_ssl.so
-LoadModule http2_module {modules}/mod_http2.so
-AllowEncodedSlashes NoDecode
-SetEnv SHOP_MODE "live \u00e9"
-SetEnv NOT_NAMED 1
 <LocationMatch "/private/">
     AuthType Basic
     AuthName test
@@ -183,6 +177,17 @@ SetEnv NOT_NAMED 1
     AuthUserFile {folder}/users
     Require valid-user
 </LocationMatch>
+"""
+"""Only for those whom `prepare` knows."""
+_EXTRA = (
+    PRIVATE
+    + """
+LoadModule remoteip_module {modules}/mod_remoteip.so
+LoadModule ssl_module {modules}/mod_ssl.so
+LoadModule http2_module {modules}/mod_http2.so
+AllowEncodedSlashes NoDecode
+SetEnv SHOP_MODE "live \u00e9"
+SetEnv NOT_NAMED 1
 Listen 127.0.0.1:{decoding}
 <VirtualHost 127.0.0.1:{decoding}>
     {inherit}
@@ -213,6 +218,7 @@ Listen 127.0.0.1:{http2}
     Protocols h2c
 </VirtualHost>
 """
+)
 _IPV6 = "Listen [::1]:{ipv6}\n"
 _AGAIN = """
 UnDefine LBADAPTOR_MOUNT

@@ -18,31 +18,23 @@ from typing import Any
 import pytest
 import requests
 from cluster import TIMEOUT, Cluster, Site, Visitor, eventually, running_cluster
-from corpus import prepare
+from corpus import PRIVATE, prepare
 
 from lbadaptor.address import Entry, State
 from monitor import httpd
 
 APP = "trials:application"
-LANES = """
-LoadModule authn_core_module {modules}/mod_authn_core.so
-LoadModule authn_file_module {modules}/mod_authn_file.so
-LoadModule authz_user_module {modules}/mod_authz_user.so
-LoadModule auth_basic_module {modules}/mod_auth_basic.so
+LANES = (
+    PRIVATE
+    + """
 CustomLog {log} "%{{X-Tag}}i %{{LBADAPTOR_GENERATION}}e %{{REDIRECT_STATUS}}e %{{Vary}}o"
-<LocationMatch "/private/">
-    AuthType Basic
-    AuthName test
-    AuthBasicProvider file
-    AuthUserFile {folder}/users
-    Require valid-user
-</LocationMatch>
 <LocationMatch "/closed/">
     Require all denied
     ErrorDocument 403 {mount}/environ/sorry
 </LocationMatch>
 AllowEncodedSlashes On
 """
+)
 MODES = ["embedded-debian", "embedded-pypi", "daemon-debian", "cgi-debian"]
 PASSWORD = {"Authorization": "Basic " + base64.b64encode(b"somebody:secret").decode()}
 
