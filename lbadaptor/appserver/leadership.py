@@ -6,9 +6,11 @@ requests have lately been long. When one turns out long, which nobody can know b
 the leadership from it and gives it to another. So a slow request delays others by no more than a moment, and
 threads beyond the first cost nothing until they are needed.
 
-The watching thread sleeps on a timer of the kernel's (timerfd_create(2)), which the leader sets when it begins to
-serve, and which is cleared when it rings and nothing was served. To set and clear it for each request would cost
-more: a virtual machine leaves to its host for every change of a timer.
+The watching thread sleeps on a timer of the kernel's (timerfd_create(2)). A leader that begins to serve sets it,
+unless that was done a moment ago: so it does not ring while requests are short, and rings soon when one is not. To
+set it for each request would cost more: a virtual machine leaves to its host for every change of a timer. To wake
+that thread every so often would cost more, too: it takes the interpreter lock from the leader, and a processor from
+somebody.
 
 What keeps a leader from its work may be that other processes have the processors. That makes no request long, and
 another thread would get no further: so a leader that neither waits nor computes keeps the leadership.
@@ -23,10 +25,12 @@ import threading
 import time
 from queue import SimpleQueue
 
-LONG = 0.001
-"""Seconds after which a leader that serves may lose the leadership."""
 LOOK = 0.003
-"""Seconds between two looks at it: a request that waits is noticed after 1 to 4 ms."""
+"""Seconds from when the timer is set to a look at the leader: a request that waits is noticed after 1 to 3 ms."""
+MOMENT = 0.002
+"""Seconds for which the timer is not set again."""
+LONG = 0.001
+"""Seconds that a request must have lasted to be found long."""
 WORTH = 0.00025
 """Seconds that requests last on the average of late, to be worth a thread: waking one costs a tenth of it. One that
 lasts longer than `LOOK` counts as that: it costs others no more."""
@@ -58,10 +62,8 @@ class Leadership:
         self._staff: Staff = []
         """the leader's, another one for each"""
         self._timer = Timer(LOOK)
-        self._watching = False
-        """the timer is set"""
-        self._seen = 0
-        """which request was served at the last look"""
+        self._set_at = float("-inf")
+        """when the timer was set last"""
         self._suspect = (0, 0.0)
         """a request that has lasted for long, as if it computed; the seconds for which its thread had done so then"""
 
@@ -90,8 +92,8 @@ class Leadership:
         self._served += 1
         self._began = now
         staff.append(None)
-        if not self._watching:
-            self._watch_from_now()
+        if now - self._set_at >= MOMENT:
+            self._watch(now)
         return staff
 
     @staticmethod
@@ -136,35 +138,29 @@ class Leadership:
             self._timer.wait()
             if self._over:
                 return
-            served, before = self._served, self._seen
-            self._seen = served
-            if self._staff and time.monotonic() - self._began >= LONG:
-                if _waits(self._leader):
-                    self._take(served)
-                    continue
-                computed = _computed(self._leader)
-                if self._suspect[0] != served:
-                    self._suspect = served, computed
-                elif computed - self._suspect[1] >= LONG:
-                    self._take(served)
-            elif served == before:
-                self._watch_no_more(served)
+            served, now = self._served, time.monotonic()
+            if not self._staff:
+                continue  # nothing is served: the next one who begins sets the timer
+            if now - self._began >= LONG and self._is_long(served):
+                self._take(served)
+            else:
+                self._watch(now)
 
-    def _watch_from_now(self) -> None:
+    def _is_long(self, served: int) -> bool:
+        """Whether a request that has lasted for long waits, or computes: what gets no processor is not long."""
+        if _waits(self._leader):
+            return True
+        computed = _computed(self._leader)
+        if self._suspect[0] != served:
+            self._suspect = served, computed
+        return computed - self._suspect[1] >= LONG
+
+    def _watch(self, now: float) -> None:
+        """Have a look, a while from now."""
         with self._lock:
-            self._watching = True
+            self._set_at = now
             if not self._over:  # nobody may silence the last ring
                 self._timer.set()
-
-    def _watch_no_more(self, served: int) -> None:
-        """Nothing was served since the last look."""
-        self._watching = False
-        if self._served != served:  # whoever began just now may have seen that somebody watches
-            self._watching = True
-            return
-        with self._lock:
-            if not self._watching and not self._over:
-                self._timer.clear()
 
     def _take(self, served: int) -> None:
         with self._lock:
@@ -229,27 +225,22 @@ class _Itimerspec(ctypes.Structure):
 
 
 class Timer:
-    """Wakes whoever waits, every so many seconds, as long as it is set (timerfd_create(2)). Raises OSError."""
+    """Wakes whoever waits, once, so many seconds after it was set last (timerfd_create(2)). Raises OSError."""
 
     def __init__(self, seconds: float) -> None:
         self._descriptor: int = _libc.timerfd_create(_CLOCK_MONOTONIC, os.O_CLOEXEC)
         if self._descriptor < 0:
             raise OSError(ctypes.get_errno(), "no timer")
         whole, rest = divmod(round(seconds * 1e9), 10**9)
-        self._every = ctypes.byref(_Itimerspec(whole, rest, whole, rest))
-        self._never = ctypes.byref(_Itimerspec())
+        self._later = ctypes.byref(_Itimerspec(0, 0, whole, rest))
         self._now = ctypes.byref(_Itimerspec(0, 0, 0, _AT_ONCE))
 
     def set(self) -> None:
-        """From now on."""
-        _libc.timerfd_settime(self._descriptor, 0, self._every, None)
-
-    def clear(self) -> None:
-        """Not any more."""
-        _libc.timerfd_settime(self._descriptor, 0, self._never, None)
+        """From now on. If it was set already, it does not ring before."""
+        _libc.timerfd_settime(self._descriptor, 0, self._later, None)
 
     def ring(self) -> None:
-        """Wake whoever waits once, and not any more."""
+        """Wake whoever waits now."""
         _libc.timerfd_settime(self._descriptor, 0, self._now, None)
 
     def wait(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 import threading
 import time
@@ -196,33 +197,58 @@ def test_who_lost_it_does_not_take_it_from_the_next_one_who_serves(crew: Crew) -
     assert keeps == [True]
 
 
-def test_nobody_watches_for_long_while_the_leader_rests(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[float] = []
-    wait = crew.leadership._timer.wait
+class Rings:
+    """When the watching thread was woken."""
 
-    def counted() -> None:
-        wait()
-        looks.append(time.monotonic())
+    def __init__(self, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times: list[float] = []
+        wait = crew.leadership._timer.wait
 
-    monkeypatch.setattr(crew.leadership._timer, "wait", counted)
+        def counted() -> None:
+            wait()
+            self.times.append(time.monotonic())
+
+        monkeypatch.setattr(crew.leadership._timer, "wait", counted)
+
+
+def test_while_requests_are_short_nobody_is_woken_to_watch(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_at: list[float] = []
+    monkeypatch.setattr(crew.leadership._timer, "set", lambda: set_at.append(now))
+    assert crew.leadership.wait()
+    now = 100.0
+    for _ in range(1000):
+        staff = crew.leadership.keep(now)
+        assert staff is not None
+        assert crew.leadership.kept(staff)
+        assert now - set_at[-1] < schedule.MOMENT, "it would ring too late for this one"
+        now += 0.0003
+    steps = [later - earlier for earlier, later in itertools.pairwise(set_at)]
+    assert min(steps) >= schedule.MOMENT
+    assert max(steps) < schedule.LOOK, "it would ring meanwhile"
+
+
+def test_nobody_watches_while_the_leader_rests(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    rings = Rings(crew, monkeypatch)
     crew.watched()
     assert crew.leadership.wait()
     for _ in range(3):
+        rings.times.clear()
         assert crew.keep()
         assert crew.kept()
-        until(lambda: not crew.leadership._watching)
-        rested = time.monotonic()
+        until(lambda: bool(rings.times))
         time.sleep(5 * schedule.LOOK)
-        assert not [look for look in looks if look > rested + schedule.LOOK]
+        assert len(rings.times) == 1
 
 
-def test_who_begins_while_the_watch_ends_is_watched(crew: Crew) -> None:
+def test_who_begins_when_the_watch_has_ended_is_watched(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    rings = Rings(crew, monkeypatch)
     crew.watched()
     for _ in range(30):
+        rings.times.clear()
         assert crew.leadership.wait()
         assert crew.keep()
         assert crew.kept()
-        until(lambda: not crew.leadership._watching)  # just now: the timer is about to be cleared
+        until(lambda: bool(rings.times))
         assert crew.keep()
         until(lambda: crew.leadership._leader == 0)
         assert not crew.kept()
