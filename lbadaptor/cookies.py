@@ -24,7 +24,7 @@ def values(header: str, name: str) -> list[str]:
 def unquote(value: str) -> str:
     """A cookie's value without surrounding white space and quotes."""
     value = value.strip()
-    return value[1:-1] if value.startswith('"') and value.endswith('"') and len(value) > 1 else value
+    return value[1:-1] if value[:1] == '"' == value[-1:] and len(value) > 1 else value
 
 
 @dataclass(frozen=True)

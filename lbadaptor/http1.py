@@ -34,10 +34,20 @@ class NotHttp(Exception):
     """Not HTTP/1.1, or more of it than is taken."""
 
 
-class Memory(dict[str, Result], Generic[Result]):
+class _Kept(dict[str, Result], Generic[Result]):
+    """Texts and what was made of them. Any thread may use it."""
+
+    def keep(self, text: str, result: Result) -> None:
+        if len(text) <= LONGEST:
+            if len(self) >= MOST:
+                self.clear()
+            self[text] = result
+
+
+class Memory(_Kept[Result]):
     """`memory[text]` is what `read` makes of a text. What comes again and again is read but once.
 
-    Any thread may use it. Raises what `read` raises.
+    Raises what `read` raises.
     """
 
     def __init__(self, read: Callable[[str], Result]) -> None:
@@ -46,39 +56,30 @@ class Memory(dict[str, Result], Generic[Result]):
 
     def __missing__(self, text: str) -> Result:
         result = self._read(text)
-        self._keep(text, result)
+        self.keep(text, result)
         return result
 
-    def _keep(self, text: str, result: Result) -> None:
-        if len(text) <= LONGEST:
-            if len(self) >= MOST:
-                self.clear()
-            self[text] = result
 
-
-class Lines(Memory[Result]):
+class Lines(_Kept[Result]):
     """`lines[line]` is what a header line means (RFC 9112 §5). Raises NotHttp.
 
     `mean` gets a name as it was sent and a value without the white space around it, and says what both mean.
     """
 
     def __init__(self, mean: Callable[[str, str], Result]) -> None:
-        super().__init__(self._split)
+        super().__init__()
         self._mean = mean
 
-    def __missing__(self, text: str) -> Result:
-        result = self._split(text)
-        if text.partition(":")[0].lower() not in _SECRET:
-            self._keep(text, result)
-        return result
-
-    def _split(self, line: str) -> Result:
+    def __missing__(self, line: str) -> Result:
         name, colon, value = line.partition(":")
         if not colon:
             raise NotHttp(f"{line[:40]!r} is no header")
         if not (value.isascii() and value.isprintable()) and not _VALUE(value):
             raise NotHttp(f"{name[:40]}: what no header may hold")
-        return self._mean(name, value.strip(" \t"))
+        result = self._mean(name, value.strip(" \t"))
+        if name.lower() not in _SECRET:
+            self.keep(line, result)
+        return result
 
 
 def is_name(text: str) -> bool:

@@ -8,7 +8,7 @@ any holder came within the idle time.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lbadaptor.appserver.environ import Request
@@ -28,13 +28,12 @@ def visitor(request: Request) -> str:
 class Holder:
     """One who comes, and stays with this process."""
 
-    def __init__(self, affinity: Affinity, who: str, held: bool, mount: str, https: bool) -> None:
+    def __init__(self, affinity: Affinity, who: str, held: bool, told: Mapping[str, str]) -> None:
         self.known = self.held = held
         """our ticket was brought"""
         self._affinity = affinity
         self._who = who
-        self._mount = mount
-        self._https = https
+        self._told = told
 
     def tell(self, environ: dict[str, Any], lost: bool) -> None:
         """Tell the application. `lost`: by the adaptor's word the visitor's AppServer is gone."""
@@ -48,7 +47,7 @@ class Holder:
         ticket = self._affinity.note(self._who)
         if self.held:
             return headers
-        return [*private(headers), ("Set-Cookie", f"{ticket}; {own_attributes(self._mount, self._https)}")]
+        return [*private(headers), ("Set-Cookie", f"{ticket}; {own_attributes(self._told)}")]
 
 
 class Affinity:
@@ -61,7 +60,7 @@ class Affinity:
 
     def of(self, request: Request) -> Holder:
         """Who comes with a request."""
-        return Holder(self, visitor(request), request.held, request.mount, request.https)
+        return Holder(self, visitor(request), request.held, request.fields)
 
     def note(self, who: str) -> str:
         """A visitor is here. Returns the ticket, as a cookie."""

@@ -86,7 +86,8 @@ class Answer:
         text = ""
         length: str | None = None
         cookies = False
-        for name, value in headers:
+        for header in headers:
+            name, value = header
             kind = _kinds[name]
             if kind is not _SENT:
                 if kind is _Kind.DROPPED:
@@ -97,7 +98,7 @@ class Answer:
                     raise ValueError(f"Content-Length is {value!r}{f' and {length!r}' if length else ''}")
                 else:
                     length = value
-            kept.append((name, value))
+            kept.append(header)
             text += name + ": " + value + "\r\n"
         if text.count("\n") != len(kept) or text.count("\r") != len(kept) or "\0" in text:
             raise ValueError(f"{_culprit(kept)} is no header")
@@ -162,7 +163,7 @@ class Answer:
         self._left = self._length
         framing = b""
         if self._left is not None:
-            if self._status.startswith(b"HTTP/1.1 204"):  # has none (RFC 9110 §8.6)
+            if empty and self._status.startswith(b"HTTP/1.1 204"):  # has none (RFC 9110 §8.6)
                 lines = _written([header for header in headers if header[0].lower() != "content-length"])
         elif length is not None and not empty and (length or not self._bodiless):
             self._left = length

@@ -73,7 +73,7 @@ class Connection:
         return True
 
     def _take_head(self, data: bytes) -> None:
-        end = data.find(b"\r\n\r\n", max(0, len(self._head) - 3))
+        end = data.find(b"\r\n\r\n", max(0, len(self._head) - 3) if self._head else 0)
         if (end if end >= 0 else len(data)) > MAX_HEAD:
             raise Malformed(431, f"a head of more than {MAX_HEAD} bytes")
         if end < 0:
@@ -81,7 +81,8 @@ class Connection:
                 raise Malformed(400, f"{data[:40]!r} begins no request")
             self._head = data
             return
-        self._head = b""
+        if self._head:
+            self._head = b""
         try:
             request = Request(data[:end].decode("latin-1"))
         except NotHttp as error:
@@ -95,12 +96,11 @@ class Connection:
             self._left = request.length
         else:
             self.complete = True
-        rest = data[end + 4 :]
-        if rest:
+        if len(data) > end + 4:
             if self.complete:
                 self.keep_alive = False
             else:
-                self._take_body(rest)
+                self._take_body(data[end + 4 :])
 
     def _take_body(self, data: bytes) -> None:
         if self._chunks is None:
@@ -135,7 +135,8 @@ class Connection:
         return whole
 
     def _next(self) -> None:
-        self._body.clear()  # of a refused request, nobody has read it, and the next one's begins anew
+        if self._body:
+            self._body.clear()  # of a refused request, nobody has read it, and the next one's begins anew
         self.request = None
         self.complete = False
         self.discarding = False

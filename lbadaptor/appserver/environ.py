@@ -54,7 +54,8 @@ class Request:
         if len(fields) < len(lines) or None in fields:
             fields = _joined(lines)
         self.fields: dict[str, str] = fields  # type: ignore[assignment] # None was taken out
-        """the visitor's headers, and what the caller tells of the visitor, by their keys in environ"""
+        """the visitor's headers, and what the caller tells of the visitor, by their keys in environ; the application
+        may change its environ, but not this"""
         take = fields.pop
         self.key = take(headers.KEY, None)
         self.generation = take(headers.GENERATION, None)
@@ -79,15 +80,6 @@ class Request:
                 raise NotHttp(f"Transfer-Encoding {codings[:40]!r}")
         if "HTTP_HOST" in fields and not fields["HTTP_HOST"]:
             del fields["HTTP_HOST"]
-
-    @property
-    def mount(self) -> str:
-        """SCRIPT_NAME, which the application may change in its environ."""
-        return self.fields.get("SCRIPT_NAME", "")
-
-    @property
-    def https(self) -> bool:
-        return self.fields.get("wsgi.url_scheme") == "https"
 
     def missing(self) -> list[str]:
         """The names of the mandatory LB- headers that are not there."""

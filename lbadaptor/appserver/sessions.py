@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote_from_bytes
 
@@ -26,9 +26,9 @@ class Visit:
     thread may use it.
     """
 
-    __slots__ = ("_brought", "_head_is_out", "_https", "_mount", "_sessions", "_values", "_word", "held", "known")
+    __slots__ = ("_brought", "_head_is_out", "_sessions", "_told", "_values", "_word", "held", "known")
 
-    def __init__(self, sessions: Sessions, brought: Sequence[str], held: bool, mount: str, https: bool) -> None:
+    def __init__(self, sessions: Sessions, brought: Sequence[str], held: bool, told: Mapping[str, str]) -> None:
         self.known = bool(brought) and sessions.lives(brought)
         """a session that lives here was brought"""
         self.held = held
@@ -36,8 +36,7 @@ class Visit:
         self._sessions = sessions
         self._brought = brought
         self._values = list(brought)
-        self._mount = mount
-        self._https = https
+        self._told = told
         self._word: bool | None = None
         self._head_is_out = False
 
@@ -59,7 +58,7 @@ class Visit:
 
     @property
     def _attributes(self) -> str:
-        return own_attributes(self._mount, self._https)
+        return own_attributes(self._told)
 
     @property
     def living(self) -> bool:
@@ -113,7 +112,7 @@ class Sessions:
     def of(self, request: Request) -> Visit:
         """Who comes with a request."""
         brought = values(request.fields.get("HTTP_COOKIE", ""), self.cookie)
-        return Visit(self, brought, request.held, request.mount, request.https)
+        return Visit(self, brought, request.held, request.fields)
 
     def lives(self, brought: Sequence[str]) -> bool:
         """Whether one of these sessions lives in this process; it is used thereby."""
@@ -186,10 +185,11 @@ class Sessions:
         return "; ".join([f"{self._ticket_cookie}={'' if deleted else self._ticket}", *shared, "HttpOnly"])
 
 
-def own_attributes(mount: str, https: bool) -> str:
-    """Those of a cookie that goes along with none of the application's. `mount`: SCRIPT_NAME."""
-    path = quote_from_bytes(mount.encode("latin-1"), _MOUNT_SAFE) or "/"
-    return f"Path={path}; SameSite=Lax{'; Secure' if https else ''}; HttpOnly"
+def own_attributes(told: Mapping[str, str]) -> str:
+    """Those of a cookie that goes along with none of the application's. `told`: by the caller, of the request."""
+    path = quote_from_bytes(told.get("SCRIPT_NAME", "").encode("latin-1"), _MOUNT_SAFE) or "/"
+    secure = "; Secure" if told.get("wsgi.url_scheme") == "https" else ""
+    return f"Path={path}; SameSite=Lax{secure}; HttpOnly"
 
 
 def private(headers: Headers) -> Headers:

@@ -53,7 +53,8 @@ def request(address: str, agent: str | None = "a browser") -> Request:
     ],
 )
 def test_the_ticket_is_for_the_mount(affinity: Affinity, mount: str, https: bool, attributes: str) -> None:
-    headers = Holder(affinity, "somebody", False, mount, https).answered([("Content-Type", "text/html")])
+    told = {"SCRIPT_NAME": mount, "wsgi.url_scheme": "https" if https else "http"}
+    headers = Holder(affinity, "somebody", False, told).answered([("Content-Type", "text/html")])
     assert headers == [
         ("Content-Type", "text/html"),
         ("Cache-Control", "private"),
@@ -63,17 +64,17 @@ def test_the_ticket_is_for_the_mount(affinity: Affinity, mount: str, https: bool
 
 @pytest.mark.parametrize(("said", "sent"), [("public, max-age=60", "private, max-age=60"), ("no-store", "no-store")])
 def test_an_answer_with_a_ticket_is_private_unless_stricter(affinity: Affinity, said: str, sent: str) -> None:
-    headers = Holder(affinity, "somebody", False, "", False).answered([("Cache-Control", said)])
+    headers = Holder(affinity, "somebody", False, {}).answered([("Cache-Control", said)])
     assert [value for name, value in headers if name == "Cache-Control"] == [sent]
 
 
 def test_a_visitor_counts_from_the_first_answer_until_the_idle_time_after_the_last_request(
     affinity: Affinity, ledger: Ledger, clock: Clock
 ) -> None:
-    Holder(affinity, "somebody", False, "", False).answered([])
+    Holder(affinity, "somebody", False, {}).answered([])
     clock.now = IDLE - 1
     assert ledger.count(clock.now) == 1
-    Holder(affinity, "somebody", True, "", False).answered([])
+    Holder(affinity, "somebody", True, {}).answered([])
     clock.now += IDLE - 1
     assert ledger.count(clock.now) == 1
     clock.now += 1
@@ -84,7 +85,7 @@ def test_a_holder_gets_no_ticket_again_and_counts_though_nobody_remembers_them(
     affinity: Affinity, ledger: Ledger, clock: Clock
 ) -> None:
     sent = [("Cache-Control", "public")]
-    assert Holder(affinity, "somebody", True, "", False).answered(sent) == sent
+    assert Holder(affinity, "somebody", True, {}).answered(sent) == sent
     assert ledger.count(clock.now) == 1
 
 

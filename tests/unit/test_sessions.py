@@ -30,7 +30,7 @@ def tickets(headers: Headers) -> list[str]:
 
 
 def answered(sessions: Sessions, headers: Headers, brought: Sequence[str] = ()) -> Headers:
-    return Visit(sessions, brought, held=False, mount="", https=False).answered(headers)
+    return Visit(sessions, brought, held=False, told={}).answered(headers)
 
 
 def set_cookie(sessions: Sessions, cookie: str, brought: tuple[str, ...] = ()) -> list[str]:
@@ -194,7 +194,11 @@ OWN = "Path=/app; SameSite=Lax; Secure; HttpOnly"
 
 
 def word(sessions: Sessions, brought: Sequence[str] = (), held: bool = False, https: bool = True) -> Visit:
-    return Visit(sessions, brought, held, "/app", https)
+    return Visit(sessions, brought, held, told("/app", https))
+
+
+def told(mount: str, https: bool) -> dict[str, str]:
+    return {"SCRIPT_NAME": mount, "wsgi.url_scheme": "https" if https else "http"}
 
 
 def test_without_a_word_nothing_changes(sessions: Sessions, ledger: Ledger) -> None:
@@ -229,7 +233,7 @@ def test_every_cookie_that_is_set_so_is_another(sessions: Sessions) -> None:
     ],
 )
 def test_the_tickets_scope_is_the_mount(sessions: Sessions, mount: str, https: bool, attributes: str) -> None:
-    visit = Visit(sessions, ["a"], False, mount, https)
+    visit = Visit(sessions, ["a"], False, told(mount, https))
     visit.begin()
     assert tickets(visit.answered([])) == [f"__PRT__={TICKET}; {attributes}"]
 
