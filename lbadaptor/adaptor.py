@@ -48,6 +48,7 @@ class Adaptor:
         adaptor = self.settings.adaptor
         self.fleet = Fleet(self.settings)
         self.heads = Heads(adaptor.pass_variables)
+        self.ticket_cookie = self.settings.application.ticket_cookie
         self.waiters = threading.Semaphore(adaptor.waiters)
         self._keep = adaptor.body_memory, adaptor.body_spool, adaptor.spool_folder
         self._sorry = SorryPage(self.settings.sorry_page) if self.settings.sorry_page else None
@@ -129,21 +130,23 @@ class GiveUp(Exception):
 class _Walk:
     """One request's walk from AppServer to AppServer, until one answers or nothing more may be done."""
 
+    _deadline: float | None = None
+    """when it has waited for long enough; None: it has not waited yet"""
+    _tried: frozenset[str] = frozenset()
+    """the tickets of those that were tried"""
+    _looked: frozenset[str] = frozenset()
+    """of those because of whom address.text was read anew"""
+    _repeated = False
+
     def __init__(self, adaptor: Adaptor, environ: Environ, body: Body) -> None:
         self._adaptor = adaptor
         self._fleet = adaptor.fleet
         self._environ = environ
         self._body = body
         self._common = adaptor.heads.common(environ, body)
-        self._deadline = time.monotonic() + adaptor.settings.adaptor.wait
-        self._tried: set[str] = set()
-        """the tickets of those that were tried"""
-        self._looked: set[str] = set()
-        """of those because of whom address.text was read anew"""
-        self._repeated = False
-        self._table: Table = self._fleet.table()
+        tickets = values(environ.get("HTTP_COOKIE", ""), adaptor.ticket_cookie)
+        self._table: Table = self._fleet.table_for(tickets)
         try:
-            tickets = values(environ.get("HTTP_COOKIE", ""), adaptor.settings.application.ticket_cookie)
             self._verdict, self._holder, self._ticket = self._fleet.judge(tickets, self._table)
         except KeyFileError as error:
             raise GiveUp(503, str(error)) from None
@@ -188,8 +191,7 @@ class _Walk:
         if not self._adaptor.waiters.acquire(blocking=False):
             raise GiveUp(503, "no AppServer is available, and enough requests wait for one")
         try:
-            while time.monotonic() < self._deadline:
-                time.sleep(LOOK_AGAIN)
+            while True:
                 self._table = self._fleet.table()
                 holder = self._table.by_ticket.get(self._ticket)
                 if holder is not None and holder.ticket not in self._tried:
@@ -197,9 +199,11 @@ class _Walk:
                     return holder
                 if entry := self._choose():
                     return entry
+                if not self._may_wait():
+                    raise GiveUp(503, "no AppServer is available")
+                time.sleep(LOOK_AGAIN)
         finally:
             self._adaptor.waiters.release()
-        raise GiveUp(503, "no AppServer is available")
 
     def _after(self, failed: ExchangeFailed, entry: Entry) -> None:
         """Make ready for the next attempt. Raises GiveUp when there may be none."""
@@ -216,7 +220,7 @@ class _Walk:
         if deed is Deed.SAME:
             self._pause(f"AppServer {entry.identity}: {failed}")
         elif deed is Deed.LOOK:
-            self._looked.add(ticket)
+            self._looked |= {ticket}
         self._table = self._fleet.table()
         if deed is Deed.ONCE and self._ticket in self._table.by_ticket:
             # A process that was killed is gone a moment later, its port takes connections till then, and
@@ -229,9 +233,9 @@ class _Walk:
                 self._verdict = Verdict.LOST
                 log.info("lbadaptor: the holder %s is gone; its visitor goes elsewhere as lost", entry.identity)
         if self._holder is None:
-            self._tried.add(ticket)
+            tried, self._tried = self._tried, self._tried | {ticket}
             if deed is Deed.ONCE and self._choose() is None:
-                self._tried.discard(ticket)  # there is nobody else
+                self._tried = tried  # there is nobody else
 
     def _idempotent(self) -> bool:
         key = self._adaptor.settings.adaptor.repeat_idempotency_key and bool(
@@ -239,9 +243,15 @@ class _Walk:
         )
         return failover.idempotent(self._environ["REQUEST_METHOD"], key=key)
 
+    def _may_wait(self) -> bool:
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + self._adaptor.settings.adaptor.wait
+        return now < self._deadline
+
     def _pause(self, why: str) -> None:
         """Wait a moment for a holder that takes no more now. Raises GiveUp at the deadline."""
-        if time.monotonic() >= self._deadline or not self._adaptor.waiters.acquire(blocking=False):
+        if not self._may_wait() or not self._adaptor.waiters.acquire(blocking=False):
             raise GiveUp(503, why)
         try:
             time.sleep(LOOK_AGAIN)

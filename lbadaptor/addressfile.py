@@ -19,7 +19,7 @@ STALE = 45.0
 
 
 class AddressFile:
-    """The table as of now. `table()` costs one stat where nothing changed; any thread may call it.
+    """The table. To look whether it changed costs one stat; any thread may do it.
 
     `on_change` is called with each new table, before anybody else sees it.
     """
@@ -31,9 +31,17 @@ class AddressFile:
         self._stamp: tuple[int, int, int] | None = None
         self._lock = threading.Lock()
         self._said = ""
+        self._looked = float("-inf")
 
-    def table(self) -> Table:
-        """The last good table; empty when there never was one. Never raises."""
+    def table(self, age: float = 0.0) -> Table:
+        """The last good table; empty when there never was one. Never raises.
+
+        It is looked at anew unless that was done in the last `age` seconds.
+        """
+        now = time.monotonic()
+        if now - self._looked < age:
+            return self._table
+        self._looked = now
         try:
             status = os.stat(self._path)
         except OSError as error:

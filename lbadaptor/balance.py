@@ -30,22 +30,25 @@ class Load:
 
     avoided_until: float = float("-inf")
     """monotonic seconds; till then it is not chosen while there is another"""
-    in_flight: int = 0
-    """requests that this process has there now"""
     said_dying: int = -1
     """the serial of the table in force when it said DYING: heeded until a newer table comes"""
     _reported: str = ""
     _reported_at: float = float("-inf")
     _misses: int = 0
+    _in_flight: list[None] = field(default_factory=list)
+    """one thing for each request: to add or take one is atomic, and needs no lock"""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that this process has there now."""
+        return len(self._in_flight)
+
     def begin(self) -> None:
-        with self._lock:
-            self.in_flight += 1
+        self._in_flight.append(None)
 
     def end(self) -> None:
-        with self._lock:
-            self.in_flight -= 1
+        self._in_flight.pop()
 
     def missed(self, now: float) -> None:
         """It took no connection, or did not answer in time: avoid it for a moment, a longer one each time."""

@@ -20,6 +20,9 @@ from lbadaptor.ticket import Keys, Verdict, judge, read_keys
 
 log = logging.getLogger("lbadaptor")
 
+LOOK = 0.01
+"""Seconds for which a look at address.text is good enough: who has left it refuses for longer than that, and who has
+come need be known to those only who hold their ticket."""
 _MISSES = frozenset((Failure.UNREACHABLE, Failure.CONNECT_TIMEOUT, Failure.SILENT))
 """What makes this process avoid an AppServer for a moment."""
 _FAILURES = {**REFUSALS, headers.KEY_REFUSED: Failure.FORBIDDEN}
@@ -31,8 +34,8 @@ class Peer:
     def __init__(self, idle_connections: int) -> None:
         self.load = Load()
         self.pool = Pool(idle_connections)
-        self.key = ""
-        """the caller's key that it wants to see; empty: not asked for yet"""
+        self.ends: dict[Verdict, bytes] = {}
+        """of the heads of requests, as far as they were needed"""
 
 
 class Fleet:
@@ -52,9 +55,17 @@ class Fleet:
         """address.text as of now."""
         return self._addresses.table()
 
+    def table_for(self, tickets: Sequence[str]) -> Table:
+        """address.text as of a moment ago; as of now for tickets that were not in it then."""
+        table = self._addresses.table(LOOK)
+        for ticket in tickets:
+            if ticket not in table.by_ticket:
+                return self._addresses.table()
+        return table
+
     def judge(self, tickets: Sequence[str], table: Table) -> tuple[Verdict, Entry | None, str]:
         """The verdict on a request's tickets; see `ticket.judge`. Raises KeyFileError."""
-        verdict, holder, ticket = judge(tickets, table, lambda ticket: self._keyring().signed(ticket))
+        verdict, holder, ticket = judge(tickets, table, self._signed)
         if verdict is Verdict.FORGED:
             self._count_forged()
         return verdict, holder, ticket
@@ -81,13 +92,13 @@ class Fleet:
         """What this process knows of an AppServer's load."""
         return self._peer(entry).load
 
-    def ask(self, entry: Entry, method: str, common: str, verdict: Verdict, body: Body, serial: int) -> Relayed:
+    def ask(self, entry: Entry, method: str, common: bytes, verdict: Verdict, body: Body, serial: int) -> Relayed:
         """One exchange with one AppServer, its answer taken over as far as the bound allows. Blocks.
 
         Raises ExchangeFailed, KeyFileError, and VisitorGone while a large body is streamed.
         """
         peer = self._peer(entry)
-        head = request.head(common, peer.key or self._find_key(peer, entry), entry.identity.generation, verdict)
+        head = common + (peer.ends.get(verdict) or self._end(peer, entry, verdict))
         load = peer.load
         load.begin()
         connection = None
@@ -139,19 +150,22 @@ class Fleet:
         for ticket in before.keys() - self._peers.keys():
             before[ticket].pool.close()
 
+    def _signed(self, ticket: str) -> bool:
+        return self._keyring().signed(ticket)
+
     def _keyring(self) -> Keys:
         keys = self._keys
         if keys is None:
             keys = self._keys = read_keys(self._key_file)
         return keys
 
-    def _find_key(self, peer: Peer, entry: Entry) -> str:
+    def _end(self, peer: Peer, entry: Entry, verdict: Verdict) -> bytes:
         try:
-            peer.key = self._keyring().caller_key(entry.ticket)
+            key = self._keyring().caller_key(entry.ticket)
         except KeyFileError:
             keys = self._keys = read_keys(self._key_file)  # it may have got a new key since
-            peer.key = keys.caller_key(entry.ticket)
-        return peer.key
+            key = keys.caller_key(entry.ticket)
+        return peer.ends.setdefault(verdict, request.end(key, entry.identity.generation, verdict))
 
     def _count_forged(self) -> None:
         self._forged += 1

@@ -46,26 +46,26 @@ class _For(Enum):
     NOBODY = "nobody beyond this connection"
 
 
-_VISITOR, _US = _For.VISITOR, _For.US  # an enum's own look-up takes longer
+_VISITOR, _US, _LENGTH = _For.VISITOR, _For.US, _For.LENGTH  # an enum's own look-up takes longer
 
 
-def _mean(name: str, value: str) -> tuple[_For, str, str]:
-    """What a header of an answer means: whom it concerns, its name (ours in lower case), its value."""
+def _mean(name: str, value: str) -> tuple[_For, tuple[str, str]]:
+    """What a header of an answer means: whom it concerns; its name (ours in lower case) and its value."""
     if not is_name(name):
         raise NotHttp(f"{name[:40]!r} is no header's name")
     key = name.lower()
     if key.startswith("lb-"):
-        return _For.US, key, value
+        return _For.US, (key, value)
     if key == "content-length":
-        return _For.LENGTH, name, value
+        return _For.LENGTH, (name, value)
     if key == "transfer-encoding":
-        return _For.CODINGS, name, value.lower()
+        return _For.CODINGS, (name, value.lower())
     if key == "connection":
-        return _For.CONNECTION, name, value.lower()
-    return _For.NOBODY if key in HOP_BY_HOP else _For.VISITOR, name, value
+        return _For.CONNECTION, (name, value.lower())
+    return _For.NOBODY if key in HOP_BY_HOP else _For.VISITOR, (name, value)
 
 
-_lines: Lines[tuple[_For, str, str]] = Lines(_mean)
+_lines: Lines[tuple[_For, tuple[str, str]]] = Lines(_mean)
 
 
 class Answer:
@@ -113,7 +113,11 @@ class Answer:
 
     def take(self, bound: int) -> list[bytes]:
         """Read the body until it is complete, larger than `bound` bytes, or a stream: it pauses, or lasts."""
-        taken: list[bytes] = []
+        if self._left and len(self._rest) == self._left:  # it came along with the head
+            taken = [self._rest]
+            self._end(b"")
+            return taken
+        taken = []
         size = 0
         end = None
         while not self.complete and size <= bound:
@@ -130,19 +134,19 @@ class Answer:
         """Read the headers; of those that concern the framing, the length and the codings."""
         left = codings = None
         for line in lines:
-            whom, name, value = _lines[line]
+            whom, header = _lines[line]
             if whom is _VISITOR:
-                self.headers.append((name, value))
+                self.headers.append(header)
             elif whom is _US:
-                self.own.setdefault(name, value)
-            elif whom is _For.LENGTH:
-                if left is not None and left != length(value):
+                self.own.setdefault(*header)
+            elif whom is _LENGTH:
+                if left is not None and left != length(header[1]):
                     raise ExchangeFailed(Failure.NOT_HTTP, "two different lengths")
-                left = length(value)
-                self.headers.append((name, value))
+                left = length(header[1])
+                self.headers.append(header)
             elif whom is _For.CODINGS:
-                codings = value if codings is None else f"{codings}, {value}"
-            elif whom is _For.CONNECTION and "close" in value:
+                codings = header[1] if codings is None else f"{codings}, {header[1]}"
+            elif whom is _For.CONNECTION and "close" in header[1]:
                 self.reusable = False
         return left, codings
 

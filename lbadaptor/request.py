@@ -37,36 +37,42 @@ class LengthRequired(BadRequest):
 
 
 class _Shape:
-    """How requests whose environ has the same keys are written: texts with gaps, and the keys of what fills them."""
+    """How requests whose environ has the same keys are written: a text with gaps, and the keys of what fills them."""
 
     def __init__(self, keys: tuple[str, ...], handed_on: Callable[[str], bool]) -> None:
-        fields = {key: name for key in keys if (name := _field(key))}
+        fields = {"HTTP_HOST": "Host"} if "HTTP_HOST" in keys else {}
+        fields |= {key: name for key in keys if (name := _field(key))}
         told = {key: name for name, key in headers.MANDATORY.items()}
         told |= {key: f"{headers.VAR}{key.replace('_', '-')}" for key in keys if handed_on(key)}
-        self._breaks = len(fields)
-        self._fields = _gaps(fields.values())
+        self.users = [(key, name) for key, name in _USER if key in keys]
+        """who the visitor is, by Apache's word: may be empty, and then goes unsaid"""
+        self._told = told
+        self._lacks = not told.keys() <= set(keys)
+        """not every gateway sets all that is mandatory"""
+        self._fields = ("" if "HTTP_HOST" in keys else "Host: \r\n") + _gaps(fields.values())
+        self._text = self._fields + _gaps(told.values())
+        self._breaks = self._text.count("\n")
         self._field_values = _getter(list(fields))
-        self._names = told
-        self._told = _gaps(told.values())
-        self._told_values = _getter(list(told))
+        self._values = _getter([*fields, *told])
+        self._number = len(fields)
 
-    def fields(self, environ: Environ) -> str:
-        """The visitor's own headers. Raises BadRequest where one holds what none may hold."""
-        text = self._fields % self._field_values(environ)
-        if text.count("\n") != self._breaks or text.count("\r") != self._breaks or "\0" in text:
-            raise BadRequest("A line break or NUL stands within a header")
-        return text
-
-    def told(self, environ: Environ) -> str:
-        """What Apache says."""
+    def lines(self, environ: Environ) -> str:
+        """The visitor's own headers, and what Apache says. Raises BadRequest where one holds what none may hold."""
+        if self._lacks:
+            return self._one_by_one(environ)
+        values = self._values(environ)
         try:
-            values = self._told_values(environ)
-            if plain("".join(values)):
-                return self._told % values
-        except (KeyError, TypeError):
-            pass  # not every gateway sets all that is mandatory, and not every variable is a text
-        lines = []
-        for key, name in self._names.items():
+            told = "".join(values[self._number :])
+        except TypeError:  # not every variable is a text
+            return self._one_by_one(environ)
+        if not plain(told):
+            return self._one_by_one(environ)
+        return _checked(self._text % values, self._breaks)
+
+    def _one_by_one(self, environ: Environ) -> str:
+        text = self._fields % self._field_values(environ)
+        lines = [_checked(text, self._fields.count("\n"))]
+        for key, name in self._told.items():
             value = environ.get(key) or _default(key, environ)
             if isinstance(value, str):
                 lines.append(f"{name}: {encode(value)}\r\n")
@@ -81,8 +87,8 @@ class Heads:
         self._prefixes = tuple(name[:-1] for name in patterns if name.endswith("*"))
         self._shapes: dict[tuple[str, ...], _Shape] = {}
 
-    def common(self, environ: Environ, body: Body) -> str:
-        """The part of the head that is the same for every AppServer, without the empty line at its end.
+    def common(self, environ: Environ, body: Body) -> bytes:
+        """The part of the head that is the same for every AppServer, all but its `end`.
 
         Raises BadRequest where a header holds what none may hold.
         """
@@ -91,7 +97,6 @@ class Heads:
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         query = environ.get("QUERY_STRING", "")
         method = environ["REQUEST_METHOD"]
-        wire_method = method if method in METHODS else "POST"
         if _SAFE(path):
             target = wire_path = path
         else:
@@ -102,22 +107,20 @@ class Heads:
             target = f"{target or '/'}?{wire_query}"
             if wire_query != query:
                 more = f"{headers.QUERY}: {wire_query}\r\n"
-        if wire_method != method:
+        wire_method = method
+        if method not in METHODS:
+            wire_method = "POST"
             more += f"{headers.METHOD}: {encode(method)}\r\n"
-        for key, name in _USER:
-            if environ.get(key):
+        for key, name in shape.users:
+            if environ[key]:
                 more += f"{name}: {encode(environ[key])}\r\n"
-        if "CONTENT_TYPE" in environ:
-            more += _line("Content-Type", environ["CONTENT_TYPE"])
         if body.length is None:
             more += "Transfer-Encoding: chunked\r\n"
         elif body.length or environ.get("CONTENT_LENGTH"):
             more += f"Content-Length: {body.length}\r\n"
-        host = environ.get("HTTP_HOST", "")  # empty where there is none (RFC 9110 §7.2)
         return (
-            f"{wire_method} {target or '/'} HTTP/1.1\r\n{_line('Host', host)}{shape.fields(environ)}{more}"
-            f"{headers.PATH}: {wire_path}\r\n{shape.told(environ)}"
-        )
+            f"{wire_method} {target or '/'} HTTP/1.1\r\n{shape.lines(environ)}{more}{headers.PATH}: {wire_path}\r\n"
+        ).encode("latin-1")
 
     def _learn(self, keys: tuple[str, ...]) -> _Shape:
         """Browsers send the same few sets of headers. Who makes some up only displaces others."""
@@ -145,19 +148,19 @@ def _gaps(names: Iterable[str]) -> str:
     return "".join(f"{name.replace('%', '%%')}: %s\r\n" for name in names)
 
 
-def _line(name: str, value: str) -> str:
-    if "\n" in value or "\r" in value or "\0" in value:
+def _checked(text: str, lines: int) -> str:
+    """A text of so many lines, none of which the visitor has broken."""
+    if text.count("\n") != lines or text.count("\r") != lines or "\0" in text:
         raise BadRequest("A line break or NUL stands within a header")
-    return f"{name}: {value}\r\n"
+    return text
 
 
-def head(common: str, caller_key: str, generation: int, verdict: Verdict) -> bytes:
-    """The whole head for one AppServer."""
+def end(caller_key: str, generation: int, verdict: Verdict) -> bytes:
+    """The end of a head: what is for one AppServer alone."""
     session = "none" if verdict is Verdict.FORGED else verdict.value
     return (
-        f"{common}{headers.KEY}: {caller_key}\r\n{headers.GENERATION}: {generation}\r\n"
-        f"{headers.SESSION}: {session}\r\n\r\n"
-    ).encode("latin-1")
+        f"{headers.KEY}: {caller_key}\r\n{headers.GENERATION}: {generation}\r\n{headers.SESSION}: {session}\r\n\r\n"
+    ).encode("ascii")
 
 
 def body_length(environ: Environ) -> int | None:
@@ -181,6 +184,8 @@ def refuse_lost(environ: Environ) -> None:
 
 def _field(key: str) -> str:
     """`HTTP_X_FOO` → `X-Foo`; empty for what is not handed on, a visitor's own LB- headers first of all."""
+    if key == "CONTENT_TYPE":
+        return "Content-Type"
     if not key.startswith("HTTP_"):
         return ""
     name = key[5:].replace("_", "-").lower()

@@ -26,6 +26,7 @@ import pytest
 import requests
 
 from lbadaptor.address import Entry, Table, parse
+from lbadaptor.fleet import LOOK
 from lbadaptor.settings import load
 from monitor import httpd
 from monitor.ctl import NoAnswer, ask
@@ -426,14 +427,18 @@ class Cluster:
             os.kill(self.monitor_pid, signal.SIGCONT)
 
     def write_addresses(self, text: str | bytes | None) -> None:
-        """Put another address.text in place of the monitor's, as a careless hand would; None takes it away."""
+        """Put another address.text in place of the monitor's, as a careless hand would; None takes it away.
+
+        Then every adaptor's next look is at it.
+        """
         if text is None:
             self.address_file.unlink()
-            return
-        beside = self.address_file.with_name("by-hand")
-        beside.write_bytes(text.encode() if isinstance(text, str) else text)
-        beside.chmod(0o644)
-        beside.rename(self.address_file)
+        else:
+            beside = self.address_file.with_name("by-hand")
+            beside.write_bytes(text.encode() if isinstance(text, str) else text)
+            beside.chmod(0o644)
+            beside.rename(self.address_file)
+        time.sleep(LOOK)
 
     def order_to_stop(self) -> None:
         """Order the monitor to end all AppServers and itself; the httpds stay. `start` begins anew."""

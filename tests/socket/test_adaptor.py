@@ -439,8 +439,9 @@ def test_no_table_or_an_empty_one_is_a_503_until_it_is_mended(site: Site, serve:
 
 
 def test_a_malformed_table_leaves_the_last_good_one(
-    site: Site, serve: Serve, caplog: pytest.LogCaptureFixture
+    site: Site, serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lbadaptor.fleet.LOOK", 0.0)
     old, new = serve(), serve()
     site.publish_servers(old)
     assert site.ask().status == 200
@@ -966,3 +967,40 @@ def test_nobody_is_in_flight_when_all_is_done(site: Site, serve: Serve, nobody: 
         site.ask(**cookies(entries[0].ticket))
     site.ask("POST", b"x")
     assert [site.adaptor.fleet.load(entry).in_flight for entry in entries] == [0, 0]
+
+
+# Between two looks at address.text.
+
+
+@pytest.fixture
+def _no_other_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbadaptor.fleet.LOOK", 1000.0)
+
+
+@pytest.mark.usefixtures("_no_other_look")
+def test_the_ticket_of_one_who_came_just_now_is_held(site: Site, serve: Serve) -> None:
+    old, new = serve(), serve()
+    site.publish_servers(old)
+    assert site.ask().status == 200
+    _, entry = site.publish_servers(old, new)
+    assert site.ask("POST", b"x", **cookies(entry.ticket)).status == 200
+    assert new.requests[0].get("LB-Session") == "held"
+
+
+@pytest.mark.usefixtures("_no_other_look")
+def test_who_left_just_now_is_missed_by_nobody(site: Site, serve: Serve, nobody: Address) -> None:
+    server = serve()
+    gone, _ = site.publish_servers(nobody, server)
+    assert site.ask().status == 200
+    site.publish_text(write(Table(9, (site.entry(server, 1),)), "test", "now"))
+    assert site.ask("POST", b"x", **cookies(gone.ticket)).status == 200
+    assert server.requests[-1].get("LB-Session") == "lost"
+
+
+@pytest.mark.usefixtures("_no_other_look")
+def test_before_nobody_is_said_to_be_there_it_is_looked_again(site: Site, serve: Serve) -> None:
+    site.configure(wait=0.0)
+    site.publish_servers()
+    assert site.ask().status == 503
+    site.publish_servers(serve())
+    assert site.ask().status == 200

@@ -18,7 +18,7 @@ from lbadaptor.relay import ExchangeFailed
 from lbadaptor.ticket import Keys, Verdict
 
 Serve = Callable[..., ScriptedServer]
-COMMON = "GET / HTTP/1.1\r\nHost: x\r\n"
+COMMON = b"GET / HTTP/1.1\r\nHost: x\r\n"
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def fleet(site: Site) -> Iterator[Fleet]:
 
 
 def ask(fleet: Fleet, entry: Entry, body: Body = EMPTY, verdict: Verdict = Verdict.NONE) -> Relayed:
-    common = COMMON if body is EMPTY else f"{COMMON}Transfer-Encoding: chunked\r\n"
+    common = COMMON if body is EMPTY else COMMON + b"Transfer-Encoding: chunked\r\n"
     return fleet.ask(entry, "GET", common, verdict, body, fleet.table().serial)
 
 
@@ -328,3 +328,16 @@ def test_an_answer_still_streamed_counts_as_in_flight_until_it_is_closed(
     assert fleet.load(entry).in_flight == 0
     ask(fleet, entry).close()
     assert server.connections == 1
+
+
+def test_a_table_of_a_moment_ago_does_but_for_tickets_that_are_not_in_it(
+    fleet: Fleet, site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lbadaptor.fleet.LOOK", 1000.0)
+    (one,) = site.publish_servers(serve())
+    assert fleet.table_for(()).entries == (one,)
+    one, other = site.publish_servers(serve(), serve())
+    before = fleet.table_for(())
+    assert len(before.entries) == 1
+    assert fleet.table_for([before.entries[0].ticket]) is before
+    assert fleet.table_for([before.entries[0].ticket, other.ticket]).entries == (one, other)

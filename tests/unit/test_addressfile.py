@@ -181,3 +181,21 @@ def test_many_readers_see_whole_tables_that_never_go_back(addresses: AddressFile
         reader.join()
     assert wrong == []
     assert addresses.table().serial == 59
+
+
+def test_a_look_of_a_moment_ago_may_do(
+    addresses: AddressFile, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    publisher.publish(table(1))
+    assert addresses.table(0.5) == table(1)
+    publisher.publish(table(2))
+    now[0] += 0.4
+    assert addresses.table(0.5) == table(1)
+    assert addresses.table() == table(2)
+    publisher.publish(table(3))
+    now[0] += 0.4
+    assert addresses.table(0.5) == table(2)
+    now[0] += 0.2
+    assert addresses.table(0.5) == table(3)
