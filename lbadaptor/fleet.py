@@ -45,6 +45,7 @@ class Fleet:
         self._settings = settings.adaptor
         self._policy = POLICIES[settings.adaptor.policy]
         self._key_file = settings.key_file
+        self._unix_socket = settings.unix_socket
         self._keys: Keys | None = None
         self._peers: dict[str, Peer] = {}
         """by ticket, which names slot and generation"""
@@ -131,7 +132,12 @@ class Fleet:
 
     def _connect(self, entry: Entry) -> Connection:
         try:
-            return connect(entry.address, self._settings.connect_timeout, self._settings.answer_timeout)
+            return connect(
+                entry.address,
+                self._unix_socket(entry.identity.slot),
+                self._settings.connect_timeout,
+                self._settings.answer_timeout,
+            )
         except OurOwnFault as error:
             log.error("lbadaptor: %s", error)
             raise ExchangeFailed(Failure.OURS, str(error)) from None

@@ -7,6 +7,7 @@ these rows (`python -m lbadaptor.settings`).
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 from pathlib import Path
@@ -41,6 +42,8 @@ Limit = Literal[
     "sigpending", "stack",
 ]  # fmt: skip
 """What Linux can limit: the constants of the module `resource`, without `RLIMIT_`."""
+_LONGEST_SOCKET_PATH = 107
+"""Bytes."""
 _LONGEST = 366 * 86400.0
 """Seconds: what waits for longer was meant to wait for ever, which no timer can."""
 
@@ -109,7 +112,11 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
         row("How many AppServers there may be at once, DYING ones included. 0: four for each one in `servers` and "
             "`standby`.", ge=0, le=8000),
     ] = 0  # fmt: skip
-    host: Annotated[str, row("The address that they listen on.", pattern=_HOST)] = "127.0.0.1"
+    host: Annotated[
+        str,
+        row("The address that they listen on. Apache and the monitor come by a Unix socket in the run folder as long "
+            "as there is one.", pattern=_HOST),
+    ] = "127.0.0.1"  # fmt: skip
     base_port: Annotated[int, row("The AppServer in slot n listens on this port + n.", ge=1, le=65535)] = 9000
     threads: Annotated[int, row("How many requests one AppServer works on at once.", ge=1, le=1000)] = 8
     queue: Annotated[
@@ -353,6 +360,15 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
     @property
     def control_socket(self) -> Path:
         return self.run_folder / "control.sock"
+
+    @property
+    def socket_folder(self) -> Path:
+        return self.run_folder.absolute() / "sockets"
+
+    def unix_socket(self, slot: int) -> str:
+        """Where the AppServer in a slot listens besides its port; empty: the path would be too long (unix(7))."""
+        path = str(self.socket_folder / str(slot))
+        return path if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH else ""
 
     @property
     def time_to_end_hung(self) -> float:

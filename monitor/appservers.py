@@ -23,7 +23,7 @@ from monitor.child import FLAGS, Child, Reaper
 from monitor.plan import Plan
 from monitor.record import Deed, Order, Record, Start, own_limits
 from monitor.state import Known, StateFile
-from monitor.surroundings import Surroundings, User, common, make_own_folder, of_slot, removal
+from monitor.surroundings import Surroundings, User, common, make_own_folder, make_room_for_socket, of_slot, removal
 from monitor.template import Template
 
 log = logging.getLogger("lbmonitor")
@@ -70,6 +70,7 @@ class AppServers:
         state: StateFile,
         environment: Mapping[str, str],
         user: User | None,
+        apache_group: int | None,
         selector: selectors.BaseSelector,
         reaper: Reaper,
     ) -> None:
@@ -78,6 +79,7 @@ class AppServers:
         self._state = state
         self._environment = dict(environment)
         self._user = user
+        self._apache_group = apache_group
         self._selector = selector
         self._reaper = reaper
         self._living: dict[Identity, AppServer] = {}
@@ -166,6 +168,10 @@ class AppServers:
         message = self._handover(identity, self._keys.ticket(identity))
         why, own_folder = "", ""
         try:
+            make_room_for_socket(settings, identity.slot, self._user, self._apache_group)
+        except OSError as error:
+            log.warning("slot %d: %s: %s", identity.slot, error.filename, error.strerror)
+        try:
             own_folder = make_own_folder(settings, identity, self._user)
         except OSError as error:
             why = f"it gets no folder of its own: {error.filename}: {error.strerror}"
@@ -251,6 +257,7 @@ class AppServers:
             ticket=ticket,
             caller_key=self._keys.caller_key(ticket),
             probe_key=self._keys.probe_key(ticket),
+            unix_socket=settings.unix_socket(identity.slot),
         )
 
     def _follow(self, identity: Identity, appserver: AppServer) -> None:

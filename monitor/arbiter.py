@@ -33,7 +33,7 @@ from monitor.publish import CallerKeys, Publisher
 from monitor.record import weight
 from monitor.state import StateFile, cpu_time
 from monitor.status import status
-from monitor.surroundings import user
+from monitor.surroundings import remove_sockets, user
 from monitor.systemd import VARIABLES, Systemd
 
 log = logging.getLogger("lbmonitor")
@@ -70,7 +70,7 @@ class Arbiter:
         self._reaper = Reaper()
         environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
         self._appservers = AppServers(
-            self._plan, keys, self._state, environment, user(settings), self._selector, self._reaper
+            self._plan, keys, self._state, environment, user(settings), group, self._selector, self._reaper
         )
         self._link = Link(self._selector, self._reaper, environment, self._begin, self._hear_watcher)
         self._was_ready = False
@@ -100,6 +100,7 @@ class Arbiter:
                 deeds = self._act(turn)
                 if self._plan.over:
                     self._state.delete()
+                    remove_sockets(self._settings)
                     return 0
                 self._link.show(self._view, self._plan.news, turn)
                 self._tell_systemd(turn)
@@ -223,7 +224,8 @@ class Arbiter:
         for record in self._plan:
             appserver = self._appservers.find(record.identity)
             if appserver and (record.life in PUBLISHED or (record.life is Life.STARTING and appserver.adopted)):
-                targets.append(Target(*record.identity, *appserver.address, appserver.probe_key))
+                unix_socket = self._settings.unix_socket(record.slot)
+                targets.append(Target(*record.identity, *appserver.address, appserver.probe_key, unix_socket))
         return View(targets, status(self._plan, self._appservers, now))
 
     def _tell_systemd(self, now: float) -> None:

@@ -16,6 +16,8 @@ from lbadaptor.settings import Settings
 
 COMMON = "lbadaptor-fastlane.conf"
 """What is the same for each AppServer, among the installed snippets."""
+_PLAIN = re.compile(r"[\w/.+@~-]+", re.ASCII).fullmatch
+"""A path that means nothing to mod_rewrite, nor in a URL."""
 _ALL_OF_TLS = "SSL_*"
 _OF_EVERY_TLS_REQUEST = "SSL_TLS_SNI"
 """The only SSL_ variable that mod_ssl sets unless it is told to set all."""
@@ -33,16 +35,19 @@ def snippet(settings: Settings, slots: int, mount: str, share: str, name: str, t
     variables, more_of_tls = _variables(settings)
     servers = settings.appservers
     addresses = [Address(servers.host, servers.base_port + slot) for slot in range(slots)]
+    sockets = _sockets(settings, slots)
     return "".join(
         f"{line}\n"
         for line in (
             *_head(settings, slots, mount),
             *_maps(settings, name),
-            *_rules(settings, _pattern(mount, taken), _folder(mount), name, addresses),
+            *_rules(settings, _pattern(mount, taken), _url(sockets, "%3", "%1", mount), name, addresses),
             *(
                 line
-                for address in addresses
-                for line in _proxy(settings, address, mount, share, variables, more_of_tls)
+                for slot, address in enumerate(addresses)
+                for line in _proxy(
+                    settings, _url(sockets, str(slot), str(address), mount), mount, share, variables, more_of_tls
+                )
             ),
         )
     )
@@ -65,7 +70,7 @@ def _maps(settings: Settings, name: str) -> Iterator[str]:
     yield "RewriteEngine On"
 
 
-def _rules(settings: Settings, pattern: str, folder: str, name: str, addresses: list[Address]) -> Iterator[str]:
+def _rules(settings: Settings, pattern: str, url: str, name: str, addresses: list[Address]) -> Iterator[str]:
     before, cookie = _first(settings.application.ticket_cookie)
     host = re.escape(str(addresses[0]).rpartition(":")[0])
     ports = "|".join(str(address.port) for address in addresses)
@@ -73,23 +78,19 @@ def _rules(settings: Settings, pattern: str, folder: str, name: str, addresses: 
     yield "# What may be repeated, has no body, and asks nothing of the connection; by one ticket of the right shape."
     yield (
         "RewriteCond %{REQUEST_METHOD}|%{HTTP:Connection}|%{HTTP:Upgrade}%{HTTP:Expect}%{HTTP:Transfer-Encoding}"
-        r'%{HTTP:Content-Length}%{ENV:REDIRECT_STATUS} "^(?:GET|HEAD)\|(?i:keep-alive|close)?\|$" [NV]'
+        r"%{HTTP:Content-Length}%{ENV:REDIRECT_STATUS}|%{HTTP_HOST}|%{QUERY_STRING} "
+        r'"^(?:GET|HEAD)\|(?i:keep-alive|close)?\|\|[^|]+\|[!-~]*$" [NV]'
     )
-    yield r'RewriteCond %{HTTP_HOST}|%{QUERY_STRING} "^[^|]+\|[!-~]*$" [NV]'
     yield (
         f'RewriteCond %{{HTTP_COOKIE}} "^(?:{before}(?:(?<=;)|(?<=; )))?{cookie}'
-        rf'([0-9]{{1,6}}\.[0-9]{{1,16}}\.[0-9A-Za-z_-]{{43}})(?:;{before})?$" [NV]'
+        rf'(([0-9]{{1,6}})\.([0-9]{{1,16}})\.[0-9A-Za-z_-]{{43}})(?:;{before})?$" [NV]'
     )
-    yield "# Its holder's address; the ticket, its generation, and the request's own target; and the key."
+    yield "# Its holder's address and key; its slot and generation; the request's own target."
     yield (
-        rf"RewriteCond ${{lbadaptor-address-{name}:%1}}|%1|%{{THE_REQUEST}} "
-        rf'"^({host}:(?:{ports}))\|([0-9]+\.([0-9]+)\.[^|]+)\|\S+ (\S+)"'
+        rf"RewriteCond ${{lbadaptor-address-{name}:%1}}|${{lbadaptor-key-{name}:%1}}|%2|%3|%{{THE_REQUEST}} "
+        rf'"^({host}:(?:{ports}))\|([^|]+)\|([0-9]+)\|([0-9]+)\|\S+ (\S+)"'
     )
-    yield rf'RewriteCond %1|%3|${{lbadaptor-key-{name}:%2}}|%4 "^([^|]+)\|([0-9]+)\|([^|]+)\|(\S+)$"'
-    yield (
-        f'RewriteRule "{pattern}" http://%1/{folder}/ '
-        "[P,NS,E=LBADAPTOR_GENERATION:%2,E=LBADAPTOR_KEY:%3,E=LBADAPTOR_URI:%4]"
-    )
+    yield (f'RewriteRule "{pattern}" "{url}" [P,NS,E=LBADAPTOR_KEY:%2,E=LBADAPTOR_GENERATION:%4,E=LBADAPTOR_URI:%5]')
 
 
 def _first(name: str) -> tuple[str, str]:
@@ -108,18 +109,26 @@ def _pattern(mount: str, taken: Sequence[str]) -> str:
     return pattern.replace('"', r"\"")
 
 
-def _folder(mount: str) -> str:
-    """In the URL for Apache's eyes only, for a <Proxy> of its own: an application may have several mounts."""
-    return "at" + re.sub(r"[^0-9A-Za-z]", lambda found: f"-{ord(found[0]):x}-", mount)
+def _sockets(settings: Settings, slots: int) -> str:
+    """The folder of the AppServers' Unix sockets; empty where Apache has to go by TCP."""
+    folder = str(settings.socket_folder)
+    return folder if settings.unix_socket(slots - 1) and _PLAIN(folder) else ""
+
+
+def _url(sockets: str, slot: str, address: str, mount: str) -> str:
+    """Of an AppServer, as mod_proxy has it. Its folder is for Apache's eyes only: an application may have several
+    mounts, each with a <Proxy> of its own."""
+    folder = "at" + re.sub(r"[^0-9A-Za-z]", lambda found: f"-{ord(found[0]):x}-", mount)
+    return (f"unix:{sockets}/{slot}|" if sockets else "") + f"http://{address}/{folder}/"
 
 
 def _proxy(
-    settings: Settings, address: Address, mount: str, share: str, variables: list[str], more_of_tls: bool
+    settings: Settings, url: str, mount: str, share: str, variables: list[str], more_of_tls: bool
 ) -> Iterator[str]:
     adaptor = settings.adaptor
     yield ""
     yield (
-        f'<Proxy "http://{address}/{_folder(mount)}/" enablereuse=on retry=0 responsefieldsize=65536'
+        f'<Proxy "{url}" enablereuse=on retry=0 responsefieldsize=65536'
         f" connectiontimeout={adaptor.connect_timeout * 1000:.0f}ms timeout={max(1, round(adaptor.answer_timeout))}>"
     )
     yield f"    Include {share}/{COMMON}"

@@ -81,6 +81,8 @@ class Target(Struct, frozen=True):
     host: str
     port: int
     key: str
+    unix_socket: str = ""
+    """where it is asked, if it listens there; empty: at host and port"""
 
 
 class View(Struct, frozen=True, tag="view"):

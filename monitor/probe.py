@@ -98,7 +98,9 @@ class Line:
 
     def _ask(self) -> tuple[int, bytes]:
         """The status and the body of the answer, as far as it is not too long. Raises what the exchange raises."""
-        connection = self._idle.take() or connect(self._address, self._timeout, self._timeout)
+        connection = self._idle.take() or connect(
+            self._address, self._target.unix_socket, self._timeout, self._timeout
+        )
         answer = None
         try:
             answer = exchange(connection, "GET", self._head, EMPTY)

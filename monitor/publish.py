@@ -30,9 +30,14 @@ class CallerKeys:
         self._key = key
         self._keys: dict[str, str] = {}
         self._written = ""
+        self._written_at = float("-inf")
 
-    def keep(self, entries: tuple[Entry, ...]) -> None:
-        """Write the file where it says something else. Raises OSError; the file before stays whole then."""
+    def keep(self, entries: tuple[Entry, ...], now: float = 0.0, heartbeat: float = float("inf")) -> None:
+        """Write the file where it says something else, or has been still for `heartbeat` seconds: mod_rewrite keeps
+        in memory what it was asked for, made-up tickets too, until then. `now` is monotonic seconds.
+
+        Raises OSError; the file before stays whole then.
+        """
         self._keys = {entry.ticket: self._keys.get(entry.ticket) or self._find(entry) for entry in entries}
         lines = [
             f"{entry.ticket}  {key}\n"
@@ -42,9 +47,9 @@ class CallerKeys:
         text = "".join(
             ("# What opens an AppServer: a secret of Apache's. Written along with address.text.\n", *lines)
         )
-        if text != self._written or not self._file.intact():
+        if text != self._written or now - self._written_at >= heartbeat or not self._file.intact():
             self._file.write(text.encode())
-            self._written = text
+            self._written, self._written_at = text, now
 
     def _find(self, entry: Entry) -> str:
         try:
@@ -82,7 +87,9 @@ class Publisher:
         due = still >= heartbeat or (still >= SESSIONS_INTERVAL and entries != self.entries)
         if self._caller_keys is not None:  # first: whom address.text names can be sent to
             keep = self._caller_keys.keep
-            self._try("callerkeys.text", "who came last is not in the fast lane", lambda: keep(entries))
+            self._try(
+                "callerkeys.text", "who came last is not in the fast lane", lambda: keep(entries, now, heartbeat)
+            )
         if self.entries is None or due or not _same_but_sessions(entries, self.entries) or not self._file.intact():
             self._try("address.text", "adaptors go on with the last one", lambda: self.publish(entries))
 

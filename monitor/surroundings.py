@@ -147,6 +147,26 @@ def make_own_folder(settings: Settings, identity: Identity, who: User | None) ->
     return str(folder)
 
 
+def make_room_for_socket(settings: Settings, slot: int, who: User | None, apache_group: int | None) -> None:
+    """Where an AppServer can make its Unix socket, which Apache's group may use: none of a former one is in its way.
+
+    Raises OSError.
+    """
+    path = settings.unix_socket(slot)
+    if not path:
+        return
+    folder = settings.socket_folder
+    folder.mkdir(mode=0o750, exist_ok=True)
+    os.chown(folder, who.user if who else -1, -1 if apache_group is None else apache_group)
+    folder.chmod(0o2750)  # what is made in it has its group
+    Path(path).unlink(missing_ok=True)
+
+
+def remove_sockets(settings: Settings) -> None:
+    """Nobody listens any more."""
+    shutil.rmtree(settings.socket_folder, ignore_errors=True)
+
+
 def removal(folder: str) -> list[str]:
     """The command that removes a folder: a process of its own may take its time. It follows no symbolic link."""
     return [shutil.which("rm") or "/bin/rm", "-rf", "--", folder]

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -56,12 +56,17 @@ Task = tuple[Connection, Visit | Holder]
 
 
 class Gateway:
-    """Serves one application on one listening socket. `start`, then `stop`."""
+    """Serves one application on its listening sockets, the first one of an address. `start`, then `stop`."""
 
     def __init__(
-        self, listener: socket.socket, application: Application, handover: Handover, vitals: Vitals, ledger: Ledger
+        self,
+        listeners: Sequence[socket.socket],
+        application: Application,
+        handover: Handover,
+        vitals: Vitals,
+        ledger: Ledger,
     ) -> None:
-        self._listener = listener
+        self._listeners = {listener.fileno(): listener for listener in listeners}
         self._application = application
         self._handover = handover
         self._vitals = vitals
@@ -74,7 +79,7 @@ class Gateway:
             self._stickiness = Sessions(handover.session_cookie, *ticket, ledger, time.monotonic, time.time)
         self._alone = not handover.caller_key
         self._generation = str(vitals.generation)
-        self.address: tuple[str, int] = listener.getsockname()[:2]
+        self.address: tuple[str, int] = listeners[0].getsockname()[:2]
         threads = vitals.admission.threads
         self._base = environs.base_environ(vitals.slot, vitals.generation, threads, FileWrapper)
         self._connections: dict[int, Connection] = {}
@@ -93,9 +98,10 @@ class Gateway:
 
     def start(self) -> None:
         """Listen and serve. Returns at once. Raises OSError when somebody else listens on the address."""
-        self._listener.listen(1024)
-        self._listener.setblocking(False)
-        self._poll.register(self._listener, select.EPOLLIN)
+        for listener in self._listeners.values():
+            listener.listen(1024)
+            listener.setblocking(False)
+            self._poll.register(listener, select.EPOLLIN)
         self._poll.register(self._wake, select.EPOLLIN)
         for thread in self._threads:
             thread.start()
@@ -127,11 +133,12 @@ class Gateway:
         idle connection's owner finds it readable and throws it away (as with the 408 of RFC 9110 §15.5.9). The
         kernel delivers it before the reset that bytes nobody read bring about.
         """
-        with contextlib.suppress(OSError):  # until nobody is left who was let in
-            while True:
-                sock, peer = self._listener.accept()
-                self._connections[sock.fileno()] = Connection(sock, peer)
-        self._listener.close()
+        for listener in self._listeners.values():
+            with contextlib.suppress(OSError):  # until nobody is left who was let in
+                while True:
+                    sock, peer = listener.accept()
+                    self._connections[sock.fileno()] = Connection(sock, peer)
+            listener.close()
         waiting = [connection for connection, _ in self._admission.dismiss()]
         for connection in list(self._connections.values()):
             begun = connection.request is not None and connection not in waiting
@@ -164,18 +171,18 @@ class Gateway:
 
     def _lead(self) -> None:
         """Poll and serve, until the gateway stops or the leadership is gone, and nothing waits for a thread."""
-        listener, wake = self._listener.fileno(), self._wake
         while self._serve_waiting() and not self._stopping:
             pause = self._accept_again
             events = self._poll.poll(None if pause is None else max(0.0, pause - time.monotonic()))
             for descriptor, _ in events:
-                if descriptor == listener:
-                    self._accept()
-                elif descriptor != wake and (connection := self._connections.get(descriptor)):
+                if connection := self._connections.get(descriptor):
                     self._readable(connection)
+                elif listener := self._listeners.get(descriptor):
+                    self._accept(listener)
             if pause is not None and time.monotonic() >= pause:
                 self._accept_again = None
-                self._poll.register(self._listener, select.EPOLLIN)
+                for listener in self._listeners.values():
+                    self._poll.register(listener, select.EPOLLIN)
 
     def _serve_waiting(self) -> bool:
         """Serve what waits for a thread, one request after the other. Whether this thread, the leader, leads on."""
@@ -198,22 +205,24 @@ class Gateway:
             task = admission.end()
         return leads
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
+        if self._accept_again is not None:
+            return
         for _ in range(64):
             try:
-                sock, peer = self._listener.accept()
+                sock, peer = listener.accept()
             except BlockingIOError:
                 return
             except ConnectionError:
                 continue
             except OSError as error:
                 log.error("cannot take connections for %g s: %s", ACCEPT_PAUSE, error.strerror)
-                self._poll.unregister(self._listener)
+                for paused in self._listeners.values():
+                    self._poll.unregister(paused)
                 self._accept_again = time.monotonic() + ACCEPT_PAUSE
                 return
             try:
                 sock.setblocking(True)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL)
                 self._poll.register(sock, select.EPOLLIN)

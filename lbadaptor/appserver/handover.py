@@ -40,6 +40,8 @@ class Handover(Struct, frozen=True):
     ticket: str = ""
     caller_key: str = ""
     probe_key: str = ""
+    unix_socket: str = ""
+    """a path, free to be listened on besides the address; empty: there is none"""
 
 
 class Preload(Struct, frozen=True):

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lbadaptor.address import Address
-from lbadaptor.appserver import affinity, stores
+from lbadaptor.appserver import affinity, listening, stores
 from lbadaptor.appserver.admission import Admission
 from lbadaptor.appserver.counting import by_cookies, by_store, by_word
 from lbadaptor.appserver.gateway import Gateway
@@ -70,7 +70,7 @@ def main(
         address = Address.parse(address)
     address = address or Address("127.0.0.1", BASE_PORT + slot)
     try:
-        listener = _bind(address)
+        listeners = listening.bind(address, handover.unix_socket)
     except OSError as error:
         return _cannot_start(report, f"{address}: {error.strerror}", error.errno == errno.EADDRINUSE)
     ledger = Ledger(handover.session_idle, affinity.MOST if handover.affinity else None)
@@ -78,11 +78,11 @@ def main(
         application = imported(handover.app)
         count = _counter(handover, application, ledger)
     except stores.Unreadable as error:
-        listener.close()
+        listening.close(listeners)
         return _cannot_start(report, str(error))
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        listener.close()
+        listening.close(listeners)
         return _cannot_start(report, f"{handover.app}: {type(error).__name__}: {error}")
 
     orders: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -93,7 +93,7 @@ def main(
     admission: Admission[Any] = Admission(handover.threads, handover.queue)
     limits = handover.max_requests, handover.max_age, handover.max_memory
     vitals = Vitals(slot, handover.generation, admission, *limits)
-    gateway = Gateway(listener, application, handover, vitals, ledger)
+    gateway = Gateway(listeners, application, handover, vitals, ledger)
     try:
         gateway.start()
     except OSError as error:
@@ -172,19 +172,6 @@ def _counter(handover: Handover, application: Any, ledger: Ledger) -> Callable[[
     if warning:
         log.warning("%s", warning)
     return counter
-
-
-def _bind(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        # A port whose last owner left connections in TIME_WAIT is free; one that somebody listens on is not.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def imported(name: str) -> Any:

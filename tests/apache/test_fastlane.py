@@ -470,7 +470,8 @@ def test_one_that_is_failing_is_the_adaptors_business(new_cluster: Callable[...,
     cluster = new_cluster(app=APP, appservers={"servers": 2}, monitor=monitor)
     prepare(cluster.folder)
     fast = FastSite(cluster, "embedded-debian")
-    visitor = fast.visitor()
+    with no_unix_sockets(cluster):  # the adaptor goes by TCP, of which one can see what nobody has read
+        visitor = fast.visitor()
     pid = int(visitor.tell("plain")["pid"])
     keys = cluster.settings.caller_keys_file
     assert holder(cluster, visitor).ticket in keys.read_text()
@@ -486,6 +487,15 @@ def test_one_that_is_failing_is_the_adaptors_business(new_cluster: Callable[...,
     eventually("it is OK again", lambda: holder(cluster, visitor).ticket in keys.read_text())
     assert fast.ask(visitor, "count")[1] == "fast"
     visitor.close()
+
+
+@contextlib.contextmanager
+def no_unix_sockets(cluster: Cluster) -> Iterator[None]:
+    """Nobody who connects meanwhile finds them."""
+    folder = cluster.settings.socket_folder
+    hidden = folder.rename(folder.with_name("hidden"))
+    yield
+    hidden.rename(folder)
 
 
 def unread(address: tuple[str, int]) -> bool:
@@ -605,3 +615,47 @@ def test_an_appserver_beyond_its_slots_is_not_in_it(cluster: Cluster) -> None:
         visitor.close()
     first, second = sorted(lanes)
     assert (lanes[first], lanes[second]) == ("fast", "slow")
+
+
+# By Unix socket, or by TCP.
+
+
+def connections(cluster: Cluster) -> tuple[int, int]:
+    """To AppServers, by Unix socket and by TCP (proc_net(5))."""
+    folder = f"{cluster.settings.socket_folder}/"
+    by_unix = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    by_tcp = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ports = {f":{entry.address.port:04X}" for entry in cluster.table().entries}
+    return (
+        sum(words[-1].startswith(folder) and words[5] == "03" for words in by_unix),
+        sum(words[1][-5:] in ports and words[3] == "01" for words in by_tcp),
+    )
+
+
+def test_both_lanes_and_the_monitor_go_by_unix_sockets(cluster: Cluster) -> None:
+    before = eventually(
+        "the monitor has asked both", lambda: connections(cluster)[0] >= 2 and connections(cluster)[0]
+    )
+    fast = FastSite(cluster, "embedded-debian")
+    visitor = fast.visitor()
+    assert fast.ask(visitor, "count", "POST")[1] == "slow"
+    between, _ = connections(cluster)
+    assert between > before
+    assert fast.ask(visitor, "count")[1] == "fast"
+    by_unix, by_tcp = connections(cluster)
+    assert (by_unix, by_tcp) == (between + 1, 0)
+    visitor.close()
+
+
+@pytest.mark.parametrize("name", ["embedded-debian", "daemon-debian"])
+def test_where_the_sockets_were_deleted_all_goes_by_tcp(name: str) -> None:
+    with running_cluster(app=APP, appservers={"servers": 2}) as cluster:
+        for path in cluster.settings.socket_folder.iterdir():
+            path.unlink()
+        fast = FastSite(cluster, name)
+        visitor = fast.visitor()
+        pid = visitor.count()["pid"]
+        answer, lane = fast.ask(visitor, "count")
+        assert (answer.json()["pid"], lane) == (pid, "back after 503")
+        assert connections(cluster)[1] > 0
+        visitor.close()

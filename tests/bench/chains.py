@@ -21,6 +21,7 @@ from lbadaptor.settings import load
 from lbadaptor.ticket import Verdict, make_keys
 from monitor import fastlane, httpd
 from monitor.publish import CallerKeys, Publisher
+from monitor.surroundings import make_room_for_socket
 from tests.apache.cluster import free_ports
 
 from . import cost
@@ -409,7 +410,12 @@ def crowded(entries: int, processes: int = 4, lanes: Lanes = python_lane) -> Cal
         config = write_config(folder, f"[appservers]\nslots = {2 * BACKENDS}\nbase_port = {first}\n")
         group = grp.getgrnam(httpd.apache_group()).gr_gid if httpd.apache_group() else None
         keys = make_keys(folder / "keys", group)
-        servers = [AppServer(folder, first + slot, keys, slot) for slot in range(BACKENDS)]
+        settings = load(config)
+        for slot in range(BACKENDS):
+            make_room_for_socket(settings, slot, None, group)
+        servers = [
+            AppServer(folder, first + slot, keys, slot, settings.unix_socket(slot)) for slot in range(BACKENDS)
+        ]
         nobodys = []
         for slot in range(BACKENDS, entries):
             identity = Identity(slot, time.time_ns() // 1_000_000 + slot)

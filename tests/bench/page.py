@@ -57,7 +57,7 @@ def write(told: Results) -> None:
         "## Settings",
         "Every httpd: "
         + ", ".join(settings(4))
-        + "; no access log. Every backend has a port of its own on loopback.",
+        + "; no access log. Every backend has a port of its own on loopback, ours a Unix socket besides.",
         _rows(["chain", "settings"], [[chain.what, _state(chain, told.absent)] for chain in (*ALONE, *CHAINS)]),
     ]
     (DOCS / "bench.md").write_text("\n\n".join(text) + "\n")

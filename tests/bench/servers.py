@@ -144,11 +144,12 @@ class Server:
 class AppServer(Server):
     """One of our AppServers, which is handed its keys as by the monitor, but by us."""
 
-    def __init__(self, folder: Path, port: int, keys: Keys, slot: int) -> None:
+    def __init__(self, folder: Path, port: int, keys: Keys, slot: int, unix_socket: str = "") -> None:
         self.identity = Identity(slot, time.time_ns() // 1_000_000 + slot)
         self.ticket = keys.ticket(self.identity)
         self.caller_key = keys.caller_key(self.ticket)
         self._probe_key = keys.probe_key(self.ticket)
+        self._unix_socket = unix_socket
         self._ours, self._its = socket.socketpair()
         self._its.set_inheritable(True)
         command = [sys.executable, "-m", "lbadaptor.appserver", "--slot", str(slot), "--address", f"127.0.0.1:{port}"]
@@ -173,6 +174,7 @@ class AppServer(Server):
                     ticket=self.ticket,
                     caller_key=self.caller_key,
                     probe_key=self._probe_key,
+                    unix_socket=self._unix_socket,
                 )
             )
             + b"\n"

@@ -363,6 +363,16 @@ class Site:
                 found[int(words[words.index("--slot") + 1])] = pid
         return found
 
+    def knocks(self, slot: int) -> bool:
+        """Whether an AppServer listens on its Unix socket: it refuses whoever says nothing of a visitor."""
+        with socket.socket(socket.AF_UNIX) as caller:
+            try:
+                caller.connect(str(self.run_folder / "sockets" / str(slot)))
+            except OSError:
+                return False
+            caller.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            return caller.recv(1000).startswith(b"HTTP/1.1 421 ")
+
     def get(self, slot: int, page: str = "/", sid: str = "") -> Reply:
         """A request to an AppServer, as an adaptor sends it."""
         entry = self.entry(slot)

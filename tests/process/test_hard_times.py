@@ -154,7 +154,8 @@ def test_without_any_descriptor_it_holds_out(site: Site) -> None:
 # A port that somebody else took.
 
 
-def test_a_port_stolen_between_two_lives(site: Site) -> None:
+@pytest.mark.parametrize("by_tcp", [False, True])
+def test_a_port_stolen_between_two_lives(site: Site, by_tcp: bool) -> None:
     site.up()
     site.wait(lambda: all(server["memory"] for server in ask(site.control)["appservers"]), "they are probed")
     entry = site.entry(0)
@@ -173,12 +174,15 @@ def test_a_port_stolen_between_two_lives(site: Site) -> None:
             return socket.create_server(entry.address)
         return None
 
+    if by_tcp:
+        (site.run_folder / "sockets").rename(site.run_folder / "hidden")
     os.kill(site.pid, signal.SIGSTOP)
     os.kill(site.pids()[0], signal.SIGKILL)
     with wait_for(steal, "it is gone") as listener:
         robber = threading.Thread(target=rob, args=(listener,), daemon=True)
         robber.start()
-        wait_for(lambda: heard, "the watcher has taken the stranger for whom it was to probe")
+        if by_tcp:
+            wait_for(lambda: heard, "the watcher has taken the stranger for whom it was to probe")
         os.kill(site.pid, signal.SIGCONT)
         site.wait_states(s1="OK", s2="OK")
         assert f"slot 0 is passed over for 60 s: {entry.address}: Address already in use" in site.said
@@ -187,7 +191,8 @@ def test_a_port_stolen_between_two_lives(site: Site) -> None:
         robber.join()
     keys = read_keys(site.folder / "keys")
     learnt = b"".join(heard)
-    assert keys.probe_key(entry.ticket).encode() in learnt
+    assert bool(learnt) == by_tcp, "a Unix socket is nobody's who has not its folder"
+    assert (keys.probe_key(entry.ticket).encode() in learnt) == by_tcp
     for other in site.table.entries:
         for secret in (keys.probe_key(other.ticket), keys.caller_key(other.ticket), other.ticket):
             assert secret.encode() not in learnt

@@ -103,10 +103,24 @@ def test_address_text_lists_the_pool(calm: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [("run/address.text", 0o640), ("keys", 0o640), ("run/control.sock", 0o600), ("run", 0o755)]
+    ("name", "mode"),
+    [
+        ("run/address.text", 0o640),
+        ("keys", 0o640),
+        ("run/control.sock", 0o600),
+        ("run", 0o755),
+        ("run/sockets", 0o2750),
+        ("run/sockets/0", 0o660),
+    ],
 )
 def test_who_may_read_what(calm: Site, name: str, mode: int) -> None:
     assert stat.S_IMODE((calm.folder / name).stat().st_mode) == mode
+
+
+def test_each_listens_on_a_unix_socket_too(calm: Site) -> None:
+    assert {file.name for file in (calm.run_folder / "sockets").iterdir()} == {"0", "1"}
+    assert calm.knocks(0)
+    assert calm.knocks(1)
 
 
 def test_a_fresh_interpreter_gets_its_callers_world(calm: Site) -> None:
@@ -250,6 +264,7 @@ def test_a_killed_one_is_replaced_at_once(site: Site, record_property: Callable[
     assert took < 5
     assert new.ticket != old.ticket
     assert site.get(0).status == 200
+    assert site.knocks(0)
     assert site.states == {0: "OK", 1: "OK"}
     assert re.search(r"slot 0 \(OK\) was ended by SIGKILL after \d+\.\d s", site.said)
     assert re.search(r"slot 0 is back after \d+ ms", site.said)

@@ -210,6 +210,7 @@ def test_another_user_for_the_application(site: Site, everybodys_python: str) ->
         assert site.eval(slot, f"os.access({str(site.control)!r}, os.W_OK)") is False
         assert site.eval(slot, "os.mkdir(os.environ['LBADAPTOR_FOLDER'] + '/mine')") is None
         assert own_folder(site, slot).stat().st_uid == who.pw_uid
+        assert site.knocks(slot)
         assert site.eval(slot, "os.access(os.environ['LBADAPTOR_FOLDER'] + '/..', os.W_OK)") is False
     entry = site.entry(0)
     assert entry is not None

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 from wsgiref.validate import validator
 
@@ -125,7 +126,7 @@ class House:
         self.admission: Admission[Any] = Admission(threads, handover.queue)
         self.vitals = Vitals(0, handover.generation, self.admission)
         self.ledger = Ledger(1800.0)
-        self.gateway = Gateway(listener, application, handover, self.vitals, self.ledger)
+        self.gateway = Gateway([listener], application, handover, self.vitals, self.ledger)
         if deaf:
             listener.listen(1024)
             listener.setblocking(False)
@@ -1406,3 +1407,22 @@ def test_alone_there_is_no_probe_and_no_ticket(serve: Serve) -> None:
     house = serve(login, handover=Handover("", session_cookie="_SID_"))
     reply = house.ask(b"GET /__lb__/status HTTP/1.1\r\nLB-Probe: \r\n\r\n")
     assert (reply.status, reply.headers.get_all("Set-Cookie")) == (200, ["_SID_=new; Path=/app"])
+
+
+def test_it_serves_all_that_it_listens_on(tmp_path: Path) -> None:
+    vitals = Vitals(0, 17, Admission(2, 4))
+    listeners = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)]
+    listeners[1].bind(str(tmp_path / "0"))
+    gateway = Gateway(listeners, hello, HANDOVER, vitals, Ledger(1800.0))
+    gateway.start()
+    with contextlib.ExitStack() as callers:
+        connections = [callers.enter_context(socket.socket(listener.family)) for listener in listeners]
+        for connection, listener in zip(connections, listeners, strict=True):
+            connection.connect(listener.getsockname())
+        for connection in (*connections, *connections):
+            connection.sendall(head())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        gateway.stop(WAIT)
+        for connection in connections:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 421 "), "it takes leave of everybody"
+    assert all(listener.fileno() == -1 for listener in listeners)

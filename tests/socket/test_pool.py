@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from scripted import ScriptedServer, hang_up
@@ -141,7 +142,7 @@ def test_no_connection_is_given_to_two_threads_or_lost() -> None:
 
 
 def test_a_silent_peer_is_given_up_after_the_answers_time(serve: Callable[..., ScriptedServer]) -> None:
-    with connect(serve().address, 2, 0.1) as connection:
+    with connect(serve().address, "", 2, 0.1) as connection:
         before = time.monotonic()
         with pytest.raises(BlockingIOError):
             connection.recv(1)
@@ -150,7 +151,7 @@ def test_a_silent_peer_is_given_up_after_the_answers_time(serve: Callable[..., S
 
 def test_a_refused_connection_is_an_os_error_that_blames_nobody_else(nobody: Address) -> None:
     with pytest.raises(ConnectionRefusedError):
-        connect(nobody, 2, 1)
+        connect(nobody, "", 2, 1)
 
 
 def test_a_full_backlog_is_a_connect_timeout() -> None:
@@ -158,8 +159,8 @@ def test_a_full_backlog_is_a_connect_timeout() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         address = Address(*listener.getsockname())
-        with connect(address, 2, 1), pytest.raises(ConnectTimeout, match="no connection within"):
-            connect(address, 0.05, 1)
+        with connect(address, "", 2, 1), pytest.raises(ConnectTimeout, match="no connection within"):
+            connect(address, "", 0.05, 1)
 
 
 @pytest.mark.parametrize("number", ["EMFILE", "ENFILE", "EADDRNOTAVAIL", "ENOBUFS", "ENOMEM", "EACCES", "EPERM"])
@@ -169,7 +170,7 @@ def test_a_shortage_on_this_side_is_our_own_fault(number: str, monkeypatch: pyte
 
     monkeypatch.setattr(socket, "create_connection", fail)
     with pytest.raises(OurOwnFault, match="out of luck"):
-        connect(Address("127.0.0.1", 1), 1, 1)
+        connect(Address("127.0.0.1", 1), "", 1, 1)
 
 
 @pytest.mark.parametrize("number", ["ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "ECONNRESET"])
@@ -179,10 +180,74 @@ def test_an_unreachable_peer_is_not(number: str, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(socket, "create_connection", fail)
     with pytest.raises(OSError, match="unreachable"):
-        connect(Address("127.0.0.1", 1), 1, 1)
+        connect(Address("127.0.0.1", 1), "", 1, 1)
 
 
 def test_a_peer_that_hangs_up_ends_a_blocking_read(serve: Callable[..., ScriptedServer]) -> None:
-    with connect(serve(hang_up).address, 2, 5) as connection:
+    with connect(serve(hang_up).address, "", 2, 5) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert connection.recv(1) == b""
+
+
+# Unix sockets.
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(tmp_path / "0"))
+        made.listen(0)
+        yield made
+
+
+def test_where_there_is_a_unix_socket_the_port_is_not_asked(listener: socket.socket, nobody: Address) -> None:
+    with connect(nobody, listener.getsockname(), 2, 0.05) as connection:
+        peer, _ = listener.accept()
+        with peer:
+            connection.sendall(b"x")
+            assert peer.recv(1) == b"x"
+            with pytest.raises(BlockingIOError):
+                connection.recv(1)
+
+
+@pytest.mark.parametrize("number", ["ENOENT", "ENOTDIR", "EACCES", "EPERM"])
+def test_where_there_is_none_that_may_be_used_the_port_is(
+    number: str, serve: Callable[..., ScriptedServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tcp = socket.create_connection
+
+    def fail(self: socket.socket, path: object) -> None:
+        assert path == "/run/0"
+        raise OSError(getattr(errno, number), "not so")
+
+    monkeypatch.setattr(socket, "create_connection", lambda *words: (monkeypatch.undo(), tcp(*words))[1])
+    monkeypatch.setattr(socket.socket, "connect", fail)
+    with connect(serve().address, "/run/0", 2, 1) as connection:
+        assert connection.family == socket.AF_INET
+
+
+def test_a_unix_socket_that_nobody_listens_on_is_the_last_word(
+    listener: socket.socket, serve: Callable[..., ScriptedServer]
+) -> None:
+    path = listener.getsockname()
+    listener.close()
+    with pytest.raises(ConnectionRefusedError):
+        connect(serve().address, path, 2, 1)  # somebody else's port, perhaps
+
+
+def test_one_whose_backlog_is_full_is_a_connect_timeout(listener: socket.socket, nobody: Address) -> None:
+    path = listener.getsockname()
+    with connect(nobody, path, 2, 1):
+        before = time.monotonic()
+        with pytest.raises(ConnectTimeout, match="no connection within"):
+            connect(nobody, path, 0.05, 1)
+        assert 0.04 <= time.monotonic() - before < 1
+
+
+def test_a_shortage_is_our_own_fault_here_too(monkeypatch: pytest.MonkeyPatch, nobody: Address) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "out of luck")
+
+    monkeypatch.setattr(socket, "socket", fail)
+    with pytest.raises(OurOwnFault, match="out of luck"):
+        connect(nobody, "/run/0", 1, 1)

@@ -26,7 +26,7 @@ def asked(
 ) -> Iterator[Answer]:
     """The answer to one request."""
     server = serve(step)
-    with connect(server.address, 2, timeout) as connection:
+    with connect(server.address, "", 2, timeout) as connection:
         yield exchange(connection, method, head, body)
 
 
@@ -373,7 +373,7 @@ def test_a_body_arrives_whole_however_it_was_kept(serve: Serve, length: int | No
     data = bytes(range(256)) * 1172  # 300,032 bytes
     server = serve()
     body = keep(io.BytesIO(data[:300_000]), length, memory, spool, "")
-    with connect(server.address, 2, 5) as connection:
+    with connect(server.address, "", 2, 5) as connection:
         got = exchange(connection, "POST", post(body.length), body)
         assert got.status == 200
         assert b"".join(got.take(BOUND)) == b"hello"
@@ -463,7 +463,7 @@ def test_one_who_hangs_up_within_a_body_without_a_word_is_lost(serve: Serve) -> 
 
 def test_a_connection_that_is_gone_before_a_byte_was_sent_is_unsent(serve: Serve) -> None:
     server = serve(lambda talk: talk.reset())
-    with connect(server.address, 2, 5) as connection:
+    with connect(server.address, "", 2, 5) as connection:
         connection.sendall(HEAD)
         with pytest.raises(ConnectionResetError):
             connection.recv(1)

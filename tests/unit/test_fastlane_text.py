@@ -26,9 +26,11 @@ def patterns(text: str) -> list[str]:
 
 def test_each_slot_has_a_section_of_its_own_and_no_other() -> None:
     text = written("[appservers]\nbase_port = 9100\n", slots=3)
-    assert re.findall(r'<Proxy "(.*)"', text) == [f"http://127.0.0.1:{port}/at/" for port in (9100, 9101, 9102)]
+    assert re.findall(r'<Proxy "(.*)"', text) == [
+        f"unix:/run/lbadaptor/sockets/{slot}|http://127.0.0.1:{9100 + slot}/at/" for slot in range(3)
+    ]
     assert text.count("    Include /opt/lb/lbadaptor-fastlane.conf\n") == 3
-    *_, address, _ = patterns(text)
+    *_, address = patterns(text)
     assert re.search(r"\(127\\\.0\\\.0\\\.1:\(\?:9100\|9101\|9102\)\)", address)
 
 
@@ -41,7 +43,7 @@ def test_the_maps_are_the_monitors_files() -> None:
 
 
 def test_the_ticket_that_is_looked_for_is_the_ticket_that_is_given() -> None:
-    _, _, cookie, *_ = patterns(written('ticket_cookie = "a.b"\n'))
+    _, cookie, _ = patterns(written('ticket_cookie = "a.b"\n'))
     ticket = Keys(["k" * 64]).ticket(Identity(12, 1763805600123))
     cookies = (f"a.b={ticket}", f"x=1; a.b={ticket}; y=2", f"x=1;a.b={ticket}", f"aa.b; a=a.a; a.b={ticket};a.a=a.c")
     for header in cookies:
@@ -86,10 +88,10 @@ def test_times_are_those_of_the_adaptor() -> None:
 
 def test_each_mount_has_proxies_of_its_own() -> None:
     texts = [written(mount=mount, slots=1) for mount in ("", "/a", "/a/b", "/a-b", "/a-2f-b")]
-    folders = [re.findall(r'<Proxy "http://[^/]*(/[^"]*/)"', text) for text in texts]
+    folders = [re.findall(r'<Proxy ".*\|http://[^/]*(/[^"]*/)"', text) for text in texts]
     assert len(set(map(str, folders))) == len(texts)
     for [folder], text in zip(folders, texts, strict=True):
-        assert f" http://%1{folder} [P" in text
+        assert f'|http://%1{folder}" [P' in text
         assert not any(other != [folder] and folder.startswith(other[0]) for other in folders)
 
 
@@ -112,3 +114,10 @@ def test_all_of_tls_is_the_adaptors_business_where_there_is_more_than_the_name()
 def test_other_patterns_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"pass_variables = \"GEO_\*\": .* name each"):
         written('[adaptor]\npass_variables = ["GEO_*"]\n')
+
+
+@pytest.mark.parametrize("folder", ["/run/a b", "/run/a%b", "/run/a|b", f"/run/{'x' * 100}"])
+def test_where_apache_cannot_go_by_unix_sockets_it_goes_by_tcp(folder: str) -> None:
+    text = written(f'[files]\nrun_folder = "{folder}"\n', slots=1)
+    assert '<Proxy "http://127.0.0.1:9000/at/"' in text
+    assert ' "http://%1/at/" [P' in text

@@ -24,7 +24,7 @@ APPSERVER = (
         "answer",
         "connection",
     ),
-    *("leadership", "gateway", "warmup", "stores", "main", "template", "__main__"),
+    *("listening", "leadership", "gateway", "warmup", "stores", "main", "template", "__main__"),
 )
 MONITOR = (
     *(

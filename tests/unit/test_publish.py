@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import resource
 import signal
@@ -223,8 +224,8 @@ def test_whom_address_text_names_has_a_key_there_already(path: Path, keys_path: 
     named = []
 
     class Watched(CallerKeys):
-        def keep(self, entries: tuple[Entry, ...]) -> None:
-            super().keep(entries)
+        def keep(self, entries: tuple[Entry, ...], now: float = 0.0, heartbeat: float = 0.0) -> None:
+            super().keep(entries, now, heartbeat)
             named.append(path.exists() and parse(path.read_text()).entries)
 
     publisher = Publisher(path, None, Watched(keys_path, None, key_of))
@@ -278,3 +279,13 @@ def test_one_file_that_cannot_be_written_is_said_once_and_costs_the_other_nothin
     elsewhere.mkdir()
     publisher.keep((entry(0),), 100.0, 10.0)
     assert content(elsewhere / "callerkeys.text")
+
+
+def test_they_have_a_heartbeat_too(path: Path, keys_path: Path) -> None:
+    publisher = Publisher(path, None, CallerKeys(keys_path, None, key_of))
+    written = []
+    for now in (100.0, 105.0, 109.9, 110.0, 115.0, 120.1):
+        publisher.keep((entry(0),), now, 10.0)
+        written.append(keys_path.stat().st_mtime_ns)
+    anew = [one != other for one, other in itertools.pairwise(written)]
+    assert anew == [False, False, True, False, True]

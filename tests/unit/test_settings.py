@@ -203,3 +203,11 @@ def test_the_reference_has_a_row_for_every_setting() -> None:
 def test_every_section_of_the_file_is_one_of_settings() -> None:
     assert set(SECTIONS) == set(Settings.__struct_fields__) - {"folder"}
     assert module.DEFAULT_FILE.is_absolute()
+
+
+def test_an_appserver_has_a_unix_socket_where_its_path_is_short_enough() -> None:
+    settings = parse(f'{LEAST}[files]\nrun_folder = "/run/shop"\n')
+    assert settings.unix_socket(12) == "/run/shop/sockets/12"
+    room = 107 - len("/run//sockets/7")
+    for length, path in ((room, f"/run/{'x' * room}/sockets/7"), (room + 1, "")):
+        assert parse(f'{LEAST}[files]\nrun_folder = "/run/{"x" * length}"\n').unix_socket(7) == path

@@ -5,6 +5,8 @@ import os
 import pwd
 import re
 import resource
+import socket
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from lbadaptor.address import Identity
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import Application, AppServers, Files, Settings
 from monitor import surroundings
-from monitor.surroundings import User, common, make_own_folder, of_slot
+from monitor.surroundings import User, common, make_own_folder, make_room_for_socket, of_slot, remove_sockets
 
 ORDINARY = User(1001, 1002, (1002, 1003), {"HOME": "/home/shop", "USER": "shop", "LOGNAME": "shop"})
 
@@ -175,3 +177,44 @@ def test_settings_name_what_can_be_limited() -> None:
         value for name, value in vars(resource).items() if name.startswith("RLIMIT_")
     }
     assert msgspec.convert({"limits": {"nofile": 1}}, AppServers).limits == {"nofile": 1}
+
+
+# Unix sockets.
+
+
+def with_run_folder(folder: Path) -> Settings:
+    return Settings(Application("a:b", "sid"), Files(run_folder="."), folder=str(folder))
+
+
+def test_there_is_room_for_a_socket_that_apaches_group_can_use(tmp_path: Path) -> None:
+    given, group = with_run_folder(tmp_path), some_group()
+    for _ in range(2):  # the second time it is there already, and one of a former life in its way
+        make_room_for_socket(given, 3, None, group)
+        folder = given.socket_folder
+        status = folder.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o2750, group)
+        assert not list(folder.iterdir())
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(given.unix_socket(3))
+            assert Path(given.unix_socket(3)).stat().st_gid == group
+    remove_sockets(given)
+    assert not list(tmp_path.iterdir())
+    remove_sockets(given)
+
+
+def some_group() -> int:
+    return 12345 if os.geteuid() == 0 else max([os.getegid(), *os.getgroups()])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_it_is_his_who_runs_the_appservers(tmp_path: Path) -> None:
+    given = with_run_folder(tmp_path)
+    make_room_for_socket(given, 0, ORDINARY, 12345)
+    status = given.socket_folder.stat()
+    assert (status.st_uid, status.st_gid) == (ORDINARY.user, 12345)
+
+
+def test_without_a_socket_there_is_no_folder_for_it(tmp_path: Path) -> None:
+    given = msgspec.structs.replace(with_run_folder(tmp_path), files=Files(run_folder="x" * 100))
+    make_room_for_socket(given, 0, None, None)
+    assert not list(tmp_path.iterdir())
