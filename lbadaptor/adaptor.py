@@ -221,12 +221,11 @@ class _Walk:
             self._pause(f"AppServer {entry.identity}: {failed}")
         elif deed is Deed.LOOK:
             self._looked |= {ticket}
-        self._table = self._fleet.table()
-        if deed is Deed.ONCE and self._ticket in self._table.by_ticket:
-            # A process that was killed is gone a moment later, its port takes connections till then, and
-            # address.text names it still. The one repetition is not for it.
+        if deed is Deed.ONCE:
+            # A process that was killed is gone a moment later; till then it takes connections, and address.text names
+            # it. So do others that were killed along with it. The one repetition is for none of them.
             time.sleep(LOOK_AGAIN)
-            self._table = self._fleet.table()
+        self._table = self._fleet.table()
         if self._verdict is Verdict.HELD:
             self._holder = None if deed is Deed.GONE else self._table.by_ticket.get(self._ticket)
             if self._holder is None:

@@ -611,6 +611,17 @@ def test_when_all_refuse_each_is_asked_once_and_then_it_is_a_503(site: Site, ser
     assert [len(server.requests) for server in servers] == [1, 1, 1]
 
 
+def test_the_one_repetition_is_not_for_another_that_was_killed_along_with_the_first(
+    site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed, too, left = serve(default=hang_up), serve(default=hang_up), serve()
+    *_, entry = site.publish_servers(killed, too, left)
+    site.publish_servers(killed, too)
+    at_the_first_pause(monkeypatch, lambda: site.publish(entry))
+    assert site.ask().status == 200
+    assert total(killed, too) == 1
+
+
 def test_a_refusal_that_comes_while_all_that_was_sent_is_kept_is_repeated_elsewhere(site: Site, serve: Serve) -> None:
     site.configure(body_memory=1000, body_spool=16_000_000)  # more than the buffers of a connection
 
