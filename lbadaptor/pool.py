@@ -42,8 +42,8 @@ class Connection(socket.socket):
 def connect(address: Address, unix_socket: str, connect_timeout: float, answer_timeout: float) -> Connection:
     """A blocking socket whose receive and send calls give up after `answer_timeout` seconds (socket(7)).
 
-    By the Unix socket, which costs both sides a third less than TCP; by the address where there is none, or none
-    that this process may use.
+    By the Unix socket, which costs both sides less than TCP; by the address where there is none, or none that this
+    process may use.
 
     Blocks for `connect_timeout` seconds at most. Raises ConnectTimeout, OSError when nobody listens, and
     OurOwnFault when it is this side that is short of something.

@@ -1,5 +1,7 @@
-"""Where an AppServer listens: on its port, for anybody on the machine and any HTTP tool; and on a Unix socket, which
-costs both sides a third less a request, for Apache and the monitor."""
+"""Where an AppServer listens: on its port, for any HTTP tool; and on a Unix socket, for Apache and the monitor.
+
+The Unix socket costs both sides less, and nobody but they and the application can stand in for it.
+"""
 
 from __future__ import annotations
 
