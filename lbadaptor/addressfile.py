@@ -39,20 +39,22 @@ class AddressFile:
         It is looked at anew unless that was done in the last `age` seconds.
         """
         now = time.monotonic()
-        if now - self._looked < age:
-            return self._table
-        self._looked = now
+        if now - self._looked >= age:
+            self._look()
+            self._looked = now  # not before: while one thread reads the new table, no other goes by the old one
+        return self._table
+
+    def _look(self) -> None:
         try:
             status = os.stat(self._path)
         except OSError as error:
             self._say(f"{self._path}: {error.strerror}; is the monitor running?")
-            return self._table
+            return
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if stamp != self._stamp:
             self._read(stamp)
         elif time.time() - status.st_mtime > STALE:
             self._say(f"{self._path} is older than {STALE:.0f} s: the monitor is gone; going on with its last word")
-        return self._table
 
     def _read(self, stamp: tuple[int, int, int]) -> None:
         with self._lock:

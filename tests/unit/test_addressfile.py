@@ -199,3 +199,22 @@ def test_a_look_of_a_moment_ago_may_do(
     assert addresses.table(0.5) == table(2)
     now[0] += 0.2
     assert addresses.table(0.5) == table(3)
+
+
+def test_while_one_reads_the_new_table_no_other_goes_by_the_old_one(publisher: Publisher) -> None:
+    found: list[Table] = []
+    other = threading.Thread(target=lambda: found.append(addresses.table(1000.0)))
+
+    def changed(content: Table) -> None:
+        if content.serial == 2:
+            other.start()
+            other.join(0.2)  # it has time to do wrong
+
+    addresses = AddressFile(publisher.path, changed)
+    publisher.publish(table(1))
+    addresses.table()
+    addresses._looked = float("-inf")  # a while later
+    publisher.publish(table(2))
+    addresses.table(1000.0)
+    other.join()
+    assert found == [table(2)]
