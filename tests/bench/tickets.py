@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/bench/tickets.py [TICKETS]
 
-mod_rewrite remembers whatever it looked up in address.text until that file is written anew. It ends with status 1
+mod_rewrite remembers whatever it looked up in the maps until their files are written anew. It ends with status 1
 where the largest process grew by more than 8 MiB after the first tenth of the tickets, or an answer failed.
 """
 
