@@ -999,13 +999,24 @@ def test_the_ticket_of_one_who_came_just_now_is_held(site: Site, serve: Serve) -
 
 
 @pytest.mark.usefixtures("_no_other_look")
-def test_who_left_just_now_is_missed_by_nobody(site: Site, serve: Serve, nobody: Address) -> None:
-    server = serve()
+def test_who_left_just_now_is_asked_once_and_then_looked_for(
+    site: Site, serve: Serve, nobody: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lbadaptor import fleet
+
+    server, asked, connect = serve(), [], fleet.connect
+
+    def watched(address: Address, *rest: object) -> socket.socket:
+        asked.append(address)
+        return connect(address, *rest)  # type: ignore[arg-type]
+
     gone, _ = site.publish_servers(nobody, server)
     assert site.ask().status == 200
     site.publish_text(write(Table(9, (site.entry(server, 1),)), "test", "now"))
+    monkeypatch.setattr(fleet, "connect", watched)
     assert site.ask("POST", b"x", **cookies(gone.ticket)).status == 200
     assert server.requests[-1].get("LB-Session") == "lost"
+    assert asked.count(nobody) == 1
 
 
 @pytest.mark.usefixtures("_no_other_look")
