@@ -45,6 +45,7 @@ class Fleet:
         self._settings = settings.adaptor
         self._policy = POLICIES[settings.adaptor.policy]
         self._key_file = settings.key_file
+        self._ticket_cookie = settings.application.ticket_cookie
         self._unix_socket = settings.unix_socket
         self._keys: Keys | None = None
         self._peers: dict[str, Peer] = {}
@@ -177,6 +178,14 @@ class Fleet:
         self._forged += 1
         if str(self._forged).strip("0") == "1":  # the 1st, 10th, 100th …
             log.warning("lbadaptor: %d forged tickets so far", self._forged)
+        if self._forged == 1:
+            log.warning(
+                "lbadaptor: no key in %s signed what came in the cookie `%s`: a visitor made it up, or another "
+                "application on this host name has the same ticket_cookie (give each its own), or the key file was "
+                "replaced",
+                self._key_file,
+                self._ticket_cookie,
+            )
 
 
 class Relayed:

@@ -8,8 +8,18 @@ import sys
 from pathlib import Path
 
 from lbadaptor.errors import LbadaptorError
-from lbadaptor.settings import DEFAULT_FILE, load
+from lbadaptor.settings import DEFAULT_FILE, Settings, load
 from monitor.arbiter import Arbiter
+
+
+def _check(settings: Settings, config: Path) -> int:
+    """Say what is good, and what speaks against it all the same. The exit status."""
+    from monitor import crosscheck  # brings an HTTP client along, which the monitor itself does without
+
+    print(f"{config}: good")
+    for finding in crosscheck.findings(settings, config):
+        print(f"{config}: note: {finding}")
+    return 0
 
 
 def main() -> int:
@@ -22,8 +32,7 @@ def main() -> int:
     try:
         settings = load(options.config)
         if options.check:
-            print(f"{options.config}: good")
-            return 0
+            return _check(settings, options.config)
         arbiter = Arbiter(settings, options.config)
     except LbadaptorError as error:
         print(f"lbmonitor: {error}", file=sys.stderr)

@@ -58,6 +58,8 @@ def table(status: dict[str, Any]) -> str:
         head += f" · release: {done} of {of} replaced, {status['release']}"
     if status["stopping"]:
         head += " · stopping"
+    if never_set := status.get("session_cookie", {}).get("never_set"):
+        lines += ["", f"note: {never_set}."]
     return "\n".join([head, status["address_file"], "", *lines])
 
 

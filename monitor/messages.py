@@ -8,6 +8,21 @@ import msgspec
 from msgspec import Struct
 
 
+class Cookies(Struct, frozen=True):
+    """What an AppServer knows of the session cookie's name."""
+
+    name: str = ""
+    """the session cookie, as it was handed over"""
+    session: bool = False
+    """the session cookie was set, or need not be"""
+    answers: int = 0
+    """that set cookies, and none the session cookie"""
+    others: tuple[str, ...] = ()
+    """the names of those that were set"""
+    framework: tuple[str, ...] = ()
+    """other names that the application's framework has for its session cookie"""
+
+
 class Vitals(Struct, frozen=True):
     """An AppServer's answer to a probe, as far as the monitor uses it. Seconds and bytes."""
 
@@ -24,6 +39,8 @@ class Vitals(Struct, frozen=True):
     cpu: float = 0.0
     ready: bool = True
     uptime: float = 0.0
+    cookies: Cookies | None = None
+    """None: it does not tell"""
 
 
 class Probed(Struct, frozen=True, tag="probed"):

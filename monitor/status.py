@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from lbadaptor.appserver.cookiecheck import MOST_NAMES, doubt
 from monitor.appservers import AppServers
 from monitor.plan import Plan
 from monitor.record import Record
@@ -25,8 +26,22 @@ def status(plan: Plan, appservers: AppServers, now: float) -> dict[str, Any]:
         "ended": plan.ended,
         "stopping": plan.stopping,
         "template": appservers.template_pid,
+        "session_cookie": _session_cookie(plan),
         "appservers": [_describe(record, appservers, now) for record in plan],
     }
+
+
+def _session_cookie(plan: Plan) -> dict[str, Any]:
+    """What all AppServers together know of it; `never_set`: what to tell people, empty where it was set by one."""
+    name = plan.settings.application.session_cookie
+    told = [record.vitals.cookies for record in plan if record.vitals and record.vitals.cookies]
+    told = [cookies for cookies in told if cookies.name == name]  # others are of the release before
+    if not name or any(cookies.session for cookies in told):
+        return {"name": name, "never_set": ""}
+    others = list(dict.fromkeys(other for cookies in told for other in cookies.others))[:MOST_NAMES]
+    framework = dict.fromkeys(other for cookies in told for other in cookies.framework if other != name)
+    answers = sum(cookies.answers for cookies in told)
+    return {"name": name, "never_set": doubt(name, answers, others, framework), "others": others}
 
 
 def _describe(record: Record, appservers: AppServers, now: float) -> dict[str, Any]:

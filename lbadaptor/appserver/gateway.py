@@ -76,7 +76,9 @@ class Gateway:
         if handover.affinity:
             self._stickiness = Affinity(*ticket, ledger, time.monotonic)
         else:
-            self._stickiness = Sessions(handover.session_cookie, *ticket, ledger, time.monotonic, time.time)
+            self._stickiness = Sessions(
+                handover.session_cookie, *ticket, ledger, time.monotonic, time.time, vitals.cookies
+            )
         self._alone = not handover.caller_key
         self._generation = str(vitals.generation)
         self.address: tuple[str, int] = listeners[0].getsockname()[:2]

@@ -23,6 +23,7 @@ from typing import Any
 from lbadaptor.address import Address
 from lbadaptor.appserver import affinity, listening, stores
 from lbadaptor.appserver.admission import Admission
+from lbadaptor.appserver.cookiecheck import CookieCheck, doubt
 from lbadaptor.appserver.counting import by_cookies, by_store, by_word
 from lbadaptor.appserver.gateway import Gateway
 from lbadaptor.appserver.handover import (
@@ -77,6 +78,7 @@ def main(
     try:
         application = imported(handover.app)
         count = _counter(handover, application, ledger)
+        cookies = _cookie_check(handover, application)
     except stores.Unreadable as error:
         listening.close(listeners)
         return _cannot_start(report, str(error))
@@ -92,7 +94,7 @@ def main(
 
     admission: Admission[Any] = Admission(handover.threads, handover.queue)
     limits = handover.max_requests, handover.max_age, handover.max_memory
-    vitals = Vitals(slot, handover.generation, admission, *limits)
+    vitals = Vitals(slot, handover.generation, admission, *limits, cookies)
     gateway = Gateway(listeners, application, handover, vitals, ledger)
     try:
         gateway.start()
@@ -172,6 +174,15 @@ def _counter(handover: Handover, application: Any, ledger: Ledger) -> Callable[[
     if warning:
         log.warning("%s", warning)
     return counter
+
+
+def _cookie_check(handover: Handover, application: Any) -> CookieCheck:
+    """What watches whether the application sets the session cookie; the log says at once where its framework names
+    another one."""
+    names = stores.other_cookies(application, handover.session_cookie) if handover.session_cookie else []
+    if names:
+        log.warning("%s", doubt(handover.session_cookie, 0, [], names))
+    return CookieCheck(handover.session_cookie, names)
 
 
 def imported(name: str) -> Any:

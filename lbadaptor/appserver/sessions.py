@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote_from_bytes
 
+from lbadaptor.appserver.cookiecheck import CookieCheck
 from lbadaptor.appserver.environ import Request
 from lbadaptor.appserver.ledger import Ledger
 from lbadaptor.cookies import SetCookie, values
@@ -101,6 +102,7 @@ class Sessions:
         ledger: Ledger,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        check: CookieCheck | None = None,
     ) -> None:
         self.cookie = cookie
         self._ticket_cookie = ticket_cookie
@@ -108,6 +110,7 @@ class Sessions:
         self._ledger = ledger
         self._clock = clock
         self._wall_clock = wall_clock
+        self._check = check or CookieCheck("")
 
     def of(self, request: Request) -> Visit:
         """Who comes with a request."""
@@ -124,6 +127,8 @@ class Sessions:
 
     def answered(self, headers: Headers, visit: Visit) -> Headers:
         """What `visit.answered` does."""
+        if not self._check.settled:
+            self._look_at_names(headers, visit)
         cookies = [
             cookie
             for name, value in headers
@@ -141,6 +146,12 @@ class Sessions:
         else:
             return headers
         return [*private(headers), *(("Set-Cookie", cookie) for cookie in added)] if added else headers
+
+    def _look_at_names(self, headers: Headers, visit: Visit) -> None:
+        if visit._word is not None:
+            self._check.told()
+        parsed = (SetCookie.parse(value) for name, value in headers if name.lower() == "set-cookie")
+        self._check.saw(cookie.name for cookie in parsed if cookie is not None)
 
     def _told(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
         """The answer's own session cookies say what becomes of the session."""

@@ -42,6 +42,8 @@ class Store:
     """beyond so many entries it drops living sessions; 0: never"""
     setting: str = ""
     """where that number is set"""
+    used: bool = True
+    """whether the application can have sessions in it at all"""
 
 
 class Unreadable(Exception):
@@ -101,6 +103,21 @@ def notice(application: Any, cookie: str) -> str:
                     "cache, and a drain ends when nobody has used a session for session_idle"
                 )
     return ""
+
+
+def other_cookies(application: Any, cookie: str) -> list[str]:
+    """What frameworks in use call their session cookies; empty where one is `cookie`, or none tells.
+
+    Never raises: what a framework does not tell says nothing against the name.
+    """
+    names: dict[str, None] = {}
+    for framework, module in IN_USE.items():
+        try:
+            stores = list(FRAMEWORKS[framework](application)) if module in sys.modules else []
+        except Exception:  # `notice` says what is wrong
+            stores = []
+        names.update(dict.fromkeys(store.cookie for store in stores if store.used))
+    return [] if cookie in names else list(names)
 
 
 # The frameworks.
@@ -185,13 +202,16 @@ def django(application: Any) -> Iterator[Store]:
 
 def flask(application: Any) -> Iterator[Store]:
     from flask import Flask
+    from flask.sessions import SecureCookieSessionInterface
 
     for app in _within(application, Flask):
         cookie, interface = app.config["SESSION_COOKIE_NAME"], app.session_interface
         cache = getattr(interface, "cache", None)  # Flask-Session's, on cachelib
         simple = sys.modules.get("cachelib.simple")
         if simple is None or not isinstance(cache, simple.SimpleCache):
-            yield Store(cookie, _name(type(interface if cache is None else cache)), shared=True)
+            # Flask's own interface is always there, and opens no session without a key to sign it with.
+            used = bool(app.secret_key) or not isinstance(interface, SecureCookieSessionInterface)
+            yield Store(cookie, _name(type(interface if cache is None else cache)), shared=True, used=used)
         else:
             threshold = "threshold of SimpleCache"
             yield Store(

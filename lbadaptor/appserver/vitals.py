@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lbadaptor.appserver.admission import Admission
+from lbadaptor.appserver.cookiecheck import CookieCheck
 
 log = logging.getLogger("lbadaptor.appserver")
 
@@ -27,6 +28,7 @@ class Vitals:
     max_requests: int = 0
     max_age: float = 0.0
     max_memory: int = 0
+    cookies: CookieCheck = field(default_factory=lambda: CookieCheck(""))
     ready: bool = False
     """bound, application imported, warm"""
     sessions: int = 0
@@ -95,6 +97,7 @@ class Vitals:
             "memory": _resident(),
             "cpu": round(time.process_time(), 3),
             "uptime": round(time.monotonic() - self._started, 1),
+            "cookies": self.cookies.report(),
         }
 
 

@@ -647,8 +647,32 @@ def test_a_group_that_the_monitor_is_not_in_says_so(monkeypatch: pytest.MonkeyPa
 def test_check_starts_nothing(site: Site) -> None:
     site.settings("monitor")
     run = subprocess.run(site.command("--check"), capture_output=True, text=True, timeout=PATIENCE)
-    assert (run.returncode, run.stdout, run.stderr) == (0, f"{site.config}: good\n", "")
+    good, note = run.stdout.splitlines()
+    assert (run.returncode, good, run.stderr) == (0, f"{site.config}: good", "")
+    assert note.startswith(f'{site.config}: note: whether the application sets the cookie session_cookie = "sid"')
     assert not site.run_folder.exists()
+
+
+def test_a_session_cookie_that_the_application_never_sets_is_said_everywhere(site: Site) -> None:
+    site.settings("application", session_cookie="session")
+    site.settings("appservers", servers=1)
+    site.up()
+    assert "note:" not in site.lbctl("status")[1]
+    said = "that set cookies none was `session`; the application sets: sid"
+    site.get(0, "/login")
+    site.wait(lambda: said in site.lbctl("status")[1], "the status says so at once")
+    run = subprocess.run(site.command("--check"), capture_output=True, text=True, timeout=PATIENCE)
+    assert run.returncode == 0
+    assert said in run.stdout
+    assert said not in site.said
+    for _ in range(25):
+        site.get(0, "/login")
+    site.wait_said(f"in 20 answers {said}")
+    site.settings("application", session_cookie="sid")
+    site.wait_order("restart")
+    site.wait(lambda: site.states.get(1) == "OK", "it is replaced")
+    site.get(1, "/login")
+    site.wait(lambda: "note:" not in site.lbctl("status")[1], "nothing is wrong any more")
 
 
 # The end.

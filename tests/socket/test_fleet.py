@@ -295,6 +295,10 @@ def test_forged_tickets_are_logged_rarely(fleet: Fleet, site: Site, caplog: pyte
         assert fleet.judge(["0.1.forged"], fleet.table())[0] is Verdict.FORGED
     counts = [record.getMessage() for record in caplog.records if "forged tickets" in record.getMessage()]
     assert counts == [f"lbadaptor: {number} forged tickets so far" for number in (1, 10, 100)]
+    cures = [record.getMessage() for record in caplog.records if "give each its own" in record.getMessage()]
+    assert len(cures) == 1
+    assert "another application on this host name has the same ticket_cookie" in cures[0]
+    assert "`__PRT__`" in cures[0]
 
 
 def test_no_header_of_ours_or_of_the_connection_reaches_the_visitor(fleet: Fleet, site: Site, serve: Serve) -> None:

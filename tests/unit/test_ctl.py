@@ -75,6 +75,12 @@ def test_an_appserver_is_a_line() -> None:
     assert row(text, 1) == ["1", "STARTING", "12", "s", "0", "4711", "127.0.0.1:9001"]
 
 
+def test_a_session_cookie_that_was_never_set_is_a_note_of_its_own() -> None:
+    told = {"name": "sid", "never_set": "it may be wrong", "others": ["session"]}
+    assert ctl.table(status(server(0), session_cookie=told)).endswith("\n\nnote: it may be wrong.")
+    assert "note:" not in ctl.table(status(server(0), session_cookie={"name": "sid", "never_set": ""}))
+
+
 def test_columns_stand_under_their_titles() -> None:
     lines = ctl.table(status(server(0, sessions=1234567), server(11))).splitlines()[3:]
     for title in ("state", "sessions", "address"):

@@ -16,6 +16,7 @@ APPSERVER = (
         "handover",
         "ledger",
         "counting",
+        "cookiecheck",
         "admission",
         "vitals",
         "environ",
@@ -52,6 +53,7 @@ MONITOR = (
         "adoption",
         "link",
         "status",
+        "crosscheck",
     ),
     *("arbiter", "watcher", "__main__", "ctl", "apacheconfig", "demo"),
 )
@@ -67,7 +69,7 @@ PURE = [
     *(f"lbadaptor.{name}" for name in ("failover", "balance", "request")),
     *(
         f"lbadaptor.appserver.{name}"
-        for name in ("handover", "ledger", "counting", "admission", "sessions", "environ")
+        for name in ("handover", "ledger", "counting", "cookiecheck", "admission", "sessions", "environ")
     ),
     *("lbadaptor.appserver.affinity", "lbadaptor.appserver.answer"),
     *("monitor.life", "monitor.record", "monitor.plan", "monitor.messages"),

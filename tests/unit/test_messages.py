@@ -8,13 +8,14 @@ import msgspec
 import pytest
 
 from monitor import messages
-from monitor.messages import Alive, Begin, Ordered, Probed, Reply, Target, Unanswered, View, Vitals
+from monitor.messages import Alive, Begin, Cookies, Ordered, Probed, Reply, Target, Unanswered, View, Vitals
 
 
 @pytest.mark.parametrize(
     "message",
     [
         Probed(3, 17, Vitals(17, 4711, "requests", True, 5, 12.5, 1, 8, 100, 1 << 40, 0.25, False)),
+        Probed(3, 17, Vitals(17, cookies=Cookies("sid", False, 3, ("session",), ("session",)))),
         Unanswered(3, 17, "connection refused", True),
         Ordered(1, "drain", 3),
         Ordered(2, "restart"),

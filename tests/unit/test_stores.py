@@ -444,3 +444,39 @@ def test_webwares_shared_stores_cannot_tell(webware_application: Callable[..., A
     with pytest.raises(Unreadable, match="SessionRedisStore cannot tell"):
         reader("webware", application, "_SID_")
     assert "SessionRedisStore" in notice(application, "_SID_")
+
+
+# A name that is not the framework's.
+
+
+@pytest.fixture
+def only_flask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others were configured for the whole process, by the tests above."""
+    monkeypatch.setattr(stores, "IN_USE", {"flask": "flask"})
+
+
+def test_the_frameworks_own_name_is_told_where_it_is_another(only_flask: None) -> None:
+    application = flask_application(SimpleCache())
+    for wrapped in (application, middleware(application)):
+        assert stores.other_cookies(wrapped, "sid") == ["session"]
+        assert stores.other_cookies(wrapped, "session") == []
+
+
+@pytest.mark.parametrize(("key", "names"), [("", []), ("secret", ["session"])])
+def test_flasks_own_interface_tells_only_where_it_can_have_sessions(
+    only_flask: None, key: str, names: list[str]
+) -> None:
+    application = flask.Flask("shop")
+    application.secret_key = key
+    assert stores.other_cookies(application, "sid") == names
+
+
+def test_beakers_name_is_told() -> None:
+    application = SessionMiddleware(lambda environ, start_response: [], {"session.type": "memory"})
+    assert "beaker.session.id" in stores.other_cookies(application, "sid")
+
+
+def test_what_a_framework_does_not_tell_is_no_other_name(only_flask: None) -> None:
+    application = flask_application(SimpleCache())
+    del application.session_interface.cache._cache  # type: ignore[attr-defined]
+    assert stores.other_cookies(application, "sid") == []

@@ -136,4 +136,5 @@ def test_the_report_names_everything_a_probe_asks(vitals: Vitals) -> None:
         "in_flight": 1,
         "threads": 2,
         "served": 2,
+        "cookies": {"name": "", "session": True, "answers": 0, "others": [], "framework": []},
     }
