@@ -2,7 +2,7 @@
 # make torture MINUTES=5 SEED=7 [FASTLANE=1]    harm at random, and a proof that nothing was lost that need not be
 # make bench [QUICK=1]    ours and what people use today, side by side: docs/bench.md
 #
-# The environment folder .venv is made on first use; `make clean` removes it.
+# The environment folder .venv is made on first use; `make clean` removes it, and what pip left here.
 
 PORT ?=
 APP ?=
@@ -20,34 +20,37 @@ SOURCES := setup.cfg pyproject.toml apache/install.sh $(shell find lbadaptor mon
 # What the caller has in the environment reaches the AppServers; what make adds to it does not.
 CLEAN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MAKE_TERMERR -u MAKE_TERMOUT
 
+# What the caller has in the environment for Python (PYTHONPATH, PYTHONOPTIMIZE …) is not for the tests and the tools.
+OWN := $(CLEAN) $(addprefix -u ,$(filter PYTHON%,$(.VARIABLES)))
+
 .PHONY: demo test torture bench check docs clean
 
 demo: .venv/ready-demo
-	@exec $(CLEAN) .venv/bin/lbctl demo $(if $(PORT),--port '$(PORT)') $(if $(APP),--app '$(APP)') \
+	@exec $(CLEAN) .venv/bin/python -I -m monitor.ctl demo $(if $(PORT),--port '$(PORT)') $(if $(APP),--app '$(APP)') \
 	    $(if $(SESSION_COOKIE),--session-cookie '$(SESSION_COOKIE)') $(if $(SERVERS),--servers '$(SERVERS)') \
 	    $(if $(MAX_REQUESTS),--max-requests '$(MAX_REQUESTS)') $(if $(FASTLANE),--fast-lane)
 
 test: .venv/ready-test
-	$(CLEAN) .venv/bin/python -m pytest --numprocesses 4 --dist loadfile $(TESTS)
+	@exec $(OWN) .venv/bin/python -m pytest --numprocesses 4 --dist loadfile $(TESTS)
 
 torture: .venv/ready-test
-	@exec $(CLEAN) .venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) $(if $(FASTLANE),--fast-lane)
+	@exec $(OWN) .venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) $(if $(FASTLANE),--fast-lane)
 
 bench: .venv/ready-bench
-	@exec $(CLEAN) .venv/bin/python -m tests.bench $(if $(QUICK),--quick)
+	@exec $(OWN) .venv/bin/python -m tests.bench $(if $(QUICK),--quick)
 
 check: .venv/ready-test
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	.venv/bin/mypy
-	.venv/bin/python -m pytest -q tests/unit/test_layers.py tests/unit/test_docs.py
+	$(OWN) .venv/bin/mypy
+	$(OWN) .venv/bin/python -m pytest -q tests/unit/test_layers.py tests/unit/test_docs.py
 
 docs: .venv/ready-test
-	.venv/bin/python -m lbadaptor.settings > docs/settings.md
-	.venv/bin/python -m monitor.life > docs/states.md
+	$(OWN) .venv/bin/python -m lbadaptor.settings > docs/settings.md
+	$(OWN) .venv/bin/python -m monitor.life > docs/states.md
 
 clean:
-	rm -rf .venv
+	rm -rf .venv build lbadaptor.egg-info
 
 .venv/ready-%: $(SOURCES)
 	@apache/install.sh $*

@@ -4,10 +4,15 @@
 #
 #   apache/install.sh demo|test|bench
 #
-# PYTHON names the Python to use; without it Debian's own, which Debian's mod_wsgi is linked to.
+# PYTHON names the Python to use; without it Debian's own, which Debian's mod_wsgi is linked to. What else the caller
+# has in the environment for Python (PYTHONPATH …) is for the AppServers, and counts here as little as what directs
+# pip elsewhere (PIP_TARGET, `user = true` in a pip.conf …). An index, certificates and a proxy do count.
 set -eu
 what=$1
+unset CDPATH
 cd "$(dirname "$0")/.."
+python=${PYTHON:-}
+unset $(env | sed -n 's/^\(PYTHON[A-Za-z0-9_]*\)=.*/\1/p') PYTHON
 env=.venv
 log=$env.log
 
@@ -54,7 +59,7 @@ missing() {
     done
 }
 
-good() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
+good() { "$1" -I -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
 
 packages="libapache2-mod-wsgi-py3 python3-venv"
 [ "$what" != test ] || packages="$packages apache2-dev python3-dev gcc"
@@ -74,7 +79,6 @@ elif [ "$what" = test ]; then
     fail "The tests need Debian's packages $packages; this system has no dpkg."
 fi
 
-python=${PYTHON:-}
 if [ -z "$python" ]; then
     for candidate in /usr/bin/python3 python3 python3.13 python3.12 python3.11 python3.10; do
         if command -v "$candidate" >/dev/null && good "$candidate"; then
@@ -86,13 +90,20 @@ fi
 [ -n "$python" ] || fail "Python 3.10 or newer with its venv module is needed: ask the administrator for: apt-get install$lacking"
 good "$python" || fail "$python is not a Python of version 3.10 or newer with its venv module."
 
-pip() { "$env/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
+pip() { "$env/bin/python" -I -m pip --disable-pip-version-check --no-input "$@"; }
 install() { pip install --no-cache-dir --no-build-isolation "$@"; }
 
 if ! [ -x "$env/bin/python" ] || ! good "$env/bin/python"; then
-    step "making the environment folder $env" "$python" -m venv --clear "$env"
-    step "installing setuptools" pip install --no-cache-dir "setuptools>=68" wheel
+    step "making the environment folder $env" "$python" -I -m venv --clear "$env"
 fi
+
+settings=$("$env/bin/python" -I apache/pip_settings.py) || fail "pip's settings cannot be read."
+unset $(env | sed -n 's/^\(PIP_[A-Za-z0-9_]*\)=.*/\1/p') PIP_CONFIG_FILE
+eval "$settings"
+export PIP_CONFIG_FILE=/dev/null # what counts is in the environment now
+
+"$env/bin/python" -I -c 'import setuptools, wheel' 2>/dev/null ||
+    step "installing setuptools" pip install --no-cache-dir "setuptools>=68" wheel
 
 # Built from a copy, so that the build leaves nothing behind in the checkout.
 rm -rf "$env/src"
@@ -106,7 +117,7 @@ step "installing lbadaptor as it is now" install --no-deps --force-reinstall "$e
 rm -rf "$env/src"
 
 if [ "$what" = test ]; then
-    "$env/bin/python" -c 'import mod_wsgi' 2>/dev/null || step "building mod_wsgi" install mod_wsgi
+    "$env/bin/python" -I -c 'import mod_wsgi' 2>/dev/null || step "building mod_wsgi" install mod_wsgi
 elif ! "$env/bin/python" -I -m monitor.httpd >/dev/null 2>&1; then
     # No mod_wsgi that fits this Python: build one, with its own httpd if there is none.
     root && fail "$("$env/bin/python" -I -m monitor.httpd 2>&1)"

@@ -292,14 +292,14 @@ def install(place: Path) -> tuple[str, ...]:
     """An environment folder with all that the demo needs; the command that stands for its lbctl."""
     venv.create(place, symlinks=True)
     wanted, known = ["lbadaptor", "Webware-for-Python"], set()
+    installed = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]  # a checkout may hold an egg-info too
     while wanted:
         name = wanted.pop()
         if name in known:
             continue
         known.add(name)
-        try:
-            distribution = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
+        distribution = next(iter(importlib.metadata.distributions(name=name, path=installed)), None)
+        if distribution is None:
             continue  # for another Python
         wanted += [re.split(r"[^\w.-]", need)[0] for need in distribution.requires or () if "extra ==" not in need]
         for file in distribution.files or ():

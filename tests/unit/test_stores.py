@@ -244,10 +244,7 @@ def test_django_says_that_locmem_drops_living_sessions(django_settings: Callable
             {
                 "CACHES": {
                     "default": {"BACKEND": LOCMEM},
-                    "files": {
-                        "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
-                        "LOCATION": "/nowhere",
-                    },
+                    "files": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache"},
                 },
                 "SESSION_CACHE_ALIAS": "files",
             },
@@ -256,8 +253,10 @@ def test_django_says_that_locmem_drops_living_sessions(django_settings: Callable
     ],
 )
 def test_djangos_shared_stores_cannot_tell(
-    django_settings: Callable[..., Any], changes: dict[str, Any], store: str
+    django_settings: Callable[..., Any], changes: dict[str, Any], store: str, tmp_path: Path
 ) -> None:
+    if files := changes.get("CACHES", {}).get("files"):
+        files["LOCATION"] = str(tmp_path)  # Django makes this folder
     django_settings(**changes)
     with pytest.raises(Unreadable, match=f'session_count = "django": {store} cannot tell'):
         reader("django", object(), "sessionid")
