@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lbadaptor.address import Entry, Identity, State
+from lbadaptor.address import Entry, Identity
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import Settings, load
 from lbadaptor.ticket import make_keys
@@ -42,6 +42,10 @@ LONGEST_SLEEP = 1.0
 """Seconds between two turns of the loop, at most."""
 LATE = 5.0
 """Seconds: a turn that comes later than this says that this process itself was stopped or starved."""
+READY_LIMIT = 10.0
+"""Seconds after which systemd is told that the monitor runs, though address.text could not be written."""
+STOPPING_SIGN = 20.0
+"""Seconds that systemd waits for the next sign of life while AppServers are ended, however long that takes."""
 PARTING = 0.3
 """Seconds for which the watcher may still pass on what it was told, before it ends along with the old program."""
 DEATH = 5.0
@@ -74,6 +78,7 @@ class Arbiter:
         )
         self._link = Link(self._selector, self._reaper, environment, self._begin, self._hear_watcher)
         self._was_ready = False
+        self._began = time.monotonic()
         self._last_sign = float("-inf")
         self._upgrade_at = float("inf")
         self._strays = adoption.adopt(known, self._publisher.before, keys, settings.monitor, self._appservers)
@@ -229,15 +234,18 @@ class Arbiter:
         return View(targets, status(self._plan, self._appservers, now))
 
     def _tell_systemd(self, now: float) -> None:
-        published = self._publisher.entries or ()
-        if not self._was_ready and any(entry.state is State.OK for entry in published):
-            self._was_ready = True
-            self._systemd.notify("READY=1")
         if now - self._last_sign >= min(self._systemd.watchdog, LONGEST_SLEEP) / 2:
             self._last_sign = now
             states = ", ".join(f"{record.slot} {record.life.value}" for record in self._plan)
             stopping = ["STOPPING=1"] if self._plan.stopping else []
             self._systemd.notify("WATCHDOG=1", f"STATUS=slots: {states or 'none'}", *stopping)
+            if stopping:
+                self._systemd.extend(STOPPING_SIGN)
+        # Apache waits for this at boot, but not for the application, nor for a file that cannot be written.
+        written = self._publisher.entries is not None
+        if not self._was_ready and (written or now - self._began >= READY_LIMIT):
+            self._was_ready = True
+            self._systemd.notify("READY=1")
 
     def _sleep(self, now: float, busy: bool) -> float:
         if busy:

@@ -17,6 +17,7 @@ from lbadaptor.errors import LbadaptorError
 from lbadaptor.settings import DEFAULT_FILE, Settings, load
 from monitor import progress
 from monitor.control import REPLY_TIMEOUT, client
+from monitor.systemd import Systemd
 
 COLUMNS = ("slot", "state", "for", "sessions", "in flight", "served", "memory", "pid", "address", "note")
 
@@ -186,6 +187,8 @@ def _say(text: str) -> None:
 def _stop_all(settings: Settings) -> int:
     from monitor import leftovers
 
+    # Of a unit's ExecStopPost; it takes twice the grace at most (leftovers.end).
+    Systemd(os.environ).extend(2 * (settings.monitor.stop_grace + leftovers.MARGIN) + leftovers.MARGIN)
     left, killed = leftovers.end(settings)
     print(f"nothing runs from {settings.run_folder} any more; {left} AppServers were left over, {killed} were killed")
     return 0

@@ -33,3 +33,7 @@ class Systemd:
         ):
             sender.setblocking(False)
             sender.sendto("\n".join(messages).encode(), self._address)
+
+    def extend(self, seconds: float) -> None:
+        """Ask for so much more time to start or to stop, from now on (EXTEND_TIMEOUT_USEC)."""
+        self.notify(f"EXTEND_TIMEOUT_USEC={seconds * 1e6:.0f}")
