@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lbadaptor import failover, pages, request
+from lbadaptor.accepted import AcceptedSettings
 from lbadaptor.address import Entry, State, Table
 from lbadaptor.body import EMPTY, Body, VisitorGone, keep
 from lbadaptor.cookies import values
@@ -24,7 +25,8 @@ from lbadaptor.fleet import Fleet, Relayed
 from lbadaptor.pages import SorryPage
 from lbadaptor.relay import ExchangeFailed
 from lbadaptor.request import BadRequest, Environ, Heads
-from lbadaptor.settings import DEFAULT_FILE, Settings, load
+from lbadaptor.settings import DEFAULT_FILE, Settings
+from lbadaptor.snapshot import Snapshot
 from lbadaptor.ticket import Verdict
 from lbadaptor.visitor import hang_up
 
@@ -39,25 +41,34 @@ FAILING_HOLDERS = 2
 class Adaptor:
     """A WSGI application that relays to AppServers (PEP 3333). Safe to be called by many threads.
 
-    `settings` is the path of a lbadaptor.toml, or its content. Raises SettingsError. A missing key file or
-    address.text is no error here: requests get 503 until they are there.
+    `settings` is the path of a lbadaptor.toml, or its content. Given a path, it goes by what the monitor has accepted
+    of that file, as long as a monitor has. Raises SettingsError. A missing key file or address.text is no error here:
+    requests get 503 until they are there.
     """
 
     def __init__(self, settings: Settings | str | os.PathLike[str] = DEFAULT_FILE) -> None:
-        self.settings = settings if isinstance(settings, Settings) else load(Path(settings))
-        adaptor = self.settings.adaptor
-        self.fleet = Fleet(self.settings)
-        self.heads = Heads(adaptor.pass_variables)
-        self.ticket_cookie = self.settings.application.ticket_cookie
-        self.waiters = threading.Semaphore(adaptor.waiters)
-        self._keep = adaptor.body_memory, adaptor.body_spool, adaptor.spool_folder
-        self._sorry = SorryPage(self.settings.sorry_page) if self.settings.sorry_page else None
+        self._accepted: AcceptedSettings | None = None
+        if isinstance(settings, Settings):
+            snapshot = Snapshot(settings, (settings.application.ticket_cookie,))
+        else:
+            self._accepted = AcceptedSettings(Path(settings))
+            snapshot = self._accepted.first()
+        self.configuration = Configuration(snapshot)
+        self.fleet = Fleet(snapshot.settings, self._look_at_settings)
+
+    def _look_at_settings(self) -> None:
+        """address.text has changed: so may have what the monitor has accepted. By one thread at a time."""
+        snapshot = self._accepted.changed() if self._accepted is not None else None
+        if snapshot is not None:
+            self.fleet.renew(snapshot.settings)
+            self.configuration = Configuration(snapshot, self.configuration)
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         """Answer one request. Blocks on the visitor's body, and on the AppServer."""
         body = EMPTY
+        configuration = self.configuration
         try:
-            body = self._keep_body(environ)
+            body = _keep_body(environ, configuration)
             relayed = _Walk(self, environ, body).relay()
         except BadRequest as error:
             return pages.answer(start_response, error.status, f"{error}.")
@@ -65,7 +76,7 @@ class Adaptor:
             return pages.answer(start_response, 400, f"{error}.")
         except GiveUp as give_up:
             log.warning("lbadaptor: %s %s: %s", give_up.status, environ["REQUEST_METHOD"], give_up)
-            page = self._sorry.read() if self._sorry and give_up.status == 503 else None
+            page = configuration.sorry.read() if configuration.sorry and give_up.status == 503 else None
             return pages.answer(start_response, give_up.status, page=page)
         finally:
             if body is not EMPTY:
@@ -85,17 +96,45 @@ class Adaptor:
             raise
         return _Stream(relayed, environ)
 
-    def _keep_body(self, environ: Environ) -> Body:
-        length = request.body_length(environ)
-        if length == 0:
-            return EMPTY
-        try:
-            body = keep(environ["wsgi.input"], length, *self._keep)
-        except OurOwnFault as error:
-            raise GiveUp(503, str(error)) from None
-        if length is None and body.length == 0:
-            request.refuse_lost(environ)
-        return body
+
+class Configuration:
+    """What one set of settings makes, never changed: a request goes by one of them from its beginning to its end.
+
+    `before`: the one whose place it takes; requests that wait by that one still count.
+    """
+
+    def __init__(self, snapshot: Snapshot, before: Configuration | None = None) -> None:
+        self.settings = snapshot.settings
+        adaptor = self.settings.adaptor
+        self.ticket_cookies = snapshot.ticket_cookies
+        """first the one that new AppServers set"""
+        self.heads = Heads(adaptor.pass_variables)
+        self.keep = adaptor.body_memory, adaptor.body_spool, adaptor.spool_folder
+        self.sorry = SorryPage(self.settings.sorry_page) if self.settings.sorry_page else None
+        self.waiters = threading.Semaphore(adaptor.waiters)
+        if before is not None and before.settings.adaptor.waiters == adaptor.waiters:
+            self.waiters = before.waiters
+
+    def tickets(self, environ: Environ) -> list[str]:
+        """All tickets that a request brings."""
+        header = environ.get("HTTP_COOKIE", "")
+        found = values(header, self.ticket_cookies[0])
+        for name in self.ticket_cookies[1:]:
+            found += values(header, name)
+        return found
+
+
+def _keep_body(environ: Environ, configuration: Configuration) -> Body:
+    length = request.body_length(environ)
+    if length == 0:
+        return EMPTY
+    try:
+        body = keep(environ["wsgi.input"], length, *configuration.keep)
+    except OurOwnFault as error:
+        raise GiveUp(503, str(error)) from None
+    if length is None and body.length == 0:
+        request.refuse_lost(environ)
+    return body
 
 
 class _Stream:
@@ -139,15 +178,18 @@ class _Walk:
     _repeated = False
 
     def __init__(self, adaptor: Adaptor, environ: Environ, body: Body) -> None:
-        self._adaptor = adaptor
         self._fleet = adaptor.fleet
         self._environ = environ
         self._body = body
-        self._common = adaptor.heads.common(environ, body)
-        tickets = values(environ.get("HTTP_COOKIE", ""), adaptor.ticket_cookie)
-        self._table: Table = self._fleet.table_for(tickets)
+        while True:
+            self._configuration = adaptor.configuration
+            self._tickets = self._configuration.tickets(environ)
+            self._table: Table = self._fleet.table_for(self._tickets)
+            if adaptor.configuration is self._configuration:
+                break  # else the look at the table has found new settings, and perhaps another name of the ticket
+        self._common = self._configuration.heads.common(environ, body)
         try:
-            self._verdict, self._holder, self._ticket = self._fleet.judge(tickets, self._table)
+            self._verdict, self._holder, self._ticket = self._fleet.judge(self._tickets, self._table)
         except KeyFileError as error:
             raise GiveUp(503, str(error)) from None
 
@@ -181,14 +223,14 @@ class _Walk:
     def _choose(self) -> Entry | None:
         # Parallel requests of one who lost a session must meet again. Without sessions all who lost an AppServer
         # bring the same, and would all go to the same other one.
-        visitor, application = "", self._adaptor.settings.application
+        visitor, application = "", self._configuration.settings.application
         if self._verdict is Verdict.LOST and not application.affinity:
             sessions = values(self._environ.get("HTTP_COOKIE", ""), application.session_cookie)
             visitor = " ".join((self._ticket, *sessions))
         return self._fleet.choose(self._table, self._tried, visitor)
 
     def _wait_for_one(self) -> Entry:
-        if not self._adaptor.waiters.acquire(blocking=False):
+        if not self._configuration.waiters.acquire(blocking=False):
             raise GiveUp(503, "no AppServer is available, and enough requests wait for one")
         try:
             while True:
@@ -203,7 +245,7 @@ class _Walk:
                     raise GiveUp(503, "no AppServer is available")
                 time.sleep(LOOK_AGAIN)
         finally:
-            self._adaptor.waiters.release()
+            self._configuration.waiters.release()
 
     def _after(self, failed: ExchangeFailed, entry: Entry) -> None:
         """Make ready for the next attempt. Raises GiveUp when there may be none."""
@@ -229,15 +271,25 @@ class _Walk:
         if self._verdict is Verdict.HELD:
             self._holder = None if deed is Deed.GONE else self._table.by_ticket.get(self._ticket)
             if self._holder is None:
-                self._verdict = Verdict.LOST
-                log.info("lbadaptor: the holder %s is gone; its visitor goes elsewhere as lost", entry.identity)
+                self._take_other_ticket(entry)
         if self._holder is None:
             tried, self._tried = self._tried, self._tried | {ticket}
             if deed is Deed.ONCE and self._choose() is None:
                 self._tried = tried  # there is nobody else
 
+    def _take_other_ticket(self, entry: Entry) -> None:
+        """The holder is gone, or does not know the visitor: another one whose ticket they brought may."""
+        for ticket in self._tickets:
+            holder = self._table.by_ticket.get(ticket)
+            if holder is not None and ticket != entry.ticket and ticket not in self._tried:
+                self._tried |= {entry.ticket}
+                self._holder, self._ticket = holder, ticket
+                return
+        self._verdict = Verdict.LOST
+        log.info("lbadaptor: the holder %s is gone; its visitor goes elsewhere as lost", entry.identity)
+
     def _idempotent(self) -> bool:
-        key = self._adaptor.settings.adaptor.repeat_idempotency_key and bool(
+        key = self._configuration.settings.adaptor.repeat_idempotency_key and bool(
             self._environ.get("HTTP_IDEMPOTENCY_KEY")
         )
         return failover.idempotent(self._environ["REQUEST_METHOD"], key=key)
@@ -245,14 +297,14 @@ class _Walk:
     def _may_wait(self) -> bool:
         now = time.monotonic()
         if self._deadline is None:
-            self._deadline = now + self._adaptor.settings.adaptor.wait
+            self._deadline = now + self._configuration.settings.adaptor.wait
         return now < self._deadline
 
     def _pause(self, why: str) -> None:
         """Wait a moment for a holder that takes no more now. Raises GiveUp at the deadline."""
-        if not self._may_wait() or not self._adaptor.waiters.acquire(blocking=False):
+        if not self._may_wait() or not self._configuration.waiters.acquire(blocking=False):
             raise GiveUp(503, why)
         try:
             time.sleep(LOOK_AGAIN)
         finally:
-            self._adaptor.waiters.release()
+            self._configuration.waiters.release()

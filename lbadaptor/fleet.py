@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from lbadaptor import headers, request
 from lbadaptor.address import Entry, Table
@@ -39,9 +39,12 @@ class Peer:
 
 
 class Fleet:
-    """One for each application, shared by all threads of an Apache process."""
+    """One for each application, shared by all threads of an Apache process.
 
-    def __init__(self, settings: Settings) -> None:
+    `on_change` is called when address.text has changed, before anybody goes by the new one; by one thread at a time.
+    """
+
+    def __init__(self, settings: Settings, on_change: Callable[[], None] = lambda: None) -> None:
         self._settings = settings.adaptor
         self._policy = POLICIES[settings.adaptor.policy]
         self._key_file = settings.key_file
@@ -51,7 +54,21 @@ class Fleet:
         self._peers: dict[str, Peer] = {}
         """by ticket, which names slot and generation"""
         self._addresses = AddressFile(settings.address_file, self._on_table)
+        self._on_change = on_change
         self._forged = 0
+
+    def renew(self, settings: Settings) -> None:
+        """Go by other settings from now on; where address.text is stays as it was. Call it from `on_change` only."""
+        before, self._settings = self._settings, settings.adaptor
+        self._policy = POLICIES[settings.adaptor.policy]
+        self._ticket_cookie = settings.application.ticket_cookie
+        if settings.key_file != self._key_file:
+            self._key_file, self._keys = settings.key_file, None
+        lasting = ("answer_timeout", "idle_connections")  # connections and pools have them for as long as they last
+        if any(getattr(before, name) != getattr(settings.adaptor, name) for name in lasting):
+            for peer in self._peers.values():
+                old, peer.pool = peer.pool, Pool(settings.adaptor.idle_connections)
+                old.close()
 
     def table(self) -> Table:
         """address.text as of now."""
@@ -101,11 +118,11 @@ class Fleet:
         """
         peer = self._peer(entry)
         head = common + (peer.ends.get(verdict) or self._end(peer, entry, verdict))
-        load = peer.load
+        load, pool = peer.load, peer.pool
         load.begin()
         connection = None
         try:
-            connection = peer.pool.take() or self._connect(entry)
+            connection = pool.take() or self._connect(entry)
             answer = exchange(connection, method, head, body)
             own = answer.own
             if "lb-status" not in own:
@@ -116,7 +133,7 @@ class Fleet:
             taken = answer.take(self._settings.answer_memory)
             if "lb-refused" in own:
                 if answer.complete and answer.reusable:
-                    peer.pool.give(connection)
+                    pool.give(connection)
                     connection = None
                 raise ExchangeFailed(_FAILURES.get(own["lb-refused"], Failure.NOT_HTTP), str(entry.identity))
         except BaseException as error:
@@ -126,7 +143,7 @@ class Fleet:
             if connection is not None:
                 connection.close()
             raise
-        relayed = Relayed(peer, answer, taken)
+        relayed = Relayed(load, pool, answer, taken)
         if answer.complete:
             relayed.close()
         return relayed
@@ -152,6 +169,7 @@ class Fleet:
 
     def _on_table(self, table: Table) -> None:
         """A new address.text: forget who left, make ready for who came."""
+        self._on_change()
         before, keep = self._peers, self._settings.idle_connections
         self._peers = {entry.ticket: before.get(entry.ticket) or Peer(keep) for entry in table.entries}
         for ticket in before.keys() - self._peers.keys():
@@ -191,10 +209,11 @@ class Fleet:
 class Relayed:
     """An answer with what was taken over of its body; iterating gives all of it. Close it unless it is complete."""
 
-    def __init__(self, peer: Peer, answer: Answer, taken: list[bytes]) -> None:
+    def __init__(self, load: Load, pool: Pool, answer: Answer, taken: list[bytes]) -> None:
         self.answer = answer
         self.taken = taken
-        self._peer: Peer | None = peer
+        self._load: Load | None = load
+        self._pool = pool
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self.taken
@@ -202,10 +221,10 @@ class Relayed:
 
     def close(self) -> None:
         """The answer is done with: its connection is kept or closed."""
-        peer, self._peer = self._peer, None
-        if peer is not None:
-            peer.load.end()
+        load, self._load = self._load, None
+        if load is not None:
+            load.end()
             if self.answer.complete and self.answer.reusable:
-                peer.pool.give(self.answer.connection)
+                self._pool.give(self.answer.connection)
             else:
                 self.answer.connection.close()

@@ -31,7 +31,8 @@ BYTES = "bytes"
 _IMPORT = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z"
 COUNTED = ("cherrypy", "django", "flask", "webware")
 """Frameworks whose own stores can be asked for the count of living sessions."""
-_COOKIE = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z"  # RFC 6265 §4.1.1: a token
+COOKIE = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z"
+"""A cookie's name (RFC 6265 §4.1.1): a token."""
 _HOST = r"^[^\s\[\]]+\Z"  # it stands in a column of address.text, which puts brackets round an IPv6 address
 _VARIABLE = r"^[A-Z0-9_]*\*?\Z"  # small letters are lost in the name of a header
 _ENVIRONMENT = r"^[A-Za-z_][A-Za-z0-9_]*\Z"
@@ -60,7 +61,7 @@ class Application(Struct, forbid_unknown_fields=True, frozen=True):
     session_cookie: Annotated[
         str,
         row("The name of the application's own session cookie. A session begins when the application sets it. "
-            "Required, but with `affinity`.", pattern=rf"{_COOKIE}|^\Z"),
+            "Required, but with `affinity`.", pattern=rf"{COOKIE}|^\Z"),
     ] = ""  # fmt: skip
     affinity: Annotated[
         bool,
@@ -81,7 +82,7 @@ class Application(Struct, forbid_unknown_fields=True, frozen=True):
     ] = ""  # fmt: skip
     ticket_cookie: Annotated[
         str,
-        row("The name of the ticket. Two applications on one host name need two.", pattern=_COOKIE),
+        row("The name of the ticket. Two applications on one host name need two.", pattern=COOKIE),
     ] = "__PRT__"  # fmt: skip
 
 
@@ -348,6 +349,10 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
     @property
     def address_file(self) -> Path:
         return self.run_folder / "address.text"
+
+    @property
+    def snapshot_file(self) -> Path:
+        return self.run_folder / "settings.json"
 
     @property
     def caller_keys_file(self) -> Path:

@@ -12,11 +12,14 @@ keys, so that the application inside it can forge nothing.
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import hmac
 import os
+import pwd
 import re
 import secrets
+import stat
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -120,6 +123,8 @@ def read_keys(path: Path) -> Keys:
     """Read the key file. Raises KeyFileError."""
     try:
         text = path.read_text("ascii")
+    except PermissionError as error:
+        raise KeyFileError(f"key file {path}: {_why(error)}{_whose(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFileError(f"key file {path}: {_why(error)}") from None
     masters = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -157,6 +162,48 @@ def make_keys(path: Path, group: int | None = None) -> Keys:
     except OSError as error:
         raise KeyFileError(f"key file {path} cannot be made: {_why(error)}") from None
     return read_keys(path)
+
+
+def unreadable_for(path: Path, group: int) -> str:
+    """What to say where a group, Apache's, cannot read the key file; empty where it can. Raises OSError."""
+    found = path.stat()
+    if found.st_mode & stat.S_IROTH or (found.st_gid == group and found.st_mode & stat.S_IRGRP):
+        return ""
+    return f"key file {path}: Apache, which runs in the group {_group(group)}, cannot read it{_cure(path, group)}"
+
+
+def _whose(path: Path) -> str:
+    """Of a file that this process must not read: whose it is, who this process is, and the cure."""
+    me = f"this process runs as {_user(os.geteuid())} in the group {_group(os.getegid())}"
+    for folder in reversed(path.absolute().parents):
+        if not os.access(folder, os.X_OK, effective_ids=True):
+            return f"; {me}, and may not enter {folder}"
+    try:
+        return f"; {me}{_cure(path, os.getegid())}"
+    except OSError:
+        return f"; {me}"
+
+
+def _cure(path: Path, group: int) -> str:
+    found = path.stat()
+    return (
+        f": it is of {_user(found.st_uid)}:{_group(found.st_gid)}, mode {stat.S_IMODE(found.st_mode):04o}; "
+        f"`chgrp {_group(group)} {path} && chmod 0640 {path}` lets it be read"
+    )
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 def _why(error: OSError | UnicodeDecodeError) -> str:

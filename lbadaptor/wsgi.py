@@ -30,6 +30,13 @@ _KEPT_BACK = ("STATUS", "URL", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPT
 
 _adaptors: dict[str, Adaptor] = {}
 _lock = threading.Lock()
+_MOST_HOSTS = 256
+_LONGEST_HOST = 255
+"""Characters. With _MOST_HOSTS, the bound of what is remembered of host names, which visitors may make up: 100 KB."""
+_tickets_of: dict[tuple[str, str], str] = {}
+"""which lbadaptor.toml was the first with a ticket cookie on a host name"""
+_said: set[str] = set()
+"""of which files it was said that they share a ticket cookie: at most one for each adaptor"""
 
 
 def application(environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
@@ -51,7 +58,28 @@ def application(environ: Environ, start_response: Callable[..., object]) -> Iter
         except SettingsError as error:
             log.error("lbadaptor: %s", error)
             return pages.answer(start_response, 503)
+    if len(_adaptors) > 1:
+        _look_for_another(environ.get("SERVER_NAME", ""), adaptor.configuration.ticket_cookies[0], config)
     return adaptor(environ, start_response)
+
+
+def _look_for_another(host: str, ticket_cookie: str, config: str) -> None:
+    """Say once where two applications have the same ticket cookie on one host name: each takes the other's tickets
+    for forged. A browser knows no ports (RFC 6265 §8.5)."""
+    key = host, ticket_cookie
+    first = _tickets_of.get(key)
+    if first is None:
+        if len(_tickets_of) < _MOST_HOSTS and len(host) <= _LONGEST_HOST:
+            _tickets_of[key] = config
+    elif first != config and config not in _said:
+        _said.add(config)
+        log.warning(
+            "lbadaptor: %s and %s have the same ticket_cookie `%s` on %s: sessions are lost; give each its own",
+            first,
+            config,
+            ticket_cookie,
+            host,
+        )
 
 
 def _refusal(environ: Environ) -> int:

@@ -37,7 +37,7 @@ def adopt(
             appservers.remove(one.own_folder)
         else:
             ticket = entry.ticket if entry else keys.ticket(one.identity)
-            appservers.take_over(one.record, child, one.address, ticket, one.own_folder)
+            appservers.take_over(one.record, child, one.address, ticket, one.own_folder, one.ticket_cookie)
     patience = 2 * settings.fall * (settings.probe_interval + settings.probe_timeout)
     return Strays(left.values(), keys, settings.fall, time.monotonic() + patience)
 

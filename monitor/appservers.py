@@ -46,6 +46,8 @@ class AppServer:
     ticket: str
     probe_key: str
     own_folder: str = ""
+    ticket_cookie: str = ""
+    """empty: unknown"""
     adopted: bool = False
 
 
@@ -132,7 +134,21 @@ class AppServers:
     def _preload(self) -> bool:
         return self._plan.settings.appservers.preload and not self._template.unfit
 
-    def take_over(self, record: Record, child: Child, address: Address, ticket: str, own_folder: str = "") -> None:
+    @property
+    def ticket_cookies(self) -> set[str]:
+        """The names under which tickets are handed out; "" among them: one is unknown."""
+        names = {appserver.ticket_cookie for appserver in self._living.values()}
+        return names | {birth.message.ticket_cookie for birth in self._births.values()}
+
+    def take_over(
+        self,
+        record: Record,
+        child: Child,
+        address: Address,
+        ticket: str,
+        own_folder: str = "",
+        ticket_cookie: str = "",
+    ) -> None:
         """One that was not forked here is ours from now on."""
         try:
             probe_key = self._keys.probe_key(ticket)
@@ -140,7 +156,9 @@ class AppServers:
             log.error("slot %d is ended, for no adaptor can reach it: %s", record.slot, error)
             child.signal(handover.STOP)
             return
-        self._follow(record.identity, AppServer(child, address, ticket, probe_key, own_folder, adopted=True))
+        self._follow(
+            record.identity, AppServer(child, address, ticket, probe_key, own_folder, ticket_cookie, adopted=True)
+        )
         self._plan.adopt(record, time.monotonic())
 
     def write_down(self) -> None:
@@ -149,9 +167,11 @@ class AppServers:
         for record in self._plan:
             if (appserver := self.find(record.identity)) is not None:
                 child = appserver.child
-                known.append(Known.of(record, child.pid, child.started, appserver.address, appserver.own_folder))
+                place = appserver.address, appserver.own_folder, appserver.ticket_cookie
+                known.append(Known.of(record, child.pid, child.started, *place))
             elif (birth := self._births.get(record.identity)) is not None:
-                known.append(Known.of(record, 0, 0, birth.address, birth.own_folder))
+                place = birth.address, birth.own_folder, birth.message.ticket_cookie
+                known.append(Known.of(record, 0, 0, *place))
         self._state.write(known, self._plan.last_generation)
 
     def remove(self, own_folder: str) -> None:
@@ -220,7 +240,8 @@ class AppServers:
         birth = self._births.pop(identity)
         message = birth.message
         ticket, probe_key = message.ticket, message.probe_key
-        self._follow(identity, AppServer(child, birth.address, ticket, probe_key, birth.own_folder))
+        own_folder, cookie = birth.own_folder, message.ticket_cookie
+        self._follow(identity, AppServer(child, birth.address, ticket, probe_key, own_folder, cookie))
         self.write_down()
         child.send(handover.encode(message))
         log.info("slot %d starts: pid %d, %s", identity.slot, child.pid, birth.address)

@@ -21,7 +21,7 @@ from pathlib import Path
 from lbadaptor.address import Entry, Identity
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import Settings, load
-from lbadaptor.ticket import make_keys
+from lbadaptor.ticket import make_keys, unreadable_for
 from monitor import adoption, runfolder
 from monitor.appservers import AppServers
 from monitor.child import Reaper
@@ -31,6 +31,7 @@ from monitor.messages import Alive, Begin, FromWatcher, Ordered, Probed, Reply, 
 from monitor.plan import Plan
 from monitor.publish import CallerKeys, Publisher
 from monitor.record import weight
+from monitor.settingsfile import SettingsFile
 from monitor.state import StateFile, cpu_time
 from monitor.status import status
 from monitor.surroundings import remove_sockets, user
@@ -63,7 +64,10 @@ class Arbiter:
         self._lock = runfolder.lock(settings.run_folder)
         settings.key_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         keys = make_keys(settings.key_file, group)
+        if group is not None and (why := unreadable_for(settings.key_file, group)):
+            log.warning("%s", why)
         caller_keys = CallerKeys(settings.caller_keys_file, group, keys.caller_key)
+        self._settings_file = SettingsFile(settings.snapshot_file, group, config)
         self._publisher = Publisher(settings.address_file, group, caller_keys)
         self._state = StateFile(settings.run_folder / "state.json")
         known = self._state.read()
@@ -105,6 +109,7 @@ class Arbiter:
                 deeds = self._act(turn)
                 if self._plan.over:
                     self._state.delete()
+                    self._settings_file.delete()
                     remove_sockets(self._settings)
                     return 0
                 self._link.show(self._view, self._plan.news, turn)
@@ -117,6 +122,9 @@ class Arbiter:
 
     def _act(self, now: float) -> bool:
         """Do what the facts ask for; whether there was anything to do."""
+        self._settings_file.keep(
+            self._settings, self._ticket_cookies
+        )  # before address.text: its readers look at both
         if self._strays.undecided(now) and not self._plan.stopping:
             return False  # whoever is found yet need not be replaced, and must not leave address.text
         self._plan.reserved = {identity.slot for identity in self._strays.entries}
@@ -198,6 +206,7 @@ class Arbiter:
             if settings.files != self._settings.files:
                 raise SettingsError(f"{self._config}: a change in [files] needs a restart of the monitor")
             new_user = user(settings)
+            self._accept(settings)
         except SettingsError as error:
             log.error("no release: %s", error)
             raise
@@ -208,6 +217,22 @@ class Arbiter:
         text = self._plan.release(now, end_sessions)
         self._link.show(self._view, self._plan.news, now)  # whoever has the reply sees the release in the status
         return text
+
+    def _accept(self, settings: Settings) -> None:
+        """Tell the adaptors what is gone by from now on. Raises SettingsError where they cannot be told."""
+        try:
+            self._settings_file.write(settings, self._ticket_cookies)
+        except OSError as error:
+            raise SettingsError(f"{settings.snapshot_file} cannot be written: {error.strerror}") from None
+        self._publisher.touch()
+
+    @property
+    def _ticket_cookies(self) -> list[str]:
+        """The names under which AppServers hand out tickets; those of the monitor before where one does not tell."""
+        names = self._appservers.ticket_cookies
+        if "" in names or self._strays.entries:
+            names |= set(self._settings_file.before)
+        return sorted(names - {""})
 
     # What it tells.
 

@@ -93,6 +93,10 @@ class Publisher:
         if self.entries is None or due or not _same_but_sessions(entries, self.entries) or not self._file.intact():
             self._try("address.text", "adaptors go on with the last one", lambda: self.publish(entries))
 
+    def touch(self) -> None:
+        """Write it with the next `keep` in any case: adaptors look at the settings when it changes."""
+        self.written_at = float("-inf")
+
     def publish(self, entries: tuple[Entry, ...]) -> None:
         """Write the table. Raises OSError; the file before stays whole then."""
         text = write(

@@ -45,9 +45,13 @@ class Known(Struct, frozen=True):
     ready_at: float | None = None
     """None: it has not been ready yet"""
     own_folder: str = ""
+    ticket_cookie: str = ""
+    """the name under which it hands out its ticket; empty: unknown"""
 
     @classmethod
-    def of(cls, record: Record, pid: int, started: int, address: Address, own_folder: str) -> Known:
+    def of(
+        cls, record: Record, pid: int, started: int, address: Address, own_folder: str, ticket_cookie: str = ""
+    ) -> Known:
         """What is to be known of an AppServer. `pid` 0: it is about to be forked."""
         return cls(
             *record.identity,
@@ -64,6 +68,7 @@ class Known(Struct, frozen=True):
             standby=record.standby,
             ready_at=record.ready_at,
             own_folder=own_folder,
+            ticket_cookie=ticket_cookie,
         )
 
     @property

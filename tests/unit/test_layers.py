@@ -8,8 +8,20 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 
-CONTRACT = ("errors", "address", "headers", "http1", "cookies", "ticket", "settings")
-ADAPTOR = ("failover", "balance", "pages", "addressfile", "pool", "body", "request", "relay", "visitor", "fleet")
+CONTRACT = ("errors", "address", "headers", "http1", "cookies", "ticket", "settings", "snapshot")
+ADAPTOR = (
+    "failover",
+    "balance",
+    "pages",
+    "accepted",
+    "addressfile",
+    "pool",
+    "body",
+    "request",
+    "relay",
+    "visitor",
+    "fleet",
+)
 ROOF = ("adaptor", "wsgi", "cgi", "commands")
 APPSERVER = (
     *(
@@ -35,6 +47,7 @@ MONITOR = (
         "plan",
         "wholefile",
         "publish",
+        "settingsfile",
         "state",
         "surroundings",
         "child",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import threading
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from lbadaptor.address import Address, Entry, Identity, State, Table
 from lbadaptor.errors import KeyFileError
-from lbadaptor.ticket import MAX_LENGTH, Keys, Verdict, identity_of, judge, make_keys, read_keys
+from lbadaptor.ticket import MAX_LENGTH, Keys, Verdict, identity_of, judge, make_keys, read_keys, unreadable_for
 
 OLD, NEW = "o" * 40, "n" * 40
 IDENTITY = Identity(3, 1763805600123)
@@ -182,3 +184,51 @@ def test_lines_of_a_key_file_go_from_oldest_to_newest(tmp_path: Path) -> None:
 def test_no_key_is_no_keys() -> None:
     with pytest.raises(KeyFileError):
         Keys([])
+
+
+# Who may read the key file.
+
+
+def test_a_key_file_that_may_not_be_read_says_whose_it_is_and_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text("x")
+    path.chmod(0o600)
+
+    def closed(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", closed)
+    with pytest.raises(KeyFileError) as raised:
+        read_keys(path)
+    owner, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+    text = str(raised.value)
+    assert f"key file {path}: Permission denied; this process runs as {owner} in the group {group}" in text
+    assert f"it is of {owner}:{grp.getgrgid(path.stat().st_gid).gr_name}, mode 0600" in text
+    assert f"`chgrp {group} {path} && chmod 0640 {path}`" in text
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "closed"
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path) != folder and real(path, os.F_OK))
+    monkeypatch.setattr(Path, "read_text", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    with pytest.raises(KeyFileError, match=f"may not enter {folder}$"):
+        read_keys(folder / "keys")
+
+
+@pytest.mark.parametrize(
+    ("mode", "mine", "readable"),
+    [(0o640, True, True), (0o600, True, False), (0o640, False, False), (0o644, False, True), (0o604, True, True)],
+)
+def test_whether_apaches_group_can_read_the_key_file(tmp_path: Path, mode: int, mine: bool, readable: bool) -> None:
+    path = tmp_path / "keys"
+    path.write_text("x")
+    path.chmod(mode)
+    group = path.stat().st_gid if mine else path.stat().st_gid + 4711
+    said = unreadable_for(path, group)
+    assert bool(said) is not readable
+    if said:
+        assert f"mode {mode:04o}" in said
+        assert f"chgrp {grp.getgrgid(group).gr_name if mine else group} {path}" in said

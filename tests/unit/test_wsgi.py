@@ -14,6 +14,8 @@ TEXT = '[application]\napp = "a:b"\nsession_cookie = "sid"\n[files]\nrun_folder 
 @pytest.fixture(autouse=True)
 def _no_adaptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsgi, "_adaptors", {})
+    monkeypatch.setattr(wsgi, "_tickets_of", {})
+    monkeypatch.setattr(wsgi, "_said", set())
 
 
 def ask(config: Path) -> str:
