@@ -148,9 +148,9 @@ def make_own_folder(settings: Settings, identity: Identity, who: User | None) ->
 
 
 def make_room_for_socket(settings: Settings, slot: int, who: User | None, apache_group: int | None) -> None:
-    """Where an AppServer can make its Unix socket, which Apache's group may use: none of a former one is in its way.
+    """Where an AppServer can make its Unix socket, which Apache's group may use. Raises OSError.
 
-    Raises OSError.
+    A former one's stays until then: it tells callers that nobody listens, where a missing one sends them to the port.
     """
     path = settings.unix_socket(slot)
     if not path:
@@ -159,7 +159,6 @@ def make_room_for_socket(settings: Settings, slot: int, who: User | None, apache
     folder.mkdir(mode=0o750, exist_ok=True)
     os.chown(folder, who.user if who else -1, -1 if apache_group is None else apache_group)
     folder.chmod(0o2750)  # what is made in it has its group
-    Path(path).unlink(missing_ok=True)
 
 
 def remove_sockets(settings: Settings) -> None:

@@ -5,6 +5,7 @@ The Unix socket costs both sides less, and nobody but they and the application c
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -26,7 +27,7 @@ def bind(address: Address, unix_socket: str) -> list[socket.socket]:
     listeners = [_bind_port(address)]
     if unix_socket:
         try:
-            listeners.append(_bind_unix(unix_socket))
+            listeners.append(bind_unix(unix_socket))
         except OSError as error:
             log.warning("%s: %s; requests come by TCP", unix_socket, error.strerror or error)
     return listeners
@@ -51,11 +52,29 @@ def _bind_port(address: Address) -> socket.socket:
     return listener
 
 
-def _bind_unix(path: str) -> socket.socket:
+def bind_unix(path: str) -> socket.socket:
+    """A socket under another name, then renamed: a former life's stays in the folder until this one takes its place.
+
+    Callers take a missing socket for one that was deleted, and come to the port, which may be a stranger's meanwhile;
+    one that nobody listens on is the last word (`pool.connect`).
+    """
+    folder, name = os.path.split(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(path)
-        os.chmod(path, _MODE)
+        directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        beside = f"/proc/self/fd/{directory}/{name}.new"  # never too long for a socket's address (unix(7))
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside)
+            listener.bind(beside)
+            try:
+                os.chmod(beside, _MODE)
+                os.rename(beside, path)
+            except OSError:
+                os.unlink(beside)
+                raise
+        finally:
+            os.close(directory)
     except OSError:
         listener.close()
         raise

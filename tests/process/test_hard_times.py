@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from monitor_fixture import Site, processes, wait_for
 
-from lbadaptor.address import Identity
+from lbadaptor.address import Address, Identity
 from lbadaptor.ticket import read_keys
 from monitor.ctl import ask
 
@@ -154,6 +154,13 @@ def test_without_any_descriptor_it_holds_out(site: Site) -> None:
 # A port that somebody else took.
 
 
+def steal(address: Address) -> socket.socket | None:
+    """Listen there; None while the last thread of its former owner has the port."""
+    with contextlib.suppress(OSError):
+        return socket.create_server(address)
+    return None
+
+
 @pytest.mark.parametrize("by_tcp", [False, True])
 def test_a_port_stolen_between_two_lives(site: Site, by_tcp: bool) -> None:
     site.up()
@@ -169,16 +176,11 @@ def test_a_port_stolen_between_two_lives(site: Site, by_tcp: bool) -> None:
                     heard.append(connection.recv(65536))
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 
-    def steal() -> socket.socket | None:
-        with contextlib.suppress(OSError):  # its last thread may have the port still
-            return socket.create_server(entry.address)
-        return None
-
     if by_tcp:
         (site.run_folder / "sockets").rename(site.run_folder / "hidden")
     os.kill(site.pid, signal.SIGSTOP)
     os.kill(site.pids()[0], signal.SIGKILL)
-    with wait_for(steal, "it is gone") as listener:
+    with wait_for(lambda: steal(entry.address), "it is gone") as listener:
         robber = threading.Thread(target=rob, args=(listener,), daemon=True)
         robber.start()
         if by_tcp:
@@ -196,6 +198,28 @@ def test_a_port_stolen_between_two_lives(site: Site, by_tcp: bool) -> None:
     for other in site.table.entries:
         for secret in (keys.probe_key(other.ticket), keys.caller_key(other.ticket), other.ticket):
             assert secret.encode() not in learnt
+    site.end()
+
+
+def test_a_watcher_that_is_late_tells_a_stranger_nothing(site: Site) -> None:
+    # The watcher looks for a Unix socket of a life that is over, whose port is a stranger's.
+    site.up()
+    site.wait(lambda: all(server["memory"] for server in ask(site.control)["appservers"]), "they are probed")
+    entry, heard = site.entry(0), []
+    assert entry is not None
+    (watcher,) = site.watchers()
+    os.kill(site.pid, signal.SIGSTOP)
+    os.kill(site.pids()[0], signal.SIGKILL)
+    with wait_for(lambda: steal(entry.address), "it is gone") as listener:
+        listener.setblocking(False)
+        os.kill(watcher, signal.SIGSTOP)
+        os.kill(site.pid, signal.SIGCONT)
+        site.wait_states(s1="OK", s2="OK")
+        os.kill(watcher, signal.SIGCONT)
+        site.wait(lambda: len(ask(site.control)["appservers"]) == 2, "nobody but the two is probed")
+        with contextlib.suppress(BlockingIOError):
+            heard.append(listener.accept()[0])
+    assert not heard
     site.end()
 
 

@@ -5,7 +5,6 @@ import os
 import pwd
 import re
 import resource
-import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import msgspec
 import pytest
 
 from lbadaptor.address import Identity
+from lbadaptor.appserver import listening
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import Application, AppServers, Files, Settings
 from monitor import surroundings
@@ -188,15 +188,14 @@ def with_run_folder(folder: Path) -> Settings:
 
 def test_there_is_room_for_a_socket_that_apaches_group_can_use(tmp_path: Path) -> None:
     given, group = with_run_folder(tmp_path), some_group()
-    for _ in range(2):  # the second time it is there already, and one of a former life in its way
+    for socket_of_before in ([], ["3"]):  # the second time the folder is there, and a former life's socket in it
         make_room_for_socket(given, 3, None, group)
         folder = given.socket_folder
         status = folder.stat()
         assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o2750, group)
-        assert not list(folder.iterdir())
-        with socket.socket(socket.AF_UNIX) as made:
-            made.bind(given.unix_socket(3))
-            assert Path(given.unix_socket(3)).stat().st_gid == group
+        assert [file.name for file in folder.iterdir()] == socket_of_before
+        listening.close([listening.bind_unix(given.unix_socket(3))])
+        assert Path(given.unix_socket(3)).stat().st_gid == group
     remove_sockets(given)
     assert not list(tmp_path.iterdir())
     remove_sockets(given)
