@@ -66,9 +66,8 @@ class Adaptor:
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         """Answer one request. Blocks on the visitor's body, and on the AppServer."""
         body = EMPTY
-        configuration = self.configuration
         try:
-            body = _keep_body(environ, configuration)
+            body = self._keep_body(environ)
             relayed = _Walk(self, environ, body).relay()
         except BadRequest as error:
             return pages.answer(start_response, error.status, f"{error}.")
@@ -76,7 +75,8 @@ class Adaptor:
             return pages.answer(start_response, 400, f"{error}.")
         except GiveUp as give_up:
             log.warning("lbadaptor: %s %s: %s", give_up.status, environ["REQUEST_METHOD"], give_up)
-            page = configuration.sorry.read() if configuration.sorry and give_up.status == 503 else None
+            sorry = self.configuration.sorry
+            page = sorry.read() if sorry and give_up.status == 503 else None
             return pages.answer(start_response, give_up.status, page=page)
         finally:
             if body is not EMPTY:
@@ -95,6 +95,19 @@ class Adaptor:
             relayed.close()
             raise
         return _Stream(relayed, environ)
+
+    def _keep_body(self, environ: Environ) -> Body:
+        length = request.body_length(environ)
+        if length == 0:
+            return EMPTY
+        self.fleet.table_for(())  # new settings count for this body already
+        try:
+            body = keep(environ["wsgi.input"], length, *self.configuration.keep)
+        except OurOwnFault as error:
+            raise GiveUp(503, str(error)) from None
+        if length is None and body.length == 0:
+            request.refuse_lost(environ)
+        return body
 
 
 class Configuration:
@@ -122,19 +135,6 @@ class Configuration:
         for name in self.ticket_cookies[1:]:
             found += values(header, name)
         return found
-
-
-def _keep_body(environ: Environ, configuration: Configuration) -> Body:
-    length = request.body_length(environ)
-    if length == 0:
-        return EMPTY
-    try:
-        body = keep(environ["wsgi.input"], length, *configuration.keep)
-    except OurOwnFault as error:
-        raise GiveUp(503, str(error)) from None
-    if length is None and body.length == 0:
-        request.refuse_lost(environ)
-    return body
 
 
 class _Stream:
