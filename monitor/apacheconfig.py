@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 from lbadaptor.errors import LbadaptorError
@@ -17,6 +18,8 @@ from monitor.httpd import SHARE
 PROGRAMS = ("apache2ctl", "apachectl", "httpd", "apache2")
 """What may be asked for Apache's configuration, the first one that there is."""
 _INFO = ("/usr/lib/apache2/modules/mod_info.so", "/usr/lib64/httpd/modules/mod_info.so", "modules/mod_info.so")
+_MOUNT = re.compile(r"(?:/[0-9A-Za-z._~!&'()*+,;=:@-]+)+").fullmatch
+"""RFC 3986 §3.3, but for signs that mean something else in Apache's configuration."""
 _SCRIPTS = ("lbadaptor.wsgi", "lbadaptor.cgi")
 TIMEOUT = 30.0
 
@@ -29,8 +32,10 @@ def run(options: argparse.Namespace) -> int:
     """Print it. The exit status. Blocks for half a minute at most. Raises LbadaptorError."""
     settings = load(options.config)
     mount = options.mount.rstrip("/")
-    if mount and not re.fullmatch(r"(?:/[!-~]+)+", mount):
-        raise Refused(f"--mount {options.mount}: a path is needed, such as /shop")
+    if mount and not _MOUNT(mount):
+        raise Refused(
+            f"--mount {options.mount}: a path is needed, such as /shop, of letters, digits and -._~!&'()*+,;=:@"
+        )
     slots = settings.slots if options.slots is None else options.slots
     if not 1 <= slots <= settings.slots:
         raise Refused(f"--slots {slots}: there are {settings.slots}")
@@ -40,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
         dump = _dump(options.apache)
         _check(dump, share)
         taken += obstacles.taken(dump, mount)
-    name = re.sub(r"[^0-9A-Za-z]+", "-", options.config.stem)
+    path = str(options.config.absolute())  # two files in two folders may have one name
+    name = f"{re.sub(r'[^0-9A-Za-z]+', '-', options.config.stem)}-{zlib.crc32(path.encode()):08x}"
     print(fastlane.snippet(settings, slots, mount, str(share), name, taken), end="")
     return 0
 

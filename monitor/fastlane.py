@@ -6,6 +6,7 @@ carries the request to the holder. Everything else is left to the adaptor.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +19,7 @@ COMMON = "lbadaptor-fastlane.conf"
 """What is the same for each AppServer, among the installed snippets."""
 _PLAIN = re.compile(r"[\w/.+@~-]+", re.ASCII).fullmatch
 """A path that means nothing to mod_rewrite, nor in a URL."""
+_HOST = re.compile(r"[0-9A-Za-z.:_-]+", re.ASCII).fullmatch
 _ALL_OF_TLS = "SSL_*"
 _OF_EVERY_TLS_REQUEST = "SSL_TLS_SNI"
 """The only SSL_ variable that mod_ssl sets unless it is told to set all."""
@@ -29,28 +31,27 @@ def snippet(settings: Settings, slots: int, mount: str, share: str, name: str, t
     """The text of it. `name` tells the maps of several applications apart.
 
     `mount` is a path without a slash at its end; empty: the whole site. `share` is the folder of the installed
-    snippets. `taken`: regular expressions of paths that are not the adaptor's. Raises SettingsError where [adaptor]
-    pass_variables cannot be met.
+    snippets. `taken`: regular expressions of paths that are not the adaptor's. Raises SettingsError for settings
+    that Apache's configuration cannot hold: [adaptor] pass_variables, [appservers] host, a path.
     """
     variables, more_of_tls = _variables(settings)
     servers = settings.appservers
-    addresses = [Address(servers.host, servers.base_port + slot) for slot in range(slots)]
+    if not _HOST(servers.host):
+        raise SettingsError(f'[appservers] host = "{servers.host}": the fast lane needs a plain address or name')
     sockets = _sockets(settings, slots)
-    return "".join(
-        f"{line}\n"
-        for line in (
-            *_head(settings, slots, mount),
-            *_maps(settings, name),
-            *_rules(settings, _pattern(mount, taken), _url(sockets, "%3", "%1", mount), name, addresses),
-            *(
-                line
-                for slot, address in enumerate(addresses)
-                for line in _proxy(
-                    settings, _url(sockets, str(slot), str(address), mount), mount, share, variables, more_of_tls
-                )
-            ),
-        )
+    addresses = [_authority(Address(servers.host, servers.base_port + slot), bool(sockets)) for slot in range(slots)]
+    urls = [_url(sockets, str(slot), address, mount) for slot, address in enumerate(addresses)]
+    pattern = _pattern(mount, taken)
+    lines = (
+        *_head(settings, slots, mount),
+        *_maps(settings, name),
+        *_rules(settings, pattern, sockets, mount, name, addresses),
+        *_rules_without_maps(settings, pattern, name, urls),
+        *(line for url in urls for line in _proxy(settings, url, mount, share, name, variables, more_of_tls)),
+        "",
+        f"UnDefine {_with_maps(name)}",
     )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _head(settings: Settings, slots: int, mount: str) -> Iterator[str]:
@@ -61,36 +62,84 @@ def _head(settings: Settings, slots: int, mount: str) -> Iterator[str]:
     yield "# not in the fast lane, and reached all the same. No reload is needed when AppServers come and go."
 
 
+def _with_maps(name: str) -> str:
+    """What is defined while Apache reads the rest of this, if both files were there as it began."""
+    return f"LBADAPTOR_MAPS_{name}"
+
+
 def _maps(settings: Settings, name: str) -> Iterator[str]:
+    address_file, keys_file = _quoted(str(settings.address_file)), _quoted(str(settings.caller_keys_file))
     yield ""
-    yield "# Where the engine is on, RewriteMap looks for its file, which is there only while the monitor runs."
-    yield "RewriteEngine Off"
-    yield f'RewriteMap lbadaptor-address-{name} "txt:{settings.address_file}"'
-    yield f'RewriteMap lbadaptor-key-{name} "txt:{settings.caller_keys_file}"'
+    yield "# Apache does not start where the file of a RewriteMap is missing: after a boot both are, for a time."
+    yield "# Then an expression looks up the callers' keys, until the next reload: that is slower."
+    yield f"<IfFile {address_file}>"
+    yield f"    <IfFile {keys_file}>"
+    yield f"        Define {_with_maps(name)}"
+    yield f"        RewriteMap lbadaptor-address-{name} {address_file.replace(QUOTE, QUOTE + 'txt:', 1)}"
+    yield f"        RewriteMap lbadaptor-key-{name} {keys_file.replace(QUOTE, QUOTE + 'txt:', 1)}"
+    yield "    </IfFile>"
+    yield "</IfFile>"
     yield "RewriteEngine On"
 
 
-def _rules(settings: Settings, pattern: str, url: str, name: str, addresses: list[Address]) -> Iterator[str]:
+def _who_may(settings: Settings, slots: str) -> Iterator[str]:
+    """The conditions that a request has to meet before anything is looked up."""
     before, cookie = _first(settings.application.ticket_cookie)
-    host = re.escape(str(addresses[0]).rpartition(":")[0])
-    ports = "|".join(str(address.port) for address in addresses)
-    yield ""
-    yield "# What may be repeated, has no body, and asks nothing of the connection; by one ticket of the right shape."
+    yield "    # What may be repeated, has no body, and asks nothing of proxies; by one ticket of the right shape."
     yield (
-        "RewriteCond %{REQUEST_METHOD}|%{HTTP:Connection}|%{HTTP:Upgrade}%{HTTP:Expect}%{HTTP:Transfer-Encoding}"
-        r"%{HTTP:Content-Length}%{ENV:REDIRECT_STATUS}|%{HTTP_HOST}|%{QUERY_STRING} "
+        "    RewriteCond %{REQUEST_METHOD}|%{HTTP:Connection}|%{HTTP:Upgrade}%{HTTP:Expect}%{HTTP:Transfer-Encoding}"
+        r"%{HTTP:Content-Length}%{HTTP:Max-Forwards}%{ENV:REDIRECT_STATUS}|%{HTTP_HOST}|%{QUERY_STRING} "
         r'"^(?:GET|HEAD)\|(?i:keep-alive|close)?\|\|[^|]+\|[!-~]*$" [NV]'
     )
     yield (
-        f'RewriteCond %{{HTTP_COOKIE}} "^(?:{before}(?:(?<=;)|(?<=; )))?{cookie}'
-        rf'(([0-9]{{1,6}})\.([0-9]{{1,16}})\.[0-9A-Za-z_-]{{43}})(?:;{before})?$" [NV]'
+        f'    RewriteCond %{{HTTP_COOKIE}} "^(?:{before}(?:(?<=;)|(?<=; )))?{cookie}'
+        rf'(({slots})\.([0-9]{{1,16}})\.[0-9A-Za-z_-]{{43}})(?:;{before})?$" [NV]'
     )
-    yield "# Its holder's address and key; its slot and generation; the request's own target."
+
+
+def _rules(
+    settings: Settings, pattern: str, sockets: str, mount: str, name: str, addresses: list[str]
+) -> Iterator[str]:
+    there = str(Address(settings.appservers.host, settings.appservers.base_port))
+    host = there.rpartition(":")[0]
+    ports = "|".join(address.rpartition(":")[2] for address in addresses)
+    if there == addresses[0]:
+        address, authority = f"({re.escape(host)}:(?:{ports}))", "%1"
+    else:
+        address, authority = f"{re.escape(host)}:({ports})", f"{addresses[0].rpartition(':')[0]}:%1"
+    url = _url(sockets, "%3", authority, mount)
+    yield ""
+    yield f"<IfDefine {_with_maps(name)}>"
+    yield from _who_may(settings, "[0-9]{1,6}")
+    yield "    # Its holder's address and key; its slot and generation; the request's own target."
     yield (
-        rf"RewriteCond ${{lbadaptor-address-{name}:%1}}|${{lbadaptor-key-{name}:%1}}|%2|%3|%{{THE_REQUEST}} "
-        rf'"^({host}:(?:{ports}))\|([^|]+)\|([0-9]+)\|([0-9]+)\|\S+ (\S+)"'
+        rf"    RewriteCond ${{lbadaptor-address-{name}:%1}}|${{lbadaptor-key-{name}:%1}}|%2|%3|%{{THE_REQUEST}} "
+        rf'"^{address}\|([^|]+)\|([0-9]+)\|([0-9]+)\|\S+ (\S+)"'
     )
-    yield (f'RewriteRule "{pattern}" "{url}" [P,NS,E=LBADAPTOR_KEY:%2,E=LBADAPTOR_GENERATION:%4,E=LBADAPTOR_URI:%5]')
+    yield f'    RewriteRule {pattern} "{url}" [P,NS,E=LBADAPTOR_KEY:%2,E=LBADAPTOR_GENERATION:%4,E=LBADAPTOR_URI:%5]'
+    yield "</IfDefine>"
+
+
+def _rules_without_maps(settings: Settings, pattern: str, name: str, urls: list[str]) -> Iterator[str]:
+    """The same for an Apache that found no files as it read its configuration: callerkeys.text tells by itself who is
+    there, and the ticket tells the slot. LBADAPTOR_KEY is the ticket until the key is put in its place (_key)."""
+    if not _PLAIN(str(settings.caller_keys_file)):
+        return  # no expression can name it: all take the Python lane until Apache is reloaded
+    yield ""
+    yield f"<IfDefine !{_with_maps(name)}>"
+    yield f"    RewriteCond {settings.caller_keys_file} -f"
+    yield from _who_may(settings, "|".join(map(str, range(len(urls)))))
+    yield r'    RewriteCond %1|%2|%3|%{THE_REQUEST} "^([^|]+)\|([0-9]+)\|([0-9]+)\|\S+ (\S+)"'
+    variables = {"LBADAPTOR_KEY": "%1", "LBADAPTOR_SLOT": "%2", "LBADAPTOR_GENERATION": "%3", "LBADAPTOR_URI": "%4"}
+    yield f"    RewriteRule {pattern} - [NS,{','.join(f'E={key}:{value}' for key, value in variables.items())}]"
+    yield '    RewriteCond %{ENV:LBADAPTOR_SLOT} ="" [OR]'
+    unknown = f"! (file('{settings.caller_keys_file}') -strmatch '*%{{reqenv:LBADAPTOR_KEY}} *')"
+    yield f'    RewriteCond expr "{unknown}" [NV]'
+    yield f'    RewriteRule "^" - [NS,S={len(urls)},{",".join(f"E=!{key}" for key in variables)}]'
+    for slot, url in enumerate(urls):
+        yield f"    RewriteCond %{{ENV:LBADAPTOR_SLOT}} ={slot}"
+        yield f'    RewriteRule "^" "{url}" [P,NS,E=!LBADAPTOR_SLOT]'
+    yield "</IfDefine>"
 
 
 def _first(name: str) -> tuple[str, str]:
@@ -103,10 +152,35 @@ def _first(name: str) -> tuple[str, str]:
 
 
 def _pattern(mount: str, taken: Sequence[str]) -> str:
-    """Of the paths that the adaptor would get."""
+    """Of the paths that the adaptor would get; in quotes."""
     others = f"(?!{'|'.join(taken)})" if taken else ""
-    pattern = f"^{others}" + (rf"{re.escape(mount)}(?:/|$)" if mount else "")
-    return pattern.replace('"', r"\"")
+    return _quoted(f"^{others}" + (rf"{re.escape(mount)}(?:/|$)" if mount else ""))
+
+
+QUOTE = '"'
+
+
+def _quoted(text: str) -> str:
+    """A word of Apache's configuration: within quotes, a backslash before a quote or another backslash counts.
+
+    Raises SettingsError for what no quotes help against.
+    """
+    if "${" in text or not text.isprintable():
+        raise SettingsError(f"{text!r} cannot stand in Apache's configuration: it has control characters or ${{")
+    return QUOTE + re.sub(r'\\(?=[\\"])|\\$|"', r"\\\g<0>", text) + QUOTE
+
+
+def _authority(address: Address, by_socket: bool) -> str:
+    """Host and port in a URL.
+
+    By Unix socket nobody connects to them, and brackets would make a pattern of the name of a <Proxy>.
+    """
+    host, _, port = str(address).rpartition(":")
+    return (
+        f"ip6{re.sub(r'[^0-9a-f]', '-', host.strip('[]').lower())}:{port}"
+        if by_socket and "[" in host
+        else str(address)
+    )
 
 
 def _sockets(settings: Settings, slots: int) -> str:
@@ -123,16 +197,26 @@ def _url(sockets: str, slot: str, address: str, mount: str) -> str:
 
 
 def _proxy(
-    settings: Settings, url: str, mount: str, share: str, variables: list[str], more_of_tls: bool
+    settings: Settings, url: str, mount: str, share: str, name: str, variables: list[str], more_of_tls: bool
 ) -> Iterator[str]:
     adaptor = settings.adaptor
-    yield ""
-    yield (
-        f'<Proxy "{url}" enablereuse=on retry=0 responsefieldsize=65536'
-        f" connectiontimeout={adaptor.connect_timeout * 1000:.0f}ms timeout={max(1, round(adaptor.answer_timeout))}>"
+    parameters = (
+        "enablereuse=on retry=0 responsefieldsize=65536"
+        f" connectiontimeout={max(1, math.ceil(adaptor.connect_timeout * 1000))}ms"
+        f" timeout={math.ceil(adaptor.answer_timeout)}"  # mod_proxy knows whole seconds only
     )
-    yield f"    Include {share}/{COMMON}"
-    yield f'    RequestHeader set LB-Script-Name "{encode(mount).replace("%", "%%")}"'
+    yield ""
+    if "[" in url:  # of an IPv6 address; in the name of a <Proxy> that would be a pattern, which has no parameters
+        yield f'<Proxy "{url}">'
+        yield f"    ProxySet {parameters}"
+        yield "</Proxy>"
+        yield f'<ProxyMatch "^{re.escape(url)}">'
+    else:
+        yield f'<Proxy "{url}" {parameters}>'
+    common = f"{share}/{COMMON}"
+    yield f"    Include {common if _PLAIN(common) else _quoted(common)}"
+    yield f"    RequestHeader set LB-Script-Name {_quoted(encode(mount).replace('%', '%%'))}"
+    yield from _key(settings, name)
     names = [variable.replace("_", "-") for variable in variables]
     yield f'    RequestHeader set {VARIABLES} "{" ".join(names)}"'
     for name, variable in zip(names, variables, strict=True):
@@ -142,7 +226,19 @@ def _proxy(
         yield "    # Where Apache has more of them, the AppServer refuses as incomplete, and the adaptor brings all."
         for sign in _SIGNS_OF_MORE:
             yield f"    RequestHeader unset LB-Path env={sign}"
-    yield "</Proxy>"
+    yield "</ProxyMatch>" if "[" in url else "</Proxy>"
+
+
+def _key(settings: Settings, name: str) -> Iterator[str]:
+    """Put the caller's key in the place of the ticket, where there is no map to look it up."""
+    if not _PLAIN(str(settings.caller_keys_file)):
+        return
+    yield f"    <IfDefine !{_with_maps(name)}>"
+    yield f'        RequestHeader set LB-Key "expr=%{{reqenv:LBADAPTOR_KEY}}|%{{file:{settings.caller_keys_file}}}"'
+    yield r'        RequestHeader edit LB-Key "^([^|]+)\|[\s\S]*?\n\1 +(\S+)[\s\S]*$" "$2"'
+    yield "        # Not there any more: the AppServer refuses what is incomplete, and the adaptor is asked."
+    yield '        RequestHeader unset LB-Key "expr=%{req:LB-Key} !~ /^[^|]+$/"'
+    yield "    </IfDefine>"
 
 
 def _variables(settings: Settings) -> tuple[list[str], bool]:

@@ -169,7 +169,7 @@ def _directives(dump: str) -> Iterator[_Directive]:
 
 
 def _words(text: str) -> list[str]:
-    return [quoted or plain for quoted, plain in _WORD.findall(text)] or [""]
+    return [re.sub(r'\\([\\"])', r"\1", quoted) or plain for quoted, plain in _WORD.findall(text)] or [""]
 
 
 def _covers(name: str, words: list[str], folder: str, file: str) -> bool:

@@ -256,7 +256,6 @@ class Cluster:
         self.folder = folder
         self._linted = app if lint else ""
         self.config = folder / "lbadaptor.toml"
-        self.address_file = folder / "run" / "address.text"
         self.gates = folder / "gates"
         self.temporary = folder / "tmp"
         self._process: subprocess.Popen[bytes] | None = None
@@ -289,6 +288,7 @@ class Cluster:
                 file.writelines(f"{key} = {_toml(value)}\n" for key, value in section.items())
         self.config.chmod(0o644)
         self.settings = load(self.config)
+        self.address_file = self.settings.address_file
 
     def start(self) -> None:
         """Start, and wait until all AppServers are OK, and orders can be given."""
@@ -470,7 +470,7 @@ class Cluster:
         assert list(self.temporary.iterdir()) == []
         for said in (self._said, *(server.error_log for server in self._sites)):
             assert not said.exists() or not FOUND.search(said.read_text(errors="replace")), said.read_text()
-        left_files = {path.name: path for path in (self.folder / "run").iterdir()}
+        left_files = {path.name: path for path in self.settings.run_folder.iterdir()}
         assert left_files.keys() <= {"address.text", "callerkeys.text", "keys", "monitor.pid"}
         if "callerkeys.text" in left_files:
             assert left_files["callerkeys.text"].read_text().count("\n") == 1, "a key is left"

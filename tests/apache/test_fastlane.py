@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 import requests
-from cluster import TIMEOUT, Cluster, Site, Visitor, eventually, running_cluster
+from cluster import TIMEOUT, Cluster, Site, Visitor, eventually, running_cluster, short_folder
 from corpus import PRIVATE, prepare
 
 from lbadaptor.address import Entry, State
@@ -615,6 +616,81 @@ def test_an_appserver_beyond_its_slots_is_not_in_it(cluster: Cluster) -> None:
         visitor.close()
     first, second = sorted(lanes)
     assert (lanes[first], lanes[second]) == ("fast", "slow")
+
+
+# Before the monitor has ever run, as after a boot.
+
+
+def in_fast_lane(fast: FastSite, visitor: Visitor) -> bool:
+    return fast.ask(visitor, "count", headers={"Connection": "close"})[1] == "fast"
+
+
+@pytest.mark.parametrize(
+    ("run_folder", "host"),
+    [
+        ("run", "127.0.0.1"),
+        ("run", "::1"),
+        ("run 'a' \"b\\c\" %{d}$e#", "::1"),  # no Unix sockets by such a path
+    ],
+)
+def test_apache_starts_without_a_run_folder_and_needs_no_reload_when_there_is_one(run_folder: str, host: str) -> None:
+    with short_folder() as folder:
+        servers = {"servers": 2, "host": host}
+        cluster = Cluster(
+            folder, app=APP, appservers=servers, adaptor={"wait": 0.1}, files={"run_folder": run_folder}
+        )
+        try:
+            prepare(folder)
+            (folder / "run").rmdir()
+            assert not cluster.settings.run_folder.exists()
+            fast = FastSite(cluster, "embedded-debian")
+            stranger = fast.site.visitor()
+            assert stranger.get("plain").status_code == 503
+            ticket = {"Cookie": f"__PRT__=0.1763805600123.{43 * 'x'}"}
+            assert stranger.get("plain", headers=ticket).status_code == 503
+            (folder / "run").mkdir()
+            cluster.start()
+            visitors = fast.site.visitors(2)
+            for visitor in visitors:
+                first = visitor.count()
+                answer, lane = fast.ask(visitor, "count?a=%20b")
+                assert (answer.json()["pid"], answer.json()["visits"]) == (first["pid"], 3)
+                assert lane == ("slow" if " " in run_folder else "fast")
+                # What the file does not hold is not looked for twice.
+                forged = {"Cookie": f"__PRT__=0.1763805600123.{43 * 'x'}"}
+                assert fast.ask(stranger, "plain", headers=forged)[1] == "slow"
+            # A reload finds the maps.
+            fast.site.httpd.reload()
+            eventually("Apache has reloaded", lambda: "resuming normal operations" in fast.site.log())
+            for one in visitors:
+                assert eventually("Apache has reloaded", functools.partial(in_fast_lane, fast, one))
+                one.close()
+            stranger.close()
+        finally:
+            cluster.stop()
+
+
+def test_without_maps_too_nobody_is_sent_to_one_that_is_gone() -> None:
+    with short_folder() as folder:
+        cluster = Cluster(folder, app=APP, appservers={"servers": 2}, adaptor={"wait": 10})
+        try:
+            prepare(folder)
+            fast = FastSite(cluster, "embedded-debian")
+            cluster.start()
+            visitor = fast.visitor()
+            assert fast.ask(visitor, "count")[1] == "fast"
+            with gone(cluster, visitor) as pid:
+                answer, lane = fast.ask(visitor, "count")
+            assert (answer.json()["pid"] != pid, lane) == (True, "back after 503")
+            robot = fast.site.visitor()
+            keys = cluster.settings.caller_keys_file.read_text()
+            answer, lane = fast.ask(robot, "environ/x", headers={"Cookie": f"__PRT__={visitor.ticket}; sid=x"})
+            assert lane == "fast"
+            assert not any(word in answer.text for word in keys.split() if len(word) > 30 and word != visitor.ticket)
+            for one in (visitor, robot):
+                one.close()
+        finally:
+            cluster.stop()
 
 
 # By Unix socket, or by TCP.

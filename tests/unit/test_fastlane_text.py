@@ -20,8 +20,8 @@ def written(text: str = "", slots: int = 2, mount: str = "") -> str:
 
 
 def patterns(text: str) -> list[str]:
-    """Those of the conditions, in order."""
-    return re.findall(r'RewriteCond .* "(\^.*)"', text)
+    """Those of the conditions, in order, where the maps' files are there."""
+    return re.findall(r'RewriteCond .* "(\^.*)"', text[: text.index("</IfDefine>")])
 
 
 def test_each_slot_has_a_section_of_its_own_and_no_other() -> None:
@@ -38,8 +38,16 @@ def test_the_maps_are_the_monitors_files() -> None:
     text = written('[files]\nrun_folder = "/run/shop"\n')
     assert 'RewriteMap lbadaptor-address-shop "txt:/run/shop/address.text"' in text
     assert 'RewriteMap lbadaptor-key-shop "txt:/run/shop/callerkeys.text"' in text
-    # httpd does not start where the engine is on and a map's file is missing: as after every boot
-    assert text.index("\nRewriteEngine Off") < text.index("\nRewriteMap ") < text.index("\nRewriteEngine On")
+    # httpd does not start where a map's file is missing: as after every boot
+    guarded = text[text.index('<IfFile "/run/shop/address.text">') : text.index("</IfFile>")]
+    assert '<IfFile "/run/shop/callerkeys.text">' in guarded
+    assert guarded.count("RewriteMap ") == text.count("RewriteMap ") - text.count("a RewriteMap ") == 2
+
+
+def test_what_is_defined_for_it_is_not_for_what_comes_after() -> None:
+    text = written()
+    [name] = set(re.findall(r"\bDefine (\S+)", text))
+    assert text.endswith(f"\nUnDefine {name}\n")
 
 
 def test_the_ticket_that_is_looked_for_is_the_ticket_that_is_given() -> None:
@@ -84,6 +92,10 @@ def test_a_mount_with_a_percent_sign_is_no_variable_of_apaches() -> None:
 def test_times_are_those_of_the_adaptor() -> None:
     text = written("[adaptor]\nconnect_timeout = 0.25\nanswer_timeout = 90\n")
     assert " connectiontimeout=250ms timeout=90>" in text
+    # never shorter than what was set, nor none at all
+    short = "fall = 1\nprobe_interval = 0.5\nprobe_timeout = 0.5\nfailing_limit = 0.5\n"
+    text = written(f"[adaptor]\nconnect_timeout = 1e-7\nanswer_timeout = 2.5\n[monitor]\n{short}")
+    assert " connectiontimeout=1ms timeout=3>" in text
 
 
 def test_each_mount_has_proxies_of_its_own() -> None:
@@ -114,6 +126,20 @@ def test_all_of_tls_is_the_adaptors_business_where_there_is_more_than_the_name()
 def test_other_patterns_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"pass_variables = \"GEO_\*\": .* name each"):
         written('[adaptor]\npass_variables = ["GEO_*"]\n')
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ('[files]\nrun_folder = "/run/${HOME}"', "cannot stand in Apache's configuration"),
+        ('[files]\nrun_folder = "/run/a\\nLoadModule x"', "cannot stand in Apache's configuration"),
+        ('[appservers]\nhost = "a|b"', "the fast lane needs a plain address or name"),
+        ('[appservers]\nhost = "fe80::1%eth0"', "the fast lane needs a plain address or name"),
+    ],
+)
+def test_what_apaches_configuration_cannot_hold_is_refused(rows: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        written(rows)
 
 
 @pytest.mark.parametrize("folder", ["/run/a b", "/run/a%b", "/run/a|b", f"/run/{'x' * 100}"])
