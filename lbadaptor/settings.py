@@ -292,6 +292,10 @@ class Monitor(Struct, forbid_unknown_fields=True, frozen=True):
     start_timeout: Annotated[
         float, row("An AppServer that is not ready after this time is ended and started anew.", SECONDS, gt=0)
     ] = 60.0
+    starts_at_once: Annotated[
+        int,
+        row("How many AppServers may be starting at a time. 0: two for each processor core, eight at least.", ge=0),
+    ] = 0  # fmt: skip
     stop_grace: Annotated[
         float,
         row("How long an AppServer that was ordered to stop may finish what is in flight; then SIGKILL.", SECONDS,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from lbadaptor.address import Entry, Identity, State
 from lbadaptor.settings import Monitor
 from lbadaptor.ticket import Keys
 from monitor.appservers import AppServers
 from monitor.child import Child
-from monitor.life import Life
-from monitor.messages import Probed, Unanswered
+from monitor.life import PUBLISHED, Life
+from monitor.messages import Probed, Target, Unanswered
+from monitor.problems import Problems
 from monitor.record import Record
 from monitor.state import Known
 from monitor.strays import Strays
@@ -20,41 +21,96 @@ from monitor.strays import Strays
 log = logging.getLogger("lbmonitor")
 
 
-def adopt(
-    known: Iterable[Known], published: Iterable[Entry], keys: Keys, settings: Monitor, appservers: AppServers
-) -> Strays:
-    """Adopt those of state.json that live; give those that only address.text names, who have to be asked."""
-    left = {entry.identity: entry for entry in published}
-    for one in known:
-        if not one.pid:
-            appservers.remove(one.own_folder)
-            continue  # never forked, or forked and not written down: then it had no handover, and has ended
-        entry = left.pop(one.identity, None)
-        try:
-            child = Child.adopt(one.pid, one.started)
-        except OSError:
-            log.info("slot %d has ended meanwhile", one.slot)
-            appservers.remove(one.own_folder)
-        else:
-            ticket = entry.ticket if entry else keys.ticket(one.identity)
-            appservers.take_over(one.record, child, one.address, ticket, one.own_folder, one.ticket_cookie)
-    patience = 2 * settings.fall * (settings.probe_interval + settings.probe_timeout)
-    return Strays(left.values(), keys, settings.fall, time.monotonic() + patience)
+class Adoption:
+    """Those that are adopted at once, those that could not be looked at yet, and strays. Nothing here blocks.
 
+    A process that cannot be looked at for want of a descriptor or memory is not taken for dead: it stays in
+    address.text and state.json as it is, and is tried again with every turn.
+    """
 
-def hear(message: Probed | Unanswered, strays: Strays, appservers: AppServers) -> bool:
-    """A probe of a stray tells whether to adopt it. False: it was about another AppServer."""
-    identity = Identity(message.slot, message.generation)
-    entry = strays.entries.get(identity)
-    if entry is None:
-        return False
-    if isinstance(message, Unanswered):
-        strays.unanswered(message)
-    elif (child := strays.answered(message)) is not None:
-        now = time.monotonic()
-        began = now - message.vitals.uptime
-        life = Life.DYING if entry.state is State.DYING else Life.OK
-        standby = entry.weight == 0  # or it has none by the settings; the plan keeps no more in standby than wanted
-        record = Record(*identity, since=now, born=began, life=life, standby=standby, ready_at=began)
-        appservers.take_over(record, child, entry.address, entry.ticket)
-    return True
+    def __init__(
+        self,
+        known: Iterable[Known],
+        published: Iterable[Entry],
+        keys: Keys,
+        settings: Monitor,
+        appservers: AppServers,
+        problems: Problems,
+    ) -> None:
+        self._keys = keys
+        self._appservers = appservers
+        self._problems = problems
+        self._waiting: dict[Identity, tuple[Known, Entry | None]] = {}
+        patience = 2 * settings.fall * (settings.probe_interval + settings.probe_timeout)
+        self._until = time.monotonic() + patience
+        left = {entry.identity: entry for entry in published}
+        for one in known:
+            if one.pid:
+                self._waiting[one.identity] = one, left.pop(one.identity, None)
+            else:
+                # Never forked, or forked and not written down: then it had no handover, and has ended.
+                appservers.remove(one.own_folder)
+        self._strays = Strays(left.values(), keys, settings.fall, self._until, problems)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Adopt whom it can be."""
+        for identity, (one, entry) in list(self._waiting.items()):
+            ticket = entry.ticket if entry else self._keys.ticket(identity)
+            try:
+                child = Child.adopt(one.pid, one.started)
+                record = one.record
+                record.sessions = entry.sessions if entry else 0
+                self._appservers.take_over(record, child, one.address, ticket, one.own_folder, one.ticket_cookie)
+            except ProcessLookupError:
+                log.info("slot %d has ended meanwhile", one.slot)
+                self._appservers.remove(one.own_folder)
+            except OSError as error:
+                self._problems.begin("adoption", f"an AppServer is not adopted yet: {error.strerror}; tried again")
+                break
+            del self._waiting[identity]
+        if not self._waiting:
+            self._problems.end("adoption", "every AppServer is adopted")
+        self._appservers.unadopted = tuple(one for one, _ in self._waiting.values())
+
+    def undecided(self, now: float) -> bool:
+        """Whether to wait before anybody is replaced, or leaves address.text."""
+        return (bool(self._waiting) and now < self._until) or self._strays.undecided(now)
+
+    @property
+    def identities(self) -> set[Identity]:
+        """Who is not adopted and may live."""
+        return {*self._waiting, *self._strays.entries}
+
+    def entries(self) -> Iterator[Entry]:
+        """What address.text goes on to say of them."""
+        for one, entry in self._waiting.values():
+            if entry is not None and Life(one.life) in PUBLISHED:
+                yield entry
+        yield from self._strays.entries.values()
+
+    def targets(self) -> list[Target]:
+        """Whom to probe."""
+        return self._strays.targets()
+
+    def hear(self, message: Probed | Unanswered) -> bool:
+        """A probe of a stray tells whether to adopt it. False: it was about another AppServer."""
+        identity = Identity(message.slot, message.generation)
+        entry = self._strays.entries.get(identity)
+        if entry is None:
+            return False
+        if isinstance(message, Unanswered):
+            self._strays.unanswered(message)
+        elif (child := self._strays.answered(message)) is not None:
+            now = time.monotonic()
+            began = now - message.vitals.uptime
+            life = Life.DYING if entry.state is State.DYING else Life.OK
+            standby = entry.weight == 0  # or it has none by the settings; the plan keeps no more than wanted
+            record = Record(*identity, since=now, born=began, life=life, standby=standby, ready_at=began)
+            record.sessions = message.vitals.sessions
+            try:
+                self._appservers.take_over(record, child, entry.address, entry.ticket)
+            except OSError:
+                self._strays.take_back(entry)
+                raise
+        return True

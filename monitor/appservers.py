@@ -10,6 +10,7 @@ import logging
 import selectors
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -20,9 +21,11 @@ from lbadaptor.appserver import handover
 from lbadaptor.errors import KeyFileError
 from lbadaptor.ticket import Keys
 from monitor.child import FLAGS, Child, Reaper
-from monitor.plan import Plan
+from monitor.life import Life
+from monitor.plan import MARGIN, Plan
+from monitor.problems import Problems
 from monitor.record import Deed, Order, Record, Start, own_limits
-from monitor.state import Known, StateFile
+from monitor.state import Known, StateFile, resident
 from monitor.surroundings import Surroundings, User, common, make_own_folder, make_room_for_socket, of_slot, removal
 from monitor.template import Template
 
@@ -75,6 +78,7 @@ class AppServers:
         apache_group: int | None,
         selector: selectors.BaseSelector,
         reaper: Reaper,
+        problems: Problems | None = None,
     ) -> None:
         self._plan = plan
         self._keys = keys
@@ -86,7 +90,14 @@ class AppServers:
         self._reaper = reaper
         self._living: dict[Identity, AppServer] = {}
         self._births: dict[Identity, _Birth] = {}
-        self._template = Template(self, selector, reaper)
+        self._problems = Problems() if problems is None else problems
+        self._template = Template(self, selector, reaper, self._problems)
+        self._to_remove: deque[str] = deque()
+        """folders of those that have ended"""
+        self._groups: list[Child] = []
+        """those that have ended, and whose groups could not be ended yet"""
+        self.unadopted: tuple[Known, ...] = ()
+        """who is not adopted yet: they stay in state.json as they are"""
 
     def find(self, identity: Identity) -> AppServer | None:
         """None when its process is over, or was never forked."""
@@ -119,8 +130,14 @@ class AppServers:
         self._template.renew()
 
     def tend(self, now: float) -> None:
-        """Have a template where one is wanted."""
+        """Have a template where one is wanted, and do what could not be done before."""
         self._template.tend(now, wanted=self._preload and not self._plan.stopping)
+        self._remove_folders()
+        self._groups = [child for child in self._groups if not child.kill_group()]
+        for record in list(self._plan):
+            identity = record.identity
+            if record.life is not Life.BACKOFF and identity not in self._living and identity not in self._births:
+                self._plan.exited(identity, "was not started", now)  # a shortage came between
 
     def drop_template(self) -> None:
         """This program ends, or becomes another."""
@@ -149,21 +166,26 @@ class AppServers:
         own_folder: str = "",
         ticket_cookie: str = "",
     ) -> None:
-        """One that was not forked here is ours from now on."""
+        """One that was not forked here is ours from now on. Raises OSError: it cannot be followed now."""
         try:
             probe_key = self._keys.probe_key(ticket)
         except KeyFileError as error:
             log.error("slot %d is ended, for no adaptor can reach it: %s", record.slot, error)
             child.signal(handover.STOP)
+            patience = self._plan.settings.monitor.stop_grace + MARGIN
+            self._reaper.take(child, patience, lambda: self.remove(own_folder))
             return
-        self._follow(
-            record.identity, AppServer(child, address, ticket, probe_key, own_folder, ticket_cookie, adopted=True)
-        )
+        appserver = AppServer(child, address, ticket, probe_key, own_folder, ticket_cookie, adopted=True)
+        try:
+            self._follow(record.identity, appserver)
+        except OSError:
+            child.release()
+            raise
         self._plan.adopt(record, time.monotonic())
 
     def write_down(self) -> None:
         """Tell the next monitor who there is, and who is about to be forked."""
-        known = []
+        known = list(self.unadopted)
         for record in self._plan:
             if (appserver := self.find(record.identity)) is not None:
                 child = appserver.child
@@ -176,12 +198,20 @@ class AppServers:
 
     def remove(self, own_folder: str) -> None:
         """Remove the folder of one that has ended, in a process of its own: that may take a while."""
-        if not own_folder:
-            return
-        try:
-            self._reaper.take(Child.start(removal(own_folder)))
-        except OSError as error:
-            log.error("%s is left behind: %s", own_folder, error.strerror)
+        if own_folder:
+            self._to_remove.append(own_folder)
+            self._remove_folders()
+
+    def _remove_folders(self) -> None:
+        while self._to_remove:
+            folder = self._to_remove[0]
+            try:
+                self._reaper.take(Child.start(removal(folder)))
+            except OSError as error:
+                self._problems.begin("removal", f"{folder} is left behind: {error.strerror}; tried again")
+                return
+            self._to_remove.popleft()
+        self._problems.end("removal", "what was left behind is removed")
 
     def _begin(self, identity: Identity) -> None:
         settings = self._plan.settings
@@ -237,11 +267,18 @@ class AppServers:
 
     def born(self, identity: Identity, child: Child) -> None:
         """It was forked, and waits for its handover."""
-        birth = self._births.pop(identity)
+        birth = self._births[identity]
         message = birth.message
         ticket, probe_key = message.ticket, message.probe_key
         own_folder, cookie = birth.own_folder, message.ticket_cookie
-        self._follow(identity, AppServer(child, birth.address, ticket, probe_key, own_folder, cookie))
+        try:
+            self._follow(identity, AppServer(child, birth.address, ticket, probe_key, own_folder, cookie))
+        except OSError as error:
+            child.kill_group()
+            self._reaper.take(child)
+            self.unborn(identity, f"cannot be followed: {error.strerror}")
+            return
+        del self._births[identity]
         self.write_down()
         child.send(handover.encode(message))
         log.info("slot %d starts: pid %d, %s", identity.slot, child.pid, birth.address)
@@ -282,10 +319,15 @@ class AppServers:
         )
 
     def _follow(self, identity: Identity, appserver: AppServer) -> None:
-        """Hear of its exit, and what it reports."""
+        """Hear of its exit, and what it reports. Raises OSError; then it is not followed."""
+        register = self._selector.register
+        register(appserver.child.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(identity))
+        try:
+            register(appserver.child.channel, selectors.EVENT_READ, lambda: self._hear(identity))
+        except BaseException:
+            self._selector.unregister(appserver.child.pidfd)
+            raise
         self._living[identity] = appserver
-        self._selector.register(appserver.child.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(identity))
-        self._selector.register(appserver.child.channel, selectors.EVENT_READ, lambda: self._hear(identity))
 
     def _hear(self, identity: Identity) -> None:
         """It reports."""
@@ -304,7 +346,7 @@ class AppServers:
                 log.error("slot %d reports nonsense: %s", identity.slot, error)
                 continue
             if isinstance(report, handover.Ready):
-                self._plan.ready(identity, now)
+                self._plan.ready(identity, now, resident(appserver.child.pid))
             elif isinstance(report, handover.Failed):
                 self._plan.failed(identity, report.why, report.port)
             elif isinstance(report, handover.PastLimit):
@@ -314,15 +356,20 @@ class AppServers:
 
     def _hear_exit(self, identity: Identity) -> None:
         """It is over."""
-        child = self._living[identity].child
+        appserver = self.find(identity)
+        if appserver is None:
+            return
+        child = appserver.child
         if child.channel in self._selector.get_map():
             self._hear(identity)  # what it said before it went
         self._selector.unregister(child.pidfd)
         with contextlib.suppress(KeyError):
             self._selector.unregister(child.channel)
-        child.kill_group()  # whatever it started ends with it
+        if not child.kill_group():  # whatever it started ends with it
+            self._groups.append(child)
         how = child.reap()
         if how is None:
             self._reaper.take(child)
-        self.remove(self._living.pop(identity).own_folder)
+        del self._living[identity]
+        self.remove(appserver.own_folder)
         self._plan.exited(identity, how or "ended", time.monotonic())

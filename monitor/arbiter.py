@@ -15,22 +15,26 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from lbadaptor.address import Entry, Identity
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import Settings, load
 from lbadaptor.ticket import make_keys, unreadable_for
-from monitor import adoption, runfolder
+from monitor import runfolder
+from monitor.adoption import Adoption
 from monitor.appservers import AppServers
 from monitor.child import Reaper
 from monitor.life import PUBLISHED, Life
 from monitor.link import Link
 from monitor.messages import Alive, Begin, FromWatcher, Ordered, Probed, Reply, Target, Unanswered, View
 from monitor.plan import Plan
+from monitor.problems import Problems
 from monitor.publish import CallerKeys, Publisher
-from monitor.record import weight
+from monitor.record import Deed, weight
 from monitor.settingsfile import SettingsFile
 from monitor.state import StateFile, cpu_time
 from monitor.status import status
@@ -41,6 +45,8 @@ log = logging.getLogger("lbmonitor")
 
 LONGEST_SLEEP = 1.0
 """Seconds between two turns of the loop, at most."""
+SHORT_PAUSE = 0.1
+"""Seconds until the next turn, after one that ran short of something."""
 LATE = 5.0
 """Seconds: a turn that comes later than this says that this process itself was stopped or starved."""
 READY_LIMIT = 10.0
@@ -67,25 +73,42 @@ class Arbiter:
         if group is not None and (why := unreadable_for(settings.key_file, group)):
             log.warning("%s", why)
         caller_keys = CallerKeys(settings.caller_keys_file, group, keys.caller_key)
-        self._settings_file = SettingsFile(settings.snapshot_file, group, config)
-        self._publisher = Publisher(settings.address_file, group, caller_keys)
-        self._state = StateFile(settings.run_folder / "state.json")
+        self._problems = Problems()
+        self._settings_file = SettingsFile(settings.snapshot_file, group, config, self._problems)
+        self._publisher = Publisher(settings.address_file, group, caller_keys, self._problems)
+        self._state = StateFile(settings.run_folder / "state.json", self._problems)
         known = self._state.read()
-        self._plan = Plan(settings, max(self._publisher.last_generation, self._state.last_generation))
+        last_generation = max(self._publisher.last_generation, self._state.last_generation)
+        self._plan = Plan(settings, last_generation, self._problems, len(os.sched_getaffinity(0)))
         self._systemd = Systemd(os.environ)
         self._selector = selectors.DefaultSelector()
         self._signalled, self._wake = socket.socketpair()
         self._reaper = Reaper()
         environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
         self._appservers = AppServers(
-            self._plan, keys, self._state, environment, user(settings), group, self._selector, self._reaper
+            self._plan,
+            keys,
+            self._state,
+            environment,
+            user(settings),
+            group,
+            self._selector,
+            self._reaper,
+            self._problems,
         )
-        self._link = Link(self._selector, self._reaper, environment, self._begin, self._hear_watcher)
+        self._link = Link(self._selector, self._reaper, environment, self._begin, self._hear_watcher, self._problems)
         self._was_ready = False
         self._began = time.monotonic()
+        self._busy = False
         self._last_sign = float("-inf")
         self._upgrade_at = float("inf")
-        self._strays = adoption.adopt(known, self._publisher.before, keys, settings.monitor, self._appservers)
+        self._deeds: deque[Deed] = deque()
+        """what the plan has decided and is not done yet"""
+        self._short = ""
+        """what this turn ran short of"""
+        self._adoption = Adoption(
+            known, self._publisher.before, keys, settings.monitor, self._appservers, self._problems
+        )
 
     @property
     def _settings(self) -> Settings:
@@ -103,45 +126,76 @@ class Arbiter:
                     self._link.excuse(turn)
                     self._plan.stood_still(turn - before)
                     self._hear_all(0.0)
-                self._reaper.look()
-                self._appservers.tend(turn)
-                self._link.tend(turn, wanted=not self._plan.stopping)
-                deeds = self._act(turn)
+                for step in (
+                    self._reaper.look,
+                    self._adoption.go_on,
+                    partial(self._appservers.tend, turn),
+                    partial(self._link.tend, turn, wanted=not self._plan.stopping),
+                    partial(self._act, turn),
+                ):
+                    self._safely(step)
                 if self._plan.over:
                     self._state.delete()
                     self._settings_file.delete()
                     remove_sockets(self._settings)
                     return 0
-                self._link.show(self._view, self._plan.news, turn)
-                self._tell_systemd(turn)
+                self._safely(partial(self._link.show, self._view, self._plan.news, turn))
+                self._safely(partial(self._tell_systemd, turn))
                 if turn >= self._upgrade_at:
                     self._become_new()
-                self._hear_all(self._sleep(time.monotonic(), deeds))
+                self._say_shortage()
+                self._hear_all(self._sleep(time.monotonic()))
         finally:
             self._end()
 
-    def _act(self, now: float) -> bool:
-        """Do what the facts ask for; whether there was anything to do."""
-        self._settings_file.keep(
-            self._settings, self._ticket_cookies
-        )  # before address.text: its readers look at both
-        if self._strays.undecided(now) and not self._plan.stopping:
-            return False  # whoever is found yet need not be replaced, and must not leave address.text
-        self._plan.reserved = {identity.slot for identity in self._strays.entries}
-        deeds = self._plan.think(now, time.time_ns() // 1_000_000)
+    def _act(self, now: float) -> None:
+        """Do what the facts ask for."""
+        self._settings_file.keep(self._settings, self._ticket_cookies)  # first: readers of address.text look at both
+        if self._adoption.undecided(now) and not self._plan.stopping:
+            return  # whoever is found yet need not be replaced, and must not leave address.text
+        self._plan.reserved = {identity.slot for identity in self._adoption.identities}
+        self._deeds += self._plan.think(now, time.time_ns() // 1_000_000)
+        self._busy = bool(self._deeds)
         self._appservers.write_down()  # first: whom address.text names as ready must not be adopted as STARTING
         self._publisher.keep(tuple(self._entries(now)), now, self._settings.monitor.heartbeat)
-        for deed in deeds:
-            self._appservers.do(deed)
+        while self._deeds:
+            self._safely(partial(self._appservers.do, self._deeds.popleft()))
         self._appservers.write_down()
-        return bool(deeds)
+
+    # Shortages.
+
+    def _safely(self, step: Callable[[], object]) -> None:
+        """Do something. Whatever this machine is short of, the arbiter goes on: the next turn tries again."""
+        try:
+            step()
+        except (OSError, MemoryError) as error:
+            self._short = str(error.strerror or error) if isinstance(error, OSError) else "out of memory"
+
+    def _say_shortage(self) -> None:
+        """Say what the turn ran short of, once, and when that is over."""
+        short, self._short = self._short, ""
+        with contextlib.suppress(MemoryError):
+            self._problems.say(
+                "shortage",
+                f"the monitor runs short: {short}; it goes on and tries again" if short else "",
+                "it goes on as before",
+            )
+        if short:
+            time.sleep(SHORT_PAUSE)  # what was not heard is heard again, and must not keep the machine busy
 
     # Facts.
 
     def _hear_all(self, timeout: float) -> None:
         """Facts come in as they happen; what comes while another is heard waits in its descriptor."""
-        for key, _ in self._selector.select(timeout):
-            key.data()
+        try:
+            heard = self._selector.select(timeout)
+        except (OSError, MemoryError):
+            time.sleep(SHORT_PAUSE)
+            return
+        for key, _ in heard:
+            # What was heard before may have closed this one; its number may be another's by now.
+            if self._selector.get_map().get(key.fd) is key:
+                self._safely(key.data)
 
     def _take_signals(self) -> None:
         self._signalled.setblocking(False)
@@ -165,7 +219,7 @@ class Arbiter:
         now = time.monotonic()
         if isinstance(message, Ordered):
             self._obey(message, now)
-        elif not isinstance(message, Alive) and not adoption.hear(message, self._strays, self._appservers):
+        elif not isinstance(message, Alive) and not self._adoption.hear(message):
             self._hear_probe(message, now)
 
     def _hear_probe(self, message: Probed | Unanswered, now: float) -> None:
@@ -230,7 +284,7 @@ class Arbiter:
     def _ticket_cookies(self) -> list[str]:
         """The names under which AppServers hand out tickets; those of the monitor before where one does not tell."""
         names = self._appservers.ticket_cookies
-        if "" in names or self._strays.entries:
+        if "" in names or self._adoption.identities:
             names |= set(self._settings_file.before)
         return sorted(names - {""})
 
@@ -243,20 +297,20 @@ class Arbiter:
             if appserver is not None and record.life in PUBLISHED:
                 state, share = PUBLISHED[record.life], weight(record, self._settings.appservers, now)
                 yield Entry(appserver.ticket, appserver.address, state, record.identity, share, record.sessions)
-        yield from self._strays.entries.values()
+        yield from self._adoption.entries()
 
     def _begin(self) -> Begin:
         monitor = self._settings.monitor
         return Begin(str(self._settings.control_socket), monitor.probe_interval, monitor.probe_timeout)
 
     def _view(self, now: float) -> View:
-        targets = self._strays.targets()
+        targets = self._adoption.targets()
         for record in self._plan:
             appserver = self._appservers.find(record.identity)
             if appserver and (record.life in PUBLISHED or (record.life is Life.STARTING and appserver.adopted)):
                 unix_socket = self._settings.unix_socket(record.slot)
                 targets.append(Target(*record.identity, *appserver.address, appserver.probe_key, unix_socket))
-        return View(targets, status(self._plan, self._appservers, now))
+        return View(targets, status(self._plan, self._appservers, now, self._problems))
 
     def _tell_systemd(self, now: float) -> None:
         if now - self._last_sign >= min(self._systemd.watchdog, LONGEST_SLEEP) / 2:
@@ -272,8 +326,8 @@ class Arbiter:
             self._was_ready = True
             self._systemd.notify("READY=1")
 
-    def _sleep(self, now: float, busy: bool) -> float:
-        if busy:
+    def _sleep(self, now: float) -> float:
+        if self._busy:
             return 0.0  # a deed may have made a fact of its own
         return max(0.0, min(LONGEST_SLEEP, self._plan.next_wake(now), self._systemd.watchdog, self._upgrade_at - now))
 

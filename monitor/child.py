@@ -20,7 +20,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 from monitor.state import start_time
@@ -31,6 +33,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""
 FLAGS = ("-B",) if sys.dont_write_bytecode else ()
 """A monitor that was told to write no bytecode has children that write none."""
+SHORTAGE = frozenset(
+    (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ENOBUFS, errno.EAGAIN, errno.EINTR)
+)
+"""What says that this process or machine is short of something, and nothing about a child."""
+DEATH = 0.5
+"""Seconds, at most, to wait for a process that was killed as soon as it had begun."""
 LONGEST_LINE = 1 << 20
 """Bytes; a child that sends a longer line is not listened to any more."""
 
@@ -64,20 +72,25 @@ class Child:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
+                fork = surroundings.for_fork()
+                fork["preexec_fn"] = partial(_begin_afresh, fork["preexec_fn"])
                 words = [word.replace("{channel}", str(theirs.fileno())) for word in command]
                 process = subprocess.Popen(
                     words,
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
-                    **surroundings.for_fork(),
+                    **fork,
                 )
             ours.setblocking(False)
             try:
                 return cls(process.pid, process, ours)
             except OSError:  # no descriptor is left to watch it by, or to ask when it was started
                 process.kill()
-                process.wait()
+                try:
+                    process.wait(DEATH)
+                except subprocess.TimeoutExpired:
+                    process.returncode = -signal.SIGKILL  # `Reaper.look` reaps it
                 raise
         except subprocess.SubprocessError:
             ours.close()
@@ -88,7 +101,8 @@ class Child:
 
     @classmethod
     def adopt(cls, pid: int, started: int) -> Child:
-        """Take over a running process. Raises ProcessLookupError: it is gone, or its pid is another's now."""
+        """Take over a running process. Raises ProcessLookupError: it is gone, or its pid is another's now; other
+        OSErrors (SHORTAGE): that cannot be found out now."""
         ours, theirs = socket.socketpair()
         theirs.close()  # nobody is at the other end
         child = cls._found(pid, ours)
@@ -137,10 +151,9 @@ class Child:
         try:
             while self._unsent:
                 self._unsent = self._unsent[self.channel.send(self._unsent) :]
-        except BlockingIOError:
-            pass
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno not in SHORTAGE:
+                return False
         return len(self._unsent) <= LONGEST_LINE
 
     @property
@@ -152,10 +165,8 @@ class Child:
         """The lines that came; None when the channel is closed, or was flooded."""
         try:
             data = self.channel.recv(1 << 18)
-        except BlockingIOError:
-            return []
-        except OSError:
-            return None
+        except OSError as error:
+            return [] if error.errno in SHORTAGE else None
         if not data or len(self._received) > LONGEST_LINE:
             return None
         *lines, self._received = (self._received + data).split(b"\n")
@@ -167,29 +178,33 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self.pidfd, number)
 
-    def kill_group(self) -> None:
+    def kill_group(self) -> bool:
         """SIGKILL for it and all that it started. Safe until `reap`, since a child's pid is its own till then.
 
         An adopted one's is its own as long as anybody is left of its group (setsid(2), fork(2)), unless another
-        process has that very pid.
+        process has that very pid. False: that cannot be found out now; try again.
         """
-        if self._process is None and not self._own_pid():
-            return
+        if self._process is None:
+            own = self._own_pid()
+            if not own:
+                return own is False
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+        return True
 
-    def _own_pid(self) -> bool:
-        """Whether no other process has the pid of one that was adopted."""
+    def _own_pid(self) -> bool | None:
+        """Whether no other process has the pid of one that was adopted; None: unknown, for want of a descriptor."""
         try:
             os.kill(self.pid, 0)
             return start_time(self.pid) == self.started
         except ProcessLookupError:
             return True
-        except OSError:
-            return False
+        except OSError as error:
+            return None if error.errno in SHORTAGE else False
 
     def wait(self, timeout: float) -> None:
-        """Wait for one that was killed, and release all that belongs to it. Blocks for `timeout` seconds at most."""
+        """Wait for one that was killed, and release all that belongs to it. Blocks for `timeout` seconds at most: not
+        for the arbiter's loop."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         if poll.poll(timeout * 1000):
@@ -232,26 +247,43 @@ class Child:
 
 
 class Reaper:
-    """Children that are over, or were killed, and that the system has not told the last of yet."""
+    """Children that are over, or were killed or told to stop, and that the system has not told the last of yet."""
 
     def __init__(self) -> None:
-        self._children: list[Child] = []
+        self._children: list[tuple[Child, float, Callable[[], object]]] = []
 
-    def take(self, child: Child) -> None:
-        """Reap it as soon as that can be."""
-        self._children.append(child)
+    def take(self, child: Child, patience: float = float("inf"), then: Callable[[], object] = lambda: None) -> None:
+        """Reap it as soon as that can be, and call `then`. After `patience` seconds it is killed with its group."""
+        self._children.append((child, time.monotonic() + patience, then))
 
     def look(self) -> None:
         """Reap whom it can be, and what processes that are gone have left to this one, as their subreaper."""
-        self._children = [child for child in self._children if child.reap() is None]
+        now = time.monotonic()
+        children, self._children = self._children, []
+        for child, until, then in children:
+            if child.reap() is not None:
+                then()
+                continue
+            if now >= until:
+                child.kill_group()
+                until = float("inf")
+            self._children.append((child, until, then))
         with contextlib.suppress(ChildProcessError):
             while (ended := _ended()) and ended.si_pid not in Child._followed:
                 os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
 
     def wait(self, timeout: float) -> None:
-        """Wait for all. Blocks for `timeout` seconds each, at most."""
-        for child in self._children:
-            child.wait(timeout)
+        """Wait for all. Blocks for `timeout` seconds at most, at the end of the program."""
+        deadline = time.monotonic() + timeout
+        for child, _, _ in self._children:
+            child.wait(max(0.0, deadline - time.monotonic()))
+
+
+def _begin_afresh(then: Callable[[], object] | None) -> None:
+    """In a child, before its program: it would inherit the signals that the arbiter has blocked (signal(7))."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if then is not None:
+        then()
 
 
 def _ended() -> os.waitid_result | None:

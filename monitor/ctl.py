@@ -61,7 +61,8 @@ def table(status: dict[str, Any]) -> str:
         head += " · stopping"
     if never_set := status.get("session_cookie", {}).get("never_set"):
         lines += ["", f"note: {never_set}."]
-    return "\n".join([head, status["address_file"], "", *lines])
+    problems = [f"PROBLEM: {text}" for text in status.get("problems", ())]
+    return "\n".join([*problems, head, status["address_file"], "", *lines])
 
 
 def _row(server: dict[str, Any]) -> tuple[str, ...]:
@@ -72,8 +73,8 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
         notes.append("standby")
     if server["state"] == "DYING" and server["sessions"]:
         notes.append(f"the last session ends in {server['longest_session'] or 0:.0f} s at the latest")
-    if server["why"]:
-        notes.append(server["why"])
+    if server["why"] or server.get("next_try") is not None:
+        notes.append(_why_and_when(server))
     busy = "" if server["in_flight"] is None else f"{server['in_flight']}/{server['threads']}"
     memory = "" if server["memory"] is None else f"{server['memory'] / 1e6:.0f} MB"
     return (
@@ -88,6 +89,15 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
         server["address"],
         "; ".join(notes),
     )
+
+
+def _why_and_when(server: dict[str, Any]) -> str:
+    """Why one does not serve, and when something is done about it."""
+    why, due = server["why"], server.get("next_try")
+    if due is None:
+        return str(why)
+    when = "tried again" if server["state"] == "BACKOFF" else "ended, if it does not answer,"
+    return f"{when} in {due:.0f} s" + (f": {why}" if why else "")
 
 
 def _duration(seconds: float) -> str:

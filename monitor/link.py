@@ -5,6 +5,7 @@ Nothing that visitors depend on waits for the watcher, and no AppServer notices 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import selectors
 import sys
@@ -16,6 +17,7 @@ import msgspec
 from monitor import messages
 from monitor.child import FLAGS, Child, Reaper
 from monitor.messages import SILENCE
+from monitor.problems import Problems
 from monitor.surroundings import Surroundings
 
 log = logging.getLogger("lbmonitor")
@@ -36,6 +38,7 @@ class Link:
         environment: Mapping[str, str],
         begin: Callable[[], messages.Begin],
         hear: Callable[[messages.FromWatcher], None],
+        problems: Problems | None = None,
     ) -> None:
         self._selector = selector
         self._reaper = reaper
@@ -45,7 +48,7 @@ class Link:
         self._watcher: Child | None = None
         self._heard = 0.0
         self._due = float("-inf")
-        self._said = ""
+        self._problems = Problems() if problems is None else problems
         self._view_due = 0.0
         self._shown: object = None
 
@@ -57,19 +60,25 @@ class Link:
             self._due = now + PAUSE
             command = [sys.executable, *FLAGS, "-I", "-m", "monitor.watcher", "{channel}"]
             try:
-                self._watcher = Child.start(command, Surroundings(self._environment))
+                self._follow(Child.start(command, Surroundings(self._environment)))
             except OSError as error:
                 why = error.strerror or str(error)
-                if why != self._said:
-                    log.error("no watcher, so no probes and no orders: %s; tried again all the while", why)
-                self._said = why
+                self._problems.begin(
+                    "watcher", f"no watcher, so no probes and no orders: {why}; tried again all the while"
+                )
                 return
-            self._said = ""
             self._heard = now
-            watcher = self._watcher
-            self._selector.register(watcher.pidfd, selectors.EVENT_READ, lambda: self.drop("died"))
-            self._selector.register(watcher.channel, selectors.EVENT_READ, self._receive)
             self.begin()
+
+    def _follow(self, watcher: Child) -> None:
+        """Hear of its end, and what it says. Raises OSError; then it is ended."""
+        try:
+            self._selector.register(watcher.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(watcher))
+            self._selector.register(watcher.channel, selectors.EVENT_READ, lambda: self._receive(watcher))
+        except OSError:
+            self._end(watcher)
+            raise
+        self._watcher = watcher
 
     def excuse(self, now: float) -> None:
         """It was this process that did not listen: its silence begins now."""
@@ -104,8 +113,12 @@ class Link:
         if watcher is None:
             return
         log.info("the watcher %s", why)
-        self._selector.unregister(watcher.pidfd)
-        self._selector.unregister(watcher.channel)
+        self._end(watcher)
+
+    def _end(self, watcher: Child) -> None:
+        for descriptor in (watcher.pidfd, watcher.channel):
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(descriptor)
         watcher.kill_group()
         self._reaper.take(watcher)
 
@@ -113,10 +126,14 @@ class Link:
         if self._watcher is not None and not self._watcher.send(line):
             self.drop("takes no more messages")
 
-    def _receive(self) -> None:
-        if self._watcher is None:
-            return  # dropped in the same turn
-        lines = self._watcher.receive()
+    def _hear_exit(self, watcher: Child) -> None:
+        if self._watcher is watcher:
+            self.drop("died")
+
+    def _receive(self, watcher: Child) -> None:
+        if self._watcher is not watcher:
+            return  # dropped in the same turn; there may be another one by now
+        lines = watcher.receive()
         if lines is None:
             self.drop("closed its channel")
             return
@@ -127,4 +144,5 @@ class Link:
                 log.error("the watcher talks nonsense: %s", error)
                 continue
             self._heard = time.monotonic()
+            self._problems.end("watcher", "the watcher runs again")
             self._hear(message)

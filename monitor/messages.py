@@ -41,6 +41,8 @@ class Vitals(Struct, frozen=True):
     uptime: float = 0.0
     cookies: Cookies | None = None
     """None: it does not tell"""
+    status: str = ""
+    """OK or DYING: what its orders made it, by its own word"""
 
 
 class Probed(Struct, frozen=True, tag="probed"):

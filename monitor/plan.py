@@ -14,12 +14,22 @@ from lbadaptor.address import Identity, free_slots
 from lbadaptor.settings import Settings
 from monitor.life import PUBLISHED, Event, Life, after
 from monitor.messages import Vitals
+from monitor.problems import Problems
 from monitor.record import Deed, Order, Record, Start, Tell
 
 log = logging.getLogger("lbmonitor")
 
 SHORT_LIFE = 10.0
-"""Seconds; who lived less gets a wait before the next try."""
+"""Seconds; who served for less gets a wait before the next try. So does who
+never got ready, however long that took."""
+FEWEST_STARTS = 8
+"""So many may be starting at once, at least, where the settings do not say how many."""
+UNKILLABLE = 10.0
+"""Seconds after SIGKILL: for a process that is there still, in the kernel, no other hung one is kept waiting."""
+GIVE_UP = 120.0
+"""Seconds after SIGKILL: it is said that the process is there still, and its place is another's."""
+DEAF = 2
+"""So many answers to probes that contradict an order: it is given again."""
 PASS_OVER = 60.0
 """Seconds for which a slot whose port is in use is passed over."""
 HUNG_GRACE = 2.0
@@ -33,8 +43,12 @@ MOST_SESSIONS = 10**9
 class Plan:
     """All records, and what is to become of them. `now` is always monotonic seconds."""
 
-    def __init__(self, settings: Settings, last_generation: int = 0) -> None:
+    def __init__(
+        self, settings: Settings, last_generation: int = 0, problems: Problems | None = None, cores: int = 1
+    ) -> None:
         self.settings = settings
+        self.problems = Problems() if problems is None else problems
+        self._cores = cores
         self.stopping = False
         self.rolling = False
         """a release is under way"""
@@ -97,11 +111,12 @@ class Plan:
                 record.since += seconds
                 record.computed_at += seconds
 
-    def ready(self, identity: Identity, now: float) -> None:
-        """Bound, and the application is imported."""
+    def ready(self, identity: Identity, now: float, memory: int = 0) -> None:
+        """Bound, and the application is imported. `memory`: its resident bytes now; 0: unknown."""
         record = self.find(identity)
         if record is None or not self._move(record, Event.READY, now):
             return
+        record.needs_more = 0 < self.settings.appservers.hard_memory < memory
         record.deadline = float("inf")
         record.why = ""
         record.ready_at = now
@@ -116,7 +131,7 @@ class Plan:
         """It says that it cannot start; its exit follows."""
         record = self.find(identity)
         if record is not None:
-            record.why = why
+            record.why = record.last_words = why
             record.port_taken = why if port else ""
 
     def exited(self, identity: Identity, how: str, now: float) -> None:
@@ -125,29 +140,34 @@ class Plan:
         if record is None:
             return
         lived = now - record.born
+        if record.killed:
+            how = f"{how}, for {record.killed}"
         level = logging.INFO if record.life is Life.STOPPING else logging.WARNING
         log.log(level, "slot %d (%s) %s after %.1f s", record.slot, record.life.value, how, lived)
+        self._disobeys(record, False)
         if record.port_taken and self._move(record, Event.PORT_TAKEN, now):
             log.warning("slot %d is passed over for %.0f s: %s", record.slot, PASS_OVER, record.port_taken)
             self._passed_over[record.slot] = now + PASS_OVER
             return
-        served = record.life in (Life.OK, Life.FAILING)
-        self._move(record, Event.EXIT, now)
-        if record.life is Life.BACKOFF:
-            if self.rolling and not served:
-                log.error("release: failed: slot %d: %s; the others serve on", record.slot, record.why or how)
-            record.short_lives = record.short_lives + 1 if lived < SHORT_LIFE else 0
-            wait = self._wait(record.short_lives)
-            record.wake_at = now + wait
-            record.leaving.clear()
-            record.sessions = 0
-            record.vitals = None
-            record.why = record.why or how
-            record.deadline = float("inf")
-            if served:
-                record.vacant_since = now
-            if wait:
-                log.warning("slot %d is tried again in %.0f s: %s", record.slot, wait, record.why)
+        served = now - record.ready_at if record.ready_at is not None else None
+        if self._move(record, Event.EXIT, now) and record.life is Life.BACKOFF:
+            if self.rolling and served is None:
+                log.error("release: failed: slot %d: %s; the others serve on", record.slot, record.last_words or how)
+            self._wait_for_next(record, how, served, now)
+
+    def _wait_for_next(self, record: Record, how: str, served: float | None, now: float) -> None:
+        """Its life is over, and the place waits for the next. `served`: for how many seconds; None: not at all."""
+        if served is None:
+            record.short_lives += 1  # it never got ready, however long that took
+        else:
+            record.short_lives = record.short_lives + 1 if served < SHORT_LIFE else 0
+            record.vacant_since = now
+        wait = self._wait(record.short_lives)
+        record.wake_at = now + wait
+        record.why = record.last_words or how
+        if wait:
+            log.warning("slot %d is tried again in %.0f s: %s", record.slot, wait, record.why)
+        self._records[record.slot] = record.next(record.generation, record.life, now)
 
     def past_limit(self, identity: Identity, limit: str) -> None:
         """It has reached a limit and wants a replacement."""
@@ -170,21 +190,28 @@ class Plan:
             return
         record.failed_probes = 0
         record.vitals = vitals
+        self._check_obedience(record, vitals)
         if record.life is Life.STARTING and vitals.ready:
             self.ready(identity, now)  # one that was adopted: its ready message went to the monitor before
         record.sessions = min(max(0, vitals.sessions), MOST_SESSIONS)
         if record.life is Life.FAILING and self._move(record, Event.GOOD_PROBE, now):
+            record.why = ""
             log.info("slot %d answers again: %s", record.slot, record.life.value)
         if vitals.past_limit:
             self.past_limit(identity, vitals.past_limit)
         if vitals.empty:
             self.empty(identity, now)
         hard = self.settings.appservers.hard_memory
-        if 0 < hard < vitals.memory and self._end(record, f"it has {vitals.memory} bytes in memory", now):
+        if (
+            0 < hard < vitals.memory
+            and not record.needs_more
+            and self._end(record, f"it has {vitals.memory} bytes in memory", now)
+        ):
             record.deadline = now + HUNG_GRACE
 
-    def unanswered(self, identity: Identity, why: str, refused: bool, now: float, cpu: float = 0.0) -> None:
-        """A probe failed. `refused`: nobody listens there. `cpu`: the seconds for which its process has computed.
+    def unanswered(self, identity: Identity, why: str, refused: bool, now: float, cpu: float | None = 0.0) -> None:
+        """A probe failed. `refused`: nobody listens there. `cpu`: the seconds for which its process has computed;
+        None: that could not be found out.
 
         One that computes may hold the interpreter lock for long, and is not hung as long as it does so.
         """
@@ -192,22 +219,60 @@ class Plan:
         if record is None:
             return
         record.failed_probes += 1
-        if cpu > record.cpu:
-            record.cpu = cpu
+        if cpu is None or cpu > record.cpu:
+            record.cpu = record.cpu if cpu is None else cpu
             record.computed_at = now
         monitor = self.settings.monitor
         if record.failed_probes >= monitor.fall and record.life in (Life.OK, Life.DYING):
             record.before_failing = record.life
             self._move(record, Event.PROBES_FAIL, now)
-            log.warning("slot %d is FAILING: %d probes failed: %s", record.slot, record.failed_probes, why)
-        elif record.life is Life.FAILING and not any(other.hung for other in self):
-            still = now - max(record.since, record.computed_at)
-            if not refused and still < monitor.failing_limit and now - record.since < monitor.computing_limit:
+            record.why = f"{record.failed_probes} probes failed: {why}"
+            log.warning("slot %d is FAILING: %s", record.slot, record.why)
+        elif record.life is Life.FAILING:
+            record.why = f"{record.failed_probes} probes failed: {why}"
+            if (now < self._hung_at(record) and not refused) or self._another_hung(now):
                 return
-            log.error("slot %d is hung and is ended, after %.0f s without progress", record.slot, still)
-            record.hung = True
+            still = now - max(record.since, record.computed_at)
+            log.error("slot %d is hung and is ended, after %.0f s without progress: %s", record.slot, still, why)
+            record.hung_since = now
             self._stop(record, Event.HUNG, now)
             record.deadline = now + HUNG_GRACE
+
+    def _hung_at(self, record: Record) -> float:
+        """When one that is FAILING is taken for hung, as things are now."""
+        monitor = self.settings.monitor
+        return min(
+            max(record.since, record.computed_at) + monitor.failing_limit, record.since + monitor.computing_limit
+        )
+
+    def _another_hung(self, now: float) -> bool:
+        """Whether a hung one is being ended: they go one at a time, and one that SIGKILL does not end is not waited
+        for."""
+        return any(
+            record.hung_since is not None and now - record.hung_since < HUNG_GRACE + UNKILLABLE for record in self
+        )
+
+    def _check_obedience(self, record: Record, vitals: Vitals) -> None:
+        """Give an order again that an AppServer shows not to have taken: the application may have replaced a handler
+        of signals. Its first contradicting answer may be older than the order."""
+        wanted = PUBLISHED.get(record.before_failing if record.life is Life.FAILING else record.life)
+        if wanted is None or not vitals.status or vitals.status == wanted.value:
+            self._disobeys(record, False)
+            return
+        record.disobeyed += 1
+        if record.disobeyed % DEAF == 0:
+            self._deeds.append(Tell(record.identity, Order.DRAIN if record.draining else Order.UNDRAIN))
+            self._disobeys(record, True)
+
+    def _disobeys(self, record: Record, so: bool) -> None:
+        """Say whether one takes its orders."""
+        record.disobeyed = record.disobeyed if so else 0
+        order = "drain" if record.draining else "take visitors again"
+        self.problems.say(
+            f"order {record.slot}",
+            f"slot {record.slot} does not take the order to {order}; it is given again and again" if so else "",
+            f"slot {record.slot} does as ordered",
+        )
 
     # Orders. Each says in a sentence what came of it, and raises ValueError when nothing can.
 
@@ -308,9 +373,8 @@ class Plan:
         """What is to be done now, in this order; after address.text was written. `wall_ms` is unix time."""
         for record in self:
             if now >= record.deadline:
-                log.error("slot %d does not %s: SIGKILL", record.slot, _DUTY[record.life])
-                record.deadline = float("inf")
-                self._deeds.append(Tell(record.identity, Order.KILL))
+                self._kill(record, now)
+        self._say_hard_memory()
         if not self.stopping:
             self._end_long_drains(now)
             self._fill(now, wall_ms)
@@ -319,10 +383,20 @@ class Plan:
         deeds, self._deeds = self._deeds, []
         return deeds
 
+    def next_try(self, record: Record, now: float) -> float | None:
+        """Seconds until something is done about one that does not serve: BACKOFF is started anew, FAILING is ended if
+        no probe succeeds. None: it serves, or nothing is due."""
+        if record.life is Life.BACKOFF:
+            return round(max(0.0, record.wake_at - now), 1)
+        if record.life is Life.FAILING:
+            return round(max(0.0, self._hung_at(record) - now), 1)
+        return None
+
     def next_wake(self, now: float) -> float:
         """Seconds until time alone makes a difference."""
         moments = [record.deadline for record in self]
-        moments += [record.wake_at for record in self if record.life is Life.BACKOFF]
+        if self._room:
+            moments += [record.wake_at for record in self if record.life is Life.BACKOFF]
         if not self.stopping:
             moments += self._passed_over.values()
             if limit := self.settings.monitor.drain_limit:
@@ -349,19 +423,25 @@ class Plan:
             if len(active) > wanted and record.life is Life.BACKOFF:
                 self._move(record, Event.STOP, now)
                 active.remove(record)
-        for record in active:
-            if record.life is Life.BACKOFF and now >= record.wake_at:
-                self._begin(record, now, wall_ms)
         self._passed_over = {slot: until for slot, until in self._passed_over.items() if until > now}
+        # Those that failed before come last: they must not keep the others from being tried.
+        due = [record for record in active if record.life is Life.BACKOFF and now >= record.wake_at]
+        due.sort(key=lambda record: record.short_lives)
+        for record in due:
+            if record.short_lives < 2 and self._room:
+                self._begin(record, now, wall_ms)
         for _ in range(wanted - len(active)):
+            if not self._room:
+                break
             slots = free_slots([*self._records, *self._passed_over, *self.reserved], self.settings.slots)
             if not slots:
                 self._out_of_slots(now)
-                return
+                break
             self._said_full = False
-            record = Record(slots[0], 0, now, now)
-            self._records[slots[0]] = record
-            self._begin(record, now, wall_ms)
+            self._begin(Record(slots[0], 0, now, now), now, wall_ms)
+        for record in due:
+            if record.short_lives >= 2 and self._room:
+                self._begin(record, now, wall_ms)
 
     def _drain_surplus(self, now: float) -> None:
         """While more are OK than asked for, drain one that is to leave; else the one with the fewest sessions."""
@@ -407,6 +487,12 @@ class Plan:
             record.standby = True
 
     @property
+    def _room(self) -> bool:
+        """Whether another may start now. Bounded: all at once would take one another's time to start."""
+        most = self.settings.monitor.starts_at_once or max(FEWEST_STARTS, 2 * self._cores)
+        return sum(record.life is Life.STARTING for record in self) < most
+
+    @property
     def _kept(self) -> int:
         """How many are to be OK."""
         return self.settings.appservers.servers + self.settings.appservers.standby
@@ -432,13 +518,43 @@ class Plan:
         self._last_generation = max(self._last_generation + 1, wall_ms)
         if record.life is Life.BACKOFF:
             self._move(record, Event.WAIT_OVER, now)
-        record.generation = self._last_generation
-        record.born = now
-        record.failed_probes = 0
-        record.undrained = False
-        record.ready_at = None
-        record.deadline = now + self.settings.monitor.start_timeout
-        self._deeds.append(Start(record.identity))
+        new = record.next(self._last_generation, record.life, now)
+        new.deadline = now + self.settings.monitor.start_timeout
+        self._records[new.slot] = new
+        self._deeds.append(Start(new.identity))
+
+    def _kill(self, record: Record, now: float) -> None:
+        """It has not done what it should in time."""
+        if not record.killed:
+            grace = self.settings.monitor.start_timeout
+            late = f"it was not ready within {grace:g} s (start_timeout)"
+            record.killed = late if record.life is Life.STARTING else "it did not exit when ordered to"
+            log.error("slot %d does not %s: SIGKILL", record.slot, _DUTY[record.life])
+        else:
+            log.error(
+                "slot %d does not end even by SIGKILL: its process is in the kernel, perhaps at a disk or a network"
+                " file system that does not answer",
+                record.slot,
+            )
+            if record.life is Life.STARTING:
+                self._move(record, Event.STOP, now)  # another one may start in its place
+            record.deadline = float("inf")
+            return
+        record.deadline = now + GIVE_UP
+        self._deeds.append(Tell(record.identity, Order.KILL))
+
+    def _say_hard_memory(self) -> None:
+        """A limit that an application is beyond from the start would end every AppServer as soon as it is ready."""
+        slots = [str(record.slot) for record in self if record.needs_more and record.life in PUBLISHED]
+        hard = self.settings.appservers.hard_memory
+        self.problems.say(
+            "hard_memory",
+            f"hard_memory = {hard} is less than the application needs from the start, and no limit for slot "
+            f"{', '.join(slots)}"
+            if slots
+            else "",
+            "hard_memory is a limit again",
+        )
 
     def _end(self, record: Record, why: str, now: float) -> bool:
         """End one that may have sessions, and announce it. False: it is not there for visitors anyway."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lbadaptor.address import Entry, State, Table, parse, write
 from lbadaptor.errors import AddressFileError, KeyFileError
+from monitor.problems import Problems
 from monitor.wholefile import WholeFile
 
 log = logging.getLogger("lbmonitor")
@@ -64,7 +65,13 @@ class Publisher:
     `group` is Apache's, by number; None leaves the monitor's own.
     """
 
-    def __init__(self, path: Path, group: int | None, caller_keys: CallerKeys | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        group: int | None,
+        caller_keys: CallerKeys | None = None,
+        problems: Problems | None = None,
+    ) -> None:
         self.entries: tuple[Entry, ...] | None = None
         """what the file says; None before the first write"""
         self.written_at = float("-inf")
@@ -75,7 +82,7 @@ class Publisher:
         self._writer = f"monitor {os.getpid()} on {os.uname().nodename}"
         self.before: tuple[Entry, ...] = ()
         """what the file said before the first write"""
-        self._said: dict[str, str] = {}
+        self._problems = Problems() if problems is None else problems
         self._serial, self.last_generation = self._previous()
 
     def keep(self, entries: tuple[Entry, ...], now: float, heartbeat: float) -> None:
@@ -110,12 +117,10 @@ class Publisher:
     def _try(self, name: str, consequence: str, write: Callable[[], None]) -> None:
         try:
             write()
-            self._said.pop(name, None)
         except OSError as error:
-            why = f"{name} cannot be written: {error.strerror}; {consequence}"
-            if why != self._said.get(name):
-                self._said[name] = why
-                log.error("%s", why)
+            self._problems.begin(name, f"{name} cannot be written: {error.strerror}; {consequence}")
+        else:
+            self._problems.end(name, f"{name} is written again")
 
     def _previous(self) -> tuple[int, int]:
         """Serial and highest generation of the file that is there, so that both go on rising."""

@@ -43,7 +43,10 @@ Deed = Start | Tell
 
 @dataclass
 class Record:
-    """One AppServer, or the place that waits for its successor (BACKOFF)."""
+    """One life of an AppServer, or (BACKOFF) the place that waits for the next one.
+
+    Each life has a record of its own, made by `next`, so that nothing of the one before can be left in it.
+    """
 
     slot: int
     generation: int
@@ -68,15 +71,43 @@ class Record:
     """seconds for which its process had computed, when a probe failed"""
     computed_at: float = float("-inf")
     """when it was last seen computing"""
-    short_lives: int = 0
-    wake_at: float = 0.0
     deadline: float = float("inf")
     """when it is killed if it did not do what it should (be ready, exit)"""
+    hung_since: float | None = None
+    """when it was found to be hung, and was ordered to stop"""
+    killed: str = ""
+    """why SIGKILL was sent to it"""
+    disobeyed: int = 0
+    """answers to probes in a row that contradict the last order to drain or undrain"""
+    needs_more: bool = False
+    """it had more than `hard_memory` as soon as it was ready: that is no limit for it"""
+    last_words: str = ""
+    """why it cannot start, as it says itself"""
+    port_taken: str = ""
+
+    # The history of the slot, which goes on from life to life.
+    why: str = ""
+    """why it is as it is: what the last start failed by, or the last probe"""
+    short_lives: int = 0
+    """lives in a row that were short, or failed to start"""
+    wake_at: float = 0.0
+    """when the next life may begin"""
     vacant_since: float | None = None
     """since when its slot has been without an AppServer that serves"""
-    hung: bool = False
-    port_taken: str = ""
-    why: str = ""
+
+    def next(self, generation: int, life: Life, now: float) -> Record:
+        """The record of the next life, or of the wait for it: it has the history of the slot and nothing else."""
+        return Record(
+            self.slot,
+            generation,
+            since=now,
+            born=now,
+            life=life,
+            why=self.why,
+            short_lives=self.short_lives,
+            wake_at=self.wake_at,
+            vacant_since=self.vacant_since,
+        )
 
     @property
     def identity(self) -> Identity:

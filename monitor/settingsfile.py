@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from lbadaptor import snapshot
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import Settings
+from monitor.problems import Problems
 from monitor.wholefile import WholeFile
-
-log = logging.getLogger("lbmonitor")
 
 _MODE = 0o640
 
@@ -20,12 +18,12 @@ _MODE = 0o640
 class SettingsFile:
     """Written whole or not at all. `group` is Apache's, by number; `config` the lbadaptor.toml it tells of."""
 
-    def __init__(self, path: Path, group: int | None, config: Path) -> None:
+    def __init__(self, path: Path, group: int | None, config: Path, problems: Problems | None = None) -> None:
         self._path = path
         self._file = WholeFile(path, _MODE, group)
         self._config = config
         self._written = b""
-        self._said = ""
+        self._problems = Problems() if problems is None else problems
         self.before = self._before()
         """the names of ticket cookies that the monitor before wrote"""
 
@@ -44,12 +42,12 @@ class SettingsFile:
         """The same. A failure is said once, and tried again with the next call."""
         try:
             self.write(settings, ticket_cookies)
-            self._said = ""
         except OSError as error:
-            why = f"{self._path} cannot be written: {error.strerror}; adaptors go on with the last one"
-            if why != self._said:
-                self._said = why
-                log.error("%s", why)
+            self._problems.begin(
+                "settings.json", f"{self._path} cannot be written: {error.strerror}; adaptors go on with the last one"
+            )
+        else:
+            self._problems.end("settings.json", f"{self._path} is written again")
 
     def delete(self) -> None:
         """Nobody is served any more: adaptors that start go by lbadaptor.toml itself."""

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from lbadaptor.address import Address, Identity
 from monitor.life import Life
+from monitor.problems import Problems
 from monitor.record import Record
 from monitor.wholefile import WholeFile
 
@@ -47,6 +48,8 @@ class Known(Struct, frozen=True):
     own_folder: str = ""
     ticket_cookie: str = ""
     """the name under which it hands out its ticket; empty: unknown"""
+    needs_more: bool = False
+    """`hard_memory` is no limit for it"""
 
     @classmethod
     def of(
@@ -69,6 +72,7 @@ class Known(Struct, frozen=True):
             ready_at=record.ready_at,
             own_folder=own_folder,
             ticket_cookie=ticket_cookie,
+            needs_more=record.needs_more,
         )
 
     @property
@@ -84,6 +88,7 @@ class Known(Struct, frozen=True):
             before_failing=Life(self.before_failing),
             leaving=set(self.leaving),
             undrained=self.undrained,
+            needs_more=self.needs_more,
         )
 
     @property
@@ -104,13 +109,13 @@ class _State(Struct, frozen=True):
 class StateFile:
     """Written whole or not at all; read once, by the monitor that comes after."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, problems: Problems | None = None) -> None:
         self.last_generation = 0
+        self._problems = Problems() if problems is None else problems
         self._path = path
         self._file = WholeFile(path, 0o600)
         self._boot = boot_id()
         self._written: bytes = b""
-        self._said = ""
 
     def read(self) -> list[Known]:
         """What the monitor before wrote; nothing when there was none, or the machine was rebooted since."""
@@ -138,15 +143,14 @@ class StateFile:
         try:
             self._file.write(data)
         except OSError as error:
-            why = error.strerror or str(error)
-            if why != self._said:
-                log.error(
-                    "%s cannot be written: %s; a monitor that comes after goes by address.text", self._path, why
-                )
-            self._said = why
+            self._problems.begin(
+                "state.json",
+                f"{self._path} cannot be written: {error.strerror or error}; a monitor that comes after goes by "
+                "address.text",
+            )
         else:
             self._written = data
-            self._said = ""
+            self._problems.end("state.json", f"{self._path} is written again")
 
     def delete(self) -> None:
         """There is nothing left to know."""
@@ -167,13 +171,23 @@ def start_time(pid: int) -> int:
     return int(_stat(pid)[19])
 
 
-def cpu_time(pid: int) -> float:
-    """How long a process has computed, in seconds; 0 when it is gone, or cannot be looked at."""
+def cpu_time(pid: int) -> float | None:
+    """How long a process has computed, in seconds; 0 when it is gone; None when it cannot be looked at."""
     try:
         fields = _stat(pid)
-    except OSError:
+    except ProcessLookupError:
         return 0.0
+    except OSError:
+        return None
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int) -> int:
+    """A process's resident memory in bytes; 0 when it cannot be looked at."""
+    try:
+        return max(0, int(_stat(pid)[21])) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _stat(pid: int) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from lbadaptor.appserver.cookiecheck import MOST_NAMES, doubt
@@ -11,7 +12,7 @@ from monitor.plan import Plan
 from monitor.record import Record
 
 
-def status(plan: Plan, appservers: AppServers, now: float) -> dict[str, Any]:
+def status(plan: Plan, appservers: AppServers, now: float, problems: Iterable[str] = ()) -> dict[str, Any]:
     """The whole, for programs; `lbctl status` draws it for people. `now` is monotonic seconds."""
     settings = plan.settings
     return {
@@ -25,9 +26,10 @@ def status(plan: Plan, appservers: AppServers, now: float) -> dict[str, Any]:
         "replaced": plan.replaced,
         "ended": plan.ended,
         "stopping": plan.stopping,
+        "problems": list(problems),
         "template": appservers.template_pid,
         "session_cookie": _session_cookie(plan),
-        "appservers": [_describe(record, appservers, now) for record in plan],
+        "appservers": [_describe(record, plan, appservers, now) for record in plan],
     }
 
 
@@ -44,7 +46,7 @@ def _session_cookie(plan: Plan) -> dict[str, Any]:
     return {"name": name, "never_set": doubt(name, answers, others, framework), "others": others}
 
 
-def _describe(record: Record, appservers: AppServers, now: float) -> dict[str, Any]:
+def _describe(record: Record, plan: Plan, appservers: AppServers, now: float) -> dict[str, Any]:
     appserver = appservers.find(record.identity)
     return {
         "slot": record.slot,
@@ -57,6 +59,7 @@ def _describe(record: Record, appservers: AppServers, now: float) -> dict[str, A
         "sessions": record.sessions,
         "leaving": sorted(record.leaving),
         "why": record.why,
+        "next_try": plan.next_try(record, now),
         **{
             name: getattr(record.vitals, name, None)
             for name in ("in_flight", "threads", "served", "memory", "cpu", "longest_session", "past_limit")

@@ -14,6 +14,7 @@ from lbadaptor.errors import KeyFileError
 from lbadaptor.ticket import Keys
 from monitor.child import Child
 from monitor.messages import Probed, Target, Unanswered
+from monitor.problems import Problems
 from monitor.state import start_time
 
 log = logging.getLogger("lbmonitor")
@@ -22,7 +23,10 @@ log = logging.getLogger("lbmonitor")
 class Strays:
     """All that are not decided on, or stay as they are. `patience` is in seconds, `fall` in failed probes."""
 
-    def __init__(self, entries: Iterable[Entry], keys: Keys, fall: int, until: float) -> None:
+    def __init__(
+        self, entries: Iterable[Entry], keys: Keys, fall: int, until: float, problems: Problems | None = None
+    ) -> None:
+        self._problems = Problems() if problems is None else problems
         self.entries: dict[Identity, Entry] = {}
         self._keys: dict[Identity, str] = {}
         self._undecided: set[Identity] = set()
@@ -64,7 +68,9 @@ class Strays:
         try:
             self._children[identity] = Child.adopt(probed.vitals.pid, start_time(probed.vitals.pid))
         except OSError as error:
-            log.error("slot %d says that it is process %d: %s", identity.slot, probed.vitals.pid, error)
+            self._problems.begin(
+                f"stray {identity.slot}", f"slot {identity.slot} says that it is process {probed.vitals.pid}: {error}"
+            )
         return None
 
     def unanswered(self, missed: Unanswered) -> None:
@@ -78,7 +84,12 @@ class Strays:
             log.warning("slot %d does not answer (%s); it stays in address.text as it is", identity.slot, missed.why)
             self._undecided.discard(identity)
 
+    def take_back(self, entry: Entry) -> None:
+        """One that was to be adopted could not be."""
+        self.entries[entry.identity] = entry
+
     def _forget(self, identity: Identity) -> None:
+        self._problems.end(f"stray {identity.slot}")
         del self.entries[identity]
         if child := self._children.pop(identity, None):
             child.release()

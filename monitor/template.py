@@ -20,6 +20,7 @@ import msgspec
 from lbadaptor.address import Identity
 from lbadaptor.appserver import handover
 from monitor.child import Child, Reaper, become_subreaper
+from monitor.problems import Problems
 
 log = logging.getLogger("lbmonitor")
 
@@ -49,12 +50,19 @@ class Nursery(Protocol):
 class Template:
     """At most one process; it is started when the first AppServer is asked for."""
 
-    def __init__(self, nursery: Nursery, selector: selectors.BaseSelector, reaper: Reaper) -> None:
+    def __init__(
+        self,
+        nursery: Nursery,
+        selector: selectors.BaseSelector,
+        reaper: Reaper,
+        problems: Problems | None = None,
+    ) -> None:
         self.unfit = False
         """the application cannot be forked: no AppServer is to be asked for"""
         self._nursery = nursery
         self._selector = selector
         self._reaper = reaper
+        self._problems = Problems() if problems is None else problems
         self._child: Child | None = None
         self._imported = False
         self._why = ""
@@ -110,9 +118,9 @@ class Template:
             self._waiting.appendleft(self._asked)
         self._asked = None
         self._close_channel()
-        self._selector.unregister(child.pidfd)
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(child.channel)
+        for descriptor in (child.pidfd, child.channel):
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(descriptor)
         child.kill_group()
         self._reaper.take(child)
 
@@ -135,40 +143,46 @@ class Template:
         try:
             become_subreaper()
             child = self._child = self._nursery.start_template()
+            self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(child))
+            self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._hear(child))
         except OSError as error:
-            log.error("no template: %s", error.strerror)
+            self._problems.begin("template", f"no template: {error.strerror}; tried again all the while")
             self.give_up(f"cannot be started: {error.strerror}")
             return
-        self._selector.register(child.pidfd, selectors.EVENT_READ, self._hear_exit)
-        self._selector.register(child.channel, selectors.EVENT_READ, self._hear)
+        self._problems.end("template", "there is a template again")
         log.info("the template starts: pid %d", child.pid)
 
     def _go_on(self) -> None:
         """Have the next one forked."""
-        if not self._waiting:
-            return
-        if self._child is None:
+        if self._waiting and self._child is None:
             self._start()
-        elif self._imported and self._asked is None:
-            self._asked = self._waiting.popleft()
-            line = handover.encode(self._nursery.request(self._asked)) + b"\n"
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
-            self._channel = ours
-            with theirs:
-                try:
-                    whole = socket.send_fds(self._child.channel, [line], [theirs.fileno()]) == len(line)
-                except OSError:
-                    whole = False
-            if not whole:
-                self.give_up("takes no orders")
+        while self._waiting and self._child is not None and self._imported and self._asked is None:
+            self._ask(self._child, self._waiting.popleft())
 
-    def _hear(self) -> None:
-        if self._child is None:
-            return  # dropped in the same turn
-        lines = self._child.receive()
+    def _ask(self, template: Child, identity: Identity) -> None:
+        """Ask it for one."""
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:  # this process is short of something: the template is not to blame
+            self._nursery.unborn(identity, f"cannot fork: {error.strerror}")
+            return
+        ours.setblocking(False)
+        self._asked, self._channel = identity, ours
+        with theirs:
+            try:
+                line = handover.encode(self._nursery.request(identity)) + b"\n"
+                whole = socket.send_fds(template.channel, [line], [theirs.fileno()]) == len(line)
+            except OSError:
+                whole = False
+        if not whole:
+            self.give_up("takes no orders")
+
+    def _hear(self, child: Child) -> None:
+        if self._child is not child:
+            return  # dropped in the same turn; there may be another one by now
+        lines = child.receive()
         if lines is None:
-            self._selector.unregister(self._child.channel)  # its exit follows
+            self._selector.unregister(child.channel)  # its exit follows
             return
         for line in lines:
             try:
@@ -206,17 +220,19 @@ class Template:
             return
         try:
             child = Child.reparented(report.pid, channel)
-        except OSError as error:
-            self._nursery.unborn(identity, f"it ended at once: {error.strerror}")
+        except ProcessLookupError as error:
+            self._nursery.unborn(identity, f"it ended at once: {error.strerror or error}")
+        except OSError as error:  # its channel is closed, so it ends
+            self._nursery.unborn(identity, f"cannot be followed: {error.strerror}")
         else:
             self._nursery.born(identity, child)
 
-    def _hear_exit(self) -> None:
-        if self._child is None:
-            return
-        if self._child.channel in self._selector.get_map():
-            self._hear()  # what it said before it went
-        if self._child is not None:
+    def _hear_exit(self, child: Child) -> None:
+        if self._child is not child:
+            return  # dropped in the same turn; there may be another one by now
+        if child.channel in self._selector.get_map():
+            self._hear(child)  # what it said before it went
+        if self._child is child:
             self.give_up("died")
 
     def _close_channel(self) -> None:

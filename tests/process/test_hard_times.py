@@ -44,7 +44,7 @@ def kill(site: Site, slot: int) -> Callable[[], object]:
     """SIGKILL for the AppServer of a slot; returns what waits for its next life."""
     old = site.entry(slot)
     assert old is not None
-    os.kill(site.pids()[slot], signal.SIGKILL)
+    os.kill(site.get(slot).content["pid"], signal.SIGKILL)
     return lambda: site.wait_reborn(old)
 
 
@@ -148,6 +148,117 @@ def test_without_any_descriptor_it_holds_out(site: Site) -> None:
         assert (site.text, site.get(1).status) == (text, 200)
         assert site.said.count("address.text cannot be written") == 1
     reborn()
+    site.end()
+
+
+SHORT = """
+import errno, os, sys
+from monitor import __main__, child, state
+real_pidfd, real_stat = os.pidfd_open, state._stat
+def short():
+    if os.path.exists({flag!r}):
+        raise OSError(errno.{error}, os.strerror(errno.{error}))
+def pidfd_open(pid):
+    short()
+    return real_pidfd(pid)
+def stat(pid):
+    short()
+    return real_stat(pid)
+os.pidfd_open, state._stat = pidfd_open, stat
+sys.exit(__main__.main())
+"""
+"""A monitor to which the machine gives nothing as long as there is a certain file."""
+
+
+def start_short(site: Site, error: str) -> Path:
+    flag = site.folder / "short"
+    flag.touch()
+    code = SHORT.format(flag=str(flag), error=error)
+    site.start(command=[sys.executable, "-B", "-I", "-c", code, "--config", str(site.config)])
+    return flag
+
+
+@pytest.mark.parametrize("error", ["EMFILE", "ENFILE", "ENOMEM"])
+def test_who_cannot_be_adopted_for_want_of_anything_is_adopted_later_and_stays_published(
+    site: Site, error: str
+) -> None:
+    site.settings("monitor", probe_timeout=4.0)  # patience
+    site.up()
+    before, pids, sid = identities(site), site.pids(), site.get(0, "/login").cookies["sid"]
+    site.wait(lambda: site.table.entries[0].sessions, "the session stands in address.text")
+    assert site.monitor is not None
+    site.monitor.kill()
+    site.monitor.wait()
+    flag = start_short(site, error)
+    site.wait_said("an AppServer is not adopted yet: ")
+    pause(site, 1.5)
+    assert (identities(site), site.pids(), "ended meanwhile" in site.said) == (before, pids, False)
+    flag.unlink()
+    site.wait(lambda: site.said.count("is adopted: OK") == 2, "both are adopted")
+    site.wait_said("every AppServer is adopted")
+    site.wait_console()
+    assert (identities(site), site.pids(), site.get(0, "/", sid).status) == (before, pids, 200)
+    assert [server["sessions"] for server in ask(site.control)["appservers"]] == [1, 0]
+    site.end()
+
+
+def test_a_computing_one_is_not_ended_because_it_cannot_be_looked_at(site: Site) -> None:
+    site.settings("monitor", computing_limit=20.0)
+    flag = start_short(site, "EMFILE")
+    flag.unlink()
+    site.wait_ok()
+    site.wait_console()
+    pids = site.pids()
+    flag.touch()
+    os.kill(pids[0], signal.SIGSTOP)
+    site.wait_states(s0="FAILING", s1="OK")
+    pause(site, 3.0)  # six times its limit
+    assert site.pids() == pids
+    os.kill(pids[0], signal.SIGCONT)
+    site.wait_states(s0="OK", s1="OK")
+    flag.unlink()
+    site.end()
+
+
+def test_with_no_descriptor_and_a_template_the_monitor_goes_on(site: Site) -> None:
+    site.settings("appservers", preload=True)
+    site.settings("monitor", backoff_limit=0.5)
+    site.up()
+    with limited(site.pid, resource.RLIMIT_NOFILE, 3):
+        reborn = kill(site, 0)
+        site.wait_said("cannot fork: Too many open files")
+        pause(site, 1.5)
+        assert site.get(1).status == 200
+    reborn()
+    site.end()
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_out_of_memory_the_monitor_goes_on(site: Site, preload: bool) -> None:
+    site.settings("appservers", preload=preload)
+    site.settings("monitor", backoff_limit=0.5)
+    site.up()
+    with limited(site.pid, resource.RLIMIT_AS, 1 << 20):
+        reborn = kill(site, 0)
+        pause(site, 3.0)
+        assert site.get(1).status == 200
+    reborn()
+    site.wait_console()
+    site.end()
+
+
+def test_a_full_disk_stands_in_the_status_and_its_end_in_the_log(site: Site) -> None:
+    site.start(piped=True)
+    site.wait_ok()
+    site.wait_console()
+    with limited(site.pid, resource.RLIMIT_FSIZE, 64):
+        reborn = kill(site, 0)
+        said = "address.text cannot be written: File too large; adaptors go on with the last one"
+        site.wait(lambda: said in ask(site.control)["problems"], "the status says it")
+        assert f"PROBLEM: {said}" in site.lbctl("status")[1]
+    reborn()
+    site.wait_said("address.text is written again")
+    site.wait(lambda: not ask(site.control)["problems"], "no problem is left")
     site.end()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import selectors
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 from monitor_fixture import PATIENCE
@@ -201,3 +203,49 @@ def test_one_that_had_imported_and_died_gets_a_successor_after_a_pause(stage: St
     assert stage.template.pid is not None
     stage.template.tend(now + 60, wanted=False)
     assert stage.template.pid is None
+
+
+def full(*_: object) -> NoReturn:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_without_a_descriptor_nobody_is_forked_and_the_template_stays(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.nursery.script = "slot, own = asked()\nsay(type='unforked', why='seen')\nchannel.recv(1)\n"
+    stage.template.fork(ONE)
+    stage.wait(lambda: stage.nursery.told, "it was asked for one")
+    pid = stage.template.pid
+    with monkeypatch.context() as short:
+        short.setattr("monitor.template.socket.socketpair", full)
+        stage.template.fork(ONE)
+        stage.template.fork(TWO)
+    why = "cannot fork: Too many open files"
+    assert stage.nursery.told[1:] == [(ONE, why), (TWO, why)]
+    assert stage.template.pid == pid
+
+
+def test_a_template_that_cannot_be_followed_is_ended(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as short:
+        short.setattr(stage.selector, "register", full)
+        stage.template.fork(ONE)
+    assert stage.nursery.told == [(ONE, "the template cannot be started: Too many open files")]
+    (child,) = stage.nursery.started
+    stage.reaper.wait(PATIENCE)
+    assert child.released
+    assert not stage.selector.get_map()
+
+
+def test_what_is_heard_late_of_a_former_template_is_not_taken_for_the_new_ones(stage: Stage) -> None:
+    stage.nursery.script = "channel.recv(1)\n"
+    stage.template.fork(ONE)
+    child = stage.nursery.started[0]
+    late = [stage.selector.get_key(descriptor).data for descriptor in (child.pidfd, child.channel)]
+    stage.template.renew()
+    stage.template.fork(TWO)
+    new = stage.template.pid
+    assert new not in (None, child.pid)
+    for heard in late:
+        heard()
+    assert stage.template.pid == new
+    assert TWO in stage.template

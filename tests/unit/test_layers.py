@@ -44,6 +44,7 @@ MONITOR = (
         "life",
         "messages",
         "record",
+        "problems",
         "plan",
         "wholefile",
         "publish",
@@ -85,7 +86,7 @@ PURE = [
         for name in ("handover", "ledger", "counting", "cookiecheck", "admission", "sessions", "environ")
     ),
     *("lbadaptor.appserver.affinity", "lbadaptor.appserver.answer"),
-    *("monitor.life", "monitor.record", "monitor.plan", "monitor.messages"),
+    *("monitor.life", "monitor.record", "monitor.problems", "monitor.plan", "monitor.messages"),
     *("monitor.fastlane", "monitor.obstacles"),
 ]
 OUTSIDE = {"socket", "select", "selectors", "subprocess", "os", "time", "pathlib", "requests", "fcntl", "tempfile"}

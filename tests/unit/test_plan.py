@@ -14,7 +14,7 @@ from lbadaptor.address import Identity
 from lbadaptor.settings import Application, AppServers, Monitor, Settings
 from monitor.life import PUBLISHED, Life
 from monitor.messages import Vitals
-from monitor.plan import HUNG_GRACE, MARGIN, PASS_OVER, SHORT_LIFE, Plan
+from monitor.plan import FEWEST_STARTS, HUNG_GRACE, MARGIN, PASS_OVER, SHORT_LIFE, UNKILLABLE, Plan
 from monitor.record import Deed, Order, Record, Start, Tell, own_limits, weight
 
 WALL = 1_763_805_600_000
@@ -89,9 +89,9 @@ class Stage:
         self.plan.probed(self.at(slot), Vitals(self.at(slot).generation, **vitals), self.now)
         return self.think()
 
-    def unanswered(self, slot: int, times: int = 1, refused: bool = False) -> list[Deed]:
+    def unanswered(self, slot: int, times: int = 1, refused: bool = False, cpu: float | None = 0.0) -> list[Deed]:
         for _ in range(times):
-            self.plan.unanswered(self.at(slot), "no answer within 2 s", refused, self.now)
+            self.plan.unanswered(self.at(slot), "no answer within 2 s", refused, self.now, cpu)
         return self.think()
 
     def empty(self, slot: int) -> list[Deed]:
@@ -1260,3 +1260,200 @@ def _something_happens(stage: Stage, record: Record | None, chance: random.Rando
         stage.think()
         left = sum(other.life is Life.OK for other in stage.plan)
         assert left >= stage.settings.appservers.servers, "an order cost visitors an AppServer"
+
+
+# What belongs to one life does not outlive it.
+
+
+def test_a_new_life_begins_with_nothing_of_the_one_before() -> None:
+    stage = Stage(servers=1)
+    stage.up()
+    stage.unanswered(0, times=3, cpu=50.0)
+    stage.exits(0)
+    fresh = Record(0, stage.at(0).generation, since=stage.now, born=stage.now)
+    history = {"why", "short_lives", "wake_at", "vacant_since", "deadline"}
+    got, new = vars(stage.record(0)), vars(fresh)
+    assert {key: got[key] for key in got.keys() - history} == {key: new[key] for key in new.keys() - history}
+
+
+def test_a_computing_one_is_given_its_time_in_every_life() -> None:
+    stage = Stage(servers=1, failing_limit=5, computing_limit=30)
+    stage.up()
+    stage.unanswered(0, times=3, cpu=500.0)
+    stage.exits(0)  # its last life has computed for long
+    stage.ready(0)
+    stage.unanswered(0, times=3, cpu=1.0)
+    for second in range(20):
+        stage.now += 1
+        assert stage.unanswered(0, cpu=2.0 + second) == []
+    assert stage.lives == {0: "FAILING"}
+
+
+def test_one_whose_processor_time_is_unknown_may_be_computing() -> None:
+    stage = Stage(servers=1, failing_limit=5, computing_limit=30)
+    stage.up()
+    stage.unanswered(0, times=3, cpu=None)
+    for _ in range(29):
+        stage.now += 1
+        assert stage.unanswered(0, cpu=None) == []
+    stage.now += 1
+    assert "stop 0" in short(stage.unanswered(0, cpu=None))
+
+
+def test_one_that_cannot_be_killed_keeps_no_other_hung_one() -> None:
+    stage = Stage(servers=2, failing_limit=5)
+    stage.up()
+    stage.unanswered(0, times=3)
+    stage.unanswered(1, times=3)
+    stage.now += 6
+    assert "stop 0" in short(stage.unanswered(0))
+    assert "stop 1" not in short(stage.unanswered(1)), "one at a time"
+    assert "kill 0" in short(stage.later(HUNG_GRACE))
+    assert "stop 1" not in short(stage.unanswered(1))
+    stage.later(UNKILLABLE)
+    assert "stop 1" in short(stage.unanswered(1))
+
+
+# Starts that fail.
+
+
+def test_starts_that_take_too_long_wait_longer_and_longer() -> None:
+    stage = Stage(servers=2, start_timeout=20, backoff_limit=8)
+    stage.think()
+    waits = []
+    for _ in range(6):
+        assert set(short(stage.later(20))) == {"kill 0", "kill 1"}
+        begun = stage.now
+        stage.exits(0)
+        stage.exits(1)
+        while not all(record.life is Life.STARTING for record in stage.plan):
+            stage.later(stage.plan.next_wake(stage.now))
+        waits.append(stage.now - begun)
+    assert waits == [0, 1, 2, 4, 8, 8]
+
+
+def test_one_that_was_killed_because_it_was_not_ready_is_said_to_be_so(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(servers=1, start_timeout=20)
+    stage.think()
+    stage.later(20)
+    stage.exits(0)
+    stage.later(20)
+    stage.exits(0)
+    why = "was ended by SIGKILL, for it was not ready within 20 s (start_timeout)"
+    assert stage.record(0).why == why
+    assert stage.plan.next_try(stage.record(0), stage.now) == 1
+    assert f"slot 0 is tried again in 1 s: {why}" in caplog.messages
+
+
+def test_a_long_import_that_fails_is_no_long_life() -> None:
+    stage = Stage(servers=1)
+    stage.think()
+    for _ in range(3):
+        stage.now += 10 * SHORT_LIFE
+        stage.exits_early(0)
+    stage.now += 10 * SHORT_LIFE
+    assert stage.exits(0) == []
+    assert stage.record(0).wake_at - stage.now == 4
+
+
+def test_a_long_import_before_a_short_life_neither() -> None:
+    stage = Stage(servers=1)
+    stage.think()
+    for _ in range(3):
+        stage.now += 10 * SHORT_LIFE
+        stage.ready(0)
+        stage.exits_early(0)
+    assert stage.record(0).short_lives == 3
+
+
+@pytest.mark.parametrize(("setting", "most"), [(0, FEWEST_STARTS), (3, 3)])
+def test_starts_are_bounded_in_number(setting: int, most: int) -> None:
+    stage = Stage(servers=20, starts_at_once=setting)
+    stage.think()
+    seen = set()
+    while waiting := [record.slot for record in stage.plan if record.life is Life.STARTING]:
+        assert len(waiting) <= most
+        seen.add(waiting[0])
+        assert stage.plan.next_wake(stage.now) > 0
+        stage.ready(waiting[0])
+    assert seen == set(range(20))
+
+
+def test_those_that_fail_again_and_again_do_not_keep_the_others_from_starting() -> None:
+    stage = Stage(servers=4, starts_at_once=2, start_timeout=20)
+    stage.think()
+    for _ in range(10):
+        for record in list(stage.plan):  # 0 and 1 hang in their start
+            if record.life is Life.STARTING and record.slot > 1:
+                stage.ready(record.slot)
+        for deed in stage.later(20):
+            if deed == Tell(deed.identity, Order.KILL):
+                stage.exits(deed.identity.slot)
+    assert {slot: life for slot, life in stage.lives.items() if slot > 1} == {2: "OK", 3: "OK"}
+
+
+# A limit on memory below what the application needs.
+
+
+def test_hard_memory_below_what_is_needed_from_the_start_is_no_limit_and_said() -> None:
+    stage = Stage(servers=1, appservers={"hard_memory": HARD})
+    stage.think()
+    stage.plan.ready(stage.at(0), stage.now, HARD + 1)
+    assert stage.probed(0, memory=HARD + 2) == []
+    assert stage.lives == {0: "OK"}
+    (problem,) = stage.plan.problems
+    assert (
+        problem == f"hard_memory = {HARD} is less than the application needs from the start, and no limit for slot 0"
+    )
+    stage.exits(0)
+    stage.plan.ready(stage.at(0), stage.now, HARD)
+    stage.think()
+    assert not list(stage.plan.problems)
+    assert "stop 0" in short(stage.probed(0, memory=HARD + 1))
+
+
+# Orders that do not arrive.
+
+
+def test_an_order_that_is_not_taken_is_given_again_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lbmonitor")
+    stage = Stage(servers=1)
+    stage.up()
+    stage.plan.drain(0)
+    stage.think()
+    assert short(stage.ready(1)) == ["drain 0"]
+    assert stage.probed(0, status="OK") == [], "that answer may be older than the order"
+    assert short(stage.probed(0, status="OK")) == ["drain 0"]
+    assert stage.probed(0, status="OK") == []
+    assert short(stage.probed(0, status="OK")) == ["drain 0"]
+    said = "slot 0 does not take the order to drain; it is given again and again"
+    assert caplog.messages.count(said) == 1
+    assert list(stage.plan.problems) == [said]
+    assert stage.probed(0, status="DYING") == []
+    assert not list(stage.plan.problems)
+    stage.plan.undrain(0, stage.now)
+    stage.think()
+    stage.probed(0, status="DYING")
+    assert "undrain 0" in short(stage.probed(0, status="DYING"))
+
+
+def test_one_that_does_not_say_what_it_is_is_believed() -> None:
+    stage = Stage(servers=1)
+    stage.up()
+    for _ in range(5):
+        assert stage.probed(0, status="") == []
+
+
+# Why, and when next.
+
+
+def test_who_does_not_serve_says_why_and_when_something_is_done() -> None:
+    stage = Stage(servers=1, failing_limit=5)
+    stage.up()
+    assert stage.plan.next_try(stage.record(0), stage.now) is None
+    stage.unanswered(0, times=3)
+    assert stage.record(0).why == "3 probes failed: no answer within 2 s"
+    stage.now += 2
+    assert stage.plan.next_try(stage.record(0), stage.now) == 3
+    stage.probed(0)
+    assert stage.record(0).why == ""
