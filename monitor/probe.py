@@ -6,7 +6,6 @@ They are asked as the adaptor asks, through the same door.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from lbadaptor.body import EMPTY
 from lbadaptor.errors import OurOwnFault
 from lbadaptor.failover import Failure
 from lbadaptor.headers import PROBE, PROBE_PATH
-from lbadaptor.pool import Connection, ConnectTimeout, Pool, connect
+from lbadaptor.pool import ConnectTimeout, Pool, connect
 from lbadaptor.relay import ExchangeFailed, exchange
 from monitor.messages import Probed, Target, Unanswered, Vitals
 
@@ -68,8 +67,6 @@ class Line:
         self._address = Address(target.host, target.port)
         self._head = (f"GET {PROBE_PATH} HTTP/1.1\r\nHost: {self._address}\r\n{PROBE}: {target.key}\r\n\r\n").encode()
         self._idle = Pool(1)
-        self._socket_missed = False
-        """its Unix socket was not there, the last time"""
 
     def close(self) -> None:
         self._idle.close()
@@ -101,7 +98,9 @@ class Line:
 
     def _ask(self) -> tuple[int, bytes]:
         """The status and the body of the answer, as far as it is not too long. Raises what the exchange raises."""
-        connection = self._idle.take() or self._connect()
+        connection = self._idle.take() or connect(
+            self._address, self._target.unix_socket, self._timeout, self._timeout
+        )
         answer = None
         try:
             answer = exchange(connection, "GET", self._head, EMPTY)
@@ -111,16 +110,6 @@ class Line:
                 self._idle.give(connection)
             else:
                 connection.close()
-
-    def _connect(self) -> Connection:
-        """By the Unix socket. By the port, which may be anybody's by now, where that is gone for longer than it takes
-        the arbiter to tell that its AppServer has ended: the socket is removed before the next one is started. Raises
-        OurOwnFault the first time that it is gone."""
-        path = self._target.unix_socket
-        missed, self._socket_missed = self._socket_missed, bool(path) and not os.path.exists(path)
-        if self._socket_missed and not missed:
-            raise OurOwnFault(f"{path} is not there now")
-        return connect(self._address, path, self._timeout, self._timeout)
 
     def _unanswered(self, why: str, refused: bool = False, stranger: bool = False) -> Unanswered:
         return Unanswered(self._target.slot, self._target.generation, why, refused, stranger=stranger)

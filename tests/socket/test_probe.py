@@ -40,7 +40,7 @@ Serve = Callable[..., ScriptedServer]
 def test_a_good_answer_is_what_it_says(serve: Serve) -> None:
     server = serve(vitals(sessions=4, past_limit="requests", empty=True, memory=1 << 30, cpu=1.5, news="more"))
     found = probe(target(server.address), 2.0)
-    expected = Vitals(GENERATION, past_limit="requests", empty=True, sessions=4, memory=1 << 30, cpu=1.5)
+    expected = Vitals(GENERATION, past_limit="requests", empty=True, sessions=4, memory=1 << 30, cpu=1.5, status="OK")
     assert found == Probed(3, GENERATION, expected)
     (request,) = server.requests
     assert request.line == f"GET {PROBE_PATH} HTTP/1.1"
