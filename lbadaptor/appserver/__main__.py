@@ -7,6 +7,7 @@ import logging
 import socket
 import sys
 
+from lbadaptor.appserver import forks
 from lbadaptor.appserver.handover import Handover, Ready, decode_handover
 from lbadaptor.appserver.main import BASE_PORT, line, main, reporter
 from lbadaptor.appserver.template import template
@@ -26,13 +27,16 @@ def command() -> int:
     parser.add_argument("--preload", action="store_true", help=argparse.SUPPRESS)  # the monitor's: a template
     parser.add_argument("--channel", type=int, help=argparse.SUPPRESS)  # the monitor's: a socket's descriptor
     options = parser.parse_args()
+    sys.argv = ["mod_wsgi"]  # as the application sees it in mod_wsgi: our own options are not its own
     if options.channel is not None:
         channel = socket.socket(fileno=options.channel)
         channel.set_inheritable(False)
+        forks.guard(channel.close)
         if not options.preload:
             return _serve(channel, options.slot, options.address)
         _log("template")
         asked, channel = template(channel)
+        forks.guard(channel.close)
         return _serve(channel, asked.slot, asked.address)
     _log(str(options.slot))
     if not options.app:

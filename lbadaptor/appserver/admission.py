@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
+from threading import Lock
 from typing import Generic, TypeVar
 
 from lbadaptor.headers import Refusal
@@ -30,10 +30,9 @@ class Admission(Generic[Task]):
         self._held: deque[Task] = deque()
         self._others: deque[Task] = deque()
         self._at_work = 0
-        self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
-        self._awaited = False
-        """somebody waits until nothing is in flight"""
+        self._lock = Lock()
+        self._awaiting: list[Lock] = []
+        """of those who wait until nothing is in flight, what they wait for"""
 
     def admit(self, task: Task, known: bool, held: bool) -> tuple[Task, Refusal] | None:
         """Let a request wait for its turn. Who is refused instead, and why: it, or one that has to make room for it.
@@ -66,8 +65,9 @@ class Admission(Generic[Task]):
             self._at_work -= 1
             self.in_flight -= 1
             self.served += 1
-            if self._awaited and not self.in_flight:
-                self._idle.notify_all()
+            if self._awaiting and not self.in_flight:
+                while self._awaiting:
+                    self._awaiting.pop().release()
             return self._next()
 
     def dismiss(self) -> list[Task]:
@@ -86,9 +86,22 @@ class Admission(Generic[Task]):
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until nothing is in flight. False when it took longer than `timeout` seconds."""
+        idle = Lock()
+        idle.acquire()
         with self._lock:
-            self._awaited = True
-            return self._idle.wait_for(lambda: not self.in_flight, timeout)
+            if not self.in_flight:
+                return True
+            self._awaiting.append(idle)
+        if idle.acquire(timeout=max(0.0, timeout)):
+            return True
+        with self._lock:
+            if idle in self._awaiting:
+                self._awaiting.remove(idle)
+        return not self.in_flight
+
+    def abandon(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not there."""
+        self._lock = Lock()
 
     def _next(self) -> Task | None:
         if self._at_work >= self.threads:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from lbadaptor.headers import HOP_BY_HOP
 from lbadaptor.http1 import Memory, is_name
@@ -30,16 +30,36 @@ class _Kind(Enum):
 _SENT = _Kind.SENT  # an enum's own look-up takes longer
 
 
-class Answer:
-    """One answer: `start_response` and `write` for the application, bytes to `send` for the caller.
+class Caller(Protocol):
+    """Whom an answer is for, and what is known of the request."""
 
-    `amend` gets the application's headers, and whether cookies are set among them, and gives those to be sent; `own`
-    gives ours, the last lines of the head. `chunks`: the caller knows chunks (HTTP/1.1); for others, the connection's
-    end is the answer's. Sending blocks as long as the caller takes nothing.
+    keep_alive: bool
+    """the connection may carry another request"""
+    complete: bool
+    """all of the request's body is here"""
+
+    def send(self, data: bytes) -> None:
+        """Blocks."""
+
+
+class Answer:
+    """One answer: `start_response` and `write` for the application, bytes for the caller.
+
+    `chunks`: the caller knows chunks (HTTP/1.1); for others, the connection's end is the answer's. `amend` gets the
+    application's headers, and whether cookies are set among them, and gives those to be sent; `own` gives ours, the
+    last lines of the head. Sending blocks as long as the caller takes nothing.
+
+    `release` is called once, as soon as the last byte is out: before the iterable is closed, and even before it is
+    exhausted where the head says how much comes. From then on the caller may send its next request, and nothing here
+    uses it again. Only where not all of the request's body is here when the head is sent, the application may read it
+    until the iterable is exhausted; and where the caller could see the answer's end before, the head says that the
+    connection ends with it.
     """
 
     begun = False
     """something was sent"""
+    released = False
+    """the last byte is out"""
     _status = b""
     _headers: Headers
     _lines = b""
@@ -52,22 +72,24 @@ class Answer:
     """bytes of a counted body that are still to come"""
     _chunked = False
     _bodiless = False
+    _early = True
+    """the caller may be released before the iterable is exhausted"""
 
     def __init__(
         self,
-        send: Callable[[bytes], object],
+        caller: Caller,
         method: str,
-        keep_alive: bool,
         chunks: bool,
         amend: Callable[[Headers, bool], Headers],
         own: Callable[[], bytes],
+        release: Callable[[], object],
     ) -> None:
-        self.keep_alive = keep_alive
-        self._send = send
+        self._caller = caller
         self._method = method
         self._chunks = chunks
         self._amend = amend
         self._own = own
+        self._release = release
 
     def start_response(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
@@ -113,7 +135,7 @@ class Answer:
         return self.write
 
     def run(self, application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
-        """Call the application and send its whole answer. Raises what it raises."""
+        """Call the application and send its whole answer. Raises what it raises, and ShortAnswer."""
         blocks = application(environ, self.start_response)
         try:
             whole = not self.begun and isinstance(blocks, (list, tuple)) and len(blocks) == 1
@@ -132,7 +154,7 @@ class Answer:
         """PEP 3333's: the head first, if it is not out yet."""
         if not self.begun:
             self._head(None, data)
-        else:
+        elif not self.released:
             self._body(data)
 
     def fail(self) -> None:
@@ -141,15 +163,30 @@ class Answer:
         self._status = b""
         self.start_response("500 Internal Server Error", [("Content-Type", "text/html")])
         self._head(len(page), page)
+        self._over()
 
     def _end(self) -> None:
+        """The iterable is exhausted."""
+        if self.released:
+            return
         if not self.begun:
+            if self._length and not self._is_bodiless():
+                raise ShortAnswer(f"not one byte of {self._length} that Content-Length says")  # it can be a 500 still
             self._head(0, b"")
         if self._chunked:
-            self._send(b"0\r\n\r\n")
+            self._caller.send(b"0\r\n\r\n")
         elif self._left and not self._bodiless:
-            self.keep_alive = False  # shorter than it said: the caller has to see that
             raise ShortAnswer(f"the answer is {self._left} bytes shorter than its Content-Length")
+        self._over()
+
+    def _over(self) -> None:
+        """The last byte is out."""
+        if not self.released:
+            self.released = True
+            self._release()
+
+    def _is_bodiless(self) -> bool:
+        return self._method == "HEAD" or self._status.startswith(_EMPTY)
 
     def _head(self, length: int | None, first: bytes) -> None:
         """Send the head along with the first block. `length`: the body's, where the application is not asked."""
@@ -161,6 +198,7 @@ class Answer:
         self._bodiless = empty or self._method == "HEAD"
         self._chunked = False
         self._left = self._length
+        caller = self._caller
         framing = b""
         if self._left is not None:
             if empty and self._status.startswith(b"HTTP/1.1 204"):  # has none (RFC 9110 §8.6)
@@ -174,16 +212,25 @@ class Answer:
             self._chunked = True
             framing = b"Transfer-Encoding: chunked\r\n"
         else:
-            self.keep_alive = False
-        if not self.keep_alive:
+            caller.keep_alive = False
+        if not caller.complete:
+            self._early = False
+            if length is None and (self._left is not None or self._bodiless):
+                caller.keep_alive = False  # it knows the answer's end before the application has come to it
+        if not caller.keep_alive:
             framing += b"Connection: close\r\n"
         data = b"".join((self._status, lines, framing, self._own(), b"\r\n", self._framed(first)))
         self.begun = True
-        self._send(data)
+        caller.send(data)
+        if self._early and (self._left == 0 or self._bodiless):
+            self.released = True
+            self._release()
 
     def _body(self, data: bytes) -> None:
         if framed := self._framed(data):
-            self._send(framed)
+            self._caller.send(framed)
+            if self._left == 0 and self._early:
+                self._over()
 
     def _framed(self, data: bytes) -> bytes:
         if self._bodiless or not data:
@@ -213,7 +260,9 @@ def _kind(name: str) -> _Kind:
         return _Kind.LENGTH
     if lower == "set-cookie":
         return _Kind.COOKIE
-    return _Kind.DROPPED if lower in HOP_BY_HOP or lower.startswith("lb-") else _Kind.SENT
+    if lower in HOP_BY_HOP or lower.startswith(("lb-", "lb_")):  # an underscore may pass for a hyphen
+        return _Kind.DROPPED
+    return _Kind.SENT
 
 
 _status_lines = Memory(_status_line)

@@ -37,6 +37,10 @@ class CookieCheck:
         self._others: dict[str, None] = {}
         self._lock = threading.Lock()
 
+    def abandon(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not there."""
+        self._lock = threading.Lock()
+
     def saw(self, names: Iterable[str]) -> None:
         """An answer sets cookies of these names."""
         with self._lock:

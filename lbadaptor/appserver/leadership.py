@@ -21,9 +21,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import threading
-import time
-from queue import SimpleQueue
+from threading import Lock, get_native_id, local
+from time import clock_gettime, monotonic
 
 LOOK = 0.003
 """Seconds from when the timer is set to a look at the leader: a request that waits is noticed after 1 to 3 ms."""
@@ -40,17 +39,24 @@ LESSON = 1 / 4
 """Of one from which the leadership had to be taken: more like it may follow, and need not wait to be found out."""
 
 
+Place = Lock
+"""Held, but for the moment in which the thread that parks there is woken. To wake it takes no memory."""
 Staff = list[None]
 """Holds one thing while its leader serves: who takes that away leads on, or says who does."""
 
 
 class Leadership:
-    """For any number of threads, each of which calls `wait` first, and one that calls `watch`. Raises OSError."""
+    """For any number of threads, each of which calls `wait` first, and one that calls `watch`. Raises OSError.
+
+    What descriptors it needs it opens when a thread comes for the first time: later there may be none.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._parked: list[tuple[int, SimpleQueue[bool]]] = []
-        self._mine = threading.local()
+        self._lock = Lock()
+        self._parked: list[tuple[int, Place]] = []
+        self._mine = local()
+        self._states: dict[int, int] = {}
+        """by a thread's identity in the kernel, the descriptor that tells what it does"""
         self._leader = 0
         """the leading thread's identity in the kernel; 0: nobody leads, and the next one who waits does"""
         self._over = False
@@ -64,21 +70,24 @@ class Leadership:
         self._timer = Timer(LOOK)
         self._set_at = float("-inf")
         """when the timer was set last"""
+        self._armed = False
+        """a look at the leader is certain: the timer is set, or has rung and the look is about to come"""
         self._suspect = (0, 0.0)
         """a request that has lasted for long, as if it computed; the seconds for which its thread had done so then"""
 
     def wait(self) -> bool:
         """Until this thread leads; False when all is over. Blocks, unless nobody leads."""
-        me = threading.get_native_id()
+        me = get_native_id()
+        place = self._place(me)
         with self._lock:
             if self._over:
                 return False
             if not self._leader:
                 self._leader = me
                 return True
-            place = self._place()
             self._parked.append((me, place))
-        return place.get()
+        place.acquire()
+        return not self._over
 
     def keep(self, now: float) -> Staff | None:
         """The leader is about to serve a request: what it leads on by, being watched; None: it leads no more.
@@ -91,8 +100,8 @@ class Leadership:
         staff = self._staff
         self._served += 1
         self._began = now
-        staff.append(None)
-        if now - self._set_at >= MOMENT:
+        staff.append(None)  # first; then the look at `_armed`: the watching thread does it the other way round
+        if now - self._set_at >= MOMENT or not self._armed:
             self._watch(now)
         return staff
 
@@ -117,7 +126,7 @@ class Leadership:
     def give_up(self) -> None:
         """A thread that may lead or not, it does not know, leads no more."""
         with self._lock:
-            if self._leader == threading.get_native_id():
+            if self._leader == get_native_id():
                 self._pass_on()
 
     def end(self) -> None:
@@ -125,30 +134,47 @@ class Leadership:
         with self._lock:
             self._over = True
             while self._parked:
-                self._parked.pop()[1].put(False)
+                self._parked.pop()[1].release()
             self._timer.ring()
 
     def close(self) -> None:
         """No thread is left, or none that will ever lead again."""
         self._timer.close()
+        while self._states:
+            os.close(self._states.popitem()[1])
+
+    def abandon(self) -> None:
+        """In a forked child, where none of the threads is: close what is ours. The lock may be anybody's."""
+        self._lock = Lock()
+        self._over = True
+        with contextlib.suppress(OSError):
+            self.close()
+
+    def intact(self) -> bool:
+        """Whether the timer's descriptor was not closed by somebody else."""
+        return self._timer.intact()
 
     def watch(self) -> None:
-        """A thread's whole life: take the leadership from whoever serves one request for long."""
+        """A thread's whole life: take the leadership from whoever serves one request for long. Raises OSError.
+
+        Whoever serves is watched, however late clocks are read and threads get their turn: before this thread sleeps
+        without a timer it says so (`_armed`), and then looks once more whether somebody has begun; a leader first
+        says that it serves, and then looks whether it has to set the timer. One of the two sees the other.
+        """
         while True:
+            self._armed = False
+            if self._staff:
+                self._watch(monotonic())
             self._timer.wait()
             if self._over:
                 return
-            served, now = self._served, time.monotonic()
-            if not self._staff:
-                continue  # nothing is served: the next one who begins sets the timer
-            if now - self._began >= LONG and self._is_long(served):
+            served, now = self._served, monotonic()
+            if self._staff and now - self._began >= LONG and self._is_long(served):
                 self._take(served)
-            else:
-                self._watch(now)
 
     def _is_long(self, served: int) -> bool:
         """Whether a request that has lasted for long waits, or computes: what gets no processor is not long."""
-        if _waits(self._leader):
+        if _waits(self._states.get(self._leader, -1)):
             return True
         computed = _computed(self._leader)
         if self._suspect[0] != served:
@@ -159,6 +185,7 @@ class Leadership:
         """Have a look, a while from now."""
         with self._lock:
             self._set_at = now
+            self._armed = True
             if not self._over:  # nobody may silence the last ring
                 self._timer.set()
 
@@ -175,30 +202,37 @@ class Leadership:
         self._staff = []
         if self._parked:
             self._leader, place = self._parked.pop()
-            place.put(True)
+            place.release()
         else:
             self._leader = 0
 
-    def _place(self) -> SimpleQueue[bool]:
-        place: SimpleQueue[bool] | None = getattr(self._mine, "place", None)
+    def _place(self, me: int) -> Place:
+        """Where this thread parks. The first time, opens what tells others whether it waits."""
+        place: Place | None = getattr(self._mine, "place", None)
         if place is None:
-            place = self._mine.place = SimpleQueue()
+            place = self._mine.place = Lock()
+            place.acquire()
+            with contextlib.suppress(OSError):
+                self._states[me] = os.open(f"/proc/self/task/{me}/stat", os.O_RDONLY | os.O_CLOEXEC)
         return place
 
 
-def _waits(thread: int) -> bool:
-    """Whether a thread waits for anything but a processor (proc(5), /proc/pid/stat)."""
+def _waits(state: int) -> bool:
+    """Whether a thread waits for anything but a processor (proc(5), /proc/pid/stat, of which this is a descriptor).
+
+    Needs no new descriptor: whether it waits must be known just when there is none. Where it cannot be told, it does:
+    to take the leadership from one that computes costs less than to leave it with one that sleeps.
+    """
     try:
-        with open(f"/proc/self/task/{thread}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] != b"R"
-    except OSError:
-        return False
+        return os.pread(state, 512, 0).rpartition(b")")[2].split()[0] != b"R"
+    except (OSError, IndexError):
+        return True
 
 
 def _computed(thread: int) -> float:
     """The seconds for which a thread has computed; 0 for one that is no more."""
     try:
-        return time.clock_gettime(~thread << 3 | _CLOCK_OF_THREAD)
+        return clock_gettime(~thread << 3 | _CLOCK_OF_THREAD)
     except OSError:
         return 0.0
 
@@ -249,3 +283,7 @@ class Timer:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def intact(self) -> bool:
+        """Whether it is still there: an application may close descriptors that are not its own."""
+        return bool(_libc.timerfd_gettime(self._descriptor, ctypes.byref(_Itimerspec())) == 0)

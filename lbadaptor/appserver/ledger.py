@@ -66,6 +66,10 @@ class Ledger:
                 self._last_use.pop(value, None)
                 self._replaced.pop(value, None)
 
+    def abandon(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not there."""
+        self._lock = threading.Lock()
+
     def clear(self) -> None:
         """No session is known any more."""
         with self._lock:

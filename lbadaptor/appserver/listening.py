@@ -33,6 +33,17 @@ def bind(address: Address, unix_socket: str) -> list[socket.socket]:
     return listeners
 
 
+def identities(listeners: Iterable[socket.socket]) -> list[int]:
+    """Which sockets these are: another number where the descriptor was closed, or is something else's by now."""
+    found = []
+    for listener in listeners:
+        try:
+            found.append(os.fstat(listener.fileno()).st_ino)
+        except OSError:
+            found.append(0)
+    return found
+
+
 def close(listeners: Iterable[socket.socket]) -> None:
     for listener in listeners:
         listener.close()

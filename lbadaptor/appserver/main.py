@@ -11,17 +11,17 @@ import errno
 import importlib
 import logging
 import os
-import queue
 import signal
 import socket
 import sys
-import time
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from threading import Thread, get_native_id
+from time import monotonic, sleep
+from typing import Any, ClassVar
 
 from lbadaptor.address import Address
-from lbadaptor.appserver import affinity, listening, stores
+from lbadaptor.appserver import affinity, forks, listening, stores
 from lbadaptor.appserver.admission import Admission
 from lbadaptor.appserver.cookiecheck import CookieCheck, doubt
 from lbadaptor.appserver.counting import by_cookies, by_store, by_word
@@ -40,6 +40,7 @@ from lbadaptor.appserver.handover import (
     encode,
 )
 from lbadaptor.appserver.ledger import Ledger
+from lbadaptor.appserver.orders import Orders
 from lbadaptor.appserver.vitals import Vitals
 from lbadaptor.appserver.warmup import WarmUpFailed, warm_up
 
@@ -54,6 +55,12 @@ know yet that it has left address.text, and a refusal can be repeated elsewhere 
 
 CANNOT_START = 3
 """Exit status."""
+ROBBED = 4
+"""Exit status: the application has closed our descriptors."""
+SWITCH_INTERVAL = 0.1
+"""Seconds for which one thread that computes may keep the others waiting, the probe's too (sys.setswitchinterval)."""
+
+_ROBBED = "the application has closed descriptors that are not its own (os.closerange?)"
 
 
 def main(
@@ -74,6 +81,10 @@ def main(
         listeners = listening.bind(address, handover.unix_socket)
     except OSError as error:
         return _cannot_start(report, f"{address}: {error.strerror}", error.errno == errno.EADDRINUSE)
+    for listener in listeners:
+        forks.guard(listener.close)
+    sockets = listening.identities(listeners)
+    orders = Orders((DRAIN, UNDRAIN, STOP) if handover.caller_key else (DRAIN, UNDRAIN, STOP, signal.SIGINT))
     ledger = Ledger(handover.session_idle, affinity.MOST if handover.affinity else None)
     try:
         application = imported(handover.app)
@@ -83,26 +94,33 @@ def main(
         listening.close(listeners)
         return _cannot_start(report, str(error))
     except (Exception, SystemExit) as error:
+        if forks.is_child():
+            forks.end(error)
         traceback.print_exc()
         listening.close(listeners)
         return _cannot_start(report, f"{handover.app}: {type(error).__name__}: {error}")
+    if forks.is_child():
+        forks.end(None)
+    if why := _unfit(listeners, sockets):
+        return _cannot_start(report, f"{handover.app}: {why}")
 
-    orders: queue.SimpleQueue[int] = queue.SimpleQueue()
-    stops = (STOP,) if handover.caller_key else (STOP, signal.SIGINT)
-    for number in (DRAIN, UNDRAIN, *stops):
-        signal.signal(number, lambda number, _: orders.put(number))
-
+    orders.take()
     admission: Admission[Any] = Admission(handover.threads, handover.queue)
     limits = handover.max_requests, handover.max_age, handover.max_memory
     vitals = Vitals(slot, handover.generation, admission, *limits, cookies)
-    gateway = Gateway(listeners, application, handover, vitals, ledger)
+    gateway = None
     try:
+        gateway = Gateway(listeners, application, handover, vitals, ledger)
         gateway.start()
-    except OSError as error:
-        gateway.stop(timeout=0.0)
-        return _cannot_start(report, f"{address}: {error.strerror}", error.errno == errno.EADDRINUSE)
+    except (OSError, RuntimeError, MemoryError) as error:
+        if gateway is not None:
+            gateway.stop(timeout=0.0)
+        reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
+        return _cannot_start(report, f"{address}: {reason}", getattr(error, "errno", 0) == errno.EADDRINUSE)
+    for listener in listeners:
+        forks.release(listener.close)  # the gateway does it
     try:
-        warm = warm_up(gateway.address, handover, lambda: STOP in _given(orders))
+        warm = warm_up(gateway.address, handover, lambda: orders.get(timeout=0.02) in (STOP, signal.SIGINT))
     except WarmUpFailed as error:
         gateway.stop(timeout=0.0)
         return _cannot_start(report, str(error))
@@ -112,65 +130,114 @@ def main(
     ledger.clear()
     vitals.warm()
     report(Ready())
-    _keep_house(orders, vitals, ledger, count, report)
+    _keep_house(orders, gateway, vitals, ledger, count, report)
     admission.stopping = True
-    time.sleep(LINGER)
-    if not admission.wait_idle(handover.stop_grace):
-        log.warning("%d requests are abandoned", admission.in_flight)
-    gateway.stop(timeout=1.0)
+    with _Undisturbed():
+        sleep(LINGER)
+    with _Undisturbed():
+        if not admission.wait_idle(handover.stop_grace):
+            log.warning("%d requests are abandoned", admission.in_flight)
+    with _Undisturbed():
+        gateway.stop(timeout=1.0)
     return 0
 
 
-def _given(orders: queue.SimpleQueue[int]) -> list[int]:
-    """The orders that came. Waits a moment for one."""
+def _unfit(listeners: Sequence[socket.socket], sockets: Sequence[int]) -> str:
+    """Why this process cannot serve the application that it has just imported; empty: it can."""
+    if listening.identities(listeners) != sockets:
+        return _ROBBED
+    native: list[int] = []
+    thread = Thread(target=lambda: native.append(get_native_id()))
     try:
-        return [orders.get(timeout=0.02)]
-    except queue.Empty:
-        return []
+        thread.start()
+        thread.join()
+    except RuntimeError as error:
+        return str(error)
+    if native == [get_native_id()]:
+        patched = [name for name in ("gevent", "eventlet") if f"{name}" in sys.modules] or ["something"]
+        return (
+            f"{patched[0]} has replaced threads by its own when it was imported (monkey patching); "
+            "an AppServer serves with the system's threads: leave that out, or leave out threads (thread=False)"
+        )
+    return ""
+
+
+class _Undisturbed(contextlib.AbstractContextManager[None]):
+    """What a part of our own work raises is told, and no more: an error of memory, or what a signal handler of the
+    application's raises in the main thread, which is ours. In a child that the application forked there, it ends it.
+    """
+
+    _told: ClassVar[set[str]] = set()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if forks.is_child():
+            forks.end(error)
+        if error is not None:
+            with contextlib.suppress(BaseException):
+                if repr(kind) not in self._told:
+                    self._told.add(repr(kind))
+                    log.error("an error in the main thread; the AppServer goes on", exc_info=error)
+        return True
 
 
 def _keep_house(
-    orders: queue.SimpleQueue[int],
+    orders: Orders,
+    gateway: Gateway,
     vitals: Vitals,
     ledger: Ledger,
     count: Callable[[], int],
     report: Callable[[Report], None],
 ) -> None:
-    """Follow orders and watch the session cache, until the order to stop."""
+    """Follow orders and watch the session cache, until the order to stop. Never raises."""
     said: set[type[Report]] = set()
     while True:
-        vitals.look(count)
-        vitals.longest_session = ledger.longest(time.monotonic())
-        if vitals.past_limit and PastLimit not in said:
-            said.add(PastLimit)
-            report(PastLimit(vitals.past_limit))
-        if vitals.empty and Empty not in said:
-            said.add(Empty)
-            report(Empty())
-        try:
+        with _Undisturbed():
+            orders.hold()
+        with _Undisturbed():
+            _watch_the_application(gateway)
+        with _Undisturbed():
+            vitals.look(count)
+        with _Undisturbed():
+            vitals.longest_session = ledger.longest(monotonic())
+            if vitals.past_limit and PastLimit not in said:
+                said.add(PastLimit)
+                report(PastLimit(vitals.past_limit))
+            if vitals.empty and Empty not in said:
+                said.add(Empty)
+                report(Empty())
+        order = None
+        with _Undisturbed():
             order = orders.get(timeout=TICK)
-        except queue.Empty:
-            continue
         if order == DRAIN:
             vitals.admission.dying = True
         elif order == UNDRAIN:
             vitals.admission.dying = False
             said.discard(Empty)
-        else:
+        elif order is not None:
             return
+
+
+def _watch_the_application(gateway: Gateway) -> None:
+    """What it may do to the whole process. Ends it where it cannot serve any more."""
+    if not gateway.intact():
+        log.critical("%s: nobody can be served any more; the AppServer ends", _ROBBED)
+        os._exit(ROBBED)
+    if sys.getswitchinterval() > SWITCH_INTERVAL:
+        log.warning("the application has called sys.setswitchinterval(%g): back to 0.005", sys.getswitchinterval())
+        sys.setswitchinterval(0.005)
 
 
 def _counter(handover: Handover, application: Any, ledger: Ledger) -> Callable[[], int]:
     """A function that counts live sessions. Raises stores.Unreadable, and what an import raises."""
     named = handover.session_count
     if ":" in named:
-        return by_word(imported(named), ledger, time.monotonic)
+        return by_word(imported(named), ledger, monotonic)
     if named:
         count, warning = stores.reader(named, application, handover.session_cookie)
-        counter = by_store(count, ledger, time.monotonic)
+        counter = by_store(count, ledger, monotonic)
     else:
         warning = stores.notice(application, handover.session_cookie)
-        counter = by_cookies(ledger, time.monotonic)
+        counter = by_cookies(ledger, monotonic)
     if warning:
         log.warning("%s", warning)
     return counter

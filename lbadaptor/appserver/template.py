@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from lbadaptor.appserver import forks
 from lbadaptor.appserver.handover import (
     Failed,
     Fork,
@@ -53,6 +54,7 @@ def template(channel: socket.socket) -> tuple[Fork, socket.socket]:
             report(Unforked(str(error.strerror)))
         else:
             if not pid:
+                forks.belongs()
                 channel.close()
                 _become(*asked)
                 return asked
@@ -69,11 +71,15 @@ def _prepare(wish: Preload, report: Callable[[TemplateReport], None]) -> None:
             if ":" in name:  # a count may be a framework's name
                 imported(name)
     except (Exception, SystemExit) as error:
+        if forks.is_child():
+            forks.end(error)
         traceback.print_exc()
         why = f"{wish.app}: {type(error).__name__}: {error}"
         print(f"the template cannot start: {why}", file=sys.stderr)
         report(Failed(why))
         _end(CANNOT_START)
+    if forks.is_child():
+        forks.end(None)
     if _thread._count():
         names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
         report(Unfit(f"the application starts threads when it is imported ({names}), which do not survive a fork"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic, process_time
 from typing import Any
 
 from lbadaptor.appserver.admission import Admission
@@ -16,6 +17,26 @@ from lbadaptor.appserver.cookiecheck import CookieCheck
 log = logging.getLogger("lbadaptor.appserver")
 
 _PAGE = resource.getpagesize()
+
+
+class Memory:
+    """The resident memory of this process. Once asked, it needs no descriptor any more: there may be none."""
+
+    _file = -1
+
+    def resident(self) -> int:
+        """In bytes. 0 where it cannot be told: an application may have closed what is not its own."""
+        try:
+            if self._file < 0:
+                self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+            return int(os.pread(self._file, 256, 0).split()[1]) * _PAGE
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def __del__(self) -> None:
+        if self._file >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._file)
 
 
 @dataclass
@@ -35,7 +56,8 @@ class Vitals:
     longest_session: float = 0.0
     empty: bool = False
     """ordered to drain, and nothing is left: no session, nothing in flight"""
-    _started: float = field(default_factory=time.monotonic)
+    _started: float = field(default_factory=monotonic)
+    _memory: Memory = field(default_factory=Memory)
 
     def look(self, count: Callable[[], int]) -> None:
         """Count the sessions, and find out whether nothing is left.
@@ -55,16 +77,16 @@ class Vitals:
         """The limit that is passed; empty when none is."""
         if 0 < self.max_requests <= self.admission.served:
             return "requests"
-        if 0 < self.max_age <= time.monotonic() - self._started:
+        if 0 < self.max_age <= monotonic() - self._started:
             return "age"
-        if 0 < self.max_memory < _resident():
+        if 0 < self.max_memory < self._memory.resident():
             return "memory"
         return ""
 
     def warm(self) -> None:
         """Ready for visitors; what it answered so far does not count."""
         self.admission.forget_served()
-        resident = _resident()
+        resident = self._memory.resident()
         if 0 < self.max_memory < resident:
             log.warning(
                 "max_memory = %d is less than it needs from the start, and no limit: %d", self.max_memory, resident
@@ -94,13 +116,8 @@ class Vitals:
             "in_flight": self.admission.in_flight,
             "threads": self.admission.threads,
             "served": self.admission.served,
-            "memory": _resident(),
-            "cpu": round(time.process_time(), 3),
-            "uptime": round(time.monotonic() - self._started, 1),
+            "memory": self._memory.resident(),
+            "cpu": round(process_time(), 3),
+            "uptime": round(monotonic() - self._started, 1),
             "cookies": self.cookies.report(),
         }
-
-
-def _resident() -> int:
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * _PAGE

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import resource
+import select
 import socket
 import struct
 import sys
@@ -181,6 +182,14 @@ def serve() -> Iterator[Callable[..., House]]:
 Serve = Callable[..., House]
 
 
+def until(true: Callable[[], bool]) -> None:
+    """Wait for what nobody tells of."""
+    deadline = time.monotonic() + WAIT
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"hello"]
@@ -284,6 +293,180 @@ def test_input_may_be_read_while_the_answer_goes_out(serve: Serve) -> None:
     while not rest.endswith(b"0\r\n\r\n"):
         rest += caller.socket.recv(65536)
     assert rest == b"3\r\ndef\r\n0\r\n\r\n"
+
+
+class Held:
+    """An application whose answer is out, and that is not done: after its last byte, or in its close()."""
+
+    def __init__(self, where: str, headers: list[tuple[str, str]], blocks: tuple[bytes, ...] = (b"hello",)) -> None:
+        self.where = where
+        self.headers = headers
+        self.blocks = blocks
+        self.go = threading.Event()
+        self.held = threading.Semaphore(0)
+        self.closed = threading.Semaphore(0)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_URI"] == "/free":
+            return hello(environ, start_response)
+        start_response("200 OK", self.headers)
+        return self
+
+    def hold(self) -> None:
+        self.held.release()
+        assert self.go.wait(WAIT)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.blocks
+        if self.where == "after the last byte":
+            self.hold()
+
+    def close(self) -> None:
+        if self.where == "in close":
+            self.hold()
+        self.closed.release()
+
+
+@pytest.mark.parametrize(
+    ("method", "where", "headers", "version"),
+    [
+        ("GET", "after the last byte", [("Content-Length", "5")], "1.1"),
+        ("HEAD", "after the last byte", [], "1.1"),
+        ("GET", "in close", [("Content-Length", "5")], "1.1"),
+        ("GET", "in close", [], "1.1"),
+        ("HEAD", "in close", [], "1.1"),
+        ("GET", "in close", [], "1.0"),
+    ],
+)
+def test_no_request_waits_for_anothers_close(
+    serve: Serve, method: str, where: str, headers: list[tuple[str, str]], version: str
+) -> None:
+    application = Held(where, headers)
+    house = serve(application)
+    caller = house.caller()
+    reply = caller.ask(head(method, version=version), method)
+    assert (reply.status, reply.body) == (200, b"" if method == "HEAD" else b"hello")
+    assert application.held.acquire(timeout=WAIT)
+    if version == "1.0":
+        assert caller.ended()
+        caller = house.caller()
+    for _ in range(3):
+        assert caller.ask(head(Request_Uri="/free")).body == b"hello"
+    until(lambda: house.admission.in_flight == 1)
+    assert not application.closed.acquire(blocking=False), "its thread and its place are not free before it is done"
+    application.go.set()
+    assert application.closed.acquire(timeout=WAIT)
+    assert caller.ask(head(Request_Uri="/free")).body == b"hello"
+    assert house.still_serves()
+
+
+def test_all_threads_may_be_held_by_close_and_the_next_request_waits_for_a_thread_only(serve: Serve) -> None:
+    application = Held("in close", [("Content-Length", "5")])
+    house = serve(application, threads=2)
+    callers = [house.caller() for _ in range(2)]
+    for caller in callers:
+        assert caller.ask(head()).body == b"hello"
+        assert application.held.acquire(timeout=WAIT)
+    callers[0].send(head(Request_Uri="/free"))
+    assert json.loads(house.ask(PROBE).body)["in_flight"] == 3
+    application.go.set()
+    assert callers[0].reply().body == b"hello"
+    assert house.still_serves()
+
+
+@pytest.mark.parametrize("fails", ["after the last byte", "in close"])
+def test_what_an_application_raises_after_its_answer_is_told_and_harms_no_other(
+    serve: Serve, capsys: pytest.CaptureFixture[str], fails: str
+) -> None:
+    class Fails(Held):
+        def hold(self) -> None:
+            super().hold()
+            raise KeyError("too late")
+
+    application = Fails(fails, [("Content-Length", "5")])
+    house = serve(application)
+    caller = house.caller()
+    assert caller.ask(head()).body == b"hello"
+    assert application.held.acquire(timeout=WAIT)
+    caller.send(head(Request_Uri="/free")[:50])  # the connection is between two requests
+    application.go.set()
+    assert house.admission.wait_idle(WAIT)
+    caller.send(head(Request_Uri="/free")[50:])
+    reply = caller.reply()
+    assert (reply.body, reply.hangs_up) == (b"hello", False)
+    assert "KeyError: 'too late'" in capsys.readouterr().err
+
+
+def test_more_than_the_length_is_dropped_though_another_answer_goes_out(serve: Serve) -> None:
+    go, more = threading.Event(), threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        if environ["REQUEST_URI"] == "/free":
+            start_response("200 OK", [])
+            yield b"he"
+            go.set()
+            assert more.wait(WAIT)
+            yield b"llo"
+            return
+        write = start_response("200 OK", [("Content-Length", "5")])
+        yield b"hello"
+        assert go.wait(WAIT)
+        for _ in range(10):
+            yield b"HTTP/1.1 200 OK\r\n\r\n"
+            write(b"HTTP/1.1 200 OK\r\n\r\n")
+        more.set()
+
+    caller = serve(application).caller()
+    assert caller.ask(head()).body == b"hello"
+    assert caller.ask(head(Request_Uri="/free")).body == b"hello"
+
+
+def test_after_its_answer_an_application_may_read_what_is_here_of_its_input_and_no_other(serve: Serve) -> None:
+    go = threading.Event()
+    read: list[bytes] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        if environ["REQUEST_URI"] == "/free":
+            yield from echo(environ, start_response)
+            return
+        body = environ["wsgi.input"]
+        read.append(body.read(1))
+        start_response("200 OK", [("Content-Length", "2")])
+        yield b"ok"
+        assert go.wait(WAIT)
+        read.append(body.read())
+        read.append(body.read())
+
+    house = serve(application)
+    caller = house.caller()
+    caller.send(head("POST", "/", "Content-Length: 4"))
+    assert json.loads(house.ask(PROBE).body)["in_flight"] == 1
+    caller.send(b"body")
+    assert caller.reply().body == b"ok"
+    caller.send(head("POST", "/", "Content-Length: 5", Request_Uri="/free") + b"other")
+    assert caller.reply().body == b"other"
+    go.set()
+    assert house.admission.wait_idle(WAIT)
+    assert b"".join(read) == b"body"
+
+
+def test_an_input_that_is_not_here_yet_may_be_read_after_the_answer_and_ends_the_connection(serve: Serve) -> None:
+    read: list[bytes] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Length", "2")])
+        yield b"ok"
+        read.append(environ["wsgi.input"].read())
+
+    house = serve(application)
+    caller = house.caller()
+    caller.send(head("POST", "/", "Content-Length: 4"))
+    reply = caller.reply()
+    assert (reply.body, reply.hangs_up) == (b"ok", True)
+    caller.send(b"body")
+    assert caller.ended()
+    assert house.admission.wait_idle(WAIT)
+    assert read == [b"body"]
 
 
 def test_a_generator_is_closed(serve: Serve) -> None:
@@ -1142,6 +1325,16 @@ def test_a_wrong_answer_is_a_500(
     assert "Traceback" in capsys.readouterr().err
 
 
+def still_takes(caller: Caller) -> None:
+    """Only the other side's half has ended: whoever is alive, and has failed, can be told from one that is gone."""
+    for _ in range(3):
+        caller.send(b"x")
+    error = caller.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    poll = select.poll()
+    poll.register(caller.socket, select.POLLIN)
+    assert (error, poll.poll(50)[0][1] & (select.POLLHUP | select.POLLERR)) == (0, 0)
+
+
 def test_an_application_that_fails_within_its_answer_breaks_it_off(
     serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -1150,11 +1343,15 @@ def test_an_application_that_fails_within_its_answer_breaks_it_off(
         yield b"begun"
         raise KeyError("the reason")
 
-    caller = serve(application).caller()
+    house = serve(application)
+    caller = house.caller()
     with pytest.raises(http.client.IncompleteRead):
         caller.ask(head())
     assert caller.ended()
+    still_takes(caller)
     assert "KeyError: 'the reason'" in capsys.readouterr().err
+    caller.socket.close()
+    until(lambda: not house.gateway._connections)
 
 
 def test_an_answer_shorter_than_its_length_is_broken_off(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -1166,7 +1363,18 @@ def test_an_answer_shorter_than_its_length_is_broken_off(serve: Serve, caplog: p
     with pytest.raises(http.client.IncompleteRead):
         caller.ask(head())
     assert caller.ended()
-    assert "5 bytes shorter than its Content-Length" in caplog.text
+    still_takes(caller)
+    assert "GET /app/page: the answer is 5 bytes shorter than its Content-Length" in caplog.text
+
+
+def test_an_answer_without_a_byte_of_its_length_is_a_500(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "5")])
+        return []
+
+    caller = serve(application).caller()
+    assert [caller.ask(head()).status for _ in range(3)] == [500] * 3
+    assert "GET /app/page: not one byte of 5 that Content-Length says" in caplog.text
 
 
 def test_an_answer_longer_than_its_length_is_cut_and_the_next_one_is_whole(serve: Serve) -> None:

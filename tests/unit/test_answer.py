@@ -17,13 +17,29 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class Wire:
-    """What the caller got."""
+    """A caller, and what it got."""
 
-    def __init__(self, method: str = "GET", keep_alive: bool = True, chunks: bool = True) -> None:
+    def __init__(
+        self, method: str = "GET", keep_alive: bool = True, chunks: bool = True, complete: bool = True
+    ) -> None:
         self.pieces: list[bytes] = []
+        self.keep_alive = keep_alive
+        self.complete = complete
+        self.released_at: list[int] = []
+        """how many pieces were sent when the caller was released"""
+        self.amend: Callable[[Headers, bool], Headers] = lambda headers, cookies: headers
+        self.own: Callable[[], bytes] = lambda: OWN
         self.answer = Answer(
-            self.pieces.append, method, keep_alive, chunks, lambda headers, cookies: headers, lambda: OWN
+            self,
+            method,
+            chunks,
+            lambda headers, cookies: self.amend(headers, cookies),
+            lambda: self.own(),
+            lambda: self.released_at.append(len(self.pieces)),
         )
+
+    def send(self, data: bytes) -> None:
+        self.pieces.append(data)
 
     def run(self, application: Application) -> tuple[str, list[str], bytes]:
         self.answer.run(application, {})
@@ -73,7 +89,7 @@ def test_a_caller_that_knows_no_chunks_gets_the_body_until_the_connections_end()
     _, lines, body = wire.run(app(iter([b"one", b"four"])))
     assert lines == ["Connection: close", "LB-Status: OK"]
     assert body == b"onefour"
-    assert not wire.answer.keep_alive
+    assert not wire.keep_alive
 
 
 def test_the_applications_own_length_is_kept() -> None:
@@ -81,21 +97,130 @@ def test_the_applications_own_length_is_kept() -> None:
     _, lines, body = wire.run(app(iter([b"one", b"four"]), headers=[("content-length", "7")]))
     assert lines == ["content-length: 7", "LB-Status: OK"]
     assert body == b"onefour"
-    assert wire.answer.keep_alive
+    assert wire.keep_alive
 
 
 def test_more_than_the_length_is_cut_off() -> None:
     wire = Wire()
     assert wire.run(app(iter([b"one", b"four", b"x"]), headers=[("Content-Length", "5")]))[2] == b"onefo"
-    assert wire.answer.keep_alive
+    assert wire.keep_alive
 
 
-@pytest.mark.parametrize("blocks", [[], [b"one"], [b"on", b"e"]])
-def test_less_than_the_length_ends_the_connection(blocks: list[bytes]) -> None:
+@pytest.mark.parametrize("blocks", [[b"one"], [b"on", b"e"]])
+def test_less_than_the_length_is_no_whole_answer(blocks: list[bytes]) -> None:
     wire = Wire()
     with pytest.raises(ShortAnswer, match="bytes shorter"):
         wire.run(app(blocks, headers=[("Content-Length", "5")]))
-    assert not wire.answer.keep_alive
+    assert not wire.answer.released
+
+
+@pytest.mark.parametrize("blocks", [[], (), iter([]), iter([b"", b""])])
+def test_nothing_of_a_length_can_be_a_500_still(blocks: Iterable[bytes]) -> None:
+    wire = Wire()
+    with pytest.raises(ShortAnswer, match="not one byte of 5"):
+        wire.run(app(blocks, headers=[("Content-Length", "5")]))
+    assert wire.pieces == []
+    wire.answer.fail()
+    assert wire.read()[0] == "HTTP/1.1 500 Internal Server Error"
+    assert wire.answer.released
+
+
+# When the caller is released.
+
+
+class Steps:
+    """An iterable that writes down how often the caller was released before each of its steps, and its close()."""
+
+    def __init__(self, wire: Wire, *blocks: bytes) -> None:
+        self.wire = wire
+        self.blocks = blocks
+        self.seen: list[int] = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        for block in self.blocks:
+            self.seen.append(len(self.wire.released_at))
+            yield block
+        self.seen.append(len(self.wire.released_at))
+
+    def close(self) -> None:
+        self.seen.append(len(self.wire.released_at))
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "headers", "chunks", "complete", "seen", "keep_alive"),
+    [
+        ("GET", "200 OK", [("Content-Length", "4")], True, True, [0, 0, 1, 1, 1], True),
+        ("GET", "200 OK", [("Content-Length", "2")], True, True, [0, 1, 1, 1, 1], True),
+        ("GET", "200 OK", [("Content-Length", "0")], True, True, [0, 1, 1, 1, 1], True),
+        ("GET", "200 OK", [], True, True, [0, 0, 0, 0, 1], True),
+        ("GET", "200 OK", [], False, True, [0, 0, 0, 0, 1], False),
+        ("HEAD", "200 OK", [], True, True, [0, 1, 1, 1, 1], True),
+        ("HEAD", "200 OK", [("Content-Length", "9")], True, True, [0, 1, 1, 1, 1], True),
+        ("GET", "204 No Content", [], True, True, [0, 1, 1, 1, 1], True),
+        ("GET", "304 Not Modified", [], True, True, [0, 1, 1, 1, 1], True),
+        ("POST", "200 OK", [("Content-Length", "4")], True, False, [0, 0, 0, 0, 1], False),
+        ("POST", "200 OK", [], True, False, [0, 0, 0, 0, 1], True),
+        ("POST", "204 No Content", [], True, False, [0, 0, 0, 0, 1], False),
+        ("HEAD", "200 OK", [], True, False, [0, 0, 0, 0, 1], False),
+    ],
+)
+def test_the_caller_is_released_with_the_last_byte(
+    method: str, status: str, headers: Headers, chunks: bool, complete: bool, seen: list[int], keep_alive: bool
+) -> None:
+    """Not when the iterable is exhausted, nor when it is closed; but for the body that it may still read."""
+    wire = Wire(method, chunks=chunks, complete=complete)
+    steps = Steps(wire, b"ab", b"cd", b"ef")
+    _, lines, _ = wire.run(app(steps, status=status, headers=headers))
+    assert steps.seen == seen
+    assert (wire.keep_alive, "Connection: close" in lines) == (keep_alive, not keep_alive)
+    assert wire.released_at == [len(wire.pieces)], "once, and nothing is sent afterwards"
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_one_block_releases_the_caller_before_close(complete: bool) -> None:
+    wire = Wire("POST", complete=complete)
+    seen: list[int] = []
+
+    class One(list[bytes]):
+        def close(self) -> None:
+            seen.append(len(wire.released_at))
+
+    wire.run(app(One([b"hello"])))
+    assert seen == [1]
+    assert wire.keep_alive
+
+
+def test_written_to_its_end_the_caller_is_released_within_the_application() -> None:
+    wire = Wire()
+
+    def application(_: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        write = start_response("200 OK", [("Content-Length", "4")])
+        write(b"ab")
+        assert not wire.released_at
+        write(b"cdef")
+        assert wire.released_at
+        write(b"no more")
+        return [b"nor this"]
+
+    assert wire.run(application)[2] == b"abcd"
+
+
+def test_what_is_raised_after_the_last_byte_is_raised_to_whoever_called() -> None:
+    wire = Wire()
+
+    def blocks() -> Iterator[bytes]:
+        yield b"abcd"
+        raise KeyError("late")
+
+    with pytest.raises(KeyError):
+        wire.run(app(blocks(), headers=[("Content-Length", "4")]))
+    assert wire.answer.released
+    assert wire.read()[2] == b"abcd"
+
+
+@pytest.mark.parametrize("name", ["LB-Status", "lb-anything", "LB_Status", "lb_anything", "Lb_x-Y"])
+def test_what_is_between_us_and_the_caller_is_not_the_applications_to_say(name: str) -> None:
+    assert Wire().run(app([b"x"], headers=[(name, "DYING")]))[1] == ["Content-Length: 1", "LB-Status: OK"]
 
 
 @pytest.mark.parametrize("blocks", [[], [b""], iter([]), iter([b"", b""]), ()])
@@ -110,7 +235,7 @@ def test_head_has_no_body(blocks: Iterable[bytes], headers: Headers) -> None:
     _, lines, body = wire.run(app(blocks, headers=headers))
     assert body == b""
     assert "Transfer-Encoding: chunked" not in lines
-    assert wire.answer.keep_alive
+    assert wire.keep_alive
 
 
 def test_head_tells_the_length_that_get_would_have() -> None:
@@ -125,7 +250,7 @@ def test_204_and_304_have_neither_body_nor_framing(blocks: Iterable[bytes], stat
     wire = Wire()
     _, lines, body = wire.run(app(blocks, status=status))
     assert (lines, body) == (["LB-Status: OK"], b"")
-    assert wire.answer.keep_alive
+    assert wire.keep_alive
 
 
 def test_204_has_no_length_and_304_keeps_it() -> None:
@@ -297,12 +422,13 @@ def test_close_is_called_when_the_application_fails(blocks: Blocks) -> None:
 
 
 def test_close_is_called_when_the_caller_is_gone() -> None:
-    def send(_: bytes) -> None:
-        raise BrokenPipeError
+    class Gone(Wire):
+        def send(self, data: bytes) -> None:
+            raise BrokenPipeError
 
     blocks = Blocks(b"a", b"b")
     with pytest.raises(BrokenPipeError):
-        Answer(send, "GET", True, True, lambda headers, cookies: headers, lambda: OWN).run(app(blocks), {})
+        Gone().run(app(blocks))
     assert blocks.closed == 1
 
 
@@ -326,14 +452,14 @@ def test_fail_says_so_whatever_was_tried_before(headers: Headers, blocks: Iterab
 def test_fail_after_an_answer_without_body_has_a_body() -> None:
     calls: list[int] = []
 
-    def fails_once() -> str:
+    def fails_once() -> bytes:
         calls.append(1)
         if len(calls) == 1:
             raise KeyError
         return OWN
 
     wire = Wire()
-    wire.answer = Answer(wire.pieces.append, "GET", True, True, lambda headers, cookies: headers, fails_once)
+    wire.own = fails_once
     with pytest.raises(KeyError):
         wire.run(app(iter([]), status="204 No Content"))
     wire.answer.fail()
@@ -359,7 +485,7 @@ def test_the_headers_are_amended_once() -> None:
         return [*headers, ("Set-Cookie", "ticket")]
 
     wire = Wire()
-    wire.answer = Answer(wire.pieces.append, "GET", True, True, amend, lambda: OWN)
+    wire.amend = amend
     _, lines, _ = wire.run(app(iter([b"a", b"b"]), headers=[("X-A", "b")]))
     assert seen == [[("X-A", "b")]]
     assert lines[:2] == ["X-A: b", "Set-Cookie: ticket"]

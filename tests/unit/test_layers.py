@@ -36,8 +36,9 @@ APPSERVER = (
         "affinity",
         "answer",
         "connection",
+        "callers",
     ),
-    *("listening", "leadership", "gateway", "warmup", "stores", "main", "template", "__main__"),
+    *("listening", "leadership", "forks", "gateway", "warmup", "stores", "orders", "main", "template", "__main__"),
 )
 MONITOR = (
     *(
@@ -85,7 +86,7 @@ PURE = [
         f"lbadaptor.appserver.{name}"
         for name in ("handover", "ledger", "counting", "cookiecheck", "admission", "sessions", "environ")
     ),
-    *("lbadaptor.appserver.affinity", "lbadaptor.appserver.answer"),
+    *("lbadaptor.appserver.affinity", "lbadaptor.appserver.answer", "lbadaptor.appserver.callers"),
     *("monitor.life", "monitor.record", "monitor.problems", "monitor.plan", "monitor.messages"),
     *("monitor.fastlane", "monitor.obstacles"),
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import random
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -270,7 +272,7 @@ def test_one_that_computes_for_long_loses_the_leadership(crew: Crew) -> None:
 def test_one_that_gets_no_processor_keeps_the_leadership(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = threading.Semaphore(0)
 
-    def runs(thread: int) -> bool:
+    def runs(state: int) -> bool:
         looks.release()
         return False
 
@@ -287,19 +289,92 @@ def test_one_that_gets_no_processor_keeps_the_leadership(crew: Crew, monkeypatch
 
 def test_whether_a_thread_waits_or_computes_can_be_told() -> None:
     me = threading.get_native_id()
-    assert not schedule._waits(me)
+    mine = os.open(f"/proc/self/task/{me}/stat", os.O_RDONLY)
+    assert not schedule._waits(mine)
     asleep = threading.Event()
     found: list[int] = []
     thread = threading.Thread(target=lambda: (found.append(threading.get_native_id()), asleep.wait(WAIT)))
     thread.start()
-    until(lambda: bool(found) and schedule._waits(found[0]))
+    until(lambda: bool(found))
+    its = os.open(f"/proc/self/task/{found[0]}/stat", os.O_RDONLY)
+    until(lambda: schedule._waits(its))
     asleep.set()
     thread.join()
     before = schedule._computed(me)
     until(lambda: time.thread_time() > before + 0.01)
     assert schedule._computed(me) > before
-    assert not schedule._waits(found[0])
     assert schedule._computed(found[0]) == 0.0
+    for descriptor in (mine, its):
+        os.close(descriptor)
+    assert schedule._waits(-1), "where it cannot be told, the leadership is rather taken"
+
+
+def test_a_look_at_the_leader_needs_no_descriptor(crew: Crew) -> None:
+    """It is just when there is none that a request may sleep for long."""
+    crew.watched()
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        assert crew.keep()
+        assert other.wait(WAIT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not crew.kept()
+
+
+def test_whoever_begins_by_an_old_clock_is_watched(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock was read before it waited for a lock; the timer that was set then has rung meanwhile, in vain."""
+    waits = threading.Semaphore(0)
+    wait = crew.leadership._timer.wait
+
+    def counted() -> None:
+        waits.release()
+        wait()
+
+    monkeypatch.setattr(crew.leadership._timer, "wait", counted)
+    crew.watched()
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    assert waits.acquire(timeout=WAIT)
+    now = time.monotonic()
+    staff = crew.leadership.keep(now)
+    assert staff is not None
+    assert crew.leadership.kept(staff)
+    assert waits.acquire(timeout=WAIT)  # it has looked, and sleeps again
+    staff = crew.leadership.keep(now + schedule.MOMENT / 2)
+    assert staff is not None
+    assert other.wait(WAIT), "nobody polls until its end"
+    assert not crew.leadership.kept(staff)
+
+
+def test_whoever_begins_while_the_watch_looks_at_the_one_before_is_watched(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look at one request comes to its end when that is over and the next one has begun."""
+    looks, looked = threading.Event(), threading.Event()
+    monkeypatch.setattr(schedule, "_waits", lambda state: looks.set() or looked.wait(WAIT))
+    crew.watched()
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    assert crew.keep()
+    assert looks.wait(WAIT)
+    assert crew.kept()
+    staff = crew.leadership.keep(crew.leadership._set_at + schedule.MOMENT / 2)
+    assert staff is not None
+    looked.set()
+    assert other.wait(WAIT)
+    assert not crew.leadership.kept(staff)
+
+
+def test_whoever_serves_when_the_watch_begins_anew_is_watched(crew: Crew) -> None:
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    assert crew.keep()
+    crew.leadership._timer.wait()  # one that had an error takes the ring along
+    crew.watched()
+    assert other.wait(WAIT)
 
 
 def test_at_the_end_nobody_waits(crew: Crew) -> None:

@@ -43,9 +43,9 @@ def test_past_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
     vitals = Vitals(0, 1, Admission(2, 256), max_age=60.0)
     assert vitals.past_limit == ""
     now = time.monotonic()
-    monkeypatch.setattr(module.time, "monotonic", lambda: now + 59)
+    monkeypatch.setattr(module, "monotonic", lambda: now + 59)
     assert vitals.past_limit == ""
-    monkeypatch.setattr(module.time, "monotonic", lambda: now + 60)
+    monkeypatch.setattr(module, "monotonic", lambda: now + 60)
     assert vitals.past_limit == "age"
 
 
