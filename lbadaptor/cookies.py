@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from typing import NamedTuple
 
 _MAX_AGE = re.compile(r"-?[0-9]+").fullmatch
+# What stands between the parts of a date, and the parts (RFC 6265 §5.1.1). A part's first characters count.
+_DELIMITERS = re.compile(r"[\t\x20-\x2f\x3b-\x40\x5b-\x60\x7b-\x7e]+")
+_TIME = re.compile(r"(\d{1,2}):(\d{1,2}):(\d{1,2})(?!\d)", re.ASCII).match
+_DAY = re.compile(r"(\d{1,2})(?!\d)", re.ASCII).match
+_YEAR = re.compile(r"(\d{2,4})(?!\d)", re.ASCII).match
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_LONGEST_DATE = 100
 
 
 def values(header: str, name: str) -> list[str]:
@@ -25,6 +33,63 @@ def unquote(value: str) -> str:
     """A cookie's value without surrounding white space and quotes."""
     value = value.strip()
     return value[1:-1] if value[:1] == '"' == value[-1:] and len(value) > 1 else value
+
+
+class Scope(NamedTuple):
+    """Where a cookie is kept."""
+
+    domain: str
+    """in lower case, without a dot at its beginning"""
+    path: str
+
+    def sent_to(self, host: str, uri: str) -> bool:
+        """Whether a browser brings a cookie of this scope along with such a request (RFC 6265 §5.1.3, §5.1.4)."""
+        if host != self.domain and not host.endswith(f".{self.domain}"):
+            return False
+        path = path_of(uri)
+        return path == self.path or path.startswith(self.path if self.path.endswith("/") else f"{self.path}/")
+
+
+def host_of(header: str) -> str:
+    """The host that a `Host` header names, in lower case."""
+    host = header.strip().lower()
+    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+
+
+def path_of(uri: str) -> str:
+    """The path of a request's target, which may be a whole URL (RFC 9112 §3.2)."""
+    if not uri.startswith("/"):
+        uri = "/" + uri.partition("://")[2].partition("/")[2]
+    return uri.partition("?")[0].partition("#")[0]
+
+
+def default_path(uri: str) -> str:
+    """The path of a cookie that names none (RFC 6265 §5.1.4)."""
+    return path_of(uri).rpartition("/")[0] or "/"
+
+
+def date(text: str) -> float | None:
+    """The moment that `Expires` names, in unix time; None where it cannot be read (RFC 6265 §5.1.1)."""
+    clock: tuple[int, int, int] | None = None
+    day = month = year = None
+    for token in _DELIMITERS.split(text[:_LONGEST_DATE]):
+        if clock is None and (found := _TIME(token)):
+            clock = int(found[1]), int(found[2]), int(found[3])
+        elif day is None and (found := _DAY(token)):
+            day = int(found[1])
+        elif month is None and token[:3].lower() in _MONTHS:
+            month = _MONTHS.index(token[:3].lower()) + 1
+        elif year is None and (found := _YEAR(token)):
+            year = int(found[1])
+    if clock is None or day is None or month is None or year is None:
+        return None
+    year += 1900 if 70 <= year <= 99 else 2000 if year < 70 else 0
+    hour, minute, second = clock
+    if year < 1601 or hour > 23 or minute > 59 or second > 59:
+        return None
+    if not 1 <= day <= calendar.monthrange(year, month)[1]:
+        return None
+    return float(calendar.timegm((year, month, day, hour, minute, second)))
 
 
 @dataclass(frozen=True)
@@ -46,26 +111,40 @@ class SetCookie:
 
     def attribute(self, name: str) -> str | None:
         """The last value of an attribute (RFC 6265 §5.3), "" where it has none; None when it is absent."""
+        values = self._values(name)
+        return values[0] if values else None
+
+    def _values(self, name: str) -> list[str]:
+        """All values of an attribute, the last one first."""
+        found = []
         for attribute in reversed(self.attributes):
             key, _, value = attribute.partition("=")
             if key.strip().lower() == name:
-                return value.strip()
-        return None
+                found.append(value.strip())
+        return found
+
+    def scope(self, host: str, uri: str) -> Scope:
+        """Where it is kept, when it comes from this host, and in an answer for this URI (RFC 6265 §5.3).
+
+        Along with its name, this is its identity: another cookie of the same scope takes its place.
+        """
+        # Without a value, Domain is ignored; Path is the default one (§5.2.3, §5.2.4).
+        domain = next((value for value in self._values("domain") if value), host)
+        path = self.attribute("path") or ""
+        return Scope(domain.removeprefix(".").lower(), path if path.startswith("/") else default_path(uri))
 
     def lifetime(self, now: float) -> float | None:
         """Seconds that the visitor keeps it; None: as long as the browser runs. `now` is unix time.
 
         Max-Age wins over Expires (RFC 6265 §4.1.2.2); one that cannot be read is ignored.
         """
-        age = self.attribute("max-age")
-        if age and _MAX_AGE(age):
-            return float(age)
-        expires = self.attribute("expires")
-        if expires:
-            try:
-                return parsedate_to_datetime(expires).timestamp() - now
-            except (ValueError, OverflowError):
-                return None
+        for age in self._values("max-age"):
+            if _MAX_AGE(age):
+                return float(age)
+        for expires in self._values("expires"):
+            moment = date(expires)
+            if moment is not None:
+                return moment - now
         return None
 
     def deletes(self, now: float) -> bool:

@@ -64,5 +64,7 @@ class Affinity:
 
     def note(self, who: str) -> str:
         """A visitor is here. Returns the ticket, as a cookie."""
-        self._ledger.assign(who, (), self._clock())
+        now = self._clock()
+        if not self._ledger.use((who,), now):
+            self._ledger.assign(who, (), now)
         return self._ticket

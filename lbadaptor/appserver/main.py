@@ -39,7 +39,7 @@ from lbadaptor.appserver.handover import (
     TemplateReport,
     encode,
 )
-from lbadaptor.appserver.ledger import Ledger
+from lbadaptor.appserver.ledger import MOST, Ledger
 from lbadaptor.appserver.orders import Orders
 from lbadaptor.appserver.vitals import Vitals
 from lbadaptor.appserver.warmup import WarmUpFailed, warm_up
@@ -85,7 +85,7 @@ def main(
         forks.guard(listener.close)
     sockets = listening.identities(listeners)
     orders = Orders((DRAIN, UNDRAIN, STOP) if handover.caller_key else (DRAIN, UNDRAIN, STOP, signal.SIGINT))
-    ledger = Ledger(handover.session_idle, affinity.MOST if handover.affinity else None)
+    ledger = Ledger(handover.session_idle, affinity.MOST if handover.affinity else MOST)
     try:
         application = imported(handover.app)
         count = _counter(handover, application, ledger)

@@ -10,8 +10,8 @@ from urllib.parse import quote_from_bytes
 
 from lbadaptor.appserver.cookiecheck import CookieCheck
 from lbadaptor.appserver.environ import Request
-from lbadaptor.appserver.ledger import Ledger
-from lbadaptor.cookies import SetCookie, values
+from lbadaptor.appserver.ledger import UNKNOWN, Ledger
+from lbadaptor.cookies import Scope, SetCookie, host_of, values
 
 Headers = list[tuple[str, str]]
 
@@ -60,6 +60,14 @@ class Visit:
     @property
     def _attributes(self) -> str:
         return own_attributes(self._told)
+
+    def _scope(self, cookie: SetCookie) -> tuple[str, bool]:
+        """Where a browser keeps a cookie of this answer; whether it may have brought one of that scope just now."""
+        told = self._told
+        host = host_of(told.get("HTTP_HOST") or told.get("SERVER_NAME", ""))
+        uri = told.get("REQUEST_URI", "/")
+        scope: Scope = cookie.scope(host, uri)
+        return " ".join(scope), scope.sent_to(host, uri)
 
     @property
     def living(self) -> bool:
@@ -114,8 +122,11 @@ class Sessions:
 
     def of(self, request: Request) -> Visit:
         """Who comes with a request."""
-        brought = values(request.fields.get("HTTP_COOKIE", ""), self.cookie)
-        return Visit(self, brought, request.held, request.fields)
+        told = request.fields
+        brought = values(told.get("HTTP_COOKIE", ""), self.cookie)
+        if "REQUEST_URI" not in told:  # it runs alone, and a person asks
+            told = {**told, "REQUEST_URI": request.target}
+        return Visit(self, brought, request.held, told)
 
     def lives(self, brought: Sequence[str]) -> bool:
         """Whether one of these sessions lives in this process; it is used thereby."""
@@ -123,7 +134,7 @@ class Sessions:
 
     def end(self, sessions: Sequence[str]) -> None:
         """They are over."""
-        self._ledger.end(sessions)
+        self._ledger.end(sessions, self._clock())
 
     def answered(self, headers: Headers, visit: Visit) -> Headers:
         """What `visit.answered` does."""
@@ -155,34 +166,44 @@ class Sessions:
 
     def _told(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
         """The answer's own session cookies say what becomes of the session."""
-        # Deletions first: an application that also clears its cookie's old path has not ended the session.
-        for cookie in cookies:
+        now = self._clock()
+        # Of several in one scope the last one counts: a browser takes them in their order (RFC 6265 §5.3). Two scopes
+        # are two cookies: an application that also clears its cookie's old path has not ended the session.
+        last = {visit._scope(cookie): cookie for cookie in cookies}
+        for place, cookie in last.items():
             if cookie.deletes(self._wall_clock()):
-                self._ledger.end([*visit._brought, cookie.value])
-        for cookie in cookies:
+                self._ledger.end([*visit._brought, cookie.value], now, *place)
+        for place, cookie in last.items():
             if not cookie.deletes(self._wall_clock()):
-                self._ledger.assign(cookie.value, visit._brought, self._clock())
+                self._ledger.assign(cookie.value, visit._brought, now, *place)
                 visit._values.append(cookie.value)
         return [self._ticket_like(cookie) for cookie in cookies] if self._ticket else []
 
     def _begun(self, visit: Visit) -> list[str]:
         """The application says that there is a session."""
         lived, added = visit.living, []
+        scope = UNKNOWN  # of a cookie that was brought: whoever set it knows
         if not visit._brought:
             visit._values.append(secrets.token_urlsafe(16))
-            added.append(f"{self.cookie}={visit._values[0]}; {visit._attributes}")
+            text = f"{self.cookie}={visit._values[0]}; {'; '.join(_fit(self.cookie, visit._attributes.split('; ')))}"
+            cookie = SetCookie.parse(text)
+            assert cookie is not None
+            scope, _ = visit._scope(cookie)
+            added.append(text)
         if not lived:
-            self._ledger.assign(visit._values[0], (), self._clock())
+            self._ledger.assign(visit._values[0], (), self._clock(), scope)
         if self._ticket and not (lived and visit.held):
-            added.append(f"{self._ticket_cookie}={self._ticket}; {visit._attributes}")
+            attributes = "; ".join(_fit(self._ticket_cookie, visit._attributes.split("; ")))
+            added.append(f"{self._ticket_cookie}={self._ticket}; {attributes}")
         return added
 
     def _ended(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
         """The application says that there is none."""
-        self._ledger.end([*visit._values, *(cookie.value for cookie in cookies)])
+        self._ledger.end([*visit._values, *(cookie.value for cookie in cookies)], self._clock())
         if not self._ticket or not visit.held:
             return []
-        own = f"{self._ticket_cookie}=; {visit._attributes}; Max-Age=0"
+        attributes = "; ".join(_fit(self._ticket_cookie, visit._attributes.split("; ")))
+        own = f"{self._ticket_cookie}=; {attributes}; Max-Age=0"
         return [*(self._ticket_like(cookie, ended=True) for cookie in cookies), own]
 
     def _ticket_like(self, cookie: SetCookie, ended: bool = False) -> str:
@@ -193,7 +214,21 @@ class Sessions:
         lifetime = cookie.lifetime(now)
         if deleted and (lifetime is None or lifetime > 0):
             shared.append("Max-Age=0")  # emptied only; the last Max-Age is what counts (RFC 6265 §5.3)
+        shared = _fit(self._ticket_cookie, shared)
         return "; ".join([f"{self._ticket_cookie}={'' if deleted else self._ticket}", *shared, "HttpOnly"])
+
+
+def _fit(name: str, attributes: list[str]) -> list[str]:
+    """The attributes that a cookie of this name can have. Browsers refuse a `__Host-` cookie with a Domain, another
+    Path than `/`, or without Secure, and a `__Secure-` one without Secure (RFC 6265bis §4.1.3)."""
+    lower = name.lower()
+    if not lower.startswith(("__host-", "__secure-")):
+        return attributes
+    names = {attribute.partition("=")[0].strip().lower() for attribute in attributes}
+    if lower.startswith("__host-"):
+        others = [one for one in attributes if one.partition("=")[0].strip().lower() not in ("domain", "path")]
+        attributes = ["Path=/", *others]
+    return attributes if "secure" in names else [*attributes, "Secure"]
 
 
 def own_attributes(told: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbadaptor.appserver.ledger import OVERLAP, Ledger
+from lbadaptor.appserver.ledger import MOST_VALUES, OVERLAP, Ledger
 
 IDLE = 100.0
 
@@ -70,8 +70,14 @@ def test_a_new_value_replaces_the_one_the_request_brought(ledger: Ledger) -> Non
 def test_a_replaced_value_stays_known_for_a_while(ledger: Ledger, later: float, known: bool) -> None:
     ledger.assign("old", [], 0.0)
     ledger.assign("new", ["old"], 10.0)
-    assert ledger.use(["old"], 10.0 + later) is known
     assert ledger.use(["new"], 10.0 + later)
+    assert ledger.use(["old"], 10.0 + later) is known
+
+
+def test_a_value_that_was_replaced_stays_known_until_the_new_one_has_arrived(ledger: Ledger) -> None:
+    ledger.assign("old", [], 0.0)
+    ledger.assign("new", ["old"], 10.0)
+    assert ledger.use(["old"], IDLE)
 
 
 def test_a_value_that_was_never_a_session_is_not_known_for_being_brought_at_a_login(ledger: Ledger) -> None:
@@ -119,9 +125,9 @@ def test_nothing_is_kept_of_what_ended() -> None:
     for number in range(1000):
         ledger.assign(f"{number}", [f"{number - 1}"], float(number))
     assert ledger.count(1000.0) == 1
-    assert len(ledger._replaced) <= OVERLAP
+    assert len(ledger._owners) <= MOST_VALUES
     assert ledger.count(1000.0 + IDLE) == 0
-    assert not ledger._replaced
+    assert not ledger._owners
 
 
 def test_cleared_it_knows_nobody() -> None:

@@ -341,3 +341,172 @@ def test_alone_there_is_a_session_and_no_ticket(ledger: Ledger) -> None:
     visit.begin()
     assert [name for name, _ in visit.answered([])] == ["Cache-Control", "Set-Cookie"]
     assert ledger.count(0.0) == 1
+
+
+# A cookie's identity is its name, domain and path.
+
+WHERE = {"HTTP_HOST": "www.example.org:8080", "REQUEST_URI": "/shop/cart?a=b", "SCRIPT_NAME": "/shop"}
+SET = "_SID_=a; Path=/"
+
+
+def browse(sessions: Sessions, *cookies: str, brought: Sequence[str] = (), **where: str) -> None:
+    visit = Visit(sessions, list(brought), held=False, told={**WHERE, **where})
+    visit.answered([("Set-Cookie", cookie) for cookie in cookies])
+
+
+@pytest.mark.parametrize(
+    ("first", "deletion", "living"),
+    [
+        (SET, "_SID_=; Path=/old; Max-Age=0", 1),
+        (SET, "_SID_=a; Path=/old; Max-Age=0", 1),
+        (SET, "_SID_=; Path=/shop; Max-Age=0", 1),
+        (SET, "_SID_=; Max-Age=0", 1),
+        (SET, "_SID_=; Path=/; Domain=example.org; Max-Age=0", 1),
+        (SET, "_sid_=; Path=/; Max-Age=0", 1),
+        (SET, "_SID_=; Path=/; Max-Age=0", 0),
+        (SET, "_SID_=; PATH=/; MAX-AGE=-1", 0),
+        (SET, "_SID_=x; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        (SET, "_SID_=; Path=/; Domain=www.example.org; Max-Age=0", 0),
+        (SET, "_SID_=; Path=/", 0),
+        ("_SID_=a", "_SID_=; Path=/shop; Max-Age=0", 0),
+        ("_SID_=a", "_SID_=; Max-Age=0", 0),
+        ("_SID_=a; Path=x", "_SID_=; Max-Age=0; Path=", 0),
+        ("_SID_=a", "_SID_=; Path=/; Max-Age=0", 1),
+        ("_SID_=a; Path=/; Domain=.Example.org", "_SID_=; Path=/; Domain=example.ORG; Max-Age=0", 0),
+        ("_SID_=a; Path=/; Domain=example.org", "_SID_=; Path=/; Max-Age=0", 1),
+    ],
+)
+def test_only_the_cookie_of_the_same_scope_is_deleted(
+    sessions: Sessions, ledger: Ledger, first: str, deletion: str, living: int
+) -> None:
+    browse(sessions, first)
+    browse(sessions, deletion, brought=["a"])
+    assert ledger.count(0.0) == living
+    assert ledger.use(["a"], 0.0) is bool(living)
+
+
+def test_a_cookie_without_a_path_is_of_the_folder_of_its_page(sessions: Sessions, ledger: Ledger) -> None:
+    browse(sessions, "_SID_=a")
+    browse(sessions, "_SID_=; Max-Age=0", brought=["a"], REQUEST_URI="/other/page")
+    assert ledger.count(0.0) == 1
+    browse(sessions, "_SID_=; Max-Age=0", brought=["a"], REQUEST_URI="/shop/logout")
+    assert ledger.count(0.0) == 0
+
+
+@pytest.mark.parametrize(("uri", "living"), [("/login", 2), ("/login/x", 1)])
+def test_another_scope_is_another_session_and_the_same_one_is_not(
+    sessions: Sessions, ledger: Ledger, uri: str, living: int
+) -> None:
+    browse(sessions, "_SID_=a; Path=/login")
+    browse(sessions, "_SID_=b", brought=["a"], REQUEST_URI=uri)
+    assert ledger.count(0.0) == living
+
+
+OLD, NEW = "_SID_=; Path=/; Max-Age=0", "_SID_=b; Path=/"
+
+
+@pytest.mark.parametrize(
+    ("cookies", "living"),
+    [
+        ([OLD, NEW], ["b"]),
+        ([NEW, OLD], []),
+        ([NEW, "_SID_=c; Path=/"], ["c"]),
+        (["_SID_=; Path=/shop; Max-Age=0", NEW], ["b"]),
+        ([NEW, "_SID_=; Path=/shop; Max-Age=0"], ["b"]),
+        ([OLD, "_SID_=b; Path=/shop"], ["b"]),
+        (["_SID_=b; Path=/shop", OLD], ["b"]),
+        ([NEW, "_SID_=c; Path=/shop"], ["b", "c"]),
+    ],
+)
+def test_several_cookies_of_the_name_in_one_answer(
+    sessions: Sessions, ledger: Ledger, cookies: list[str], living: list[str]
+) -> None:
+    browse(sessions, SET)
+    browse(sessions, *cookies, brought=["a"])
+    assert ledger.count(0.0) == len(living)
+    assert [value for value in "bc" if ledger.use([value], 0.0)] == living
+
+
+def test_one_value_under_two_paths_lives_until_both_are_deleted(sessions: Sessions, ledger: Ledger) -> None:
+    browse(sessions, "_SID_=a; Path=/", "_SID_=a; Path=/shop")
+    assert ledger.count(0.0) == 1
+    browse(sessions, "_SID_=; Path=/; Max-Age=0", brought=["a", "a"])
+    assert ledger.use(["a"], 0.0)
+    browse(sessions, "_SID_=; Path=/shop; Max-Age=0", brought=["a"])
+    assert ledger.count(0.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("deletion", "living"),
+    [
+        ("_SID_=; Path=/old; Max-Age=0", 1),
+        ("_SID_=; Path=/; Domain=example.com; Max-Age=0", 1),
+        ("_SID_=; Path=/; Max-Age=0", 0),
+        ("_SID_=; Path=/shop; Max-Age=0", 0),
+    ],
+)
+def test_a_brought_cookie_that_somebody_else_has_set_is_what_it_may_be(
+    sessions: Sessions, ledger: Ledger, deletion: str, living: int
+) -> None:
+    """Its scope is not known: a browser would not have sent one of a scope that does not match the request."""
+    visit = Visit(sessions, ["a"], False, WHERE)
+    visit.begin()
+    visit.answered([])
+    assert ledger.count(0.0) == 1
+    browse(sessions, deletion, brought=["a"])
+    assert ledger.count(0.0) == living
+
+
+def test_a_cookie_that_we_set_for_the_application_can_be_deleted_by_it(sessions: Sessions, ledger: Ledger) -> None:
+    visit = Visit(sessions, [], False, WHERE)
+    visit.begin()
+    (cookie,) = [value for name, value in visit.answered([]) if value.startswith("_SID_=")]
+    value = cookie.partition(";")[0].removeprefix("_SID_=")
+    browse(sessions, "_SID_=; Path=/; Max-Age=0", brought=[value])
+    assert ledger.count(0.0) == 1
+    browse(sessions, "_SID_=; Path=/shop; Max-Age=0", brought=[value])
+    assert ledger.count(0.0) == 0
+
+
+def test_the_applications_word_ends_a_session_whatever_its_scope(sessions: Sessions, ledger: Ledger) -> None:
+    browse(sessions, "_SID_=a; Path=/", "_SID_=b; Path=/shop")
+    visit = Visit(sessions, ["b", "a"], True, WHERE)
+    visit.end()
+    assert ledger.count(0.0) == 0
+
+
+# Names with a prefix.
+
+
+@pytest.mark.parametrize(
+    ("name", "cookie", "ticket"),
+    [
+        ("__PRT__", "__Host-sid=a; Path=/; Secure", "__PRT__={}; Path=/; Secure; HttpOnly"),
+        (
+            "__PRT__",
+            "__Host-sid=a; Path=/; Secure; SameSite=Strict",
+            "__PRT__={}; Path=/; Secure; SameSite=Strict; HttpOnly",
+        ),
+        ("__Host-PRT", "__Host-sid=a; Path=/; Secure", "__Host-PRT={}; Path=/; Secure; HttpOnly"),
+        ("__Host-PRT", "__Host-sid=a; Path=/shop; Domain=x", "__Host-PRT={}; Path=/; Secure; HttpOnly"),
+        (
+            "__Secure-PRT",
+            "__Host-sid=a; Path=/shop; Domain=x",
+            "__Secure-PRT={}; Path=/shop; Domain=x; Secure; HttpOnly",
+        ),
+        ("__secure-prt", "__Host-sid=a; secure", "__secure-prt={}; secure; HttpOnly"),
+    ],
+)
+def test_the_ticket_has_what_its_own_name_demands(ledger: Ledger, name: str, cookie: str, ticket: str) -> None:
+    sessions = Sessions("__Host-sid", name, TICKET, ledger, lambda: 0.0, lambda: NOW)
+    headers = Visit(sessions, [], False, WHERE).answered([("Set-Cookie", cookie)])
+    assert headers[-1] == ("Set-Cookie", ticket.format(TICKET))
+
+
+def test_cookies_that_we_set_have_what_their_names_demand(ledger: Ledger) -> None:
+    sessions = Sessions("__Host-sid", "__Host-PRT", TICKET, ledger, lambda: 0.0, lambda: NOW)
+    visit = Visit(sessions, [], False, {**WHERE, "wsgi.url_scheme": "https"})
+    visit.begin()
+    _, (_, session), (_, ticket) = visit.answered([])
+    for cookie in (session, ticket):
+        assert cookie.partition("; ")[2] == "Path=/; SameSite=Lax; Secure; HttpOnly"
