@@ -40,12 +40,11 @@ UNKNOWN = ""
 class _Session:
     """One session. Its values are in the order in which they were last seen, that is set or brought."""
 
-    __slots__ = ("last_use", "values")
+    __slots__ = ("values",)
 
     def __init__(self) -> None:
         self.values: dict[str, tuple[str, float]] = {}
         """of each value: its scopes, one a line; when it was last seen, as far as there was another one"""
-        self.last_use = 0.0
 
 
 class Ledger:
@@ -62,7 +61,7 @@ class Ledger:
     def __init__(self, idle: float, most: int = MOST) -> None:
         self._idle = idle
         self._most = most
-        self._sessions: OrderedDict[_Session, None] = OrderedDict()
+        self._last_use: OrderedDict[_Session, float] = OrderedDict()
         self._owners: dict[str, _Session] = {}
         """whose a value is"""
         self._shared: set[str] = set()
@@ -85,8 +84,8 @@ class Ledger:
                 session = self._owners.get(key)
                 if session is not None:
                     known = True
-                    session.last_use = now
-                    self._sessions.move_to_end(session)
+                    self._last_use[session] = now
+                    self._last_use.move_to_end(session)
                     if len(session.values) > 1:
                         self._brought(session, key, now)
         return known
@@ -118,12 +117,11 @@ class Ledger:
                     session.values[old] = session.values.pop(old)[0], now
             session.values[key] = _with(scopes, scope), now
             self._owners[key] = session
-            session.last_use = now
-            self._sessions[session] = None
-            self._sessions.move_to_end(session)
+            self._last_use[session] = now
+            self._last_use.move_to_end(session)
             while len(session.values) > MOST_VALUES:
                 self._drop(next(iter(session.values)))
-            while len(self._owners) > self._most and len(self._sessions) > 1:
+            while len(self._owners) > self._most and len(self._last_use) > 1:
                 self._forget_longest_unused()
             self._sweep_at = min(self._sweep_at, now + self._idle)
 
@@ -153,22 +151,22 @@ class Ledger:
     def clear(self) -> None:
         """No session is known any more."""
         with self._lock:
-            for kept in (self._sessions, self._owners, self._shared, self._ended):
+            for kept in (self._last_use, self._owners, self._shared, self._ended):
                 kept.clear()
 
     def count(self, now: float) -> int:
         """How many sessions live."""
         with self._lock:
             self._sweep(now)
-            return len(self._sessions)
+            return len(self._last_use)
 
     def longest(self, now: float) -> float:
         """Seconds until the last of today's sessions ends if nobody uses it again; 0 when there is none."""
         with self._lock:
             self._sweep(now)
-            if not self._sessions:
+            if not self._last_use:
                 return 0.0
-            return next(reversed(self._sessions)).last_use + self._idle - now
+            return self._last_use[next(reversed(self._last_use))] + self._idle - now
 
     # With the lock held.
 
@@ -201,7 +199,7 @@ class Ledger:
         ended = [old for old in keys if old in self._ended]
         for old in ended:
             heir = self._ended[old][1]
-            if heir in self._sessions:
+            if heir in self._last_use:
                 assert heir is not None
                 return heir
         session = _Session()
@@ -214,7 +212,7 @@ class Ledger:
         for key, (scopes, _) in left.values.items():
             self._owners[key] = session
             session.values[key] = scopes, now
-        del self._sessions[left]
+        del self._last_use[left]
 
     def _drop(self, key: str) -> None:
         """Forget a value; with its last one, a session is over."""
@@ -222,7 +220,7 @@ class Ledger:
         del session.values[key]
         self._shared.discard(key)
         if not session.values:
-            del self._sessions[session]
+            del self._last_use[session]
 
     def _bury(self, key: str, now: float) -> None:
         """Forget a value that was deleted; answers to parallel requests may still set another one in its place."""
@@ -246,14 +244,14 @@ class Ledger:
                 "forgotten for each new one; a shorter session_idle, or more AppServers, would do",
                 self._most,
             )
-        self._forget(next(iter(self._sessions)))
+        self._forget(next(iter(self._last_use)))
 
     def _sweep(self, now: float) -> None:
         self._sweep_at = float("inf")
-        while self._sessions:
-            session = next(iter(self._sessions))
-            if now - session.last_use < self._idle:
-                self._sweep_at = session.last_use + self._idle
+        while self._last_use:
+            session, used = next(iter(self._last_use.items()))
+            if now - used < self._idle:
+                self._sweep_at = used + self._idle
                 break
             self._forget(session)
         while self._ended:

@@ -279,5 +279,5 @@ def test_nothing_is_left_of_what_is_over(
     assert ledger.count(clock()) == 0
     clock.now += OVERLAP
     assert ledger.count(clock()) == 0
-    kept = (ledger._sessions, ledger._owners, ledger._shared, ledger._ended)
+    kept = (ledger._last_use, ledger._owners, ledger._shared, ledger._ended)
     assert [len(one) for one in kept] == [0] * 4
