@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
-from lbadaptor import snapshot
+from lbadaptor import logs, snapshot
 from lbadaptor.errors import SettingsError
 from lbadaptor.snapshot import Snapshot
 
-log = logging.getLogger("lbadaptor")
+log = logs.logger("lbadaptor")
 
 
 class AcceptedSettings:

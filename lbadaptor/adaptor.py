@@ -7,14 +7,13 @@ tried. The adaptor writes no file but the spool, sets no cookie, and installs no
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from lbadaptor import failover, pages, request
+from lbadaptor import failover, logs, pages, request
 from lbadaptor.accepted import AcceptedSettings
 from lbadaptor.address import Entry, State, Table
 from lbadaptor.body import EMPTY, Body, VisitorGone, keep
@@ -30,7 +29,7 @@ from lbadaptor.snapshot import Snapshot
 from lbadaptor.ticket import Verdict
 from lbadaptor.visitor import hang_up
 
-log = logging.getLogger("lbadaptor")
+log = logs.logger("lbadaptor")
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks at address.text, or two attempts at a busy holder, while a request waits."""

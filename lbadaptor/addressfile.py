@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from lbadaptor import logs
 from lbadaptor.address import MAX_BYTES, Table, parse
 from lbadaptor.errors import AddressFileError
 
-log = logging.getLogger("lbadaptor")
+log = logs.logger("lbadaptor")
 
 STALE = 45.0
 """Seconds: the monitor rewrites the file every 15 at least, so an older one says that the monitor is gone."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from lbadaptor import headers, request
+from lbadaptor import headers, logs, request
 from lbadaptor.address import Entry, Table
 from lbadaptor.addressfile import AddressFile
 from lbadaptor.balance import POLICIES, Load, same_for
@@ -18,7 +17,7 @@ from lbadaptor.relay import Answer, ExchangeFailed, exchange
 from lbadaptor.settings import Settings
 from lbadaptor.ticket import Keys, Verdict, judge, read_keys
 
-log = logging.getLogger("lbadaptor")
+log = logs.logger("lbadaptor")
 
 LOOK = 0.01
 """Seconds for which a look at address.text is good enough: who has left it refuses for longer than that, and who has

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
-log = logging.getLogger("lbadaptor")
+from lbadaptor import logs
+
+log = logs.logger("lbadaptor")
 
 RETRY_AFTER = 5
 """Seconds."""

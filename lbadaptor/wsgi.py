@@ -9,17 +9,16 @@ What Apache's own fast lane could not bring to an answer comes here, too, by an 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from lbadaptor import pages
+from lbadaptor import logs, pages
 from lbadaptor.adaptor import Adaptor
 from lbadaptor.errors import SettingsError
 from lbadaptor.request import Environ
 from lbadaptor.settings import DEFAULT_FILE
 
-log = logging.getLogger("lbadaptor")
+log = logs.logger("lbadaptor")
 
 _FROM_FAST_LANE = "REDIRECT_LBADAPTOR_KEY"
 """A variable of the fast lane's own, after a redirect; no visitor can set one."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
+from lbadaptor import logs
 from lbadaptor.errors import LbadaptorError
 from lbadaptor.settings import DEFAULT_FILE, Settings, load
 from monitor.arbiter import Arbiter
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, help=f"lbadaptor.toml (default {DEFAULT_FILE})")
     parser.add_argument("--check", action="store_true", help="only check the settings")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="lbmonitor: %(message)s", stream=sys.stderr)
+    logs.to_stderr("lbmonitor: ")
     try:
         settings = load(options.config)
         if options.check:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator
 
+from lbadaptor import logs
 from lbadaptor.address import Entry, Identity, State
 from lbadaptor.settings import Monitor
 from lbadaptor.ticket import Keys
@@ -18,7 +18,7 @@ from monitor.record import Record
 from monitor.state import Known
 from monitor.strays import Strays
 
-log = logging.getLogger("lbmonitor")
+log = logs.logger("lbmonitor")
 
 
 class Adoption:

@@ -6,7 +6,6 @@ What they report goes to the plan; what the plan decides comes from there as dee
 from __future__ import annotations
 
 import contextlib
-import logging
 import selectors
 import sys
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from lbadaptor import logs
 from lbadaptor.address import Address, Identity
 from lbadaptor.appserver import handover
 from lbadaptor.errors import KeyFileError
@@ -29,7 +29,7 @@ from monitor.state import Known, StateFile, resident
 from monitor.surroundings import Surroundings, User, common, make_own_folder, make_room_for_socket, of_slot, removal
 from monitor.template import Template
 
-log = logging.getLogger("lbmonitor")
+log = logs.logger("lbmonitor")
 
 _COMMAND = (sys.executable, *FLAGS, "-m", "lbadaptor.appserver")
 

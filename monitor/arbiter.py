@@ -8,7 +8,6 @@ another is started, and no AppServer notices. Signal handlers do nothing but que
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import selectors
 import signal
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from lbadaptor import logs
 from lbadaptor.address import Entry, Identity
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import Settings, load
@@ -41,7 +41,7 @@ from monitor.status import status
 from monitor.surroundings import remove_sockets, user
 from monitor.systemd import VARIABLES, Systemd
 
-log = logging.getLogger("lbmonitor")
+log = logs.logger("lbmonitor")
 
 LONGEST_SLEEP = 1.0
 """Seconds between two turns of the loop, at most."""
@@ -141,6 +141,7 @@ class Arbiter:
                     return 0
                 self._safely(partial(self._link.show, self._view, self._plan.news, turn))
                 self._safely(partial(self._tell_systemd, turn))
+                logs.flush()
                 if turn >= self._upgrade_at:
                     self._become_new()
                 self._say_shortage()

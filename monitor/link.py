@@ -6,7 +6,6 @@ Nothing that visitors depend on waits for the watcher, and no AppServer notices 
 from __future__ import annotations
 
 import contextlib
-import logging
 import selectors
 import sys
 import time
@@ -14,13 +13,14 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from lbadaptor import logs
 from monitor import messages
 from monitor.child import FLAGS, Child, Reaper
 from monitor.messages import SILENCE
 from monitor.problems import Problems
 from monitor.surroundings import Surroundings
 
-log = logging.getLogger("lbmonitor")
+log = logs.logger("lbmonitor")
 
 PAUSE = 2.0
 """Seconds between two starts of a watcher, at least: one that cannot run must not keep the machine busy."""

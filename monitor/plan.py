@@ -7,9 +7,9 @@ it: each gets its replacement first, whatever made it leave (limit, order, relea
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
+from lbadaptor import logs
 from lbadaptor.address import Identity, free_slots
 from lbadaptor.settings import Settings
 from monitor.life import PUBLISHED, Event, Life, after
@@ -17,7 +17,7 @@ from monitor.messages import Vitals
 from monitor.problems import Problems
 from monitor.record import Deed, Order, Record, Start, Tell
 
-log = logging.getLogger("lbmonitor")
+log = logs.logger("lbmonitor")
 
 SHORT_LIFE = 10.0
 """Seconds; who served for less gets a wait before the next try. So does who
@@ -142,7 +142,7 @@ class Plan:
         lived = now - record.born
         if record.killed:
             how = f"{how}, for {record.killed}"
-        level = logging.INFO if record.life is Life.STOPPING else logging.WARNING
+        level = logs.INFO if record.life is Life.STOPPING else logs.WARNING
         log.log(level, "slot %d (%s) %s after %.1f s", record.slot, record.life.value, how, lived)
         self._disobeys(record, False)
         if record.port_taken and self._move(record, Event.PORT_TAKEN, now):

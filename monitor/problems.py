@@ -5,10 +5,11 @@ Pure, but for the log. One thread.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
-log = logging.getLogger("lbmonitor")
+from lbadaptor import logs
+
+log = logs.logger("lbmonitor")
 
 MOST = 100
 """Problems that are remembered at once, with texts of LONGEST; beyond, one is logged each time and not shown."""
@@ -28,7 +29,7 @@ class Problems:
     def __contains__(self, name: str) -> bool:
         return name in self._texts
 
-    def begin(self, name: str, text: str, level: int = logging.ERROR) -> None:
+    def begin(self, name: str, text: str, level: int = logs.ERROR) -> None:
         """It is so now. Said unless it was said already."""
         text = text[:LONGEST]
         if self._texts.get(name) == text:

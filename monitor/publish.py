@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from lbadaptor import logs
 from lbadaptor.address import Entry, State, Table, parse, write
 from lbadaptor.errors import AddressFileError, KeyFileError
 from monitor.problems import Problems
 from monitor.wholefile import WholeFile
 
-log = logging.getLogger("lbmonitor")
+log = logs.logger("lbmonitor")
 
 SESSIONS_INTERVAL = 2.0
 """Seconds between two writes, at least, where nothing but session counts and weights has changed."""

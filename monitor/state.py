@@ -8,20 +8,20 @@ had no handover either, and ends by itself.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from lbadaptor import logs
 from lbadaptor.address import Address, Identity
 from monitor.life import Life
 from monitor.problems import Problems
 from monitor.record import Record
 from monitor.wholefile import WholeFile
 
-log = logging.getLogger("lbmonitor")
+log = logs.logger("lbmonitor")
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

@@ -6,9 +6,9 @@ one that does not answer, and whose port is not refused either, stays in address
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 
+from lbadaptor import logs
 from lbadaptor.address import Entry, Identity
 from lbadaptor.errors import KeyFileError
 from lbadaptor.ticket import Keys
@@ -17,7 +17,7 @@ from monitor.messages import Probed, Target, Unanswered
 from monitor.problems import Problems
 from monitor.state import start_time
 
-log = logging.getLogger("lbmonitor")
+log = logs.logger("lbmonitor")
 
 
 class Strays:

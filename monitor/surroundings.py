@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import resource
 import shutil
@@ -13,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lbadaptor import logs
 from lbadaptor.address import Identity
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import AppServers, Limit, Settings
 
-log = logging.getLogger("lbmonitor")
+log = logs.logger("lbmonitor")
 
 FOLDER = "LBADAPTOR_FOLDER"
 """The environment variable that names an AppServer's own folder."""

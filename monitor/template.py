@@ -7,7 +7,6 @@ what becomes of it.
 from __future__ import annotations
 
 import contextlib
-import logging
 import selectors
 import socket
 import time
@@ -17,12 +16,13 @@ from typing import Protocol
 
 import msgspec
 
+from lbadaptor import logs
 from lbadaptor.address import Identity
 from lbadaptor.appserver import handover
 from monitor.child import Child, Reaper, become_subreaper
 from monitor.problems import Problems
 
-log = logging.getLogger("lbmonitor")
+log = logs.logger("lbmonitor")
 
 PAUSE = 2.0
 """Seconds between the death of a template and the start of another that nobody waits for yet."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import signal
 import socket
 import sys
@@ -16,12 +15,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from lbadaptor import logs
 from monitor import messages
 from monitor.control import REPLY_TIMEOUT, Console
 from monitor.messages import SIGN_OF_LIFE, Alive, Begin, FromWatcher, Ordered, Probed, Reply, View
 from monitor.probe import Prober
 
-log = logging.getLogger("lbmonitor.watcher")
+log = logs.logger("lbmonitor.watcher")
 
 GATHERING = 0.1
 """Seconds."""
@@ -117,6 +117,7 @@ class Watcher:
         for turn in itertools.cycle(range(turns)):
             if self._over.wait(GATHERING):
                 return
+            logs.flush()
             if turn == 0:
                 self._tend_console()
                 self._tell(Alive())
@@ -151,7 +152,7 @@ class _Wait:
 def main(arguments: list[Any]) -> None:
     """`python -m monitor.watcher DESCRIPTOR`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="lbmonitor watcher: %(message)s")
+    logs.to_stderr("lbmonitor watcher: ")
     with socket.socket(fileno=int(arguments[0])) as channel:
         channel.set_inheritable(False)
         Watcher(channel).run()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import contextlib
 import socket
 import sys
 
+from lbadaptor import logs
 from lbadaptor.appserver import forks
 from lbadaptor.appserver.handover import Handover, Ready, decode_handover
 from lbadaptor.appserver.main import BASE_PORT, line, main, reporter
@@ -60,13 +61,11 @@ def _serve(channel: socket.socket, slot: int, address: str) -> int:
 
 
 def _log(name: str) -> None:
-    """Our own messages to stderr. The root logger is left to the application."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"AppServer {name}: %(message)s"))
-    logger = logging.getLogger("lbadaptor")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    """Our own messages to standard error; `logging` is left to the application."""
+    logs.to_stderr(f"AppServer {name}: ")
+    if sys.stdout is not None:
+        with contextlib.suppress(AttributeError, ValueError):
+            sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":

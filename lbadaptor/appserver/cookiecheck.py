@@ -6,13 +6,13 @@ logged out by the next AppServer. What gives it away is that answers set cookies
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable, Sequence
 
+from lbadaptor import logs
 from lbadaptor.http1 import is_name
 
-log = logging.getLogger("lbadaptor.appserver")
+log = logs.logger("lbadaptor.appserver")
 
 ENOUGH = 20
 """Answers that set cookies, and none the session cookie, after which the log says so."""

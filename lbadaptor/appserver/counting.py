@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
+from lbadaptor import logs
 from lbadaptor.appserver.ledger import Ledger
 
-log = logging.getLogger("lbadaptor.appserver")
+log = logs.logger("lbadaptor.appserver")
 
 Count = Callable[[], int]
 Clock = Callable[[], float]

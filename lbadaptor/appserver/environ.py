@@ -6,11 +6,10 @@ string): so the application sees the path that Apache authorised.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from lbadaptor import headers
+from lbadaptor import headers, logs
 from lbadaptor.headers import METHODS, Refusal, decode
 from lbadaptor.http1 import Lines, Memory, NotHttp, is_name, length
 
@@ -195,7 +194,7 @@ def base_environ(slot: int, generation: int, threads: int, file_wrapper: object)
     """What is the same in every environ of an AppServer."""
     return {
         "wsgi.version": (1, 0),
-        "wsgi.errors": sys.stderr,
+        "wsgi.errors": logs.errors,
         "wsgi.multithread": threads > 1,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,

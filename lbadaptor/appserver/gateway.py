@@ -11,14 +11,12 @@ import contextlib
 import errno
 import functools
 import hmac
-import logging
 import os
 import resource
 import select
 import socket
 import struct
 import sys
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from threading import Lock, Thread
@@ -27,7 +25,7 @@ from time import time as wall_clock
 
 import msgspec
 
-from lbadaptor import headers
+from lbadaptor import headers, logs
 from lbadaptor.appserver import environ as environs
 from lbadaptor.appserver import forks, listening
 from lbadaptor.appserver.admission import Admission
@@ -43,7 +41,7 @@ from lbadaptor.appserver.sessions import Sessions, Visit
 from lbadaptor.appserver.vitals import Vitals
 from lbadaptor.headers import Refusal
 
-log = logging.getLogger("lbadaptor.appserver")
+log = logs.logger("lbadaptor.appserver")
 
 Application = Callable[..., Iterable[bytes]]
 
@@ -600,9 +598,7 @@ class Gateway:
         if isinstance(error, ShortAnswer):
             log.error("%s: %s", what, error)
         else:
-            with contextlib.suppress(Exception):  # its standard error is the application's to close and to replace
-                sys.stderr.write(f"{what}: the application failed\n{traceback.format_exc()}")
-                sys.stderr.flush()
+            log.error("%s: the application failed", what, exc_info=error)
         if not answer.begun:
             with contextlib.suppress(OSError):
                 answer.fail()

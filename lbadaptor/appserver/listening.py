@@ -6,14 +6,14 @@ The Unix socket costs both sides less, and nobody but they and the application c
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 from collections.abc import Iterable
 
+from lbadaptor import logs
 from lbadaptor.address import Address
 
-log = logging.getLogger("lbadaptor.appserver")
+log = logs.logger("lbadaptor.appserver")
 
 _MODE = 0o660
 """For Apache's group, which the socket has from its folder."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
-import logging
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from threading import Thread, get_native_id
 from time import monotonic, sleep
 from typing import Any, ClassVar
 
+from lbadaptor import logs
 from lbadaptor.address import Address
 from lbadaptor.appserver import affinity, forks, listening, stores
 from lbadaptor.appserver.admission import Admission
@@ -44,7 +44,7 @@ from lbadaptor.appserver.orders import Orders
 from lbadaptor.appserver.vitals import Vitals
 from lbadaptor.appserver.warmup import WarmUpFailed, warm_up
 
-log = logging.getLogger("lbadaptor.appserver")
+log = logs.logger("lbadaptor.appserver")
 
 BASE_PORT = 9000
 TICK = 0.5
@@ -191,6 +191,7 @@ def _keep_house(
     """Follow orders and watch the session cache, until the order to stop. Never raises."""
     said: set[type[Report]] = set()
     while True:
+        logs.flush()
         with _Undisturbed():
             orders.hold()
         with _Undisturbed():

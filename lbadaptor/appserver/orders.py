@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import signal
 from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 from types import FrameType
 
+from lbadaptor import logs
 from lbadaptor.appserver import forks
 
-log = logging.getLogger("lbadaptor.appserver")
+log = logs.logger("lbadaptor.appserver")
 
 _libc = ctypes.PyDLL(None)  # it holds the interpreter lock: these calls are over at once
 _LARGE_ENOUGH = 512

@@ -10,7 +10,6 @@ import _thread
 import contextlib
 import ctypes
 import gc
-import logging
 import os
 import socket
 import sys
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from lbadaptor import logs
 from lbadaptor.appserver import forks
 from lbadaptor.appserver.handover import (
     Failed,
@@ -35,7 +35,7 @@ from lbadaptor.appserver.handover import (
 )
 from lbadaptor.appserver.main import CANNOT_START, imported, line, reporter
 
-log = logging.getLogger("lbadaptor.appserver")
+log = logs.logger("lbadaptor.appserver")
 
 _fork_bare = ctypes.PyDLL(None).fork
 """fork(2) without the hooks of `os.register_at_fork`; with the interpreter's lock held throughout."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import resource
 from collections.abc import Callable
@@ -11,10 +10,11 @@ from dataclasses import dataclass, field
 from time import monotonic, process_time
 from typing import Any
 
+from lbadaptor import logs
 from lbadaptor.appserver.admission import Admission
 from lbadaptor.appserver.cookiecheck import CookieCheck
 
-log = logging.getLogger("lbadaptor.appserver")
+log = logs.logger("lbadaptor.appserver")
 
 _PAGE = resource.getpagesize()
 

@@ -8,7 +8,7 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 
-CONTRACT = ("errors", "address", "headers", "http1", "cookies", "ticket", "settings", "snapshot")
+CONTRACT = ("words", "logs", "errors", "address", "headers", "http1", "cookies", "ticket", "settings", "snapshot")
 ADAPTOR = (
     "failover",
     "balance",
@@ -80,7 +80,7 @@ LAYERS = [
     *(f"monitor.{name}" for name in MONITOR),
 ]
 PURE = [
-    *(f"lbadaptor.{name}" for name in ("errors", "address", "headers", "http1", "cookies")),
+    *(f"lbadaptor.{name}" for name in ("words", "errors", "address", "headers", "http1", "cookies")),
     *(f"lbadaptor.{name}" for name in ("failover", "balance", "request")),
     *(
         f"lbadaptor.appserver.{name}"

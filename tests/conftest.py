@@ -1,0 +1,58 @@
+"""What all tests share: how they hear the log, which is none of `logging`'s (see `lbadaptor.logs`)."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lbadaptor import logs
+
+
+class _Stderr:
+    """Whatever `sys.stderr` is at the moment: `capsys` changes it."""
+
+    journal = False
+
+    def write(self, data: bytes, patient: bool = False) -> None:
+        with contextlib.suppress(Exception):
+            sys.stderr.write(data.decode())
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _log_goes_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs._lines, "output", _Stderr())
+    monkeypatch.setattr(logs, "_threshold", logs.WARNING)
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
+    """pytest's own, which hears our loggers, too; `set_level` and `at_level` mean them as well."""
+    set_level, at_level = caplog.set_level, caplog.at_level
+
+    def set_ours(level: int, logger: str | None = None) -> None:
+        logs.set_threshold(level)
+        set_level(level, logger)
+
+    @contextlib.contextmanager
+    def at_ours(level: int, logger: str | None = None) -> Iterator[None]:
+        before = logs.threshold()
+        logs.set_threshold(level)
+        try:
+            with at_level(level, logger):
+                yield
+        finally:
+            logs.set_threshold(before)
+
+    changed: dict[str, Any] = {"set_level": set_ours, "at_level": at_ours}
+    for name, function in changed.items():
+        monkeypatch.setattr(caplog, name, function)
+    logs.handlers.append(caplog.handler)
+    yield caplog
+    logs.handlers.remove(caplog.handler)
