@@ -11,6 +11,7 @@ of the arbiter's. So these loggers have the calls of `logging`, but share nothin
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -267,7 +268,7 @@ def _high(descriptor: int) -> int:
 
 def _sending(descriptor: int) -> Callable[[bytes], int]:
     sender = Socket(fileno=descriptor)
-    _senders.append(sender)
+    atexit.register(sender.detach)  # never closed: by then the number may be another's
     return lambda data: sender.send(data, _HOW)
 
 
@@ -479,5 +480,3 @@ def _after_fork() -> None:
 
 os.register_at_fork(after_in_child=_after_fork)
 _log = logger("lbadaptor")
-_senders: list[Socket] = []
-"""Never closed: by then the number may be another's."""

@@ -31,10 +31,7 @@ class Log:
         self.lines = logs._Lines(PREFIX, self.output)
 
     def close(self) -> None:
-        if not isinstance(self.output._put, type(None)) and not any(
-            sender.fileno() == self.output._descriptor for sender in logs._senders
-        ):
-            os.close(self.output._descriptor)
+        os.close(self.output._descriptor)
 
 
 @pytest.fixture
