@@ -13,13 +13,14 @@ one session, and known, until a request shows which one the browser has kept, wh
 from __future__ import annotations
 
 import hashlib
-import logging
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 
-log = logging.getLogger("lbadaptor.appserver")
+from lbadaptor import logs
+
+log = logs.logger("lbadaptor.appserver")
 
 OVERLAP = 60.0
 """Seconds after which no request, and no answer, is under way any more that was sent along with a value: who brings

@@ -388,3 +388,11 @@ def test_a_stream_that_is_closed_or_missing_is_no_error(log: logs.Logger, monkey
     for closed in (stream, None):
         monkeypatch.setattr(logs, "handlers", [logs._Lines("", logs._Stream(closed))])
         log.error("unheard")
+
+
+def test_no_other_module_uses_pythons_own_logging() -> None:
+    top = Path(__file__).parents[2]
+    modules = [
+        path for path in (*top.glob("lbadaptor/**/*.py"), *top.glob("monitor/**/*.py")) if path.name != "logs.py"
+    ]
+    assert not [path for path in modules if "logging." in path.read_text() or "import logging" in path.read_text()]
