@@ -221,7 +221,7 @@ Listen 127.0.0.1:{http2}
 )
 _IPV6 = "Listen [::1]:{ipv6}\n"
 _AGAIN = """
-UnDefine LBADAPTOR_MOUNT
+Define LBADAPTOR_CONFIG {config}
 Include {snippet}
 """
 _FAST_LANE = """
@@ -278,11 +278,11 @@ class Place:
             other = re.escape(MOUNTS[1]) + "(?:/|$)"
             whole_site = fastlane.snippet(cluster.settings, slots, MOUNTS[0], str(httpd.SHARE), "whole-site", [other])
             lanes = _FAST_LANE.format(log=self._log)
-            again = _AGAIN.format(snippet=httpd.SHARE / SNIPPETS["embedded"])
+            again = _AGAIN.format(config=cluster.config, snippet=httpd.SHARE / SNIPPETS["embedded"])
             extra = again + whole_site + lanes + extra
             self.site = cluster.site(f"embedded-{installation}", MOUNTS[1], extra, lint=True, fast_lane=slots)
         else:
-            again = _AGAIN.format(snippet=httpd.SHARE / SNIPPETS[mode])
+            again = _AGAIN.format(config=cluster.config, snippet=httpd.SHARE / SNIPPETS[mode])
             self.site = cluster.site(name, MOUNTS[1], again + extra, lint=True)
         self._ports = dict(zip(LISTENERS, [self.site.port, *ports.values()], strict=False))
 
