@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 from cluster import Cluster, Visitor, eventually
 
 from lbadaptor.address import State
@@ -174,3 +176,38 @@ def test_an_application_can_say_itself_who_has_a_session(new_cluster: NewCluster
     eventually("its last session has ended", lambda: ended(pid))
     for visitor in (anonymous, one, other):
         visitor.close()
+
+
+def test_a_cookie_that_changes_with_each_answer_is_one_session(new_cluster: NewCluster) -> None:
+    cluster = cluster_of(new_cluster, Framework("changing_site", "session"))
+    site = cluster.site("embedded-debian")
+    visitor, other = site.visitors(2)
+    home = visitor.count()["pid"]
+    for number in range(5):
+        with ThreadPoolExecutor(3) as pool:
+            answers = list(pool.map(lambda _: in_parallel(visitor), range(3)))
+        assert {answer.json()["pid"] for answer in answers} == {home}
+        kept = answers[number % 3].cookies  # whichever arrives last
+        assert kept["session"] not in (visitor.http.cookies["session"], answers[number % 3 - 1].cookies["session"])
+        visitor.http.cookies.set("session", kept["session"], domain="127.0.0.1", path="/")
+        visitor.visits += 3
+    eventually("each visitor is counted once", lambda: sessions(cluster) == [1, 1])
+    visitor.tell("clear")
+    visitor.count()
+    assert drain(cluster, visitor) == home
+    visitor.tell("clear")
+    assert visitor.count()["pid"] == home
+    assert visitor.tell("logout")["known"]
+    eventually("its last session has ended", lambda: ended(home))
+    assert other.tell("logout")["known"]
+    for one in (visitor, other):
+        one.close()
+
+
+def in_parallel(visitor: Visitor) -> requests.Response:
+    """A request as a browser sends it that waits for no other; its answer's cookies are not kept yet."""
+    cookies = dict(visitor.http.cookies)
+    with requests.Session() as http:
+        http.trust_env = False
+        header = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
+        return http.get(f"{visitor.url}/count", headers=header, timeout=30)
