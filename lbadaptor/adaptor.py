@@ -64,36 +64,40 @@ class Adaptor:
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         """Answer one request. Blocks on the visitor's body, and on the AppServer."""
-        body = EMPTY
+        body, streamed = EMPTY, False
         try:
             body = self._keep_body(environ)
             relayed = _Walk(self, environ, body).relay()
+            if not body.kept:
+                self._take_rest(environ, body, relayed)
+            answer = relayed.answer
+            if answer.over:
+                # In one block: mod_wsgi flushes after each, and needs no chunks for a single one.
+                blocks = relayed.taken if len(relayed.taken) < 2 else [b"".join(relayed.taken)]
+                start_response(answer.status_line, answer.headers)
+                return blocks
+            streamed = True
         except BadRequest as error:
             return pages.answer(start_response, error.status, f"{error}.")
         except VisitorGone as error:
             return pages.answer(start_response, 400, f"{error}.")
         except GiveUp as give_up:
-            log.warning("lbadaptor: %s %s: %s", give_up.status, environ["REQUEST_METHOD"], give_up)
-            sorry = self.configuration.sorry
-            page = sorry.read() if sorry and give_up.status == 503 else None
-            return pages.answer(start_response, give_up.status, page=page)
+            return self._give_up(environ, start_response, give_up.status, str(give_up))
+        except MemoryError:
+            return self._give_up(environ, start_response, 503, "out of memory")
         finally:
-            if body is not EMPTY:
+            if body is not EMPTY and not streamed:
                 body.close()
-        answer = relayed.answer
-        if answer.complete:
-            start_response(answer.status_line, answer.headers)
-            # In one block: mod_wsgi flushes after each, and needs no chunks for a single one.
-            return relayed.taken if len(relayed.taken) < 2 else [b"".join(relayed.taken)]
+        stream = _Stream(relayed, environ, body)
         if environ.get("mod_wsgi.process_group"):
             # Daemon mode: if it breaks off, nothing may follow on the connection, or it would be taken for the rest.
             answer.headers.append(("Connection", "close"))
         try:
             start_response(answer.status_line, answer.headers)
         except BaseException:
-            relayed.close()
+            stream.close()
             raise
-        return _Stream(relayed, environ)
+        return stream
 
     def _keep_body(self, environ: Environ) -> Body:
         length = request.body_length(environ)
@@ -101,12 +105,39 @@ class Adaptor:
             return EMPTY
         self.fleet.table_for(())  # new settings count for this body already
         try:
-            body = keep(environ["wsgi.input"], length, *self.configuration.keep)
+            body = keep(environ["wsgi.input"], length, *self.configuration.keep, short=request.may_be_short(environ))
         except OurOwnFault as error:
             raise GiveUp(503, str(error)) from None
         if length is None and body.length == 0:
             request.refuse_lost(environ)
         return body
+
+    def _take_rest(self, environ: Environ, body: Body, relayed: Relayed) -> None:
+        """Where Apache takes no answer before it has handed over the whole body, take over what it still has.
+
+        So mod_wsgi's daemon mode does, and mod_cgi. An application that answers while it reads would else wait for
+        Apache, and Apache for it. Raises GiveUp, VisitorGone.
+        """
+        if not (environ.get("mod_wsgi.process_group") or environ.get("wsgi.run_once")):
+            return
+        try:
+            if relayed.answer.over:
+                body.pass_over()
+            else:
+                body.keep_rest(self.configuration.settings.adaptor.spool_folder)
+        except BaseException as error:
+            relayed.close()
+            if isinstance(error, OurOwnFault):
+                raise GiveUp(503, str(error)) from None
+            raise
+
+    def _give_up(
+        self, environ: Environ, start_response: Callable[..., object], status: int, why: str
+    ) -> Iterable[bytes]:
+        log.warning("lbadaptor: %s %s: %s", status, request.url(environ), why)
+        sorry = self.configuration.sorry
+        page = sorry.read() if sorry and status == 503 else None
+        return pages.answer(start_response, status, page=page)
 
 
 class Configuration:
@@ -139,22 +170,31 @@ class Configuration:
 class _Stream:
     """An answer that is passed on as it comes. Where it breaks off, the visitor's connection is cut."""
 
-    def __init__(self, relayed: Relayed, environ: Environ) -> None:
+    def __init__(self, relayed: Relayed, environ: Environ, body: Body) -> None:
         self._relayed = relayed
         self._environ = environ
+        self._body = body
+        self._url = request.url(environ)  # Apache may have taken the environ back by then
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._relayed
-        except ExchangeFailed as failed:
+        except (ExchangeFailed, VisitorGone, MemoryError) as failed:
             cut = hang_up(self._environ)
             state = "cut" if cut else "out of reach"
-            log.warning("lbadaptor: an answer broke off, the visitor's connection is %s: %s", state, failed)
+            why = str(failed) or "out of memory"
+            log.warning(
+                "lbadaptor: %s: the answer broke off, the visitor's connection is %s: %s", self._url, state, why
+            )
             if not cut:
                 raise
 
     def close(self) -> None:
-        self._relayed.close()
+        """The visitor has the answer, or has left. An AppServer that is done gets the rest of the request."""
+        try:
+            self._relayed.close()
+        finally:
+            self._body.close()
 
 
 class GiveUp(Exception):

@@ -30,6 +30,8 @@ class Failure(Enum):
     INCOMPLETE = "refused: INCOMPLETE"
     LOST = "connection lost before the first byte of the answer"
     BROKEN = "connection lost within the answer"
+    CUT = "the application broke its answer off"
+    MALFORMED = "the AppServer's answer is malformed"
     NOT_HTTP = "the answer is not HTTP, or not an AppServer's"
     FORBIDDEN = "the AppServer does not know our key"
     SILENT = "no answer in time"
@@ -70,6 +72,8 @@ _NEVER_BEGAN = Row(Deed.LOOK, Deed.ELSEWHERE)
 _WAITS = Row(Deed.SAME, Deed.ELSEWHERE)
 _REFUSED = Row(Deed.GONE, Deed.ELSEWHERE)
 _MAY_HAVE_BEGUN = Row(Deed.ONCE, Deed.ONCE)
+_FAILED = Row(Deed.BAD_GATEWAY, Deed.BAD_GATEWAY)
+"""The AppServer lives: what it did to this request it, or another, would do again."""
 
 TABLE: dict[Failure, Row] = {
     Failure.UNREACHABLE: _NEVER_BEGAN,
@@ -81,6 +85,8 @@ TABLE: dict[Failure, Row] = {
     Failure.INCOMPLETE: _REFUSED,
     Failure.LOST: _MAY_HAVE_BEGUN,
     Failure.BROKEN: _MAY_HAVE_BEGUN,
+    Failure.CUT: _FAILED,
+    Failure.MALFORMED: _FAILED,
     Failure.NOT_HTTP: _MAY_HAVE_BEGUN,
     Failure.FORBIDDEN: _REFUSED,
     Failure.SILENT: Row(Deed.TIMEOUT, Deed.TIMEOUT),

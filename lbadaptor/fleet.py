@@ -143,7 +143,7 @@ class Fleet:
                 connection.close()
             raise
         relayed = Relayed(load, pool, answer, taken)
-        if answer.complete:
+        if answer.over:
             relayed.close()
         return relayed
 
@@ -206,7 +206,7 @@ class Fleet:
 
 
 class Relayed:
-    """An answer with what was taken over of its body; iterating gives all of it. Close it unless it is complete."""
+    """An answer with what was taken over of its body; iterating gives all of it. Close it unless it is over."""
 
     def __init__(self, load: Load, pool: Pool, answer: Answer, taken: list[bytes]) -> None:
         self.answer = answer
@@ -219,11 +219,18 @@ class Relayed:
         yield from self.answer.blocks
 
     def close(self) -> None:
-        """The answer is done with: its connection is kept or closed."""
+        """The answer is done with: its connection is kept or closed.
+
+        Of a request whose answer is complete all is sent, for the application may go on reading. Blocks meanwhile.
+        """
         load, self._load = self._load, None
         if load is not None:
-            load.end()
-            if self.answer.complete and self.answer.reusable:
-                self._pool.give(self.answer.connection)
-            else:
-                self.answer.connection.close()
+            usable = False
+            try:
+                usable = self.answer.finish()
+            finally:
+                load.end()
+                if usable:
+                    self._pool.give(self.answer.connection)
+                else:
+                    self.answer.connection.close()

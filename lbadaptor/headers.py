@@ -49,6 +49,10 @@ OPTIONAL = {
 """LB-Method and LB-Query only where the request line cannot carry them: HTTP parsers know the registered
 methods and ASCII, Apache lets others through."""
 
+LENGTH = "LB-Content-Length"
+"""The Content-Length that the visitor's request says, where it is not that of the body: Apache's input filters
+(mod_deflate) change a body, and not what is said of it. The application sees it as CONTENT_LENGTH, as in mod_wsgi."""
+
 STATUS = "LB-Status"
 LOAD = "LB-Load"
 REFUSED = "LB-Refused"
@@ -77,6 +81,14 @@ class Refusal(Enum):
     """its queue is full"""
     INCOMPLETE = "INCOMPLETE"
     """a mandatory LB- header is missing"""
+
+
+def is_ours(name: str) -> bool:
+    """Whether a header's name, in lower case, is one that only adaptor and AppServer use, or passes for one.
+
+    Where names become variables (CGI, WSGI), an underscore and a hyphen are one.
+    """
+    return name.startswith(("lb-", "lb_"))
 
 
 plain = re.compile(r"[!-$&-~]*").fullmatch

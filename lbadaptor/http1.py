@@ -7,6 +7,7 @@ played off against the other.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -14,16 +15,55 @@ MAX_LINE = 8192
 """Bytes of a line within a chunked body (a chunk's size, a trailer)."""
 MAX_TRAILERS = 65536
 """Bytes of a chunked body's trailers."""
-MOST = 1024
-"""Texts that are remembered; when there are more, all are forgotten: visitors make some up."""
 LONGEST = 256
-"""Characters of a text that is remembered."""
+"""Characters of a text that a memo keeps."""
+PLAIN_NAMES = frozenset(
+    (
+        *(
+            "accept",
+            "accept-charset",
+            "accept-encoding",
+            "accept-language",
+            "accept-ranges",
+            "allow",
+            "cache-control",
+        ),
+        *(
+            "connection",
+            "content-encoding",
+            "content-language",
+            "content-type",
+            "dnt",
+            "host",
+            "keep-alive",
+            "pragma",
+        ),
+        *(
+            "lb-generation",
+            "lb-load",
+            "lb-refused",
+            "lb-scheme",
+            "lb-script-name",
+            "lb-server-name",
+            "lb-server-port",
+        ),
+        *("lb-server-protocol", "lb-session", "lb-status", "permissions-policy", "referrer-policy", "sec-ch-ua"),
+        *("sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"),
+        *("sec-fetch-user", "sec-gpc", "server", "strict-transport-security", "te", "transfer-encoding"),
+        *("upgrade-insecure-requests", "user-agent", "vary", "x-content-type-options", "x-frame-options"),
+        *("x-powered-by", "x-requested-with", "x-xss-protection"),
+    )
+)
+"""Headers, in lower case, whose lines may be kept for longer than it takes to answer: none of them tells a secret,
+who a visitor is, or what they asked for. Whatever is not named here is read anew each time."""
 
-_SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "set-cookie"))
-"""Headers that are not kept for longer than it takes to answer."""
+TEXT = r"[\t\x20-\x7e\x80-\xff]*"
+"""A regular expression: what may stand in a header's value, and in the reason of a status line (RFC 9110 §5.5,
+RFC 9112 §4). No other control character, no line break. AppServer and adaptor both go by this."""
+illegal = re.compile(r"[^\t\x20-\x7e\x80-\xff]").search
+"""The first character of a text that `TEXT` does not allow."""
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _LENGTH = re.compile(r"[0-9]{1,18}").fullmatch
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?").fullmatch
 
@@ -34,24 +74,41 @@ class NotHttp(Exception):
     """Not HTTP/1.1, or more of it than is taken."""
 
 
+_ENTRY = 512
+"""Bytes, about, that one kept text takes beside its characters: its result, and its place in a dictionary."""
+
+
 class _Kept(dict[str, Result], Generic[Result]):
-    """Texts and what was made of them. Any thread may use it."""
+    """Texts and what was made of them, in `bound` bytes at most; what goes beyond it makes it forget all.
+
+    Any thread may use it.
+    """
+
+    def __init__(self, bound: int) -> None:
+        super().__init__()
+        self._bound = bound
+        self._size = 0
+        self._lock = threading.Lock()
 
     def keep(self, text: str, result: Result) -> None:
         if len(text) <= LONGEST:
-            if len(self) >= MOST:
-                self.clear()
-            self[text] = result
+            size = _ENTRY + 2 * len(text)  # the result holds about as many characters
+            with self._lock:
+                self._size += size
+                if self._size > self._bound:
+                    self.clear()
+                    self._size = size
+                self[text] = result
 
 
 class Memory(_Kept[Result]):
     """`memory[text]` is what `read` makes of a text. What comes again and again is read but once.
 
-    Raises what `read` raises.
+    For texts that tell no secret. `bound`: bytes. Raises what `read` raises.
     """
 
-    def __init__(self, read: Callable[[str], Result]) -> None:
-        super().__init__()
+    def __init__(self, read: Callable[[str], Result], bound: int) -> None:
+        super().__init__(bound)
         self._read = read
 
     def __missing__(self, text: str) -> Result:
@@ -63,21 +120,22 @@ class Memory(_Kept[Result]):
 class Lines(_Kept[Result]):
     """`lines[line]` is what a header line means (RFC 9112 §5). Raises NotHttp.
 
-    `mean` gets a name as it was sent and a value without the white space around it, and says what both mean.
+    `mean` gets a name as it was sent and a value without the white space around it, and says what both mean. Only
+    lines of PLAIN_NAMES are kept. `bound`: bytes.
     """
 
-    def __init__(self, mean: Callable[[str, str], Result]) -> None:
-        super().__init__()
+    def __init__(self, mean: Callable[[str, str], Result], bound: int) -> None:
+        super().__init__(bound)
         self._mean = mean
 
     def __missing__(self, line: str) -> Result:
         name, colon, value = line.partition(":")
         if not colon:
             raise NotHttp(f"{line[:40]!r} is no header")
-        if not (value.isascii() and value.isprintable()) and not _VALUE(value):
+        if not (value.isascii() and value.isprintable()) and illegal(value):
             raise NotHttp(f"{name[:40]}: what no header may hold")
         result = self._mean(name, value.strip(" \t"))
-        if name.lower() not in _SECRET:
+        if name.lower() in PLAIN_NAMES:
             self.keep(line, result)
         return result
 

@@ -19,6 +19,8 @@ _SHORTAGE = frozenset(
 )
 _NO_SUCH_SOCKET = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM))
 """It is not there, or not for this process."""
+HALF_OPEN = 0.05
+"""Seconds for a reset to come back from this very machine."""
 _TIMEVAL = struct.Struct("@ll")
 
 
@@ -29,14 +31,36 @@ class ConnectTimeout(OSError):
 class Connection(socket.socket):
     """A socket, taken over, that also tells whether there is something to read. One thread at a time may use it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, answer_timeout: float = 60.0) -> None:
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
+        self.answer_timeout = answer_timeout
+        """seconds without a byte moved after which the AppServer is silent"""
         self._poll = select.poll()
         self._poll.register(self, select.POLLIN)
 
     def ready(self, seconds: float) -> bool:
         """Whether there is something to read, its end too, at once or within so many seconds."""
         return bool(self._poll.poll(seconds * 1000))
+
+    def half_open(self) -> bool:
+        """Whether a peer that sends no more still has the connection open. Blocks for `HALF_OPEN` seconds at most.
+
+        A process that is gone has closed it altogether: by a Unix socket one sees that at once; by TCP only what
+        comes back to what is sent tells it, a reset. So the connection is of no more use afterwards.
+        """
+        poll = select.poll()
+        poll.register(self, 0)  # a hang-up and an error are always told
+        if poll.poll(0):
+            return False
+        if self.family == socket.AF_UNIX:
+            return True
+        try:
+            self.send(b"\r", socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        return not poll.poll(HALF_OPEN * 1000)
 
 
 def connect(address: Address, unix_socket: str, connect_timeout: float, answer_timeout: float) -> Connection:
@@ -65,7 +89,7 @@ def connect(address: Address, unix_socket: str, connect_timeout: float, answer_t
         if error.errno in _SHORTAGE:
             raise OurOwnFault(f"connecting to {address}: {error.strerror}") from None
         raise
-    return Connection(connection)
+    return Connection(connection, answer_timeout)
 
 
 def _by_unix_socket(path: str, timeout: float) -> socket.socket | None:
@@ -88,7 +112,8 @@ def _by_unix_socket(path: str, timeout: float) -> socket.socket | None:
 
 
 def _timeval(seconds: float) -> bytes:
-    return _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1_000_000))
+    """As the kernel wants it, in microseconds; one at least, for 0 would be for ever."""
+    return _TIMEVAL.pack(*divmod(max(1, round(seconds * 1_000_000)), 1_000_000))
 
 
 class Pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Any
@@ -21,7 +22,14 @@ _USER = (("REMOTE_USER", "LB-Remote-User"), ("AUTH_TYPE", "LB-Auth-Type"))
 _VISIBLE = re.compile("[!-~]*").fullmatch
 _PATH_SAFE = "/:@!$&'()*+,;=~-._"
 _SAFE = re.compile(f"[0-9A-Za-z{re.escape(_PATH_SAFE)}]*").fullmatch
-_MOST_SHAPES = 256
+_SHAPES = 4 * 1024 * 1024
+"""Bytes, about, of all that is remembered of sets of headers; what goes beyond it makes it forget all."""
+_LARGEST_SHAPE = 65536
+"""Bytes, about; what takes more is not remembered."""
+_SHAPE, _FOR_EACH_KEY = 2048, 256
+"""Bytes, about, that one takes beside its characters."""
+_LONGEST_URL = 500
+"""Characters of a URL in the log."""
 
 
 class BadRequest(LbadaptorError):
@@ -86,6 +94,9 @@ class Heads:
         self._exact = {"HTTPS", *(name for name in patterns if not name.endswith("*"))}
         self._prefixes = tuple(name[:-1] for name in patterns if name.endswith("*"))
         self._shapes: dict[tuple[str, ...], _Shape] = {}
+        self._size = 0
+        """bytes, about, that they take"""
+        self._lock = threading.Lock()
 
     def common(self, environ: Environ, body: Body) -> bytes:
         """The part of the head that is the same for every AppServer, all but its `end`.
@@ -114,10 +125,15 @@ class Heads:
         for key, name in shape.users:
             if environ[key]:
                 more += f"{name}: {encode(environ[key])}\r\n"
+        said = environ.get("CONTENT_LENGTH")
         if body.length is None:
             more += "Transfer-Encoding: chunked\r\n"
-        elif body.length or environ.get("CONTENT_LENGTH"):
+            if said:
+                more += f"{headers.LENGTH}: {int(said)}\r\n"
+        elif said or body.length:
             more += f"Content-Length: {body.length}\r\n"
+            if said and said != str(body.length) and int(said) != body.length:
+                more += f"{headers.LENGTH}: {int(said)}\r\n"
         return (
             f"{wire_method} {target or '/'} HTTP/1.1\r\n{shape.lines(environ)}{more}{headers.PATH}: {wire_path}\r\n"
         ).encode("latin-1")
@@ -125,9 +141,14 @@ class Heads:
     def _learn(self, keys: tuple[str, ...]) -> _Shape:
         """Browsers send the same few sets of headers. Who makes some up only displaces others."""
         shape = _Shape(keys, self._handed_on)
-        if len(self._shapes) >= _MOST_SHAPES:
-            self._shapes.clear()
-        self._shapes[keys] = shape
+        size = _SHAPE + _FOR_EACH_KEY * len(keys) + 8 * sum(map(len, keys))  # a name stands in it some times
+        if size <= _LARGEST_SHAPE:
+            with self._lock:
+                self._size += size
+                if self._size > _SHAPES:
+                    self._shapes.clear()
+                    self._size = size
+                self._shapes[keys] = shape
         return shape
 
     def _handed_on(self, key: str) -> bool:
@@ -163,6 +184,13 @@ def end(caller_key: str, generation: int, verdict: Verdict) -> bytes:
     ).encode("ascii")
 
 
+def url(environ: Environ) -> str:
+    """Method and path of a request for the log: without the query, which may hold secrets, and not without end."""
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    text = f"{encode(environ['REQUEST_METHOD'])} {quote_from_bytes(path.encode('latin-1'), _PATH_SAFE)}"
+    return text if len(text) <= _LONGEST_URL else f"{text[:_LONGEST_URL]}..."
+
+
 def body_length(environ: Environ) -> int | None:
     """The length of the body in bytes; None when it ends where the input ends. Raises BadRequest."""
     length = environ.get("CONTENT_LENGTH", "")
@@ -171,6 +199,16 @@ def body_length(environ: Environ) -> int | None:
             raise BadRequest("Content-Length is no number of bytes")
         return int(length)
     return None if environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked" else 0
+
+
+def may_be_short(environ: Environ) -> bool:
+    """Whether a body that is shorter than its Content-Length may be whole, a filter of Apache's having shortened it.
+
+    Where the adaptor runs within Apache's own processes, a connection that broke is an error of reading. mod_wsgi's
+    daemon mode and CGI see an end like any other (seen with mod_wsgi 4.9 and 6.1, mod_cgid 2.4): there, only a coding
+    that mod_deflate takes away tells that it may be so.
+    """
+    return environ.get("mod_wsgi.process_group") == "" or bool(environ.get("HTTP_CONTENT_ENCODING"))
 
 
 def refuse_lost(environ: Environ) -> None:

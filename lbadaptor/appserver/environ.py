@@ -16,7 +16,8 @@ from lbadaptor.http1 import Lines, Memory, NotHttp, is_name, length
 Environ = dict[str, Any]
 
 _OURS = {
-    name.lower(): name for name in (headers.KEY, headers.GENERATION, headers.SESSION, headers.PROBE, headers.PATH)
+    name.lower(): name
+    for name in (headers.KEY, headers.GENERATION, headers.SESSION, headers.PROBE, headers.PATH, headers.LENGTH)
 }
 """What is between the caller and us, kept by its own name until it is looked at."""
 _TOLD = {name.lower(): key for name, key in (headers.MANDATORY | headers.OPTIONAL).items()}
@@ -48,7 +49,7 @@ class Request:
 
     def __init__(self, head: str) -> None:
         first, *lines = head.split("\r\n")
-        self.method, self.target, self.version = _request_lines[first]
+        self.method, self.target, self.version = _request_line(first)
         fields = dict(map(_meaning, lines))
         if len(fields) < len(lines) or None in fields:
             fields = _joined(lines)
@@ -77,6 +78,11 @@ class Request:
             codings = fields["HTTP_TRANSFER_ENCODING"]
             if codings.lower() != "chunked" or "CONTENT_LENGTH" in fields or self.version == "1.0":
                 raise NotHttp(f"Transfer-Encoding {codings[:40]!r}")
+        if headers.LENGTH in fields:
+            said = str(length(take(headers.LENGTH)))
+            if self.chunked or "CONTENT_LENGTH" in fields:  # else there is no body, and it is nobody's word
+                fields["CONTENT_LENGTH"] = said
+                fields.pop("HTTP_TRANSFER_ENCODING", None)
         if "HTTP_HOST" in fields and not fields["HTTP_HOST"]:
             del fields["HTTP_HOST"]
 
@@ -98,9 +104,6 @@ def _request_line(line: str) -> tuple[str, str, str]:
     return method, target, _MINOR[version]
 
 
-_request_lines = Memory(_request_line)
-
-
 def _place(name: str) -> tuple[str | None, bool]:
     """Of a header's name: its key, None if it is nobody's, or a variable's; whether the value is percent-encoded."""
     if not is_name(name):
@@ -116,7 +119,7 @@ def _place(name: str) -> tuple[str | None, bool]:
     return _PLAIN.get(lower) or "HTTP_" + name.upper().replace("-", "_"), False
 
 
-_places = Memory(_place)
+_places = Memory(_place, 131072)
 
 
 def _mean(name: str, value: str) -> tuple[str | None, str]:
@@ -124,7 +127,7 @@ def _mean(name: str, value: str) -> tuple[str | None, str]:
     return key, decode(value) if encoded else value
 
 
-_meaning = Lines(_mean).__getitem__
+_meaning = Lines(_mean, 262144).__getitem__
 
 
 def _joined(lines: list[str]) -> dict[str | None, str]:

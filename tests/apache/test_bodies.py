@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import http.client
+import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -22,7 +26,11 @@ MIB = 1 << 20
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     adaptor = {"body_spool": MIB}
     with running_cluster(app="bodies:application", lint=True, appservers={"servers": 1}, adaptor=adaptor) as cluster:
-        extra = f"LoadModule http2_module {httpd.installed()[0].modules}/mod_http2.so\nProtocols h2c http/1.1\n"
+        modules = httpd.installed()[0].modules
+        extra = f"LoadModule http2_module {modules}/mod_http2.so\nProtocols h2c http/1.1\n"
+        for module in ("filter", "deflate"):
+            extra += f"LoadModule {module}_module {modules}/mod_{module}.so\n"
+        extra += "<Location /taken>\nSetInputFilter DEFLATE\n</Location>\n"
         yield cluster.site(request.param, extra=extra)
 
 
@@ -108,6 +116,91 @@ def test_an_answer_may_come_before_the_body_is_read(site: Site, size: int) -> No
             answer = http.client.HTTPResponse(visitor)
             answer.begin()
             assert (answer.status, answer.read()) == (200, ask(site, "/pid"))
+
+
+@pytest.mark.parametrize("size", [1000, 100_000, 5_000_000], ids=["in memory", "in a file", "streamed"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_a_filter_inflates_is_the_applications_as_in_mod_wsgi(
+    site: Site, size: int, chunked: bool
+) -> None:
+    data = os.urandom(size // 2) + bytes(size // 2)
+    packed = gzip.compress(data)
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=TIMEOUT)
+    with contextlib.closing(connection):
+        for _ in range(2):  # the second on the same connection, where it is kept
+            framing = {"Transfer-Encoding": "chunked"} if chunked else {}
+            body = iter([packed]) if chunked else packed
+            headers = {"Content-Encoding": "gzip", **framing}
+            connection.request("POST", "/taken", body, headers, encode_chunked=chunked)
+            answer = connection.getresponse()
+            assert answer.status == 200
+            assert answer.read().decode() == f"{len(data)} {hashlib.sha256(data).hexdigest()}"
+            if not chunked:
+                assert answer.headers["X-Length"] == str(len(packed))
+
+
+@pytest.mark.parametrize("coding", ["", "Content-Encoding: gzip\r\n"])
+def test_a_visitor_who_leaves_within_a_body_is_found(site: Site, coding: str) -> None:
+    """The application is not called; or, where Apache tells nobody (daemon mode, a coded body), reads what came."""
+    packed = gzip.compress(os.urandom(200_000))
+    with visit(site) as visitor:
+        head = f"POST /taken HTTP/1.1\r\nHost: x\r\n{coding}Content-Length: {len(packed)}\r\n\r\n"
+        visitor.sendall(head.encode() + packed[:100_000])
+        visitor.shutdown(socket.SHUT_WR)
+        answer = visitor.recv(1000)
+        assert not answer.startswith(b"HTTP/1.1 200")
+
+
+class Echo:
+    """A POST to an application that answers while it reads: the visitor reads while they send."""
+
+    def __init__(self, site: Site, size: int) -> None:
+        self.size = size
+        self.sent, self.got = hashlib.sha256(), hashlib.sha256()
+        self.status = 0
+        self.taken = 0
+        self._socket = socket.create_connection(("127.0.0.1", site.port), TIMEOUT)
+        self._threads = [threading.Thread(target=self._send), threading.Thread(target=self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+        self._socket.close()
+        assert (self.status, self.taken) == (200, self.size)
+        assert self.sent.digest() == self.got.digest()
+
+    def _send(self) -> None:
+        head = f"POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {self.size}\r\n\r\n"
+        self._socket.sendall(head.encode())
+        left = self.size
+        while left:
+            piece = (os.urandom(1000) * 66)[: min(left, 65536)]
+            self._socket.sendall(piece)
+            self.sent.update(piece)
+            left -= len(piece)
+
+    def _receive(self) -> None:
+        answer = http.client.HTTPResponse(self._socket)
+        answer.begin()
+        self.status = answer.status
+        while piece := answer.read(65536):
+            self.got.update(piece)
+            self.taken += len(piece)
+
+
+@pytest.mark.parametrize("size", [MIB, 20 * MIB])
+def test_an_application_may_answer_while_it_reads(site: Site, size: int) -> None:
+    began = time.monotonic()
+    Echo(site, size).join()
+    assert time.monotonic() - began < 20.0  # of the limit of 60 s that waiting for each other would take
+
+
+def test_as_many_may_answer_while_they_read_as_there_are_threads(site: Site) -> None:
+    echoes = [Echo(site, 3 * MIB) for _ in range(8)]
+    for echo in echoes:
+        echo.join()
 
 
 # Answers.
@@ -213,9 +306,11 @@ def test_twenty_times_the_body_takes_no_more_memory(name: str, framed: bool) -> 
         site = cluster.site(name, extra="StartServers 1\nServerLimit 1\nMaxRequestWorkers 25\n")
         with Peaks(site) as small:
             upload(site, SMALL, chunked=not framed)
+            Echo(site, SMALL * len(BLOCK)).join()
             download(site, SMALL, length=framed)
         with Peaks(site) as large:
             upload(site, LARGE, chunked=not framed)
+            Echo(site, LARGE * len(BLOCK)).join()
             download(site, LARGE, length=framed)
     assert large.httpd - small.httpd < 24 * MIB
     assert large.appserver - small.appserver < 24 * MIB

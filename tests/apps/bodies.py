@@ -60,6 +60,13 @@ def _taken(environ: Environ, start_response: Start, query: dict[str, str]) -> It
     return [f"{size} {sha.hexdigest()}".encode()]
 
 
+def _echo(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
+    """Answer while reading."""
+    start_response("200 OK", [_TEXT])
+    read = environ["wsgi.input"].read
+    return iter(lambda: read(8192), b"")
+
+
 def _large(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
     """So many blocks, with or without a length."""
     blocks = int(query["blocks"])
@@ -137,6 +144,7 @@ PAGES: dict[str, Callable[[Environ, Start, dict[str, str]], Iterable[bytes]]] = 
     "": _pid,
     "pid": _pid,
     "taken": _taken,
+    "echo": _echo,
     "large": _large,
     "endless": _endless,
     "events": _events,

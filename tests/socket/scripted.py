@@ -45,10 +45,12 @@ class Talk:
     def read_body(self) -> bytes:
         """The request's body, to its end."""
         if self.request.get("Transfer-Encoding") == "chunked":
+            pieces = []
             while size := int(self._line(), 16):
-                self.request.body += self._exactly(size)
+                pieces.append(self._exactly(size))
                 assert self._line() == b""
             assert self._line() == b""
+            self.request.body += b"".join(pieces)
         else:
             self.request.body += self._exactly(int(self.request.get("Content-Length") or 0))
         return self.request.body
@@ -68,19 +70,19 @@ class Talk:
 
     def _exactly(self, size: int) -> bytes:
         while len(self._rest) < size:
-            self._receive()
+            self.receive()
         data = bytes(self._rest[:size])
         del self._rest[:size]
         return data
 
     def _line(self) -> bytes:
         while (end := self._rest.find(b"\r\n")) < 0:
-            self._receive()
+            self.receive()
         line = self._exactly(end)
         self._exactly(2)
         return line
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
         data = self.connection.recv(65536)
         if not data:
             raise ConnectionResetError("the caller went away within the body")

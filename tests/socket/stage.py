@@ -152,8 +152,7 @@ class Response:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     def read(self) -> bytes:
-        for block in self.blocks:
-            self.body += block
+        self.body += b"".join(self.blocks)
         return self.body
 
     def __enter__(self) -> Response:

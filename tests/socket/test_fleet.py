@@ -111,7 +111,7 @@ def test_an_answer_that_was_taken_over_in_full_needs_no_closing(fleet: Fleet, si
         (hang_up, Failure.LOST),
         (lambda talk: talk.reset(), Failure.LOST),
         (b"garbage\r\n", Failure.NOT_HTTP),
-        (answer(framing="Content-Length: x"), Failure.NOT_HTTP),
+        (answer(framing="Content-Length: x"), Failure.MALFORMED),
         (answer().replace(b"LB-Status: OK\r\n", b""), Failure.NOT_HTTP),  # a stranger on a dead one's port
     ],
 )

@@ -326,13 +326,24 @@ def test_a_wrong_status_is_the_applications_error(status: str) -> None:
         ("X", "a\rb"),
         ("X", "a\0b"),
         ("X", "\u20ac"),
+        *(("Location", f"/to/{chr(code)}a") for code in (*range(9), *range(10, 32), 127)),
+        *(("Location", f"\xe4\t{chr(code)}") for code in (1, 10, 13, 127)),
+        *((f"X{sign}", "x") for sign in '()<>@,;:\\"/[]?={} \t\x7f\x80'),
     ],
 )
 def test_a_wrong_header_is_the_applications_error(name: str, value: str) -> None:
     wire = Wire()
-    with pytest.raises(ValueError, match="is no header"):
-        wire.run(app([b"x"], headers=[(name, value)]))
+    with pytest.raises(ValueError, match=r"is no header|may hold") as caught:
+        wire.run(app([b"x"], headers=[("X-Good", "a"), (name, value)]))
     assert wire.pieces == []
+    assert repr(name)[1:-1] in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", "a\tb", "\x80\xff", "\xa0", " a ", "~!%"])
+def test_what_a_header_may_hold_arrives_as_it_is(value: str) -> None:
+    wire = Wire()
+    wire.run(app([b"x"], headers=[("X-A", value), ("X-B", "b")]))
+    assert f"\r\nX-A: {value}\r\nX-B: b\r\n".encode("latin-1") in b"".join(wire.pieces)
 
 
 @pytest.mark.parametrize("values", [["-5"], ["five"], [""], ["1_000"], ["5 "], ["\xb2"], ["5", "6"], ["9" * 19]])

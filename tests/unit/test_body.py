@@ -76,7 +76,7 @@ def test_what_is_kept_can_be_sent_again(tmp_path: Path) -> None:
         body.close()
 
 
-@pytest.mark.parametrize(("length", "announced"), [(5000, 5000), (None, None)])
+@pytest.mark.parametrize(("length", "announced"), [(5000, None), (None, None)])
 def test_beyond_the_bound_it_is_read_as_it_is_sent(length: int | None, announced: int | None, tmp_path: Path) -> None:
     stream = Slow(b"x" * 5000)
     body = keep(stream, length, MEMORY, SPOOL, str(tmp_path))
@@ -101,10 +101,47 @@ def test_without_a_spool_the_rest_is_streamed_from_memory_on() -> None:
     assert not body.repeatable
 
 
-def test_not_a_byte_more_than_announced_is_read() -> None:
-    stream = io.BytesIO(b"x" * 50 + b"GET / HTTP/1.1")
-    keep(stream, 50, MEMORY, SPOOL, "")
-    assert stream.tell() == 50
+@pytest.mark.parametrize("size", [60, 500, 5000])
+def test_a_body_that_a_filter_has_lengthened_is_read_to_its_end(size: int, tmp_path: Path) -> None:
+    body = keep(Slow(b"x" * size), 50, MEMORY, SPOOL, str(tmp_path))
+    assert whole(body) == b"x" * size
+    assert body.length == (size if size <= SPOOL else None)
+    body.close()
+
+
+@pytest.mark.parametrize("size", [0, 40, 500, 5000])
+def test_a_body_that_a_filter_has_shortened_is_whole_where_its_visitor_is_there(size: int, tmp_path: Path) -> None:
+    body = keep(Slow(b"x" * size), 6000, MEMORY, SPOOL, str(tmp_path), short=True)
+    assert whole(body) == b"x" * size
+    body.close()
+
+
+def test_what_still_comes_is_kept_while_it_is_sent(tmp_path: Path) -> None:
+    data = os.urandom(5000)
+    body = keep(Slow(data), 5000, MEMORY, SPOOL, str(tmp_path))
+    pieces = body.pieces()
+    got = [next(pieces) for _ in range(3)]
+    body.keep_rest(str(tmp_path))
+    assert b"".join([*got, *pieces]) == data
+    assert list(tmp_path.iterdir()) == []
+    body.close()
+
+
+def test_what_still_comes_can_be_passed_over(tmp_path: Path) -> None:
+    stream = Slow(b"x" * 5000)
+    body = keep(stream, 5000, MEMORY, SPOOL, str(tmp_path))
+    body.pass_over()
+    assert stream.given == 5000
+    body.close()
+
+
+def test_too_little_memory_is_a_shortage_of_ours() -> None:
+    class Full(Slow):
+        def read(self, size: int, /) -> bytes:
+            raise MemoryError
+
+    with pytest.raises(OurOwnFault, match="no memory"):
+        keep(Full(b""), None, MEMORY, SPOOL, "")
 
 
 @pytest.mark.parametrize("size", [50, 500])

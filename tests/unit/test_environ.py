@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbadaptor import headers, http1
+from lbadaptor import headers
 from lbadaptor.appserver.environ import Incomplete, Request, base_environ, build, build_alone
 from lbadaptor.http1 import NotHttp
 
@@ -194,10 +194,29 @@ def test_what_is_said_but_once_is_not_believed_twice(name: str) -> None:
         head("GET / HTTP/1.1", *lines, f"{name}: 1", f"{name.lower()}: 1")
 
 
-def test_more_header_names_than_are_remembered_still_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http1, "MOST", 100)
-    environ = build(request(*((f"X-{number}", "v") for number in range(600))), BASE)
-    assert sum(key.startswith("HTTP_X_") for key in environ) == 600
+@pytest.mark.parametrize("framing", [("Content-Length", "40502"), ("Transfer-Encoding", "chunked")])
+def test_the_length_that_the_visitor_said_is_the_applications_to_see(framing: tuple[str, str]) -> None:
+    got = request(framing, Content_Length="018741")
+    assert (got.length, got.chunked) == ((40502, False) if framing[0] == "Content-Length" else (0, True))
+    environ = build(got, BASE)
+    assert environ["CONTENT_LENGTH"] == "18741"
+    assert "HTTP_TRANSFER_ENCODING" not in environ
+    assert not [key for key in environ if key.upper().startswith("LB-")]
+
+
+def test_where_there_is_no_body_nobody_says_its_length() -> None:
+    assert "CONTENT_LENGTH" not in build(request(Content_Length="5"), BASE)
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1", "1, 1"])
+def test_a_visitors_length_that_is_none_is_refused(value: str) -> None:
+    with pytest.raises(NotHttp):
+        request(("Content-Length", "5"), Content_Length=value)
+
+
+def test_more_header_names_than_are_remembered_still_arrive() -> None:
+    environ = build(request(*((f"X-{number}", "v") for number in range(3000))), BASE)
+    assert sum(key.startswith("HTTP_X_") for key in environ) == 3000
 
 
 @pytest.mark.parametrize(

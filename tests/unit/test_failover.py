@@ -23,6 +23,7 @@ LETTERS = {
 NEVER_BEGAN = "LGEE LGEE UUUU UUUU"
 WAITS = "SSEE SSEE UUUU UUUU"
 REFUSED = "GGEE GGEE UUUU UUUU"
+FAILED = "BBBB BBBB BBBB BBBB"
 MAY_HAVE_BEGUN = "OBOB BBBB BBBB BBBB"
 # Four groups: body kept and method idempotent; kept and not; not kept and idempotent; neither.
 # In each: HELD for the first time, HELD again, not held for the first time, not held again.
@@ -37,6 +38,8 @@ EXPECTED = {
     Failure.FORBIDDEN: REFUSED,
     Failure.LOST: MAY_HAVE_BEGUN,
     Failure.BROKEN: MAY_HAVE_BEGUN,
+    Failure.CUT: FAILED,
+    Failure.MALFORMED: FAILED,
     Failure.NOT_HTTP: MAY_HAVE_BEGUN,
     Failure.SILENT: "TTTT TTTT TTTT TTTT",
     Failure.OURS: "UUUU UUUU UUUU UUUU",

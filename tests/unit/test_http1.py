@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import re
+import tracemalloc
 
 import pytest
 
-from lbadaptor.http1 import LONGEST, MAX_LINE, MAX_TRAILERS, MOST, Chunks, Lines, Memory, NotHttp, is_name, length
+from lbadaptor.http1 import (
+    LONGEST,
+    MAX_LINE,
+    MAX_TRAILERS,
+    TEXT,
+    Chunks,
+    Lines,
+    Memory,
+    NotHttp,
+    illegal,
+    is_name,
+    length,
+)
+
+BOUND = 65536
 
 
 def mean(name: str, value: str) -> tuple[str, str]:
@@ -19,13 +36,13 @@ asked: list[str] = []
 
 def test_what_comes_again_is_read_but_once() -> None:
     read: list[str] = []
-    memory = Memory(lambda text: read.append(text) or text.upper())  # type: ignore[func-returns-value]
+    memory = Memory(lambda text: read.append(text) or text.upper(), BOUND)  # type: ignore[func-returns-value]
     assert [memory[text] for text in ("a", "b", "a")] == ["A", "B", "A"]
     assert read == ["a", "b"]
 
 
 def test_an_error_is_not_remembered() -> None:
-    memory = Memory(int)
+    memory = Memory(int, BOUND)
     for _ in range(2):
         with pytest.raises(ValueError, match="invalid"):
             memory["x"]
@@ -35,7 +52,7 @@ def test_an_error_is_not_remembered() -> None:
 @pytest.fixture
 def lines() -> Lines[tuple[str, str]]:
     asked.clear()
-    return Lines(mean)
+    return Lines(mean, BOUND)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +82,32 @@ def test_a_line_that_comes_again_is_read_but_once(lines: Lines[tuple[str, str]])
     assert asked == ["Host"]
 
 
-@pytest.mark.parametrize("name", ["Cookie", "set-cookie", "AUTHORIZATION", "Proxy-Authorization"])
-def test_secrets_are_not_kept(lines: Lines[tuple[str, str]], name: str) -> None:
+SECRETS = [
+    *(
+        "Cookie",
+        "set-cookie",
+        "AUTHORIZATION",
+        "Proxy-Authorization",
+        "X-Api-Key",
+        "LB-Key",
+        "LB-Path",
+        "LB-Request-Uri",
+    ),
+    *(
+        "LB-Query",
+        "LB-Remote-User",
+        "LB-Remote-Addr",
+        "LB-Var-SSL-CLIENT-CERT",
+        "Location",
+        "ETag",
+        "Referer",
+        "X-Made-Up",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_what_may_be_a_secret_is_not_kept(lines: Lines[tuple[str, str]], name: str) -> None:
     assert [lines[f"{name}: a"] for _ in range(2)] == [(name.lower(), "a")] * 2
     assert asked == [name, name]
     assert not lines
@@ -77,10 +118,28 @@ def test_a_long_one_is_not_remembered(lines: Lines[tuple[str, str]]) -> None:
     assert not lines
 
 
-def test_lines_that_are_made_up_take_no_memory_without_bound(lines: Lines[tuple[str, str]]) -> None:
-    for number in range(3 * MOST):
-        assert lines[f"Host: {number}"] == ("host", str(number))
-        assert len(lines) <= MOST
+@pytest.mark.parametrize("length", [1, 200])
+def test_what_is_made_up_takes_no_memory_without_bound(length: int) -> None:
+    for kept in (Lines(lambda name, value: (name.lower(), value), BOUND), Memory(str.upper, BOUND)):
+        tracemalloc.start()
+        for number in range(2000):
+            text = f"Host: {number}{'a' * length}"
+            assert kept[text] == (("host", text[6:]) if isinstance(kept, Lines) else text.upper())
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert 0 < len(kept) < 200
+        assert taken < BOUND + 20_000
+
+
+@pytest.mark.parametrize("code", range(0x120))
+def test_what_a_header_may_hold_is_one_definition(lines: Lines[tuple[str, str]], code: int) -> None:
+    """RFC 9110 §5.5: a tab, what is visible, and bytes of other character sets."""
+    legal = code == 9 or 0x20 <= code <= 0x7E or 0x80 <= code <= 0xFF
+    text = f"a{chr(code)}b"
+    assert (illegal(text) is None) is legal
+    assert (re.fullmatch(TEXT, text) is not None) is legal
+    with contextlib.nullcontext() if legal else pytest.raises(NotHttp):
+        assert lines[f"X: {text}"] == ("x", text)
 
 
 @pytest.mark.parametrize(

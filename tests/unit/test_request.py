@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -165,12 +166,18 @@ def test_user_and_auth_type_are_left_out_where_nobody_logged_in() -> None:
         (Body(b"abc", 3), "3", {"Content-Length": "3"}),
         (Body(b"abc", 3), "", {"Content-Length": "3"}),  # it came in chunks, and was kept
         (Body(b"abc", None, iter([b"d"])), "", {"Transfer-Encoding": "chunked"}),
-        (Body(b"abc", 9, iter([b"d"])), "9", {"Content-Length": "9"}),
+        (Body(b"abc", None, iter([b"d"])), "9", {"Transfer-Encoding": "chunked", "LB-Content-Length": "9"}),
+        (Body(b"abc", 3), "003", {"Content-Length": "3"}),
+        (Body(b"abc", 3), "9", {"Content-Length": "3", "LB-Content-Length": "9"}),  # a filter has shortened it,
+        (Body(b"abc", 3), "02", {"Content-Length": "3", "LB-Content-Length": "2"}),  # or lengthened it
+        (Body(b"", 0), "9", {"Content-Length": "0", "LB-Content-Length": "9"}),
     ],
 )
 def test_the_framing_is_our_own_and_fits_the_body(body: Body, length: str, framing: dict[str, str]) -> None:
     pairs = sent(body, CONTENT_LENGTH=length, HTTP_TRANSFER_ENCODING="gzip", HTTP_CONTENT_LENGTH="77")[1]
-    assert {n: v for n, v in pairs if n.lower() in ("content-length", "transfer-encoding")} == framing
+    assert {
+        n: v for n, v in pairs if n.lower() in ("content-length", "transfer-encoding", "lb-content-length")
+    } == framing
 
 
 @pytest.mark.parametrize(("length", "expected"), [("", 0), ("0", 0), ("12", 12), ("9" * 18, 10**18 - 1)])
@@ -224,10 +231,30 @@ def test_without_patterns_only_https_is_handed_on() -> None:
 
 def test_names_that_visitors_make_up_take_no_memory_without_bound() -> None:
     heads = Heads(("SSL_*",))
-    for number in range(3000):
-        name = f"HTTP_X_{number}"
-        assert b"\r\nX-%d: y\r\n" % number in heads.common(environ(**{name: "y"}), EMPTY)
-    assert len(heads._shapes) <= request._MOST_SHAPES
+    bound = request._SHAPES + request._LARGEST_SHAPE
+    for length, count in ((1, 3000), (2000, 300)):
+        tracemalloc.start()
+        for number in range(count):
+            name = f"HTTP_X_{number}_{'A' * length}"
+            line = f"\r\nX-{number}-A{'a' * (length - 1)}: y\r\n"
+            assert line.encode() in heads.common(environ(**{name: "y"}), EMPTY)
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert taken < bound
+
+
+def test_ninety_names_of_seven_thousand_characters_are_not_remembered() -> None:
+    heads = Heads(())
+    for number in range(20):
+        names = {f"HTTP_{place}_{number}_{'A' * 7000}": "y" for place in range(90)}
+        text = heads.common(environ(**names), EMPTY)
+        assert text.count(b": y\r\n") == 90
+    assert heads._shapes == {}
+
+
+def test_a_url_for_the_log_has_no_query_and_an_end() -> None:
+    assert request.url(environ(PATH_INFO="/a b\n\xe4", QUERY_STRING="token=x")) == "GET /shop/a%20b%0A%E4"
+    assert len(request.url(environ(PATH_INFO="/" + "x" * 8000))) < 600
 
 
 def test_a_name_may_hold_what_a_text_with_gaps_would_take_for_one() -> None:
