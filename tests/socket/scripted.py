@@ -37,7 +37,7 @@ class Talk:
         self.connection = connection
         self.request = request
         self.over = False
-        self._rest = bytearray(rest)
+        self.rest = bytearray(rest)
 
     def send(self, data: bytes) -> None:
         self.connection.sendall(data)
@@ -69,14 +69,14 @@ class Talk:
         self.connection.close()
 
     def _exactly(self, size: int) -> bytes:
-        while len(self._rest) < size:
+        while len(self.rest) < size:
             self.receive()
-        data = bytes(self._rest[:size])
-        del self._rest[:size]
+        data = bytes(self.rest[:size])
+        del self.rest[:size]
         return data
 
     def _line(self) -> bytes:
-        while (end := self._rest.find(b"\r\n")) < 0:
+        while (end := self.rest.find(b"\r\n")) < 0:
             self.receive()
         line = self._exactly(end)
         self._exactly(2)
@@ -86,7 +86,7 @@ class Talk:
         data = self.connection.recv(65536)
         if not data:
             raise ConnectionResetError("the caller went away within the body")
-        self._rest += data
+        self.rest += data
 
 
 Step = bytes | Callable[[Talk], None]
