@@ -7,9 +7,15 @@ import sys
 from pathlib import Path
 
 from lbadaptor import logs
-from lbadaptor.errors import LbadaptorError
+from lbadaptor.errors import LbadaptorError, SettingsError
 from lbadaptor.settings import DEFAULT_FILE, Settings, load
 from monitor.arbiter import Arbiter
+from monitor.settingscheck import report
+
+CANNOT_BEGIN = 1
+"""Exit status: something that may be over when it is tried again (a full disk, a lock, no descriptor)."""
+WRONG_SETTINGS = 2
+"""Exit status: trying again does not mend it, and systemd does not (RestartPreventExitStatus)."""
 
 
 def _check(settings: Settings, config: Path) -> int:
@@ -23,23 +29,31 @@ def _check(settings: Settings, config: Path) -> int:
 
 
 def main() -> int:
-    """The exit status: 0 after an orderly end, 2 when the monitor cannot begin."""
+    """The exit status: 0 after an orderly end, 2 when the settings are wrong, 1 when the monitor cannot begin for
+    another reason."""
     parser = argparse.ArgumentParser(prog="lbmonitor", description="Keep AppServers running and write address.text.")
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, help=f"lbadaptor.toml (default {DEFAULT_FILE})")
     parser.add_argument("--check", action="store_true", help="only check the settings")
+    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)  # the monitor asks itself
     options = parser.parse_args()
+    if options.prepare:
+        return report(options.config)
     logs.to_stderr("lbmonitor: ")
     try:
         settings = load(options.config)
         if options.check:
             return _check(settings, options.config)
         arbiter = Arbiter(settings, options.config)
+    except SettingsError as error:
+        print(f"lbmonitor: {error}", file=sys.stderr)
+        return WRONG_SETTINGS
     except LbadaptorError as error:
         print(f"lbmonitor: {error}", file=sys.stderr)
-        return 2
+        return CANNOT_BEGIN
     except OSError as error:
-        print(f"lbmonitor: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"lbmonitor: {place}{error.strerror}", file=sys.stderr)
+        return CANNOT_BEGIN
     return arbiter.run()
 
 

@@ -73,6 +73,11 @@ class Adoption:
             self._problems.end("adoption", "every AppServer is adopted")
         self._appservers.unadopted = tuple(one for one, _ in self._waiting.values())
 
+    def take_leave(self) -> None:
+        """Everything is ended. Say who is left, for it could not be adopted."""
+        for identity in sorted(self.identities):
+            log.warning("slot %d is left behind, for it does not answer; `lbctl stop --all` ends it", identity.slot)
+
     def undecided(self, now: float) -> bool:
         """Whether to wait before anybody is replaced, or leaves address.text."""
         return (bool(self._waiting) and now < self._until) or self._strays.undecided(now)

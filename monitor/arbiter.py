@@ -2,7 +2,7 @@
 
 It forks, reaps, ends, and writes address.text, and nothing in it can block or fail for long. What could
 (probes, people's connections) is the watcher's, a child like the others: when that dies or falls silent,
-another is started, and no AppServer notices. Signal handlers do nothing but queue.
+another is started, and no AppServer notices. Signals are read like everything else that is heard.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import os
 import selectors
 import signal
-import socket
 import sys
 import time
 from collections import deque
@@ -22,7 +21,7 @@ from pathlib import Path
 from lbadaptor import logs
 from lbadaptor.address import Entry, Identity
 from lbadaptor.errors import SettingsError
-from lbadaptor.settings import Settings, load
+from lbadaptor.settings import Settings
 from lbadaptor.ticket import make_keys, unreadable_for
 from monitor import runfolder
 from monitor.adoption import Adoption
@@ -35,7 +34,9 @@ from monitor.plan import Plan
 from monitor.problems import Problems
 from monitor.publish import CallerKeys, Publisher
 from monitor.record import Deed, weight
+from monitor.settingscheck import Checked, Checker, command
 from monitor.settingsfile import SettingsFile
+from monitor.signals import Signals
 from monitor.state import StateFile, cpu_time
 from monitor.status import status
 from monitor.surroundings import remove_sockets, user
@@ -58,13 +59,14 @@ PARTING = 0.3
 DEATH = 5.0
 """Seconds to wait, at the end of all, for a process that was killed."""
 
-_TAKEN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_ENDING = "everything is being ended"
 
 
 class Arbiter:
     """`run` blocks until everything has ended. Raises LbadaptorError or OSError if it cannot begin."""
 
     def __init__(self, settings: Settings, config: Path) -> None:
+        self._signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self._config = config
         group = runfolder.group(settings.files.apache_group)
         self._lock = runfolder.lock(settings.run_folder)
@@ -82,7 +84,7 @@ class Arbiter:
         self._plan = Plan(settings, last_generation, self._problems, len(os.sched_getaffinity(0)))
         self._systemd = Systemd(os.environ)
         self._selector = selectors.DefaultSelector()
-        self._signalled, self._wake = socket.socketpair()
+        self._selector.register(self._signals, selectors.EVENT_READ, self._hear_signals)
         self._reaper = Reaper()
         environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
         self._appservers = AppServers(
@@ -97,6 +99,7 @@ class Arbiter:
             self._problems,
         )
         self._link = Link(self._selector, self._reaper, environment, self._begin, self._hear_watcher, self._problems)
+        self._checker = Checker(self._selector, self._reaper, environment)
         self._was_ready = False
         self._began = time.monotonic()
         self._busy = False
@@ -116,7 +119,6 @@ class Arbiter:
 
     def run(self) -> int:
         """The loop. The exit status."""
-        self._take_signals()
         log.info("monitor %d runs from %s", os.getpid(), self._settings.run_folder)
         turn = time.monotonic()
         try:
@@ -126,15 +128,19 @@ class Arbiter:
                     self._link.excuse(turn)
                     self._plan.stood_still(turn - before)
                     self._hear_all(0.0)
+                wanted = not self._plan.stopping or self._adoption.undecided(turn)
                 for step in (
+                    self._hear_signals,  # first: an order to stop wins over everything
                     self._reaper.look,
                     self._adoption.go_on,
                     partial(self._appservers.tend, turn),
-                    partial(self._link.tend, turn, wanted=not self._plan.stopping),
+                    partial(self._link.tend, turn, wanted=wanted),
+                    partial(self._checker.tend, turn),
                     partial(self._act, turn),
                 ):
                     self._safely(step)
-                if self._plan.over:
+                if self._plan.over and not self._adoption.undecided(turn):
+                    self._adoption.take_leave()
                     self._state.delete()
                     self._settings_file.delete()
                     remove_sockets(self._settings)
@@ -198,23 +204,15 @@ class Arbiter:
             if self._selector.get_map().get(key.fd) is key:
                 self._safely(key.data)
 
-    def _take_signals(self) -> None:
-        self._signalled.setblocking(False)
-        self._wake.setblocking(False)
-        for number in _TAKEN:
-            signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN)
-        self._selector.register(self._signalled, selectors.EVENT_READ, self._hear_signals)
-
     def _hear_signals(self) -> None:
-        for number in self._signalled.recv(4096):
-            if number in (signal.SIGTERM, signal.SIGINT):
-                log.info("%s: everything is ended in order", signal.Signals(number).name)
+        for signalled in self._signals.read():
+            name = signal.Signals(signalled.number).name
+            if signalled.number == signal.SIGHUP:
+                log.info("%s from %s: a release", name, signalled.sender)
+                self._order_release(lambda done, text: None, end_sessions=False)
+            else:
+                log.info("%s from %s: everything is ended in order", name, signalled.sender)
                 self._plan.stop(time.monotonic())
-            elif number == signal.SIGHUP:
-                with contextlib.suppress(SettingsError):  # logged
-                    self._release()
 
     def _hear_watcher(self, message: FromWatcher) -> None:
         now = time.monotonic()
@@ -234,44 +232,72 @@ class Arbiter:
     # People's orders.
 
     def _obey(self, ordered: Ordered, now: float) -> None:
+        """Do as ordered. The reply comes at once, or when the settings have been checked."""
+
+        def reply(done: bool, text: str) -> None:
+            self._link.reply(Reply(ordered.number, done, text))
+
         try:
             if ordered.order == "drain":
-                text = self._plan.drain(ordered.slot)
+                reply(True, self._plan.drain(ordered.slot))
             elif ordered.order == "undrain":
-                text = self._plan.undrain(ordered.slot, now)
+                reply(True, self._plan.undrain(ordered.slot, now))
             elif ordered.order == "reexec":
-                self._upgrade_at = now + PARTING
-                text = "the monitor becomes its new release; its AppServers go on"
+                self._order_upgrade(reply)
             elif ordered.order == "stop":
+                log.info("everything is ended in order, by order")
                 self._plan.stop(now)
-                text = "everything is ended in order"
+                reply(True, "everything is ended in order")
             elif ordered.order == "restart":
-                text = self._release(ordered.now)
+                self._order_release(reply, ordered.now)
             else:
                 raise ValueError(f"unknown order {ordered.order!r}")
-            reply = Reply(ordered.number, True, text)
-        except (ValueError, SettingsError) as error:
-            reply = Reply(ordered.number, False, str(error))
-        self._link.reply(reply)
+        except ValueError as error:
+            reply(False, str(error))
 
-    def _release(self, end_sessions: bool = False) -> str:
-        """A new release: the settings are read anew, then every AppServer is replaced. Raises SettingsError."""
-        try:
-            settings = load(self._config)
-            if settings.files != self._settings.files:
-                raise SettingsError(f"{self._config}: a change in [files] needs a restart of the monitor")
-            new_user = user(settings)
-            self._accept(settings)
-        except SettingsError as error:
-            log.error("no release: %s", error)
-            raise
+    def _order_release(self, reply: Callable[[bool, str], None], end_sessions: bool) -> None:
+        """A new release, as soon as the settings have been checked."""
+
+        def release(checked: Checked) -> None:
+            try:
+                text = self._release(checked, end_sessions)
+            except SettingsError as error:
+                log.error("no release: %s", error)
+                reply(False, str(error))
+            else:
+                reply(True, text)
+
+        self._checker.ask(command(self._config), release)
+
+    def _release(self, checked: Checked, end_sessions: bool) -> str:
+        """The settings as they are now are gone by, and every AppServer is replaced. Raises SettingsError."""
+        if self._plan.stopping:
+            raise SettingsError(_ENDING)
+        settings = checked.settings(self._config)
+        if settings.files != self._settings.files:
+            raise SettingsError(f"{self._config}: a change in [files] needs a restart of the monitor")
+        self._accept(settings)
         self._plan.settings = settings
-        self._appservers.renew(new_user)
+        self._appservers.renew(checked.user)
         self._link.begin()
         now = time.monotonic()
         text = self._plan.release(now, end_sessions)
         self._link.show(self._view, self._plan.news, now)  # whoever has the reply sees the release in the status
         return text
+
+    def _order_upgrade(self, reply: Callable[[bool, str], None]) -> None:
+        """Become the new release of this program, as soon as that has shown that it loads."""
+
+        def upgrade(checked: Checked) -> None:
+            error = _ENDING if self._plan.stopping else checked.error
+            if error:
+                log.error("the monitor is not upgraded: %s", error)
+                reply(False, f"the monitor is not upgraded: {error}")
+                return
+            self._upgrade_at = time.monotonic() + PARTING
+            reply(True, "the monitor becomes its new release; its AppServers go on")
+
+        self._checker.ask([sys.executable, *sys.orig_argv[1:], "--prepare"], upgrade)
 
     def _accept(self, settings: Settings) -> None:
         """Tell the adaptors what is gone by from now on. Raises SettingsError where they cannot be told."""
@@ -330,34 +356,40 @@ class Arbiter:
     def _sleep(self, now: float) -> float:
         if self._busy:
             return 0.0  # a deed may have made a fact of its own
-        return max(0.0, min(LONGEST_SLEEP, self._plan.next_wake(now), self._systemd.watchdog, self._upgrade_at - now))
+        due = self._plan.next_wake(now), self._checker.next_wake(now), self._systemd.watchdog
+        return max(0.0, min(LONGEST_SLEEP, *due, self._upgrade_at - now))
 
     # The end of this program.
 
     def _become_new(self) -> None:
-        """Become the new release of this program, in place: same pid, still the parent. Returns if it cannot."""
+        """Become the new release of this program, in place: same pid, still the parent. Returns if it cannot.
+
+        Signals that were not read stay for the new program; what was heard is done first, and an order to stop wins.
+        """
+        if self._checker.busy:
+            return  # whoever gave that order wants to hear what comes of it
+        self._hear_all(0.0)
+        self._upgrade_at = float("inf")
+        if self._plan.stopping:
+            log.info("the monitor is not upgraded: %s", _ENDING)
+            return
         log.info("the monitor is upgraded in place")
         self._link.drop("ends")
         self._appservers.drop_template()
-        self._reaper.wait(DEATH)
         self._appservers.write_down()
-        self._upgrade_at = float("inf")
-        signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)  # until the new program has its handlers
         try:
             os.execv(sys.executable, sys.orig_argv)
         except OSError as error:
             log.error("the monitor cannot be upgraded: %s: %s", sys.executable, error.strerror)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN)
 
     def _end(self) -> None:
         """Leave nothing behind but, after an error, the AppServers: they serve on until the next monitor comes."""
-        signal.set_wakeup_fd(-1)
+        self._checker.drop()
         self._link.drop("ends")
         self._appservers.drop_template()
         self._reaper.wait(DEATH)
         with contextlib.suppress(OSError):
             self._settings.control_socket.unlink(missing_ok=True)
         self._selector.close()
-        self._signalled.close()
-        self._wake.close()
+        self._signals.close()
         os.close(self._lock)

@@ -67,8 +67,9 @@ class Child:
         self._unsent = b""
 
     @classmethod
-    def start(cls, command: Sequence[str], surroundings: Surroundings = SAME) -> Child:
-        """Fork and exec. `{channel}` in the command becomes the descriptor's number. Raises OSError."""
+    def start(cls, command: Sequence[str], surroundings: Surroundings = SAME, output: bool = False) -> Child:
+        """Fork and exec. `{channel}` in the command becomes the descriptor's number. `output`: what it writes to
+        stdout and stderr comes through the channel, too. Raises OSError."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -78,6 +79,8 @@ class Child:
                 process = subprocess.Popen(
                     words,
                     stdin=subprocess.DEVNULL,
+                    stdout=theirs.fileno() if output else None,
+                    stderr=theirs.fileno() if output else None,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                     **fork,

@@ -102,6 +102,8 @@ class Plan:
         else:
             self._deeds.append(Tell(record.identity, Order.DRAIN if record.draining else Order.UNDRAIN))
         log.info("slot %d is adopted: %s since %.0f s", record.slot, record.life.value, now - record.since)
+        if self.stopping:
+            self._stop(record, Event.STOP, now)
 
     def stood_still(self, seconds: float) -> None:
         """This process was stopped, and perhaps the whole machine: nobody's time was running."""

@@ -220,8 +220,8 @@ class Site:
         count = int(self.sections["appservers"]["servers"])
         return self.wait(lambda: self.ok if len(self.ok) == count else [], f"{count} AppServers are OK")
 
-    def refused(self) -> str:
-        """Run a monitor that cannot begin: its only line."""
+    def refused(self, status: int = 2) -> str:
+        """Run a monitor that cannot begin: its only line. `status`: 2, the settings are wrong; 1, anything else."""
         self.settings("monitor")
         run = subprocess.run(
             self.command(),
@@ -231,7 +231,7 @@ class Site:
             text=True,
             timeout=PATIENCE,
         )
-        assert (run.returncode, run.stdout) == (2, "")
+        assert (run.returncode, run.stdout) == (status, ""), run.stderr
         assert run.stderr.count("\n") == 1, run.stderr
         return run.stderr.strip()
 

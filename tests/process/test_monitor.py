@@ -179,11 +179,11 @@ def test_a_child_of_the_application_inherits_nothing(calm: Site) -> None:
 
 
 def test_a_second_monitor_is_refused(calm: Site) -> None:
-    assert calm.refused() == f"lbmonitor: another monitor (pid {calm.pid}) runs from {calm.run_folder}"
+    assert calm.refused(status=1) == f"lbmonitor: another monitor (pid {calm.pid}) runs from {calm.run_folder}"
     pid_file = calm.run_folder / "monitor.pid"
     text = pid_file.read_text()
     pid_file.unlink()
-    assert calm.refused() == f"lbmonitor: another monitor (pid unknown) runs from {calm.run_folder}"
+    assert calm.refused(status=1) == f"lbmonitor: another monitor (pid unknown) runs from {calm.run_folder}"
     pid_file.write_text(text)
     assert len(calm.ok) == 2
 
@@ -620,17 +620,31 @@ def test_what_cannot_begin_says_why_in_one_line(
     site: Site, section: str, values: dict[str, object], why: str
 ) -> None:
     site.settings(section, **values)
-    line = site.refused()
+    line = site.refused(status=1 if section == "files" and "apache_group" not in values else 2)
     assert line.startswith("lbmonitor: ")
     assert why in line
 
 
 def test_a_key_file_that_cannot_be_read_says_so(site: Site) -> None:
     (site.folder / "keys").mkdir()
-    assert site.refused() == f"lbmonitor: key file {site.folder / 'keys'}: Is a directory"
+    assert site.refused(status=1) == f"lbmonitor: key file {site.folder / 'keys'}: Is a directory"
     (site.folder / "keys").rmdir()
     (site.folder / "keys").write_text("short\n")
-    assert "a key is shorter than 32 characters" in site.refused()
+    assert "a key is shorter than 32 characters" in site.refused(status=1)
+
+
+def test_what_may_be_over_the_next_time_is_no_matter_of_settings(site: Site) -> None:
+    site.settings("monitor")
+    for wrapper in (("prlimit", "--nofile=4"), ("prlimit", "--fsize=0")):
+        run = subprocess.run(
+            [*wrapper, *site.command()],
+            cwd=site.app_folder,
+            env=site.environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert run.returncode == 1, run.stderr
 
 
 def test_a_group_that_the_monitor_is_not_in_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,8 @@ MONITOR = (
         "obstacles",
         "httpd",
         "progress",
+        "signals",
+        "settingscheck",
         "appservers",
         "adoption",
         "link",
