@@ -208,10 +208,10 @@ class Arbiter:
         for signalled in self._signals.read():
             name = signal.Signals(signalled.number).name
             if signalled.number == signal.SIGHUP:
-                log.info("%s from %s: a release", name, signalled.sender)
+                log.info("%s: a release, ordered by %s", name, signalled.sender)
                 self._order_release(lambda done, text: None, end_sessions=False)
             else:
-                log.info("%s from %s: everything is ended in order", name, signalled.sender)
+                log.info("%s: everything is ended in order, as %s has ordered", name, signalled.sender)
                 self._plan.stop(time.monotonic())
 
     def _hear_watcher(self, message: FromWatcher) -> None:

@@ -375,7 +375,10 @@ def test_an_order_to_stop_wins_over_an_upgrade(site: Site, when: str) -> None:
     assert site.monitor is not None
     assert site.monitor.wait(20) == 0, site.said
     assert site.said.count(" starts: pid") == 2, "nobody was started after it"
-    assert f"SIGTERM from process {os.getpid() if when == 'at once' else site.pid} (" in site.said
+    assert (
+        f"SIGTERM: everything is ended in order, as process {os.getpid() if when == 'at once' else site.pid} ("
+        in site.said
+    )
     assert not processes(site.mark)
     assert not site.text.count(" OK ")
 
@@ -384,10 +387,10 @@ def test_who_sent_a_signal_is_said(site: Site) -> None:
     site.up()
     name = Path("/proc/self/comm").read_text().strip()
     os.kill(site.pid, signal.SIGHUP)
-    site.wait_said(f"SIGHUP from process {os.getpid()} ({name}) of user {os.getuid()}: a release")
+    site.wait_said(f"SIGHUP: a release, ordered by process {os.getpid()} ({name}) of user {os.getuid()}")
     site.wait_said("release: every AppServer has been replaced")
     site.end()
-    assert f"SIGTERM from process {os.getpid()} ({name})" in site.said
+    assert f"everything is ended in order, as process {os.getpid()} ({name})" in site.said
 
 
 @pytest.mark.parametrize("order", ["restart", "reexec"])
