@@ -377,6 +377,7 @@ class Arbiter:
         self._link.drop("ends")
         self._appservers.drop_template()
         self._appservers.write_down()
+        logs.flush()
         try:
             os.execv(sys.executable, sys.orig_argv)
         except OSError as error:
