@@ -337,7 +337,8 @@ class Arbiter:
             if appserver and (record.life in PUBLISHED or (record.life is Life.STARTING and appserver.adopted)):
                 unix_socket = self._settings.unix_socket(record.slot)
                 targets.append(Target(*record.identity, *appserver.address, appserver.probe_key, unix_socket))
-        return View(targets, status(self._plan, self._appservers, now, self._problems))
+        told = status(self._plan, self._appservers, now, self._problems)
+        return View(targets, {"config": str(self._config.absolute()), **told})
 
     def _tell_systemd(self, now: float) -> None:
         if now - self._last_sign >= min(self._systemd.watchdog, LONGEST_SLEEP) / 2:

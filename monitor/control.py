@@ -1,14 +1,16 @@
 """The control socket: HTTP over a Unix socket in the run folder; who may open it may give orders.
 
 `GET /status`, `POST /drain {"slot": 3}`, `POST /undrain {"slot": 3}`, `POST /restart {"now": true}`,
-`/reexec`, `/stop`; JSON both ways. The
+`/reexec`, `/stop`; JSON both ways. What is not understood in full is refused, and nothing is done. The
 server's side runs in the watcher, the client's in `lbctl`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import socket
 import socketserver
 import threading
@@ -30,9 +32,48 @@ REPLY_TIMEOUT = 10.0
 LARGEST_BODY = 4096
 
 
-class _Order(msgspec.Struct):
+class _Order(msgspec.Struct, forbid_unknown_fields=True):
+    """What may stand in the body of an order. Flat: what is nested deeper is refused as soon as it begins."""
+
     slot: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
     now: bool = False
+
+
+_TAKES = {"drain": {"slot"}, "undrain": {"slot"}, "restart": {"now"}}
+"""What an order may be told; the others nothing."""
+
+
+class _Refused(Exception):
+    """No order. Its status, and why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def _decode(order: str, body: bytes) -> _Order:
+    """Raises _Refused."""
+    try:
+        given = msgspec.json.decode(body or b"{}", type=_Order)
+        keys = _keys(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise _Refused(400, f'the body is to be JSON such as {{"slot": 3}}: {error}') from None
+    if surplus := keys - _TAKES.get(order, set()):
+        raise _Refused(400, f"{order} takes no {', '.join(sorted(surplus))}")
+    return given
+
+
+def _keys(body: bytes) -> set[str]:
+    """Of an object that is known to be flat. Raises ValueError where one stands there twice."""
+
+    def once(pairs: list[tuple[str, object]]) -> set[str]:
+        keys = {key for key, _ in pairs}
+        if len(keys) != len(pairs):
+            raise ValueError("a key stands there twice")
+        return keys
+
+    found: set[str] = json.loads(body, object_pairs_hook=once)
+    return found
 
 
 class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -75,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # what follows is no request
         if self.path == "/status":
             self._answer(200, self.server.status())
         else:
@@ -87,16 +130,30 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"error": f"there is no order {order!r}; orders are {', '.join(ORDERS)}"})
             return
         try:
-            length = int(self.headers.get("Content-Length") or 0)
-            if not 0 <= length <= LARGEST_BODY:
-                raise ValueError(f"its length is to be 0 to {LARGEST_BODY}")
-            given = msgspec.json.decode(self.rfile.read(length) or b"{}", type=_Order)
-        except (ValueError, RecursionError) as error:
+            length = self._length()
+            body = self.rfile.read(length)
+            if len(body) < length:
+                raise _Refused(400, "the body ends too early")
+            given = _decode(order, body)
+        except _Refused as error:
             self.close_connection = True
-            self._answer(400, {"error": f'the body is to be JSON such as {{"slot": 3}}: {error}'})
+            self._answer(error.status, {"error": str(error)})
             return
         done, text = self.server.order(order, -1 if given.slot is None else given.slot, given.now)
         self._answer(200 if done else 409, {"text": text} if done else {"error": text})
+
+    def _length(self) -> int:
+        """Of the body. Raises _Refused where that is in doubt, or where it is no JSON."""
+        lengths = set(self.headers.get_all("Content-Length") or ["0"])
+        length = lengths.pop()
+        if lengths or "Transfer-Encoding" in self.headers:
+            raise _Refused(400, "how long the body is has to be said by one Content-Length")
+        if not re.fullmatch("[0-9]{1,6}", length) or int(length) > LARGEST_BODY:
+            raise _Refused(400, f"the body's length is to be 0 to {LARGEST_BODY}")
+        kinds = {kind.partition(";")[0].strip().lower() for kind in self.headers.get_all("Content-Type") or ()}
+        if kinds - {"application/json"}:
+            raise _Refused(415, "the body is to be application/json")
+        return int(length)
 
     def _answer(self, status: int, content: dict[str, Any]) -> None:
         body = msgspec.json.encode(content) + b"\n"

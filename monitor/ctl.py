@@ -8,12 +8,14 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from lbadaptor.errors import LbadaptorError
+from lbadaptor import snapshot
+from lbadaptor.errors import LbadaptorError, SettingsError
 from lbadaptor.settings import DEFAULT_FILE, Settings, load
 from monitor import progress
 from monitor.control import REPLY_TIMEOUT, client
@@ -108,20 +110,28 @@ def _duration(seconds: float) -> str:
 
 
 def _why(path: Path, error: requests.RequestException) -> str:
-    if not path.exists():
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return f"{path}: there is no control socket; is the monitor running?"
+    except PermissionError:
+        return f"{path}: {_NOT_YOURS}"
+    except OSError as why:
+        return f"{path}: {why.strerror}"
     if not os.access(path, os.W_OK):
-        return f"{path}: permission denied; orders may be given by the monitor's own user and by root"
+        return f"{path}: {_NOT_YOURS}"
     return f"{path}: the monitor does not answer: {error}"
+
+
+_NOT_YOURS = "permission denied; orders may be given by the monitor's own user and by root"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lbctl", description="Look at a running monitor, and give it orders.")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--config", type=Path, default=DEFAULT_FILE, help=f"the monitor's lbadaptor.toml (default {DEFAULT_FILE})"
-    )
+    where.add_argument("--config", type=Path, help=f"the monitor's lbadaptor.toml (default {DEFAULT_FILE})")
     where.add_argument("--socket", type=Path, help="its control socket, instead")
+    parser.add_argument("--version", action="version", version=f"lbctl {version('lbadaptor')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="the AppServers, one a line")
     status.add_argument("--json", action="store_true", help="everything, for programs")
@@ -134,7 +144,11 @@ def _parser() -> argparse.ArgumentParser:
         "restart", help="a release: replace every AppServer, then drain it, a few at a time"
     )
     restart.add_argument("--now", action="store_true", help="end sessions; only what is in flight may finish")
-    restart.add_argument("--no-wait", action="store_true", help="do not show how far it is")
+    wait = restart.add_mutually_exclusive_group()
+    wait.add_argument("--no-wait", action="store_true", help="do not wait until all are replaced")
+    wait.add_argument(
+        "--wait", type=_seconds, default=float("inf"), metavar="SECONDS", help="wait so long, not until it is over"
+    )
     commands.add_parser("reexec", help="upgrade the monitor in place; its AppServers go on")
     stop = commands.add_parser("stop", help="end everything in order")
     stop.add_argument(
@@ -185,9 +199,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _restart(path: Path, now: bool, wait: bool) -> int:
-    print(ask(path, "restart", now=now)["text"], flush=True)
-    return progress.follow(lambda: ask(path), _say, time.sleep) if wait else 0
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError
+    return seconds
+
+
+def _restart(path: Path, options: argparse.Namespace) -> int:
+    """Order it, and wait; 1 when not all are replaced."""
+    print(ask(path, "restart", now=options.now)["text"], flush=True)
+    if options.no_wait:
+        return 0
+    bar = sys.stdout.isatty()
+    return progress.follow(lambda: ask(path), _say if bar else _tell, time.sleep, bar=bar, limit=options.wait)
+
+
+def _tell(text: str) -> None:
+    """What went wrong, to standard error."""
+    print(text, end="", flush=True, file=sys.stderr if text.startswith("lbctl: ") else sys.stdout)
 
 
 def _say(text: str) -> None:
@@ -197,6 +227,7 @@ def _say(text: str) -> None:
 def _stop_all(settings: Settings) -> int:
     from monitor import leftovers
 
+    _refuse_strangers(settings.run_folder)
     # Of a unit's ExecStopPost; it takes twice the grace at most (leftovers.end).
     Systemd(os.environ).extend(2 * (settings.monitor.stop_grace + leftovers.MARGIN) + leftovers.MARGIN)
     left, killed = leftovers.end(settings)
@@ -204,31 +235,97 @@ def _stop_all(settings: Settings) -> int:
     return 0
 
 
+def _refuse_strangers(run_folder: Path) -> None:
+    """Whoever may not read state.json nor signal the AppServers would find nothing to end. Raises NoAnswer."""
+    try:
+        owner = os.stat(run_folder).st_uid
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NoAnswer(f"{run_folder}: {error.strerror}") from None
+    if os.geteuid() not in (0, owner):
+        raise NoAnswer(f"{run_folder}: {_NOT_YOURS}")
+
+
+# Which monitor is meant.
+
+
+def _socket(options: argparse.Namespace) -> Path:
+    """Where orders go. Raises SettingsError."""
+    found: Path = options.socket or load(options.config or DEFAULT_FILE).control_socket
+    return found
+
+
+def _config(options: argparse.Namespace) -> Path:
+    """The lbadaptor.toml that is meant: with --socket, the one that the monitor behind it goes by.
+
+    Raises NoAnswer where nobody tells it.
+    """
+    if options.socket is None:
+        named: Path = options.config or DEFAULT_FILE
+        return named
+    try:
+        told = ask(options.socket).get("config")
+    except NoAnswer as error:
+        told = _left_behind(options.socket)
+        if told is None:
+            raise NoAnswer(f"{error}; name its lbadaptor.toml with --config instead") from None
+    if not isinstance(told, str):
+        raise NoAnswer(f"{options.socket}: the monitor does not tell its lbadaptor.toml; name it with --config")
+    config = Path(told)
+    there = load(config).control_socket
+    if os.path.realpath(there) != os.path.realpath(options.socket):
+        raise NoAnswer(
+            f"{options.socket}: its monitor goes by {config}, which now has another run folder, {there.parent}"
+        )
+    return config
+
+
+def _left_behind(control_socket: Path) -> str | None:
+    """What a monitor that crashed has left in its run folder."""
+    try:
+        config = snapshot.read(control_socket.parent / snapshot.NAME).config
+    except (OSError, SettingsError):
+        return None
+    return config[0] if config else None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 done, 1 not done."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "demo":
-            from monitor import demo
-
-            return demo.run(options)
-        if options.command == "apache-config":
-            from monitor import apacheconfig
-
-            return apacheconfig.run(options)
-        if options.command == "stop" and options.all:
-            return _stop_all(load(options.config))
-        path = options.socket or load(options.config).control_socket
-        if options.command == "restart":
-            return _restart(path, options.now, wait=sys.stdout.isatty() and not options.no_wait)
-        if options.command == "status":
-            status = ask(path)
-            print(json.dumps(status, indent=2) if options.json else table(status))
-        else:
-            print(ask(path, options.command, getattr(options, "slot", None))["text"])
+        return _obey(options)
     except LbadaptorError as error:
         print(f"lbctl: {error}", file=sys.stderr)
-        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"lbctl: {where}{error.strerror or error}", file=sys.stderr)
+    return 1
+
+
+def _obey(options: argparse.Namespace) -> int:
+    """Raises LbadaptorError, OSError."""
+    if options.command == "demo":
+        from monitor import demo
+
+        if options.socket or options.config:
+            raise NoAnswer("the demo has a monitor and settings of its own; it takes neither --config nor --socket")
+        return demo.run(options)
+    if options.command == "apache-config":
+        from monitor import apacheconfig
+
+        options.config = _config(options)
+        return apacheconfig.run(options)
+    if options.command == "stop" and options.all:
+        return _stop_all(load(_config(options)))
+    path = _socket(options)
+    if options.command == "restart":
+        return _restart(path, options)
+    if options.command == "status":
+        status = ask(path)
+        print(json.dumps(status, indent=2) if options.json else table(status))
+    else:
+        print(ask(path, options.command, getattr(options, "slot", None))["text"])
     return 0
 
 

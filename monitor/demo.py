@@ -59,7 +59,10 @@ def run(options: argparse.Namespace) -> int:
                 with _site(apache, folder, options.port, config, options.fast_lane, end) as site:
                     _tell(settings, site)
                     while not end.wait(0.5):
-                        if monitor.poll() is not None:
+                        if (status := monitor.poll()) is not None:
+                            if status == 0:  # `lbctl stop`
+                                _say("\nthe monitor was told to stop")
+                                break
                             raise DemoFailed("the monitor has ended")
                         if not site.alive():
                             raise DemoFailed("Apache httpd has ended")
@@ -158,7 +161,9 @@ def _await_appservers(settings: Settings, monitor: subprocess.Popen[bytes], end:
     while True:
         if end.wait(0.1):
             raise _Ended
-        if monitor.poll() is not None:
+        if (status := monitor.poll()) is not None:
+            if status == 0:
+                raise _Ended
             raise DemoFailed("the monitor could not start")
         if not settings.control_socket.exists():
             continue

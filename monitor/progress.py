@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,17 @@ BAR = 20
 """Characters."""
 LOOK_AGAIN = 0.5
 """Seconds between two looks at the status."""
+FAILED_AFTER = 10.0
+"""Seconds after which a release has failed whose replacements do not start: each was tried again meanwhile."""
+FAILS = "failed: "
+"""So the status of a release begins while a replacement does not start."""
+FAILED = 1
+"""The exit status."""
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
+
+_GOES_ON = "the AppServers of before serve on, and the monitor goes on trying (`lbctl status`)"
+_NEW_LINE = "\n"
 
 
 def line(status: dict[str, Any]) -> str:
@@ -21,26 +31,57 @@ def line(status: dict[str, Any]) -> str:
     return f"[{'#' * filled}{'.' * (BAR - filled)}] {done} of {of} replaced{waiting}"
 
 
-def follow(look: Callable[[], dict[str, Any]], say: Callable[[str], object], pause: Callable[[float], object]) -> int:
-    """Show a release until it is over, or Ctrl-C; the exit status. The release goes on without anybody looking.
+def follow(
+    look: Callable[[], dict[str, Any]],
+    say: Callable[[str], object],
+    pause: Callable[[float], object],
+    clock: Callable[[], float] = time.monotonic,
+    bar: bool = True,
+    limit: float = float("inf"),
+) -> int:
+    """Wait for the end of a release; the exit status: 0 all are replaced, FAILED, INTERRUPTED.
 
-    `look` gives the monitor's status, and may raise; `say` writes to a terminal.
+    The release goes on without anybody looking. It has failed when replacements have not started for FAILED_AFTER.
+    `look` gives the monitor's status, and may raise; `say` writes to people. `bar`: show in a terminal how far it is.
+    `limit`: seconds to wait at most.
     """
     shown = ""
+    until = clock() + limit
+    failing_since: float | None = None
+    replaced: object = None
     try:
         while True:
             status = look()
-            if line(status) != shown:
+            now = clock()
+            if bar and line(status) != shown:
                 shown = line(status)
                 say(f"\r\x1b[K{shown}")
+            if status.get("stopping"):
+                return _given_up(say, shown, "the monitor is ending everything in order")
             if not status["release"]:
                 break
+            if status["replaced"] != replaced:
+                replaced, failing_since = status["replaced"], None
+            if status["release"].startswith(FAILS):
+                failing_since = now if failing_since is None else failing_since
+                if now - failing_since >= FAILED_AFTER:
+                    return _given_up(say, shown, f"the release has {status['release']}; {_GOES_ON}")
+            if now >= until:
+                return _given_up(say, shown, f"not done within {limit:g} s: {status['release']}; {_GOES_ON}")
             pause(LOOK_AGAIN)
     except KeyboardInterrupt:
         say("\nthe release goes on; `lbctl status` shows it\n")
         return INTERRUPTED
     except BaseException:
-        say("\n")
+        if shown:
+            say("\n")
         raise
-    say("".join(["\n", *(f"ended: {who}\n" for who in status["ended"])]))
-    return 0
+    done, of = status["replaced"]
+    end = "\n" if bar else f"{done} of {of} replaced\n"
+    say("".join([end, *(f"ended: {who}\n" for who in status["ended"])]))
+    return 0 if done == of else FAILED
+
+
+def _given_up(say: Callable[[str], object], shown: str, why: str) -> int:
+    say(f"{_NEW_LINE if shown else ''}lbctl: {why}\n")
+    return FAILED

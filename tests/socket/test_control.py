@@ -131,7 +131,16 @@ BAD = [
     b'{"slot": 65536}',
     b'{"slot": 1e999}',
     b'{"slot": 1000000000000000000000000000000000}',
+    b'{"x": 1}',
+    b'{"slot": 3, "Slot": 4}',
+    b'{"slot": 3, "x": null}',
+    b'{"slot": 3, "slot": 3}',
+    b'{"slot": {"slot": 3}}',
+    b'{"slot": ' + b"[" * 2000 + b"]" * 2000 + b"}",
+    b'{"slot": 3} {}',
+    b"null",
 ]
+"""Each is refused whatever the interpreter's limits are: no decoder goes deeper than an order does."""
 
 
 @pytest.mark.parametrize("body", BAD)
@@ -140,6 +149,63 @@ def test_what_is_no_order_is_refused(desk: Desk, body: bytes) -> None:
         answer = session.post("http://monitor/drain", data=body, timeout=PATIENCE)
         assert answer.status_code == 400
         assert answer.json()["error"].startswith('the body is to be JSON such as {"slot": 3}: ')
+    assert desk.orders == []
+
+
+@pytest.mark.parametrize(
+    ("order", "body", "what"),
+    [
+        ("drain", {"slot": 3, "now": True}, "drain takes no now"),
+        ("undrain", {"now": False}, "undrain takes no now"),
+        ("restart", {"slot": 3}, "restart takes no slot"),
+        ("stop", {"slot": 3, "now": True}, "stop takes no now, slot"),
+        ("reexec", {"slot": 0}, "reexec takes no slot"),
+    ],
+)
+def test_what_does_not_belong_to_an_order_is_refused(desk: Desk, order: str, body: dict[str, Any], what: str) -> None:
+    with client(desk.path) as session:
+        answer = session.post(f"http://monitor/{order}", json=body, timeout=PATIENCE)
+        assert (answer.status_code, answer.json()) == (400, {"error": what})
+    assert desk.orders == []
+
+
+@pytest.mark.parametrize("path", ["drain?slot=3", "drain/", "drain/3", "Drain", "drain#x", "%64rain"])
+def test_an_order_is_its_path_and_nothing_else(desk: Desk, path: str) -> None:
+    answer = desk.talk(f"POST /{path} HTTP/1.1\r\nContent-Length: 11\r\n\r\n".encode() + b'{"slot": 3}')
+    assert (answer.startswith(b"HTTP/1.1 404 "), answer.count(b"HTTP/1.1 ")) == (True, 1)
+    assert desk.orders == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (["Content-Length: 11", "Content-Type: application/json"], 200),
+        (["Content-Length: 11", "Content-Type: application/json; charset=utf-8"], 200),
+        (["Content-Length: 11", "Content-Length: 11"], 200),
+        (["Content-Length: 11", "Content-Type: application/x-www-form-urlencoded"], 415),
+        (["Content-Length: 11", "Content-Type: text/plain"], 415),
+        (["Content-Length: 11", "Content-Type: application/json", "Content-Type: text/plain"], 415),
+        (["Content-Length: 11", "Content-Length: 2"], 400),
+        (["Content-Length: 11", "Transfer-Encoding: chunked"], 400),
+        (["Transfer-Encoding: chunked"], 400),
+        (["Content-Length: +11"], 400),
+        (["Content-Length: 1_1"], 400),
+        (["Content-Length: 12"], 400),
+        (["Content-Length: "], 400),
+    ],
+)
+def test_what_a_body_is_has_to_be_said_clearly(desk: Desk, headers: list[str], status: int) -> None:
+    head = "\r\n".join(["POST /drain HTTP/1.1", "Host: monitor", *headers, "", ""])
+    answer = desk.talk(head.encode() + b'{"slot": 3}')
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert desk.orders == ([("drain", 3)] if status == 200 else [])
+
+
+def test_the_body_of_a_question_is_no_order(desk: Desk) -> None:
+    order = b"POST /restart HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
+    answer = desk.talk(b"GET /status HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(order) + order)
+    assert answer.count(b"HTTP/1.1 ") == 1
     assert desk.orders == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,8 @@ def test_status_for_people_and_for_programs(asked: list[tuple[Any, ...]], capsys
     [
         (["drain", "3"], ("drain", 3)),
         (["undrain", "0"], ("undrain", 0)),
-        (["restart"], ("restart",)),
-        (["restart", "--now"], ("restart", True)),
         (["restart", "--no-wait"], ("restart",)),
+        (["restart", "--now", "--no-wait"], ("restart", True)),
     ],
 )
 def test_orders(
@@ -160,6 +160,14 @@ def test_orders(
     assert ctl.main(["--socket", "/x.sock", *words]) == 0
     assert asked == [(Path("/x.sock"), *call)]
     assert capsys.readouterr().out == "done\n"
+
+
+def test_a_release_is_waited_for(asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--wait", "5"]):
+        assert ctl.main(["--socket", "/x.sock", "restart", *words]) == 0
+        assert asked == [(Path("/x.sock"), "restart"), (Path("/x.sock"),)]
+        assert capsys.readouterr().out == "done\n0 of 0 replaced\n"
+        asked.clear()
 
 
 def test_in_a_terminal_a_release_is_followed_to_its_end(
@@ -187,6 +195,47 @@ def test_the_socket_is_found_by_the_settings(asked: list[tuple[Any, ...]], tmp_p
     assert asked == [(tmp_path / "run" / "control.sock",)]
 
 
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        ctl.main(["--version"])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out == f"lbctl {version('lbadaptor')}\n"
+
+
+@pytest.mark.parametrize("words", [["--socket", "/x.sock"], ["--config", "/x.toml"]])
+def test_the_demo_has_its_own(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl.main([*words, "demo"]) == 1
+    assert "it takes neither --config nor --socket" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["stop", "--all"], ["apache-config", "--unchecked"]])
+def test_a_socket_that_nobody_answers_at_is_not_another_site(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "control.sock"
+    assert ctl.main(["--socket", str(path), *words]) == 1
+    assert capsys.readouterr() == (
+        "",
+        f"lbctl: {path}: there is no control socket; is the monitor running?; name its lbadaptor.toml with --config "
+        "instead\n",
+    )
+
+
+def test_with_a_socket_the_monitor_tells_its_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "shop.toml"
+    config.write_text('[application]\napp = "a:b"\nsession_cookie = "sid"\n[files]\nrun_folder = "run"\n')
+    monkeypatch.setattr(ctl, "ask", lambda *_: {"config": str(config)})
+    path = tmp_path / "run" / "control.sock"
+    assert ctl.main(["--socket", str(path), "apache-config", "--unchecked"]) == 0
+    assert f"{tmp_path}/run/address.text" in capsys.readouterr().out
+    assert ctl.main(["--socket", str(path), "stop", "--all"]) == 0
+    assert f"nothing runs from {tmp_path}/run any more" in capsys.readouterr().out
+    assert ctl.main(["--socket", "/elsewhere/control.sock", "stop", "--all"]) == 1
+    assert "now has another run folder" in capsys.readouterr().err
+
+
 def test_trouble_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "control.sock"
     assert ctl.main(["--socket", str(path), "status"]) == 1
@@ -196,7 +245,11 @@ def test_trouble_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["explode"], ["drain"], ["drain", "x"], ["--socket", "a", "--config", "b", "status"]]
+    "words",
+    [
+        *([], ["explode"], ["drain"], ["drain", "x"], ["--socket", "a", "--config", "b", "status"]),
+        *(["restart", "--wait", "5", "--no-wait"], ["restart", "--wait", "0"], ["restart", "--wait", "nan"]),
+    ],
 )
 def test_what_is_no_command_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from monitor.progress import BAR, INTERRUPTED, follow, line
+from monitor.progress import BAR, FAILED, FAILED_AFTER, INTERRUPTED, LOOK_AGAIN, follow, line
 
 
 def status(release: str, done: int = 0, of: int = 4, ended: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -72,3 +72,69 @@ def test_when_the_monitor_cannot_be_asked_the_line_is_ended() -> None:
     with pytest.raises(OSError, match="gone"):
         terminal.follow()
     assert terminal.text.endswith("\n")
+
+
+class Ages(Terminal):
+    """The same, and each pause takes the time that it says."""
+
+    def __init__(self, *looks: dict[str, Any] | BaseException) -> None:
+        super().__init__(*looks)
+        self.now = 0.0
+
+    def look(self) -> dict[str, Any]:
+        found = super().look()
+        if len(self.looks) == 0:
+            self.looks.append(found)  # it stays so
+        return found
+
+    def pause(self, seconds: float) -> None:
+        super().pause(seconds)
+        self.now += seconds
+
+    def wait(self, limit: float = float("inf")) -> int:
+        return follow(self.look, self.say, self.pause, lambda: self.now, bar=False, limit=limit)
+
+
+def test_without_a_terminal_only_its_end_is_said() -> None:
+    ages = Ages(status("slot 3 is STARTING"), status("slot 4 is STARTING", 2), status("", 4))
+    assert ages.wait() == 0
+    assert ages.text == "4 of 4 replaced\n"
+
+
+def test_it_has_failed_when_replacements_do_not_start_for_long() -> None:
+    ages = Ages(status("failed: slot 4: no such module"))
+    assert ages.wait() == FAILED
+    assert FAILED_AFTER <= ages.now <= FAILED_AFTER + LOOK_AGAIN
+    assert ages.text.startswith(
+        "lbctl: the release has failed: slot 4: no such module; the AppServers of before serve"
+    )
+
+
+def test_between_two_tries_it_still_fails() -> None:
+    looks = [status("failed: slot 4: x"), *[status("slot 4 is STARTING")] * 100, status("failed: slot 4: x")]
+    ages = Ages(*looks)
+    assert ages.wait() == FAILED
+    assert ages.now < 101 * LOOK_AGAIN + 1
+
+
+def test_one_that_gets_on_again_has_not_failed() -> None:
+    once = [status("failed: slot 4: killed")] * 5
+    ages = Ages(*once, *[status("slot 5 is STARTING", 1)] * 50, *once, *[status("x", 2)] * 50, status("", 4))
+    assert ages.wait() == 0
+
+
+def test_it_is_waited_for_no_longer_than_asked() -> None:
+    ages = Ages(status("slot 4 is STARTING"))
+    assert ages.wait(limit=3.0) == FAILED
+    assert ages.now == 3.0
+    assert "not done within 3 s: slot 4 is STARTING" in ages.text
+
+
+def test_a_stop_ends_it() -> None:
+    ages = Ages({**status("slot 4 is STARTING"), "stopping": True})
+    assert ages.wait() == FAILED
+    assert ages.text == "lbctl: the monitor is ending everything in order\n"
+
+
+def test_one_that_ended_before_all_were_replaced_has_failed() -> None:
+    assert Ages(status("slot 3 is STARTING"), status("", 3, 4)).wait() == FAILED

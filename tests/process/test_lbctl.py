@@ -1,0 +1,108 @@
+"""lbctl against real monitors: which one is meant, who may give orders, and what a release comes to."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from monitor_fixture import PATIENCE, SLOTS, Site, free_ports, processes, wait_for
+
+
+def lbctl(*words: object, wrapper: tuple[str, ...] = (), cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [*wrapper, sys.executable, "-B", "-I", "-m", "monitor.ctl", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE, check=False, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[Site]:
+    """A site that nobody harms, in a folder that everybody may enter."""
+    with free_ports(SLOTS) as base_port, tempfile.TemporaryDirectory(prefix="lbt-", dir="/tmp") as folder:
+        Path(folder).chmod(0o711)
+        made = Site(Path(folder), base_port)
+        made.settings("appservers", servers=1)
+        try:
+            made.up()
+            yield made
+        finally:
+            made.clear()
+
+
+def test_by_its_socket_a_site_is_ended_and_no_other(site: Site) -> None:
+    site.settings("appservers", servers=1)
+    site.up()
+    assert site.monitor is not None
+    done = lbctl("--socket", site.control, "stop", "--all")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"nothing runs from {site.run_folder} any more" in done.stdout
+    assert site.monitor.wait(PATIENCE) == 0
+    assert not processes(site.mark)
+    done = lbctl("--socket", site.control, "stop", "--all")
+    assert done.returncode == 1
+    assert "name its lbadaptor.toml with --config" in done.stderr
+
+
+def test_by_its_socket_what_a_killed_monitor_left_is_ended(site: Site) -> None:
+    site.settings("appservers", servers=1)
+    site.up()
+    assert site.monitor is not None
+    site.monitor.kill()
+    site.monitor.wait()
+    assert site.pids()
+    done = lbctl("--socket", site.control, "stop", "--all")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 AppServers were left over" in done.stdout
+    wait_for(lambda: not processes(site.mark), "all have ended")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+@pytest.mark.parametrize("words", [["status"], ["stop"], ["stop", "--all"], ["restart"], ["drain", "0"]])
+@pytest.mark.parametrize("named", ["--socket", "--config"])
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_a_stranger_is_told_that_they_may_not(up: Site, words: list[str], named: str, mode: int) -> None:
+    """`mode`: of the run folder."""
+    nobody = pwd.getpwnam("nobody")
+    wrapper = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups")
+    up.config.chmod(0o644)
+    up.run_folder.chmod(mode)
+    done = lbctl(named, up.control if named == "--socket" else up.config, *words, wrapper=wrapper, cwd=Path("/"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "permission denied; orders may be given by the monitor's own user and by root" in done.stderr
+    assert done.stderr.count("\n") == 1
+    up.run_folder.chmod(0o755)
+    assert up.ok
+
+
+def test_a_release_is_waited_for_and_its_end_told(site: Site) -> None:
+    site.up()
+    before = site.pids()
+    status, said = site.lbctl("restart")
+    assert (status, said.splitlines()[-1]) == (0, "2 of 2 replaced")
+    site.wait(lambda: not set(site.pids().values()) & set(before.values()), "those of before have ended")
+    status, said = site.lbctl("restart", "--no-wait")
+    assert (status, said) == (0, "2 AppServers are replaced, 1 at a time")
+    site.end()
+
+
+def test_a_release_that_does_not_start_fails_with_its_reason(site: Site) -> None:
+    site.settings("appservers", servers=1)
+    site.up()
+    [old] = site.pids().values()
+    site.write_application("import no_such_module")
+    done = lbctl("--config", site.config, "restart")
+    assert done.returncode == 1
+    assert "lbctl: the release has failed: slot " in done.stderr
+    assert "no_such_module" in done.stderr
+    assert old in site.pids().values(), "the AppServer of before serves on"
+    done = lbctl("--config", site.config, "restart", "--wait", "0.5")
+    assert done.returncode == 1
+    assert "lbctl: not done within 0.5 s: " in done.stderr
+    site.write_application()
+    assert site.lbctl("restart")[0] == 0
+    site.wait(lambda: old not in site.pids().values(), "that of before has ended")
+    site.end()
