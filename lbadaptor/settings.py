@@ -550,11 +550,11 @@ def reference() -> str:
     lines = [
         "# Settings",
         "",
-        "`lbadaptor.toml` is read by the monitor when it starts and at each release (`lbctl restart`), and by `lbctl`. "
-        "Unknown and contradictory settings are refused.",
-        "What the monitor has accepted counts for all at that moment, in Apache too, and without a reload; what is in "
-        "the file meanwhile, right or wrong, counts for nobody ([how](design.md#one-moment-for-a-change)). A change in "
-        "[files] needs a restart of the monitor. `lbmonitor --check` tells what is wrong.",
+        "`lbadaptor.toml` is read by the monitor when it starts and at each release (`lbctl restart`), and by "
+        "`lbctl`. Unknown and contradictory settings are refused.",
+        "What the monitor has accepted counts for all at that moment, in Apache too, and without a reload; what is "
+        "in the file meanwhile, right or wrong, counts for nobody ([how](design.md#one-moment-for-a-change)). A "
+        "change in [files] needs a restart of the monitor. `lbmonitor --check` tells what is wrong.",
         "This page is written from the settings themselves: `python -m lbadaptor.settings > docs/settings.md`.",
     ]
     for section, struct in SECTIONS.items():

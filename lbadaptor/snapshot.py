@@ -106,7 +106,9 @@ def folders(config: Path) -> tuple[Settings | None, SettingsError | None, list[P
     try:
         settings = load(config)
     except SettingsError as error:
-        return None, error, [*_named(config), Path(Files().run_folder), Path(Files().run_folder, config.stem)]
+        usual = Path(Files().run_folder)
+        of_instance = usual.with_name(f"{usual.name}-{config.stem}")  # as systemd's unit for several makes it
+        return None, error, [*_named(config), usual, of_instance, usual / config.stem]
     return settings, None, [settings.run_folder]
 
 

@@ -35,6 +35,9 @@ sorry_page = "sorry.html"
 """
 
 
+USUAL = [Path("/run/lbadaptor"), Path("/run/lbadaptor-shop"), Path("/run/lbadaptor/shop")]
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
@@ -173,7 +176,7 @@ def test_a_broken_file_still_tells_its_run_folder(tmp_path: Path, text: str, fol
     settings, error, folders = snapshot.folders(config)
     assert settings is None
     assert error is not None
-    assert folders == [tmp_path / folder, Path("/run/lbadaptor"), Path("/run/lbadaptor/shop")]
+    assert folders == [tmp_path / folder, *USUAL]
 
 
 @pytest.mark.parametrize("text", [None, "", "# run_folder = 'x'", "run_folder = 3", 'my_run_folder = "x"'])
@@ -181,7 +184,7 @@ def test_what_tells_nothing_leaves_the_default_folders(tmp_path: Path, text: str
     config = tmp_path / "shop.toml"
     if text is not None:
         config.write_text(text)
-    assert snapshot.folders(config)[2] == [Path("/run/lbadaptor"), Path("/run/lbadaptor/shop")]
+    assert snapshot.folders(config)[2] == USUAL
 
 
 # What an adaptor goes by.
