@@ -17,14 +17,14 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _LONGEST_DATE = 100
 
 
-def values(header: str, name: str) -> list[str]:
-    """All values of one cookie in a `Cookie` header, in the visitor's order; not ASCII: left out."""
+def values(header: str, name: str, only_ascii: bool = True) -> list[str]:
+    """All values of one cookie in a `Cookie` header, in the visitor's order. `only_ascii`: others are left out."""
     found = []
     if name in header:
         for pair in header.split(";"):
             if name in pair:
                 key, equals, value = pair.partition("=")
-                if equals and key.strip() == name and value.isascii():
+                if equals and key.strip() == name and (value.isascii() or not only_ascii):
                     found.append(unquote(value))
     return found
 

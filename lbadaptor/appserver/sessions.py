@@ -123,7 +123,7 @@ class Sessions:
     def of(self, request: Request) -> Visit:
         """Who comes with a request."""
         told = request.fields
-        brought = values(told.get("HTTP_COOKIE", ""), self.cookie)
+        brought = values(told.get("HTTP_COOKIE", ""), self.cookie, only_ascii=False)
         if "REQUEST_URI" not in told:  # it runs alone, and a person asks
             told = {**told, "REQUEST_URI": request.target}
         return Visit(self, brought, request.held, told)

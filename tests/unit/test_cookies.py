@@ -32,6 +32,10 @@ def test_all_values_of_a_cookie_in_their_order(header: str, found: list[str]) ->
     assert values(header, "__PRT__") == found
 
 
+def test_values_that_are_not_ascii_are_there_for_who_wants_them() -> None:
+    assert values("sid=\xe4; sid=a", "sid", only_ascii=False) == ["\xe4", "a"]
+
+
 @pytest.mark.parametrize(("text", "value"), [('"', '"'), ('""', ""), ('"a', '"a'), (' "a" ', "a"), ("a", "a")])
 def test_quotes_are_taken_off_in_pairs(text: str, value: str) -> None:
     assert unquote(text) == value

@@ -7,6 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
+from lbadaptor.appserver.environ import Request
 from lbadaptor.appserver.ledger import Ledger
 from lbadaptor.appserver.sessions import Headers, Sessions, Visit
 
@@ -186,6 +187,20 @@ def test_an_answer_with_a_ticket_is_private_unless_stricter(
 ) -> None:
     headers = answered(sessions, [*(("cache-CONTROL", value) for value in said), ("Set-Cookie", "_SID_=a")], [])
     assert [value for name, value in headers if name.lower() == "cache-control"] == sent
+
+
+def test_a_value_that_is_not_ascii_is_known_again(sessions: Sessions, ledger: Ledger) -> None:
+    set_cookie(sessions, "_SID_=m\xfcller; Path=/")
+    visit = sessions.of(Request("GET / HTTP/1.1\r\nCookie: a=b; _SID_=m\xfcller"))
+    assert visit.known
+    assert not sessions.of(Request("GET / HTTP/1.1\r\nCookie: _SID_=m\xe4ller")).known
+
+
+def test_an_appserver_that_runs_alone_knows_a_pages_folder(sessions: Sessions, ledger: Ledger) -> None:
+    for page, cookie in (("/shop/login?next=/", "_SID_=a"), ("/shop/logout", "_SID_=; Path=/shop; Max-Age=0")):
+        visit = sessions.of(Request(f"GET {page} HTTP/1.1\r\nHost: www.example\r\nCookie: _SID_=a"))
+        visit.answered([("Set-Cookie", cookie)])
+        assert ledger.count(0.0) == (page == "/shop/login?next=/")
 
 
 # The application's own word.

@@ -261,6 +261,8 @@ def test_djangos_shared_stores_cannot_tell(
     with pytest.raises(Unreadable, match=f'session_count = "django": {store} cannot tell'):
         reader("django", object(), "sessionid")
     assert f"the sessions are in {store}" in notice(object(), "sessionid")
+    assert "sessionid" in stores.other_cookies(object(), "sid")
+    assert stores.other_cookies(object(), "sessionid") == []
 
 
 def test_djangos_keys_may_not_tell_what_is_a_session(django_settings: Callable[..., Any]) -> None:
@@ -308,6 +310,8 @@ def test_cherrypys_files_cannot_tell(config: dict[str, Any]) -> None:
     with pytest.raises(Unreadable, match=r"cherrypy\.lib\.sessions\.FileSession cannot tell"):
         reader("cherrypy", application, "shop")
     assert "cherrypy.lib.sessions.FileSession" in notice(application, "shop")
+    assert "shop" in stores.other_cookies(application, "sid")
+    assert stores.other_cookies(application, "shop") == []
 
 
 def test_cherrypys_sessions_may_be_switched_on_by_a_decorator(ram: dict[str, Any]) -> None:
@@ -435,6 +439,8 @@ def test_webwares_folder_is_one_processs(webware_application: Callable[..., Any]
     os.close(other)
     assert reader("webware", application, "_SID_")[0]() == 0
     assert notice(application, "_SID_") == ""
+    assert "_SID_" in stores.other_cookies(application, "sid")
+    assert stores.other_cookies(application, "_SID_") == []
 
 
 def test_webwares_shared_stores_cannot_tell(webware_application: Callable[..., Any]) -> None:
