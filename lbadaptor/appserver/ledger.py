@@ -68,7 +68,7 @@ class Ledger:
         self._shared: set[str] = set()
         """values that were given to several visitors"""
         self._ended: OrderedDict[str, tuple[float, _Session | None]] = OrderedDict()
-        """values of sessions that were deleted, when, and the session that answers to parallel requests have begun"""
+        """values of sessions that were deleted or lost: when, and the session begun since"""
         self._sweep_at = float("inf")
         """nothing ends before"""
         self._said_full = False
@@ -92,11 +92,18 @@ class Ledger:
         return known
 
     def assign(
-        self, value: str, brought: Iterable[str], now: float, scope: str = UNKNOWN, unknown: bool = True
+        self,
+        value: str,
+        brought: Iterable[str],
+        now: float,
+        scope: str = UNKNOWN,
+        unknown: bool = True,
+        lost: bool = False,
     ) -> None:
         """The application set its cookie, on a request that brought these values, which it replaces.
 
-        Those are known until a request has brought the new one for a while: its answer may not arrive.
+        Those are known until a request has brought the new one for a while: its answer may not arrive. `lost`: they
+        were of a session in a process that is gone.
         """
         key, scope = _short(value), sys.intern(_short(scope))
         keys = [_short(old) for old in brought]
@@ -106,7 +113,7 @@ class Ledger:
             origin = self._origin(keys, key, scope, unknown)
             session = self._owners.get(key)
             if session is None:
-                session = origin or self._heir(keys, now)
+                session = origin or self._heir(keys, now, lost)
             elif session is not origin:
                 if not any(self._owners.get(old) is session for old in keys):
                     self._shared.add(key)  # another visitor has it already
@@ -195,8 +202,12 @@ class Ledger:
                 return session
         return None
 
-    def _heir(self, keys: Iterable[str], now: float) -> _Session:
-        """A new session; one for all answers to parallel requests whose session was deleted by one of them."""
+    def _heir(self, keys: Iterable[str], now: float, lost: bool) -> _Session:
+        """A new session; one for all parallel requests whose session was deleted by one of them, or lost."""
+        if lost:
+            for old in keys:
+                if old not in self._owners and old not in self._ended:
+                    self._note_end(old, now)
         ended = [old for old in keys if old in self._ended]
         for old in ended:
             heir = self._ended[old][1]
@@ -226,12 +237,15 @@ class Ledger:
     def _bury(self, key: str, now: float) -> None:
         """Forget a value that was deleted; answers to parallel requests may still set another one in its place."""
         if key not in self._shared:
-            self._ended[key] = (now, None)
-            self._ended.move_to_end(key)
-            self._sweep_at = min(self._sweep_at, now + OVERLAP)
-            if len(self._ended) > self._most:
-                self._ended.popitem(last=False)
+            self._note_end(key, now)
         self._drop(key)
+
+    def _note_end(self, key: str, now: float) -> None:
+        self._ended[key] = (now, None)
+        self._ended.move_to_end(key)
+        self._sweep_at = min(self._sweep_at, now + OVERLAP)
+        if len(self._ended) > self._most:
+            self._ended.popitem(last=False)
 
     def _forget(self, session: _Session) -> None:
         for key in list(session.values):

@@ -27,9 +27,11 @@ class Visit:
     thread may use it.
     """
 
-    __slots__ = ("_brought", "_head_is_out", "_sessions", "_told", "_values", "_word", "held", "known")
+    __slots__ = ("_brought", "_head_is_out", "_lost", "_sessions", "_told", "_values", "_word", "held", "known")
 
-    def __init__(self, sessions: Sessions, brought: Sequence[str], held: bool, told: Mapping[str, str]) -> None:
+    def __init__(
+        self, sessions: Sessions, brought: Sequence[str], held: bool, told: Mapping[str, str], lost: bool = False
+    ) -> None:
         self.known = bool(brought) and sessions.lives(brought)
         """a session that lives here was brought"""
         self.held = held
@@ -38,6 +40,8 @@ class Visit:
         self._brought = brought
         self._values = list(brought)
         self._told = told
+        self._lost = lost
+        """the ticket was of an AppServer that is gone"""
         self._word: bool | None = None
         self._head_is_out = False
 
@@ -126,7 +130,7 @@ class Sessions:
         brought = values(told.get("HTTP_COOKIE", ""), self.cookie, only_ascii=False)
         if "REQUEST_URI" not in told:  # it runs alone, and a person asks
             told = {**told, "REQUEST_URI": request.target}
-        return Visit(self, brought, request.held, told)
+        return Visit(self, brought, request.held, told, request.lost)
 
     def lives(self, brought: Sequence[str]) -> bool:
         """Whether one of these sessions lives in this process; it is used thereby."""
@@ -175,7 +179,7 @@ class Sessions:
                 self._ledger.end([*visit._brought, cookie.value], now, *place)
         for place, cookie in last.items():
             if not cookie.deletes(self._wall_clock()):
-                self._ledger.assign(cookie.value, visit._brought, now, *place)
+                self._ledger.assign(cookie.value, visit._brought, now, *place, visit._lost)
                 visit._values.append(cookie.value)
         return [self._ticket_like(cookie) for cookie in cookies] if self._ticket else []
 

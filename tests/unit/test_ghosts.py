@@ -223,6 +223,21 @@ def test_values_that_are_unknown_here_join_nothing(sessions: Sessions, ledger: L
     assert not ledger.use(["of another process"], clock())
 
 
+def test_a_browser_whose_process_is_gone_begins_one_session_with_its_parallel_requests(
+    sessions: Sessions, ledger: Ledger, clock: Clock
+) -> None:
+    for number in range(3):
+        visit = Visit(sessions, ["of a dead process"], False, {}, lost=True)
+        assert not visit.known
+        visit.answered([("Set-Cookie", f"sid=v{number}; Path=/")])
+    assert ledger.count(clock()) == 1
+    for number in range(3):
+        assert ledger.use([f"v{number}"], clock())
+    clock.now += OVERLAP
+    Visit(sessions, ["of a dead process"], False, {}, lost=True).answered([("Set-Cookie", "sid=later; Path=/")])
+    assert ledger.count(clock()) == 2, "somebody who comes later is somebody else"
+
+
 # The ledger's bounds.
 
 
