@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from lbadaptor import logs
@@ -19,13 +20,17 @@ WRONG_SETTINGS = 2
 
 
 def _check(settings: Settings, config: Path) -> int:
-    """Say what is good, and what speaks against it all the same. The exit status."""
-    from monitor import crosscheck  # brings an HTTP client along, which the monitor itself does without
+    """Say what is wrong with settings and machine, or that all is good. The exit status."""
+    from monitor import crosscheck, startcheck  # brings an HTTP client along, which the monitor itself does without
 
-    print(f"{config}: good")
-    for finding in crosscheck.findings(settings, config):
-        print(f"{config}: note: {finding}")
-    return 0
+    faults = startcheck.faults(settings)
+    for fault in faults:
+        print(f"{config}: {fault}", file=sys.stderr)
+    if not faults:
+        print(f"{config}: good")
+    for note in (*crosscheck.findings(settings, config), *startcheck.notes(settings)):
+        print(f"{config}: note: {note}")
+    return 1 if faults else 0
 
 
 def main() -> int:
@@ -33,7 +38,8 @@ def main() -> int:
     another reason."""
     parser = argparse.ArgumentParser(prog="lbmonitor", description="Keep AppServers running and write address.text.")
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, help=f"lbadaptor.toml (default {DEFAULT_FILE})")
-    parser.add_argument("--check", action="store_true", help="only check the settings")
+    parser.add_argument("--check", action="store_true", help="only check settings and machine")
+    parser.add_argument("--version", action="version", version=f"lbmonitor {version('lbadaptor')}")
     parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)  # the monitor asks itself
     options = parser.parse_args()
     if options.prepare:

@@ -660,7 +660,9 @@ def test_a_group_that_the_monitor_is_not_in_says_so(monkeypatch: pytest.MonkeyPa
 
 def test_check_starts_nothing(site: Site) -> None:
     site.settings("monitor")
-    run = subprocess.run(site.command("--check"), capture_output=True, text=True, timeout=PATIENCE)
+    run = subprocess.run(
+        site.command("--check"), capture_output=True, text=True, timeout=PATIENCE, cwd=site.app_folder
+    )
     good, note = run.stdout.splitlines()
     assert (run.returncode, good, run.stderr) == (0, f"{site.config}: good", "")
     assert note.startswith(f'{site.config}: note: whether the application sets the cookie session_cookie = "sid"')
@@ -675,7 +677,9 @@ def test_a_session_cookie_that_the_application_never_sets_is_said_everywhere(sit
     said = "that set cookies none was `session`; the application sets: sid"
     site.get(0, "/login")
     site.wait(lambda: said in site.lbctl("status")[1], "the status says so at once")
-    run = subprocess.run(site.command("--check"), capture_output=True, text=True, timeout=PATIENCE)
+    run = subprocess.run(
+        site.command("--check"), capture_output=True, text=True, timeout=PATIENCE, cwd=site.app_folder
+    )
     assert run.returncode == 0
     assert said in run.stdout
     assert said not in site.said

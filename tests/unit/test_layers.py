@@ -71,6 +71,7 @@ MONITOR = (
         "link",
         "status",
         "crosscheck",
+        "startcheck",
     ),
     *("arbiter", "watcher", "__main__", "ctl", "apacheconfig", "demo"),
 )
