@@ -82,13 +82,9 @@ class Callers:
             self.limit(connection)
         return sum(self._unfinished.values()) <= MOST_UNFINISHED
 
-    def longest_unknown(self) -> Connection | None:
-        """The unknown one of whose head most has come; None where none has sent any."""
-        return max(
-            (connection for connection in self._unfinished if connection in self._unknown),
-            key=lambda connection: self._unfinished[connection],
-            default=None,
-        )
+    def unfinished_stranger(self, besides: Connection) -> Connection | None:
+        """The unknown one that has begun its head first; None where no other has begun one."""
+        return next((one for one in self._unfinished if one in self._unknown and one is not besides), None)
 
     def finished(self, connection: Connection) -> None:
         """A head is whole, or its rest does not matter any more; a stranger's time goes on."""

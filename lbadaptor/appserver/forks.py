@@ -20,10 +20,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, NoReturn
 
 _to_close: list[Callable[[], object]] = []
 _handlers: dict[int, Callable[[int, Any], object]] = {}
+_masks: dict[int, set[signal.Signals | int]] = {}
+"""of each thread that forks, the signals that were blocked before"""
 _is_child = False
 _installed = False
 
@@ -32,7 +35,7 @@ def guard(close: Callable[[], object]) -> None:
     """Call `close` in every child that is forked from now on. It must take no lock, and send nothing."""
     global _installed
     if not _installed:
-        os.register_at_fork(after_in_child=_after)
+        os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
         _installed = True
     _to_close.append(close)
 
@@ -87,7 +90,18 @@ def _status(code: object) -> int:
     return 1
 
 
-def _after() -> None:
+def _before() -> None:
+    """A signal that comes for the child before it has the default effect again has to wait for that."""
+    if _handlers:
+        _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _handlers)
+
+
+def _after_in_parent() -> None:
+    if (mask := _masks.pop(get_ident(), None)) is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _after_in_child() -> None:
     global _is_child
     _is_child = True
     for number, handler in _handlers.items():
@@ -95,6 +109,7 @@ def _after() -> None:
             if signal.getsignal(number) is handler:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     _handlers.clear()
+    _after_in_parent()
     while _to_close:
         with contextlib.suppress(Exception):
             _to_close.pop()()

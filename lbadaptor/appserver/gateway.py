@@ -156,7 +156,7 @@ class Gateway:
         self._is_child = True
         self._lock = Lock()
         names: list[object] = []
-        for part in (self._admission, self._ledger, self._leadership, self._vitals.cookies):
+        for part in (self._admission, self._ledger, self._leadership, self._vitals):
             part.abandon()
         for connection in self._callers.abandon():
             connection.abandon()
@@ -310,9 +310,12 @@ class Gateway:
                 leads = False
             if staff is not None:
                 leads = leadership.kept(staff)
-            ended = monotonic()
-            leadership.lasted(ended - began)
-            began = ended
+            try:
+                ended = monotonic()
+                leadership.lasted(ended - began)
+                began = ended
+            except BaseException:
+                self._stumbled("how long a request lasted is not known")
             task = admission.end()
         return leads
 
@@ -431,8 +434,8 @@ class Gateway:
     def _begun(self, connection: Connection) -> None:
         """Not all of a head is here. Raises Malformed."""
         while not self._callers.began(connection):
-            other = self._callers.longest_unknown()
-            if other is None or other is connection:
+            other = self._callers.unfinished_stranger(besides=connection)
+            if other is None:
                 raise Malformed(431, f"unfinished heads of more than {MOST_UNFINISHED} bytes")
             self._close(other)
 

@@ -33,10 +33,13 @@ class Memory:
         except (OSError, IndexError, ValueError):
             return 0
 
-    def __del__(self) -> None:
+    def close(self) -> None:
         if self._file >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._file)
+            self._file = -1
+
+    __del__ = close
 
 
 @dataclass
@@ -100,6 +103,11 @@ class Vitals:
         status = b"DYING" if admission.dying or admission.stopping else b"OK"
         load = admission.in_flight, admission.threads, self.sessions
         return b"LB-Status: %b\r\nLB-Load: %d/%d/%d\r\n" % (status, *load)
+
+    def abandon(self) -> None:
+        """In a forked child: they are the parent's."""
+        self._memory.close()
+        self.cookies.abandon()
 
     def report(self) -> dict[str, Any]:
         """The probe's answer. Seconds and bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import logging
 import os
@@ -22,8 +23,8 @@ from wsgiref.validate import validator
 import msgspec
 import pytest
 
+from lbadaptor.appserver import callers, leadership
 from lbadaptor.appserver import gateway as gateways
-from lbadaptor.appserver import leadership
 from lbadaptor.appserver.admission import Admission
 from lbadaptor.appserver.connection import MAX_HEAD
 from lbadaptor.appserver.gateway import Gateway
@@ -1542,36 +1543,373 @@ def test_a_caller_that_takes_nothing_is_given_up(serve: Serve, monkeypatch: pyte
 # Shortages.
 
 
-def test_running_out_of_descriptors_is_outlived(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
-    told = threading.Event()
-    caplog.handler.addFilter(lambda record: told.set() or True)
-    house = serve(hello)
-    waiting = socket.socket()
-    waiting.settimeout(WAIT)
-    kept = house.caller()
-    assert kept.ask(head()).status == 200
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    fillers: list[int] = []
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (waiting.fileno() + 20, limits[1]))
+class Shortage:
+    """While it lasts, this process has no descriptor left."""
+
+    def __init__(self) -> None:
+        self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.fillers: list[int] = []
+
+    def __enter__(self) -> Shortage:
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, self.limits[1]))
         with contextlib.suppress(OSError):
             while True:
-                fillers.append(os.dup(waiting.fileno()))
-        waiting.connect(house.address)
-        assert told.wait(WAIT)
-        assert kept.ask(head()).status == 200
-    finally:
-        for filler in fillers:
+                self.fillers.append(os.open("/dev/null", os.O_RDONLY))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for filler in self.fillers:
             os.close(filler)
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    with waiting:
-        waiting.sendall(head())
-        assert waiting.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
+
+
+@pytest.fixture
+def unconnected() -> Iterator[list[socket.socket]]:
+    """Sockets that are there before descriptors run out."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(30)]
+        for one in sockets:
+            one.settimeout(WAIT)
+        yield sockets
+
+
+def test_running_out_of_descriptors_is_outlived(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    unconnected: list[socket.socket],
+) -> None:
+    """The probe and whoever has a key are let in all the while; it is said when it begins, and when it is over."""
+    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
+    caplog.set_level(logging.INFO)
+    house = serve(hello)
+    kept = [house.caller() for _ in range(5)]
+    assert [caller.ask(head()).status for caller in kept] == [200] * 5
+    with Shortage():
+        for one in unconnected[:6]:
+            one.connect(house.address)
+            one.sendall(PROBE)
+            assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
+            one.sendall(head())
+            assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        assert [caller.ask(head()).status for caller in kept] == [200] * 5, "the reserve was enough"
+        assert caplog.text.count("cannot take connections") == 1
+        assert "there are descriptors again" not in caplog.text
+    until(lambda: "there are descriptors again" in caplog.text)
+    assert house.gateway._reserve.left == gateways.RESERVE
     assert house.still_serves()
-    assert 0 < caplog.text.count("cannot take connections") < 10  # it pauses
+    assert caplog.text.count("cannot take connections") == 1
+
+
+def test_without_descriptors_strangers_make_room_for_each_other_and_for_whoever_has_a_key(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, unconnected: list[socket.socket]
+) -> None:
+    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
+    house = serve(hello)
+    kept = house.caller()
+    assert kept.ask(head()).status == 200
+    with Shortage():
+        for stranger in unconnected[:29]:
+            stranger.connect(house.address)
+        last = unconnected[29]
+        last.connect(house.address)
+        last.sendall(head())
+        assert last.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        assert kept.ask(head()).status == 200
+    assert house.still_serves()
+
+
+def test_when_the_reserve_is_used_up_an_idle_caller_is_taken_leave_of_with_busy(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, unconnected: list[socket.socket]
+) -> None:
+    """As adaptors know it: an answer that nobody asked for makes them throw the connection away."""
+    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
+    house = serve(hello)
+    kept = [house.caller() for _ in range(2)]
+    assert [caller.ask(head()).status for caller in kept] == [200] * 2
+    with Shortage():
+        for one in unconnected[: gateways.RESERVE + 1]:
+            one.connect(house.address)
+            one.sendall(head())
+            assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        farewell = kept[0].reply()
+        assert (farewell.status, farewell.refused, farewell.hangs_up) == (421, "BUSY", True)
+        assert kept[0].ended()
+        assert kept[1].ask(head()).status == 200
+    assert house.still_serves()
+
+
+def test_without_descriptor_reserve_or_idle_caller_connections_wait(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    unconnected: list[socket.socket],
+) -> None:
+    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
+    gate = Gate()
+    house = serve(gate, threads=2)
+    working = house.caller()
+    working.send(head())
+    assert gate.entered.acquire(timeout=WAIT)
+    house.gateway._reserve.close()
+    with Shortage():
+        for one in unconnected[:3]:
+            one.connect(house.address)
+            one.sendall(PROBE)
+        until(lambda: house.gateway._accept_again is not None)
+        gate.go.release()
+        assert working.reply().status == 200
+        assert caplog.text.count("cannot take connections") == 1
+    for one in unconnected[:3]:
+        assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    gate.go.release(10)
+    assert house.still_serves()
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, OSError])
+@pytest.mark.parametrize("where", ["receive", "admit", "_environ", "headers", "lasted", "begin", "end", "log"])
+def test_an_error_of_our_own_costs_a_connection_at_most(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, where: str, error: type[Exception]
+) -> None:
+    """Memory may run out anywhere. No thread ends, no place is lost, and then all is as before."""
+    monkeypatch.setattr(gateways, "STUMBLE", 0.001)
+    house = serve(hello)
+    assert house.ask(head()).status == 200
+    failures = 4
+    owner: Any = {
+        "receive": gateways.Connection,
+        "admit": house.admission,
+        "_environ": house.gateway,
+        "headers": house.vitals,
+        "lasted": house.gateway._leadership,
+        "begin": house.admission,
+        "end": house.admission,
+        "log": gateways.log,
+    }[where]
+    name = "exception" if where == "log" else where
+    whole = getattr(owner, name)
+
+    def fails(*arguments: Any) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            if where == "end":
+                whole(*arguments)
+            raise error("for a moment")
+        return whole(*arguments)
+
+    monkeypatch.setattr(owner, name, fails)
+    if where == "log":
+        monkeypatch.setattr(house.admission, "admit", lambda *_: 1 / 0)
+    for _ in range(8):
+        caller = house.caller()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            caller.ask(head())
+    monkeypatch.undo()
+    until(lambda: not house.admission.in_flight)
+    assert all(thread.is_alive() for thread in house.gateway._threads)
+    assert house.ask(head()).status == 200
+    assert json.loads(house.ask(PROBE).body)["in_flight"] == 0
+
+
+# Strangers.
+
+
+@pytest.fixture
+def short_limit(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(callers, "LIMIT", 0.3)
+    return 0.3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", head()[:40], head(Key="wrong"), head(Generation="16"), b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"],
+    ids=["nothing", "half a head", "a wrong key", "another generation", "half a body"],
+)
+def test_whoever_shows_no_key_has_a_while(serve: Serve, short_limit: float, data: bytes) -> None:
+    house = serve(hello)
+    known = house.caller()
+    assert known.ask(head()).status == 200
+    stranger = house.caller()
+    began = time.monotonic()
+    stranger.send(data)
+    while stranger.socket.recv(65536):
+        pass
+    assert time.monotonic() - began < WAIT / 2
+    assert known.ask(head()).status == 200, "it was idle for longer than that"
+    assert len(house.gateway._connections) == 1
+
+
+def test_a_head_that_dribbles_has_no_longer(serve: Serve, short_limit: float) -> None:
+    house = serve(hello)
+    for known in (True, False):
+        caller = house.caller()
+        if known:
+            assert caller.ask(head()).status == 200
+        dribble = itertools.cycle(b"X")
+        caller.send(b"GET / HTTP/1.1\r\nX: ")
+        poll = select.poll()
+        poll.register(caller.socket, select.POLLIN)
+        began = time.monotonic()
+        while not poll.poll(10):
+            caller.send(bytes([next(dribble)]))
+        assert 0.2 < time.monotonic() - began < WAIT / 2
+
+
+def test_half_a_head_of_one_that_is_known_may_become_a_whole_one(serve: Serve) -> None:
+    house = serve(hello)
+    caller = house.caller()
+    for _ in range(3):
+        caller.send(head()[:100])
+        until(lambda: bool(house.gateway._callers.limited))
+        assert caller.ask(head()[100:]).status == 200
+        assert not house.gateway._callers.limited
+
+
+def test_whoever_does_not_hang_up_is_hung_up_on(serve: Serve, short_limit: float) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Length", "10")])
+        yield b"short"
+
+    house = serve(application)
+    callers = [house.caller() for _ in range(3)]
+    for caller in callers:
+        caller.send(head())
+        assert b"short" in caller.socket.recv(65536)
+    until(lambda: not house.gateway._connections)
+    assert not house.gateway._callers.limited
+
+
+def test_the_eldest_stranger_makes_room_and_whoever_has_a_key_keeps_its_place(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways, "MOST_UNKNOWN", 10)
+    house = serve(hello)
+    known = house.caller()
+    assert known.ask(head()).status == 200
+    strangers = []
+    for _ in range(30):
+        strangers.append(house.caller())
+        strangers[-1].send(b"GET")
+        if len(strangers) > 10:
+            assert strangers[len(strangers) - 11].ended()
+    assert [caller.ask(head()[3:]).status for caller in strangers[20:]] == [200] * 10
+    assert known.ask(head()).status == 200
+
+
+def test_strangers_at_the_port_do_not_touch_those_at_the_unix_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways, "MOST_UNKNOWN", 10)
+    vitals = Vitals(0, 17, Admission(2, 4))
+    listeners = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)]
+    listeners[1].bind(str(tmp_path / "0"))
+    gateway = Gateway(listeners, hello, HANDOVER, vitals, Ledger(1800.0))
+    gateway.start()
+    with contextlib.ExitStack() as stack:
+        at_unix = []
+        for _ in range(10):
+            at_unix.append(stack.enter_context(socket.socket(socket.AF_UNIX)))
+            at_unix[-1].settimeout(WAIT)
+            at_unix[-1].connect(str(tmp_path / "0"))
+        at_port = [stack.enter_context(socket.create_connection(listeners[0].getsockname(), WAIT)) for _ in range(30)]
+        assert at_port[0].recv(1) == b""
+        for caller in at_unix:
+            caller.sendall(head())
+            assert caller.recv(1000).startswith(b"HTTP/1.1 200 ")
+        gateway.stop(WAIT)
+
+
+def test_what_strangers_hold_in_memory_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "MOST_UNFINISHED", 1_000_000)
+    house = serve(hello)
+    strangers = []
+    for _ in range(20):
+        strangers.append(house.caller())
+        with contextlib.suppress(OSError):
+            strangers[-1].send(b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000)
+    until(lambda: len(house.gateway._connections) == 4)
+    assert house.ask(head("GET", "/", f"X: {'x' * 500_000}")).status == 200, "whoever has a key comes first"
+    assert sum(connection.unfinished for connection in house.gateway._connections.values()) <= 1_000_000
+
+
+def test_a_head_as_large_as_apache_lets_through_is_taken(serve: Serve) -> None:
+    """LimitRequestFields 100, LimitRequestFieldSize 8190."""
+    house = serve(seen)
+    fields = [f"X-Field-{number}: {'x' * 8160}" for number in range(100)]
+    caller = house.caller()
+    for _ in range(2):
+        environ = json.loads(caller.ask(head("GET", "/", *fields)).body)
+        assert len([name for name in environ if name.startswith("HTTP_X_FIELD_")]) == 100
+
+
+def test_a_head_of_more_lines_than_anybody_sends_is_not_taken(serve: Serve) -> None:
+    house = serve(hello)
+    reply = house.ask(head("GET", "/", *(["a: b"] * 10_000)))
+    assert (reply.status, reply.hangs_up) == (431, True)
+
+
+def test_a_head_in_many_pieces_costs_no_more_than_in_one(serve: Serve) -> None:
+    """What was looked through is not looked through again."""
+    house = serve(hello)
+    caller = house.caller()
+    data = head("GET", "/", *(f"X-{number}: {'x' * 8000}" for number in range(100)))
+    began = time.process_time()
+    for place in range(0, len(data), 100):
+        caller.send(data[place : place + 100])
+    assert caller.reply().status == 200
+    assert time.process_time() - began < 3.0
+
+
+def test_alone_whoever_has_asked_may_be_idle(serve: Serve, short_limit: float) -> None:
+    house = serve(hello, handover=Handover("", session_cookie="_SID_"))
+    caller, silent = house.caller(), house.caller()
+    assert caller.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
+    assert silent.ended()
+    assert caller.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # what Python 3.12 thinks of it
+def test_a_child_needs_no_lock_that_another_thread_holds(serve: Serve) -> None:
+    statuses: list[int] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if child := os.fork():
+            statuses.append(os.waitpid(child, 0)[1])
+        else:
+            start_response("200 OK", [("Set-Cookie", "_SID_=x")])
+            return [b"the child's"]
+        return hello(environ, start_response)
+
+    house = serve(application)
+    caller = house.caller()
+    gateway = house.gateway
+    locks = [gateway._lock, house.ledger._lock, gateway._callers._lock, house.vitals.cookies._lock]
+    with contextlib.ExitStack() as stack:
+        caller.send(head())
+        until(lambda: house.admission.in_flight == 1 or bool(statuses))
+        for lock in locks:
+            stack.enter_context(lock)
+        until(lambda: bool(statuses))
+    assert caller.reply().body == b"hello"
+    assert statuses == [0]
+
+
+def test_a_connection_that_is_closed_while_it_is_to_be_taken_out_of_the_poll_harms_nobody(
+    serve: Serve, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The serving thread is first. It is the leader's part that must not raise."""
+    house = serve(hello)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        connection = gateways.Connection(ours, None)
+        connection.served = True
+        house.gateway._close(connection)
+        house.gateway._readable(connection)
+        house.gateway._close(connection)
+    assert caplog.text == ""
+    assert house.still_serves()
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # what Python 3.12 thinks of it
