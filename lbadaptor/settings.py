@@ -542,7 +542,35 @@ def _explain(message: str, text: str) -> str:
     key = re.sub(r"\[.*", "", key)
     if missing := re.search(r"missing required field `(\w+)`", what):
         return f"{_line(text, section)}the setting [{section}] {missing[1]} is missing"
-    return f"{_line(text, key, section)}[{section}] {key}: {what[0].lower()}{what[1:]}"
+    return f"{_line(text, key, section)}[{section}] {key}: {_in_words(what, section, key)}"
+
+
+_WANTED = {
+    _IMPORT: 'expected `module:callable`, such as "shop:application"; for /srv/shop.py it is the module shop, and '
+    "[appservers] working_folder names the folder",
+    rf"{_IMPORT}|^[A-Za-z]*\Z": 'expected `module:function`, such as "shop:count", or the name of a framework: '
+    + ", ".join(COUNTED),
+    COOKIE: "expected the name of a cookie: letters, digits and !#$%&'*+.^_`|~-, without blanks",
+    _HOST: 'expected an address or a name, such as "127.0.0.1" or "::1", without blanks and brackets',
+    _VARIABLE: 'expected the name of a variable, in capitals, such as "SSL_CLIENT_VERIFY" or "SSL_*"',
+    _ENVIRONMENT: "expected the name of a variable: letters, digits and _, no digit first",
+    _WITHOUT_NUL: "expected text without a NUL character",
+    _PATH: 'expected a path that begins with /, such as "/products?page=1", of ASCII without blanks',
+}
+"""What to say instead of a pattern."""
+_WANTED[rf"{COOKIE}|^\Z"] = _WANTED[COOKIE]
+
+
+def _in_words(what: str, section: str, key: str) -> str:
+    """A complaint of msgspec's about a value, without its regular expressions."""
+    if "matching regex" in what:
+        return next((said for pattern, said in _WANTED.items() if what.endswith(f"regex {pattern!r}")), what)
+    if unknown := re.match(r"Invalid enum value (.*)", what):
+        hint = get_type_hints(SECTIONS[section], include_extras=True)[key]
+        kind = get_args(hint)[0]
+        known = get_args(kind) if get_origin(kind) is Literal else get_args(get_args(kind)[0])
+        return f"invalid enum value {unknown[1]}; known are {', '.join(map(str, known))}"
+    return f"{what[0].lower()}{what[1:]}"
 
 
 def reference() -> str:

@@ -130,6 +130,16 @@ def visits(http: requests.Session, site: str) -> int:
     return int(found[1])
 
 
+def test_a_stop_by_lbctl_is_a_normal_end(demo: Callable[..., Demo]) -> None:
+    running = demo(*SMALL)
+    *_, control_socket = running.await_up()
+    subprocess.run([LBCTL, "--socket", control_socket, "stop"], check=True, capture_output=True, timeout=TIMEOUT)
+    assert running.wait() == 0, running.output
+    assert "the monitor was told to stop" in running.output
+    assert "lbctl:" not in running.output
+    running.assert_nothing_left()
+
+
 def test_it_serves_webware_prints_where_everything_is_and_leaves_nothing(demo: Callable[..., Demo]) -> None:
     running = demo()
     site, address_file, control_socket = running.await_up()

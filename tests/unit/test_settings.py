@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -211,3 +212,48 @@ def test_an_appserver_has_a_unix_socket_where_its_path_is_short_enough() -> None
     room = 107 - len("/run//sockets/7")
     for length, path in ((room, f"/run/{'x' * room}/sockets/7"), (room + 1, "")):
         assert parse(f'{LEAST}[files]\nrun_folder = "/run/{"x" * length}"\n').unix_socket(7) == path
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ('[application]\napp = "/srv/x.py"', '[application] app: expected `module:callable`, such as "shop:'),
+        ('[application]\napp = "shop"', "[application] app: expected `module:callable`"),
+        (
+            '[application]\napp = "a:b"\nticket_cookie = "a b"',
+            "[application] ticket_cookie: expected the name of a cookie",
+        ),
+        (
+            '[application]\napp = "a:b"\nsession_count = "1-2"',
+            "[application] session_count: expected `module:function`",
+        ),
+        ('[appservers]\nhost = "a b"', "[appservers] host: expected an address or a name"),
+        ('[appservers]\nwarm_up = ["x"]', "[appservers] warm_up: expected a path that begins with /"),
+        ('[appservers]\nenvironment = { "1x" = "y" }', "[appservers] environment: expected the name of a variable"),
+        ('[appservers]\nenvironment = { x = "\\u0000" }', "[appservers] environment: expected text without a NUL"),
+        ('[appservers]\nworking_folder = "\\u0000"', "[appservers] working_folder: expected text without a NUL"),
+        (
+            "[appservers]\nlimits = { foo = 1 }",
+            "[appservers] limits: invalid enum value 'foo'; known are as, core, cpu, data",
+        ),
+        ('[adaptor]\npolicy = "x"', "[adaptor] policy: invalid enum value 'x'; known are less-loaded, random"),
+        (
+            '[adaptor]\npass_variables = ["x"]',
+            "[adaptor] pass_variables: expected the name of a variable, in capitals",
+        ),
+    ],
+)
+def test_no_pattern_is_shown_to_people(rows: str, said: str) -> None:
+    least = "" if "[application]" in rows else '[application]\napp = "a:b"\nsession_cookie = "sid"\n'
+    with pytest.raises(SettingsError) as refused:
+        parse(f"{least}{rows}\n")
+    assert said in str(refused.value)
+    assert "regex" not in str(refused.value)
+
+
+def test_every_pattern_has_its_words() -> None:
+    for section, struct in SECTIONS.items():
+        for pattern in set(
+            re.findall(r"pattern='((?:[^'\\]|\\.)*)'", repr(get_type_hints(struct, include_extras=True)))
+        ):
+            assert any(repr(known)[1:-1] == pattern for known in module._WANTED), f"[{section}] {pattern}"
