@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from lbadaptor import failover, logs, pages, request
+from lbadaptor import failover, logs, pages, request, suspects
 from lbadaptor.accepted import AcceptedSettings
 from lbadaptor.address import Entry, State, Table
 from lbadaptor.body import EMPTY, Body, VisitorGone, keep
@@ -26,6 +26,7 @@ from lbadaptor.relay import ExchangeFailed
 from lbadaptor.request import BadRequest, Environ, Heads
 from lbadaptor.settings import DEFAULT_FILE, Settings
 from lbadaptor.snapshot import Snapshot
+from lbadaptor.suspects import Suspects
 from lbadaptor.ticket import Verdict
 from lbadaptor.visitor import hang_up
 
@@ -33,6 +34,10 @@ log = logs.logger("lbadaptor")
 
 LOOK_AGAIN = 0.05
 """Seconds between two looks at address.text, or two attempts at a busy holder, while a request waits."""
+ASKED_ONCE = "lbadaptor.asked_once"
+"""Set in environ: another lane has asked an AppServer already, and lost it. It is not repeated again."""
+_LONGEST_VISITOR = 4096
+"""Characters of ticket and session cookies that decide where somebody goes who has lost their session."""
 FAILING_HOLDERS = 2
 """Requests of one Apache process that may be with a FAILING holder: one hung AppServer must not fill Apache."""
 
@@ -53,6 +58,7 @@ class Adaptor:
             self._accepted = AcceptedSettings(Path(settings))
             snapshot = self._accepted.first()
         self.configuration = Configuration(snapshot)
+        self.suspects = Suspects()
         self.fleet = Fleet(snapshot.settings, self._look_at_settings)
 
     def _look_at_settings(self) -> None:
@@ -67,7 +73,8 @@ class Adaptor:
         body, streamed = EMPTY, False
         try:
             body = self._keep_body(environ)
-            relayed = _Walk(self, environ, body).relay()
+            walk = _Walk(self, environ, body)
+            relayed = walk.relay()
             if not body.kept:
                 self._take_rest(environ, body, relayed)
             answer = relayed.answer
@@ -88,7 +95,7 @@ class Adaptor:
         finally:
             if body is not EMPTY and not streamed:
                 body.close()
-        stream = _Stream(relayed, environ, body)
+        stream = _Stream(relayed, environ, body, walk)
         if environ.get("mod_wsgi.process_group"):
             # Daemon mode: if it breaks off, nothing may follow on the connection, or it would be taken for the rest.
             answer.headers.append(("Connection", "close"))
@@ -170,8 +177,9 @@ class Configuration:
 class _Stream:
     """An answer that is passed on as it comes. Where it breaks off, the visitor's connection is cut."""
 
-    def __init__(self, relayed: Relayed, environ: Environ, body: Body) -> None:
+    def __init__(self, relayed: Relayed, environ: Environ, body: Body, walk: _Walk) -> None:
         self._relayed = relayed
+        self._walk = walk
         self._environ = environ
         self._body = body
         self._url = request.url(environ)  # Apache may have taken the environ back by then
@@ -179,7 +187,10 @@ class _Stream:
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._relayed
+            self._walk.answered()
         except (ExchangeFailed, VisitorGone, MemoryError) as failed:
+            if isinstance(failed, ExchangeFailed):
+                self._walk.broke_off(failed)
             cut = hang_up(self._environ)
             state = "cut" if cut else "out of reach"
             why = str(failed) or "out of memory"
@@ -214,12 +225,17 @@ class _Walk:
     """the tickets of those that were tried"""
     _looked: frozenset[str] = frozenset()
     """of those because of whom address.text was read anew"""
-    _repeated = False
+    _busy: frozenset[str] = frozenset()
+    """of those that are asked again after a pause"""
+    _asked: Entry | None = None
+    """who was asked last"""
 
     def __init__(self, adaptor: Adaptor, environ: Environ, body: Body) -> None:
         self._fleet = adaptor.fleet
+        self._suspects = adaptor.suspects
         self._environ = environ
         self._body = body
+        self._repeated = bool(environ.get(ASKED_ONCE))
         while True:
             self._configuration = adaptor.configuration
             self._tickets = self._configuration.tickets(environ)
@@ -234,10 +250,12 @@ class _Walk:
 
     def relay(self) -> Relayed:
         """The first answer that may be passed on. Raises GiveUp, VisitorGone."""
+        if self._suspects and (count := self._suspects.refused(self._kinds(), time.monotonic())):
+            raise GiveUp(503, f"refused: {count} AppServers in a row died at work on such a request")
         while True:
-            entry = self._next()
+            entry = self._asked = self._next()
             try:
-                return self._fleet.ask(
+                relayed = self._fleet.ask(
                     entry,
                     self._environ["REQUEST_METHOD"],
                     self._common,
@@ -245,6 +263,9 @@ class _Walk:
                     self._body,
                     self._table.serial,
                 )
+                if relayed.answer.complete:
+                    self.answered()
+                return relayed
             except ExchangeFailed as failed:
                 log.info("lbadaptor: AppServer %s: %s", entry.identity, failed)
                 self._after(failed, entry)
@@ -265,8 +286,8 @@ class _Walk:
         visitor, application = "", self._configuration.settings.application
         if self._verdict is Verdict.LOST and not application.affinity:
             sessions = values(self._environ.get("HTTP_COOKIE", ""), application.session_cookie)
-            visitor = " ".join((self._ticket, *sessions))
-        return self._fleet.choose(self._table, self._tried, visitor)
+            visitor = " ".join((self._ticket, *sessions))[:_LONGEST_VISITOR]
+        return self._fleet.choose(self._table, self._tried | self._busy, visitor)
 
     def _wait_for_one(self) -> Entry:
         if not self._configuration.waiters.acquire(blocking=False):
@@ -283,6 +304,7 @@ class _Walk:
                 if not self._may_wait():
                     raise GiveUp(503, "no AppServer is available")
                 time.sleep(LOOK_AGAIN)
+                self._busy = frozenset()
         finally:
             self._configuration.waiters.release()
 
@@ -290,7 +312,7 @@ class _Walk:
         """Make ready for the next attempt. Raises GiveUp when there may be none."""
         ticket, failure = entry.ticket, failed.failure
         never_begun = failure in (Failure.UNREACHABLE, Failure.UNSENT)
-        again = ticket in self._looked if never_begun else self._repeated
+        again = ticket in self._looked if never_begun else self._died(failed, entry) or self._repeated
         deed = failover.decide(
             failure, self._verdict, idempotent=self._idempotent(), body_kept=self._body.repeatable, again=again
         )
@@ -312,9 +334,42 @@ class _Walk:
             if self._holder is None:
                 self._take_other_ticket(entry)
         if self._holder is None:
-            tried, self._tried = self._tried, self._tried | {ticket}
+            tried = self._tried
+            if deed is Deed.LATER:
+                self._busy |= {ticket}
+            else:
+                self._tried |= {ticket}
             if deed is Deed.ONCE and self._choose() is None:
                 self._tried = tried  # there is nobody else
+
+    def answered(self) -> None:
+        """The whole answer is here."""
+        if self._suspects:
+            self._suspects.answered(self._kinds())
+
+    def broke_off(self, failed: ExchangeFailed) -> None:
+        """The answer broke off when part of it was passed on."""
+        if self._asked is not None:
+            self._died(failed, self._asked)
+
+    def _died(self, failed: ExchangeFailed, entry: Entry) -> bool:
+        """Whether the AppServer died, by all that can be seen, as others did before at work on such requests."""
+        if failed.failure not in (Failure.LOST, Failure.BROKEN):
+            return False
+        count = self._suspects.died(self._kinds(), entry.ticket, time.monotonic())
+        if count >= suspects.NOT_REPEATED:
+            log.warning(
+                "lbadaptor: %s: %d AppServers in a row died at work on such a request: until one is answered, %s",
+                request.url(self._environ),
+                count,
+                "not repeated" if count < suspects.REFUSED else f"refused for {suspects.REFUSAL:.0f} s",
+            )
+        return count >= suspects.NOT_REPEATED
+
+    def _kinds(self) -> suspects.Keys:
+        environ = self._environ
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        return suspects.keys(environ["REQUEST_METHOD"], path, environ.get("QUERY_STRING", ""))
 
     def _take_other_ticket(self, entry: Entry) -> None:
         """The holder is gone, or does not know the visitor: another one whose ticket they brought may."""

@@ -32,6 +32,8 @@ class Load:
     """monotonic seconds; till then it is not chosen while there is another"""
     said_dying: int = -1
     """the serial of the table in force when it said DYING: heeded until a newer table comes"""
+    threads: int = 1
+    """what it works on at once, by the settings, until it has said so itself"""
     _reported: str = ""
     _reported_at: float = float("-inf")
     _misses: int = 0
@@ -68,14 +70,16 @@ class Load:
 
     def measure(self, entry: Entry, now: float) -> tuple[float, float, int]:
         """The smaller, the less loaded. `now` is the monotonic time in seconds."""
-        weight = _weight(entry)
-        if now - self._reported_at <= FRESH:
-            try:
-                in_flight, threads, sessions = map(int, self._reported.split("/"))
-                return in_flight / threads * 100 / weight, sessions / weight, self.in_flight
-            except (ValueError, ArithmeticError):
-                pass  # it says nothing
-        return self.in_flight * 100 / weight, entry.sessions / weight, 0
+        weight, threads = _weight(entry), self.threads
+        try:
+            in_flight, said_threads, sessions = map(int, self._reported.split("/"))
+            if said_threads > 0:
+                threads = said_threads
+                if now - self._reported_at <= FRESH:
+                    return in_flight / threads * 100 / weight, sessions / weight, self.in_flight
+        except (ValueError, ArithmeticError):
+            pass  # it says nothing
+        return self.in_flight / threads * 100 / weight, entry.sessions / weight, 0
 
 
 Measure = Callable[[Entry], tuple[float, ...]]
@@ -122,6 +126,7 @@ def same_for(visitor: str, entries: Sequence[Entry]) -> Entry:
 
     def score(entry: Entry) -> float:
         digest = hashlib.blake2b(f"{visitor} {entry.identity}".encode(), digest_size=8).digest()
-        return _weight(entry) / -math.log((int.from_bytes(digest, "big") + 0.5) / 2**64)
+        # Of 52 bits, each number and a half is a float of its own, and none is 1.
+        return _weight(entry) / -math.log(((int.from_bytes(digest, "big") >> 12) + 0.5) / 2**52)
 
     return max(entries, key=score)

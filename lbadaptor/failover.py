@@ -48,6 +48,9 @@ class Deed(Enum):
     redispatch as `lost`"""
     GONE = auto()
     """read address.text anew; redispatch, as `lost`"""
+    LATER = auto()
+    """redispatch; the same one again, too, after a pause, when no other is left, until the deadline; then 503 with
+    Retry-After"""
     SAME = auto()
     """the same one again until the deadline, then 503 with Retry-After"""
     ONCE = auto()
@@ -68,8 +71,10 @@ class Row:
     other: Deed
 
 
+_NEEDS_BODY = frozenset((Deed.ELSEWHERE, Deed.LATER, Deed.LOOK, Deed.GONE, Deed.SAME))
 _NEVER_BEGAN = Row(Deed.LOOK, Deed.ELSEWHERE)
-_WAITS = Row(Deed.SAME, Deed.ELSEWHERE)
+_WAITS = Row(Deed.SAME, Deed.LATER)
+"""It may have time in a moment."""
 _REFUSED = Row(Deed.GONE, Deed.ELSEWHERE)
 _MAY_HAVE_BEGUN = Row(Deed.ONCE, Deed.ONCE)
 _FAILED = Row(Deed.BAD_GATEWAY, Deed.BAD_GATEWAY)
@@ -112,7 +117,7 @@ def decide(failure: Failure, verdict: Verdict, *, idempotent: bool, body_kept: b
     deed = row.held if verdict is Verdict.HELD else row.other
     if deed is Deed.ONCE and (again or not idempotent or not body_kept):
         return Deed.BAD_GATEWAY
-    if not body_kept and deed in (Deed.ELSEWHERE, Deed.LOOK, Deed.GONE, Deed.SAME):
+    if not body_kept and deed in _NEEDS_BODY:
         return Deed.UNAVAILABLE
     if deed is Deed.LOOK and again:
         return Deed.GONE

@@ -30,8 +30,8 @@ _FAILURES = {**REFUSALS, headers.KEY_REFUSED: Failure.FORBIDDEN}
 class Peer:
     """One life of an AppServer, as this process knows it."""
 
-    def __init__(self, idle_connections: int) -> None:
-        self.load = Load()
+    def __init__(self, idle_connections: int, threads: int = 1) -> None:
+        self.load = Load(threads=threads)
         self.pool = Pool(idle_connections)
         self.ends: dict[Verdict, bytes] = {}
         """of the heads of requests, as far as they were needed"""
@@ -45,6 +45,7 @@ class Fleet:
 
     def __init__(self, settings: Settings, on_change: Callable[[], None] = lambda: None) -> None:
         self._settings = settings.adaptor
+        self._threads = settings.appservers.threads
         self._policy = POLICIES[settings.adaptor.policy]
         self._key_file = settings.key_file
         self._ticket_cookie = settings.application.ticket_cookie
@@ -55,10 +56,13 @@ class Fleet:
         self._addresses = AddressFile(settings.address_file, self._on_table)
         self._on_change = on_change
         self._forged = 0
+        self._short = False
+        """connections cannot be made, for want of something on this side"""
 
     def renew(self, settings: Settings) -> None:
         """Go by other settings from now on; where address.text is stays as it was. Call it from `on_change` only."""
         before, self._settings = self._settings, settings.adaptor
+        self._threads = settings.appservers.threads
         self._policy = POLICIES[settings.adaptor.policy]
         self._ticket_cookie = settings.application.ticket_cookie
         if settings.key_file != self._key_file:
@@ -149,14 +153,20 @@ class Fleet:
 
     def _connect(self, entry: Entry) -> Connection:
         try:
-            return connect(
+            connection = connect(
                 entry.address,
                 self._unix_socket(entry.identity.slot),
                 self._settings.connect_timeout,
                 self._settings.answer_timeout,
             )
+            if self._short:
+                self._short = False
+                log.warning("lbadaptor: connections can be made again")
+            return connection
         except OurOwnFault as error:
-            log.error("lbadaptor: %s", error)
+            if not self._short:  # once, until it is over
+                self._short = True
+                log.error("lbadaptor: %s", error)
             raise ExchangeFailed(Failure.OURS, str(error)) from None
         except ConnectTimeout as error:
             raise ExchangeFailed(Failure.CONNECT_TIMEOUT, str(error)) from None
@@ -169,8 +179,8 @@ class Fleet:
     def _on_table(self, table: Table) -> None:
         """A new address.text: forget who left, make ready for who came."""
         self._on_change()
-        before, keep = self._peers, self._settings.idle_connections
-        self._peers = {entry.ticket: before.get(entry.ticket) or Peer(keep) for entry in table.entries}
+        before, new = self._peers, (self._settings.idle_connections, self._threads)
+        self._peers = {entry.ticket: before.get(entry.ticket) or Peer(*new) for entry in table.entries}
         for ticket in before.keys() - self._peers.keys():
             before[ticket].pool.close()
 

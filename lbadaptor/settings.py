@@ -71,7 +71,7 @@ class Application(Struct, forbid_unknown_fields=True, frozen=True):
     session_idle: Annotated[
         float,
         row("A session ends when nobody used it for this long. The application's own limit, or longer. With "
-            "`affinity`: a visitor is waited for so long after their last request.", SECONDS, gt=0),
+            "`affinity`: a visitor is waited for so long after their last request.", SECONDS, ge=0.001),
     ] = 1800.0  # fmt: skip
     session_count: Annotated[
         str,
@@ -229,11 +229,11 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
         Literal["less-loaded", "random"],
         row("Who gets a visitor without a session: the less loaded of two random AppServers, or a random one."),
     ] = "less-loaded"
-    connect_timeout: Annotated[float, row("How long a connection to an AppServer may take.", SECONDS, gt=0)] = 2.0
+    connect_timeout: Annotated[float, row("How long a connection to an AppServer may take.", SECONDS, ge=0.001)] = 2.0
     answer_timeout: Annotated[
         float,
         row("How long an AppServer may be silent before and within its answer; then 504. Longer than it takes to "
-            "find and end a hung AppServer.", SECONDS, gt=0),
+            "find and end a hung AppServer.", SECONDS, ge=0.001),
     ] = 60.0  # fmt: skip
     wait: Annotated[
         float,
@@ -278,19 +278,19 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
 class Monitor(Struct, forbid_unknown_fields=True, frozen=True):
     """[monitor]: how AppServers are started, probed, replaced and ended."""
 
-    probe_interval: Annotated[float, row("Pause between two probes of an AppServer.", SECONDS, gt=0)] = 1.0
-    probe_timeout: Annotated[float, row("A probe without an answer for so long has failed.", SECONDS, gt=0)] = 2.0
+    probe_interval: Annotated[float, row("Pause between two probes of an AppServer.", SECONDS, ge=0.001)] = 1.0
+    probe_timeout: Annotated[float, row("A probe without an answer for so long has failed.", SECONDS, ge=0.001)] = 2.0
     fall: Annotated[int, row("So many failed probes in a row make an AppServer FAILING.", ge=1)] = 3
     failing_limit: Annotated[
-        float, row("A FAILING AppServer that does not recover within this time is ended.", SECONDS, gt=0)
+        float, row("A FAILING AppServer that does not recover within this time is ended.", SECONDS, ge=0.001)
     ] = 5.0
     computing_limit: Annotated[
         float,
         row("A FAILING AppServer whose processor time still advances is given this long: it may only be computing.",
-            SECONDS, gt=0),
+            SECONDS, ge=0.001),
     ] = 30.0  # fmt: skip
     start_timeout: Annotated[
-        float, row("An AppServer that is not ready after this time is ended and started anew.", SECONDS, gt=0)
+        float, row("An AppServer that is not ready after this time is ended and started anew.", SECONDS, ge=0.001)
     ] = 60.0
     starts_at_once: Annotated[
         int,
@@ -299,11 +299,11 @@ class Monitor(Struct, forbid_unknown_fields=True, frozen=True):
     stop_grace: Annotated[
         float,
         row("How long an AppServer that was ordered to stop may finish what is in flight; then SIGKILL.", SECONDS,
-            gt=0),
+            ge=0.001),
     ] = 30.0  # fmt: skip
     backoff_limit: Annotated[
         float,
-        row("The longest wait before an AppServer that keeps dying early is started anew.", SECONDS, gt=0),
+        row("The longest wait before an AppServer that keeps dying early is started anew.", SECONDS, ge=0.001),
     ] = 30.0
     replace_at_once: Annotated[
         int, row("How many AppServers are being replaced at a time (limit, order, release).", ge=1)
@@ -319,7 +319,7 @@ class Monitor(Struct, forbid_unknown_fields=True, frozen=True):
             "0: it is waited for.", SECONDS, ge=0),
     ] = 0.0  # fmt: skip
     heartbeat: Annotated[
-        float, row("address.text is rewritten at least this often, changed or not.", SECONDS, gt=0, le=15)
+        float, row("address.text is rewritten at least this often, changed or not.", SECONDS, ge=0.001, le=15)
     ] = 10.0
 
 

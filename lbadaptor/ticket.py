@@ -32,6 +32,9 @@ from lbadaptor.errors import KeyFileError
 MAX_LENGTH = 128
 """Bytes; a longer cookie is forged, and nothing is computed for it."""
 
+MOST_VERIFIED = 8
+"""Tickets of one request whose signatures are looked at. Browsers send one for each path and domain."""
+
 _SHAPE = re.compile(r"\d{1,6}\.\d{1,16}\.[A-Za-z0-9_-]{43}", re.ASCII)
 _SHORTEST_KEY = 32
 
@@ -105,7 +108,8 @@ def judge(tickets: Sequence[str], table: Table, signed: Callable[[str], bool]) -
     """The verdict on the tickets that one request brought; the holder if HELD; the ticket that decided.
 
     A request may bring several (two paths, two domains): all are looked at, HELD wins, then LOST. `signed`
-    tells whether a ticket is one of ours; it is asked only about those that the table does not know.
+    tells whether a ticket is one of ours; it is asked only about those that the table does not know, and about
+    MOST_VERIFIED at most that could be one: each costs a signature, and a visitor may send thousands.
     """
     if not tickets:
         return Verdict.NONE, None, ""
@@ -113,7 +117,12 @@ def judge(tickets: Sequence[str], table: Table, signed: Callable[[str], bool]) -
         holder = table.by_ticket.get(ticket)
         if holder is not None:
             return Verdict.HELD, holder, ticket
+    asked: set[str] = set()
     for ticket in tickets:
+        if ticket in asked or len(asked) == MOST_VERIFIED:
+            continue
+        if _SHAPE.fullmatch(ticket):  # else none is computed
+            asked.add(ticket)
         if signed(ticket):
             return Verdict.LOST, None, ticket
     return Verdict.FORGED, None, tickets[0]

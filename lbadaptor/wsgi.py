@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from lbadaptor import logs, pages
-from lbadaptor.adaptor import Adaptor
+from lbadaptor.adaptor import ASKED_ONCE, Adaptor
 from lbadaptor.errors import SettingsError
 from lbadaptor.request import Environ
 from lbadaptor.settings import DEFAULT_FILE
@@ -43,6 +43,8 @@ def application(environ: Environ, start_response: Callable[..., object]) -> Iter
     if _FROM_FAST_LANE in environ and environ.get("QUERY_STRING") in (_FAILED, _LATE):
         if status := _refusal(environ):
             return pages.answer(start_response, status)
+        if environ.get("REDIRECT_STATUS") == "502":  # its AppServer was lost, not only unreachable (503)
+            environ[ASKED_ONCE] = True
         _uncover(environ)
     mount = environ.get("LBADAPTOR_MOUNT")
     if mount is not None:

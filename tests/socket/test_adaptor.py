@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from scripted import PATIENCE, ScriptedServer, Step, Talk, answer, hang_up, refusal
-from stage import MASTER, Site
+from stage import GENERATION, MASTER, Site
 
 from lbadaptor.address import Address, Identity, State, Table, write
 from lbadaptor.errors import OurOwnFault
@@ -612,6 +612,27 @@ def test_when_all_refuse_each_is_asked_once_and_then_it_is_a_503(site: Site, ser
     assert [len(server.requests) for server in servers] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("ticket", ["none", "lost"])
+def test_when_all_are_busy_they_are_asked_again(site: Site, serve: Serve, ticket: str) -> None:
+    site.configure(wait=PATIENCE)
+    busy = refusal("BUSY")
+    servers = [serve(busy, busy, default=answer()) for _ in range(3)]
+    site.publish_servers(*servers)
+    lost = {} if ticket == "none" else cookies(site.keys.ticket(Identity(7, 1)))
+    got = site.ask("POST", b"x", **lost)
+    assert (got.status, got.body) == (200, b"hello")
+    assert sorted(len(server.requests) for server in servers) in ([2, 2, 3], [2, 2, 2])
+
+
+def test_who_stays_busy_is_asked_until_the_time_is_over_and_is_a_503(site: Site, serve: Serve) -> None:
+    servers = [serve(default=refusal("BUSY")) for _ in range(2)]
+    site.publish_servers(*servers)
+    began = time.monotonic()
+    assert site.ask().status == 503
+    assert time.monotonic() - began >= 0.3  # the setting `wait`
+    assert min(len(server.requests) for server in servers) > 1
+
+
 def test_the_one_repetition_is_not_for_another_that_was_killed_along_with_the_first(
     site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -844,6 +865,102 @@ class TestLost:
         site.publish_servers(server)
         assert site.ask().status == 200
         assert total(server) == 2
+
+
+class Mortal:
+    """AppServers that die of a request, each replaced by another in its slot."""
+
+    def __init__(self, site: Site, serve: Serve) -> None:
+        self.deaths = 0
+        self.deadly = True
+        self._site = site
+        self._servers = [serve(default=self._step(slot)) for slot in range(4)]
+        self._lives = [0] * 4
+        self._lock = threading.Lock()
+        self._publish()
+
+    def _publish(self) -> None:
+        self._site.publish(
+            *(
+                self._site.entry(server, slot, generation=GENERATION + 10 * self._lives[slot])
+                for slot, server in enumerate(self._servers)
+            )
+        )
+
+    def _step(self, slot: int) -> Step:
+        def step(talk: Talk) -> None:
+            talk.read_body()
+            if not self.deadly or talk.request.line.startswith("GET /safe"):
+                talk.send(answer())
+                return
+            with self._lock:
+                self.deaths += 1
+                self._lives[slot] += 1
+                self._publish()
+            talk.close()
+
+        return step
+
+
+def test_a_request_that_ends_two_is_not_repeated_any_more_and_at_five_it_is_refused(
+    site: Site, serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lbadaptor.suspects.TOGETHER", 0.0)
+    monkeypatch.setattr("lbadaptor.fleet.LOOK", 0.0)
+    mortal = Mortal(site, serve)
+    assert site.ask(PATH_INFO="/deadly", QUERY_STRING="token=x").status == 502
+    assert mortal.deaths == 2
+    for deaths in (3, 4, 5):
+        assert site.ask(PATH_INFO="/deadly", QUERY_STRING="token=x").status == 502
+        assert mortal.deaths == deaths
+    got = site.ask(PATH_INFO="/deadly", QUERY_STRING="token=x")
+    assert (got.status, got.get("Retry-After"), mortal.deaths) == (503, str(RETRY_AFTER), 5)
+    assert site.ask(PATH_INFO="/safe").status == 200
+    assert "GET /deadly: 2 AppServers in a row died at work on such a request" in caplog.text
+    assert "503 GET /deadly: refused: 5 AppServers" in caplog.text
+    assert "token" not in caplog.text
+    monkeypatch.setattr("lbadaptor.suspects.REFUSAL", 0.0)
+    assert site.ask(PATH_INFO="/deadly").status == 502  # one is let through
+    assert mortal.deaths == 6
+    mortal.deadly = False
+    for _ in range(3):
+        assert site.ask(PATH_INFO="/deadly", QUERY_STRING="token=x").status == 200
+    assert not site.adaptor.suspects
+
+
+def test_a_post_that_ends_five_is_refused_too(site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lbadaptor.suspects.TOGETHER", 0.0)
+    monkeypatch.setattr("lbadaptor.fleet.LOOK", 0.0)
+    mortal = Mortal(site, serve)
+    statuses = [site.ask("POST", b"x").status for _ in range(7)]
+    assert statuses == [502] * 5 + [503] * 2
+    assert mortal.deaths == 5
+
+
+def test_each_one_that_was_killed_from_outside_costs_its_visitors_nothing(site: Site, serve: Serve) -> None:
+    """As often as it happens: in between, others were answered."""
+    mortal = Mortal(site, serve)
+    for round_ in range(1, 8):
+        mortal.deadly = True
+        at_death = mortal.deaths
+
+        def revive(at_death: int = at_death) -> None:
+            while mortal.deaths == at_death:
+                time.sleep(0.001)
+            mortal.deadly = False
+
+        thread = threading.Thread(target=revive)
+        thread.start()
+        assert site.ask().status == 200
+        thread.join()
+        assert mortal.deaths == round_
+
+
+def test_what_another_lane_has_lost_is_asked_once_and_not_repeated(site: Site, serve: Serve) -> None:
+    servers = [serve(default=hang_up) for _ in range(3)]
+    site.publish_servers(*servers)
+    assert site.ask(valid=False, **{"lbadaptor.asked_once": True}).status == 502
+    assert total(*servers) == 1
 
 
 def stay(data: bytes) -> Step:

@@ -37,7 +37,18 @@ def test_after_that_the_table_and_our_own_requests_count() -> None:
     load = Load()
     load.answered("4/8/30", 100.0)
     load.begin()
-    assert load.measure(entry(0, sessions=7), 100.1 + FRESH) == (1.0, 0.07, 0)
+    assert load.measure(entry(0, sessions=7), 100.1 + FRESH) == (0.125, 0.07, 0)
+
+
+def test_a_fresh_word_and_an_old_one_are_of_one_scale() -> None:
+    """Seven of eight threads busy are more than one single request, whenever that was said."""
+    busy, idle, unknown = Load(), Load(threads=8), Load(threads=8)
+    busy.answered("7/8/0", 100.0)
+    idle.answered("0/8/0", 100.0 - 2 * FRESH)
+    for load in (idle, unknown):
+        load.begin()
+        assert load.measure(entry(1), 100.0) < busy.measure(entry(0), 100.0)
+        assert load.measure(entry(1), 100.0)[0] == 1 / 8
 
 
 @pytest.mark.parametrize(
@@ -157,6 +168,23 @@ def test_random_asks_for_no_measure() -> None:
         raise AssertionError("asked")
 
     assert random_one(ENTRIES, measure) in ENTRIES
+
+
+def test_no_digest_divides_by_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Digest:
+        value = b""
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def digest(self) -> bytes:
+            return self.value
+
+    monkeypatch.setattr("lbadaptor.balance.hashlib.blake2b", Digest)
+    entries = [entry(0), entry(1)]
+    for value in (b"\xff" * 8, b"\xff" * 7 + b"\xfe", b"\xff" * 6 + b"\xf0\x00", bytes(8)):
+        Digest.value = value
+        assert same_for("visitor", entries) in entries
 
 
 def test_one_visitor_gets_one_and_the_same_whatever_the_order() -> None:

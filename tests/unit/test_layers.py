@@ -11,6 +11,7 @@ TOP = Path(__file__).parents[2]
 CONTRACT = ("words", "logs", "errors", "address", "headers", "http1", "cookies", "ticket", "settings", "snapshot")
 ADAPTOR = (
     "failover",
+    "suspects",
     "balance",
     "pages",
     "accepted",

@@ -10,7 +10,17 @@ import pytest
 
 from lbadaptor.address import Address, Entry, Identity, State, Table
 from lbadaptor.errors import KeyFileError
-from lbadaptor.ticket import MAX_LENGTH, Keys, Verdict, identity_of, judge, make_keys, read_keys, unreadable_for
+from lbadaptor.ticket import (
+    MAX_LENGTH,
+    MOST_VERIFIED,
+    Keys,
+    Verdict,
+    identity_of,
+    judge,
+    make_keys,
+    read_keys,
+    unreadable_for,
+)
 
 OLD, NEW = "o" * 40, "n" * 40
 IDENTITY = Identity(3, 1763805600123)
@@ -232,3 +242,29 @@ def test_whether_apaches_group_can_read_the_key_file(tmp_path: Path, mode: int, 
     if said:
         assert f"mode {mode:04o}" in said
         assert f"chgrp {grp.getgrgid(group).gr_name if mine else group} {path}" in said
+
+
+def test_thousands_of_forged_tickets_cost_a_few_signatures() -> None:
+    asked: list[str] = []
+
+    def signed(ticket: str) -> bool:
+        asked.append(ticket)
+        return False
+
+    tickets = [f"0.{number}.{'A' * 43}" for number in range(3000)] * 2
+    assert judge(tickets, Table(), signed)[0] is Verdict.FORGED
+    assert len(asked) == MOST_VERIFIED
+
+
+def test_who_holds_a_ticket_is_found_among_thousands() -> None:
+    keys = Keys(["m" * 48])
+    held = Entry(keys.ticket(Identity(1, 17)), Address("127.0.0.1", 9001), State.OK, Identity(1, 17))
+    tickets = [*(f"0.{number}.{'A' * 43}" for number in range(3000)), held.ticket]
+    assert judge(tickets, Table(1, (held,)), keys.signed) == (Verdict.HELD, held, held.ticket)
+
+
+def test_a_few_forged_ones_hide_no_ticket_of_ours() -> None:
+    keys = Keys(["m" * 48])
+    ours = keys.ticket(Identity(1, 17))
+    forged = [f"0.{number}.{'A' * 43}" for number in range(MOST_VERIFIED - 1)]
+    assert judge([*forged, *forged, "x" * 200, ours], Table(), keys.signed) == (Verdict.LOST, None, ours)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lbadaptor import wsgi
+from lbadaptor.adaptor import ASKED_ONCE
 
 TEXT = '[application]\napp = "a:b"\nsession_cookie = "sid"\n[files]\nrun_folder = "."\nkey_file = "keys"\n'
 
@@ -129,6 +130,14 @@ def test_what_may_be_at_work_or_must_not_be_repeated_is_not_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], status: str
 ) -> None:
     assert come_back(tmp_path, monkeypatch, **changes) == (status, {})
+
+
+@pytest.mark.parametrize(("status", "asked"), [("502", True), ("503", False), ("421", False)])
+def test_what_the_fast_lane_lost_its_appserver_with_has_been_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, asked: bool
+) -> None:
+    _, seen = come_back(tmp_path, monkeypatch, REDIRECT_STATUS=status)
+    assert bool(seen.get(ASKED_ONCE)) is asked
 
 
 @pytest.mark.parametrize("query", ["", "lbadaptor2", "lbadaptor=", "a=1&lbadaptor"])

@@ -1,0 +1,98 @@
+"""Which requests AppServers die of."""
+
+from __future__ import annotations
+
+import pytest
+
+from lbadaptor.suspects import MOST, NOT_REPEATED, REFUSAL, REFUSED, TOGETHER, Suspects, keys
+
+PAGE = keys("GET", "/page", "")
+
+
+@pytest.fixture
+def suspects() -> Suspects:
+    return Suspects()
+
+
+def die(suspects: Suspects, times: int, now: float = 0.0, kinds: tuple[bytes, ...] = PAGE) -> int:
+    """So many AppServers, one a second."""
+    return [suspects.died(kinds, f"{kinds} {now} {number}", now + number) for number in range(times)][-1]
+
+
+def test_as_long_as_nobody_died_nobody_need_ask(suspects: Suspects) -> None:
+    assert not suspects
+    assert suspects.refused(PAGE, 0.0) == 0
+    suspects.answered(PAGE)
+    die(suspects, 1)
+    assert suspects
+    suspects.answered(PAGE)
+    assert not suspects
+
+
+def test_deaths_in_a_row_are_counted(suspects: Suspects) -> None:
+    assert [suspects.died(PAGE, str(number), float(number)) for number in range(3)] == [1, 2, 3]
+    suspects.answered(PAGE)
+    assert suspects.died(PAGE, "other", 10.0) == 1
+
+
+def test_an_appserver_dies_but_once(suspects: Suspects) -> None:
+    assert [suspects.died(PAGE, life, now) for life, now in (("a", 0.0), ("a", 1.0), ("b", 2.0), ("a", 3.0))] == [
+        *(1, 1, 2, 2),
+    ]
+
+
+def test_those_that_were_killed_together_count_once(suspects: Suspects) -> None:
+    assert [suspects.died(PAGE, str(number), TOGETHER * number / 10) for number in range(9)] == [1] * 9
+    assert suspects.died(PAGE, "9", 2 * TOGETHER) == 2
+
+
+def test_at_five_they_are_refused_for_a_while_and_then_one_is_let_through(suspects: Suspects) -> None:
+    die(suspects, REFUSED - 1)
+    assert suspects.refused(PAGE, 10.0) == 0
+    last = 10.0
+    assert suspects.died(PAGE, "fifth", last) == REFUSED
+    assert suspects.refused(PAGE, last + REFUSAL - 1) == REFUSED
+    assert suspects.refused(PAGE, last + REFUSAL) == 0
+    assert suspects.refused(PAGE, last + REFUSAL + 1) == REFUSED  # the one is under way
+    suspects.died(PAGE, "sixth", last + REFUSAL + 2)
+    assert suspects.refused(PAGE, last + 2 * REFUSAL + 1) == REFUSED + 1
+    assert suspects.refused(PAGE, last + 2 * REFUSAL + 2) == 0
+    suspects.answered(PAGE)
+    assert [suspects.refused(PAGE, last + 2 * REFUSAL + 3) for _ in range(3)] == [0, 0, 0]
+
+
+def test_a_query_of_its_own_is_a_kind_of_its_own(suspects: Suspects) -> None:
+    bad, good = keys("GET", "/page", "id=7"), keys("GET", "/page", "id=8")
+    for number in range(REFUSED):
+        die(suspects, 1, 100.0 * number, bad)
+        suspects.answered(good)
+    now = 100.0 * REFUSED - 99
+    assert suspects.refused(bad, now) == REFUSED
+    assert suspects.refused(good, now) == 0
+    assert suspects.refused(keys("GET", "/other", "id=7"), now) == 0
+    assert suspects.refused(keys("HEAD", "/page", "id=7"), now) == 0
+
+
+def test_another_query_each_time_is_found_by_the_path(suspects: Suspects) -> None:
+    counts = [die(suspects, 1, float(number), keys("GET", "/page", f"x={number}")) for number in range(REFUSED)]
+    assert counts == [1, 2, 3, 4, 5]
+    assert NOT_REPEATED in counts
+    assert suspects.refused(keys("GET", "/page", "x=new"), 5.0) == REFUSED
+
+
+def test_no_more_are_remembered_than_the_bound_and_the_oldest_go(suspects: Suspects) -> None:
+    for number in range(3 * MOST):
+        suspects.died(keys("GET", f"/{number}", ""), "life", float(number))
+    assert len(suspects._deaths) == MOST
+    assert suspects.died(keys("GET", f"/{3 * MOST - 1}", ""), "other", 1e6) == 2
+    assert suspects.died(keys("GET", "/0", ""), "other", 1e6) == 1
+
+
+def test_of_one_kind_no_more_lives_are_remembered_than_the_bound(suspects: Suspects) -> None:
+    die(suspects, 1000)
+    assert len(suspects._deaths[PAGE[0]].lives) <= 16
+
+
+def test_nothing_of_a_request_is_kept() -> None:
+    kinds = keys("GET", "/page", "token=secret\xe4\u20ac")
+    assert all(isinstance(kind, bytes) and len(kind) == 8 for kind in kinds)
