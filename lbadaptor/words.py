@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 import traceback
+from types import FrameType
 
 LONGEST = 500
 """Characters that are kept of a text."""
+REASON = 1000
+"""Characters of why a start failed, which holds such a text."""
 TRACE_LINES = 100
 TRACE_WIDTH = 400
 """A traceback's lines and their characters: 40 kB at most, which fits into the log's backlog and into a socket."""
@@ -63,6 +66,18 @@ def trace(error: BaseException, always: bool = True) -> list[str]:
         half = TRACE_LINES // 2
         lines = [*lines[:half], f"  … {len(lines) - 2 * half} lines …", *lines[-half:]]
     return [clean(line, TRACE_WIDTH) for line in lines]
+
+
+def stack(frame: FrameType) -> list[str]:
+    """The lines of where a thread is, clean, without this package's outer frames. Never raises."""
+    try:
+        frames = [one for one in traceback.extract_stack(frame) if not is_importlib(one.filename)]
+        while len(frames) > 1 and (is_own(frames[0].filename) or frames[0].filename.startswith("<")):
+            del frames[0]
+        lines = [line for part in traceback.format_list(frames[-TRACE_LINES // 3 :]) for line in part.splitlines()]
+    except Exception:
+        return []
+    return [clean(line.expandtabs(), TRACE_WIDTH) for line in lines]
 
 
 def _leave_out(told: traceback.TracebackException, always: bool) -> None:

@@ -10,12 +10,12 @@ import selectors
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.address import Address, Identity
 from lbadaptor.appserver import handover
 from lbadaptor.errors import KeyFileError
@@ -28,6 +28,7 @@ from monitor.record import Deed, Order, Record, Start, own_limits
 from monitor.state import Known, StateFile, resident
 from monitor.surroundings import Surroundings, User, common, make_own_folder, make_room_for_socket, of_slot, removal
 from monitor.template import Template
+from monitor.traces import Traces
 
 log = logs.logger("lbmonitor")
 
@@ -90,6 +91,7 @@ class AppServers:
         self._reaper = reaper
         self._living: dict[Identity, AppServer] = {}
         self._births: dict[Identity, _Birth] = {}
+        self._traces = Traces()
         self._problems = Problems() if problems is None else problems
         self._template = Template(self, selector, reaper, self._problems)
         self._to_remove: deque[str] = deque()
@@ -126,6 +128,7 @@ class AppServers:
 
     def renew(self, user: User | None) -> None:
         """A release: whoever is started from now on has the new settings, and comes from a new template."""
+        self._traces.forget()
         self._user = user
         self._template.renew()
 
@@ -235,6 +238,10 @@ class AppServers:
 
     # What the template wants to know, and tells.
 
+    def say_trace(self, who: str, trace: Sequence[str]) -> None:
+        """The traceback of a start that failed, unless an equal one was said already."""
+        self._traces.say(who, trace)
+
     def start(self, identity: Identity) -> None:
         """Have it forked, by the template or here."""
         if self._preload:
@@ -257,7 +264,9 @@ class AppServers:
         """Fork it, and tell it what to import. Raises OSError."""
         application = self._plan.settings.application
         child = Child.start([*_COMMAND, "--preload", "--channel", "{channel}"], self._common)
-        child.send(handover.encode(handover.Preload(application.app, application.session_count)))
+        most = self._plan.settings.monitor.start_timeout
+        wish = handover.Preload(application.app, application.session_count, most, time.monotonic() + most)
+        child.send(handover.encode(wish))
         return child
 
     def request(self, identity: Identity) -> handover.Fork:
@@ -310,6 +319,8 @@ class AppServers:
             max_age=max_age,
             max_memory=servers.max_memory,
             warm_up=servers.warm_up,
+            start_timeout=settings.monitor.start_timeout,
+            ready_by=time.monotonic() + settings.monitor.start_timeout,
             stop_grace=settings.monitor.stop_grace,
             generation=identity.generation,
             ticket=ticket,
@@ -348,7 +359,8 @@ class AppServers:
             if isinstance(report, handover.Ready):
                 self._plan.ready(identity, now, resident(appserver.child.pid))
             elif isinstance(report, handover.Failed):
-                self._plan.failed(identity, report.why, report.port)
+                self._plan.failed(identity, words.clean(report.why, words.REASON), report.port)
+                self.say_trace(f"slot {identity.slot}", report.trace)
             elif isinstance(report, handover.PastLimit):
                 self._plan.past_limit(identity, report.limit)
             else:

@@ -11,12 +11,12 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.address import Identity
 from lbadaptor.appserver import handover
 from monitor.child import Child, Reaper, become_subreaper
@@ -45,6 +45,9 @@ class Nursery(Protocol):
 
     def start(self, identity: Identity) -> None:
         """It is to be started anew, from another template or alone."""
+
+    def say_trace(self, who: str, trace: Sequence[str]) -> None:
+        """It failed with this traceback."""
 
 
 class Template:
@@ -194,10 +197,11 @@ class Template:
 
     def _heed(self, report: handover.TemplateReport) -> None:
         if isinstance(report, handover.Imported):
-            self._imported = True
+            self._imported, self._why = True, ""
             log.info("the template has imported the application after %.1f s", time.monotonic() - self._begun)
         elif isinstance(report, handover.Failed):
-            self._why = report.why  # its exit follows
+            self._why = words.clean(report.why, words.REASON)  # its exit follows
+            self._nursery.say_trace("the template", report.trace)
             return
         elif isinstance(report, handover.Unfit):
             self.unfit = True

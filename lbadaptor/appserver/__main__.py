@@ -6,12 +6,15 @@ import argparse
 import contextlib
 import socket
 import sys
+from collections.abc import Callable
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.appserver import forks
-from lbadaptor.appserver.handover import Handover, Ready, decode_handover
-from lbadaptor.appserver.main import BASE_PORT, line, main, reporter
+from lbadaptor.appserver.handover import Failed, Handover, Ready, decode_handover
+from lbadaptor.appserver.main import BASE_PORT, CANNOT_START, line, main, reporter
 from lbadaptor.appserver.template import template
+
+log = logs.logger("lbadaptor.appserver")
 
 
 def command() -> int:
@@ -36,7 +39,10 @@ def command() -> int:
         if not options.preload:
             return _serve(channel, options.slot, options.address)
         _log("template")
-        asked, channel = template(channel)
+        try:
+            asked, channel = template(channel)
+        except Exception as error:
+            return _fell(reporter(channel), error)
         forks.guard(channel.close)
         return _serve(channel, asked.slot, asked.address)
     _log(str(options.slot))
@@ -57,7 +63,18 @@ def _serve(channel: socket.socket, slot: int, address: str) -> int:
     """What the monitor hands over, until it orders to stop."""
     _log(str(slot))
     with channel:
-        return main(slot, address, handover=decode_handover(line(channel)), report=reporter(channel))
+        report = reporter(channel)
+        try:
+            return main(slot, address, handover=decode_handover(line(channel)), report=report)
+        except Exception as error:
+            return _fell(report, error)
+
+
+def _fell(report: Callable[[Failed], object], error: Exception) -> int:
+    """An error of our own, which the monitor shall be able to name."""
+    log.error("it ends: %s", words.of(error), exc_info=error)
+    report(Failed(words.of(error)))
+    return CANNOT_START
 
 
 def _log(name: str) -> None:

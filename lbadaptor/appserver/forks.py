@@ -18,10 +18,13 @@ import contextlib
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any, NoReturn
+
+from lbadaptor import logs, words
+
+log = logs.logger("lbadaptor.appserver")
 
 _to_close: list[Callable[[], object]] = []
 _handlers: dict[int, Callable[[int, Any], object]] = {}
@@ -73,7 +76,7 @@ def end(error: BaseException | None) -> NoReturn:
             status = _status(error.code)
         elif error is not None:
             status = 1
-            traceback.print_exception(error)
+            log.error("a process that the application forked in a request ends: %s", words.of(error), exc_info=error)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
             stream.flush()

@@ -35,6 +35,10 @@ class Handover(Struct, frozen=True):
     max_age: float = 0.0
     max_memory: int = 0
     warm_up: tuple[str, ...] = ()
+    start_timeout: float = 0.0
+    """seconds that a start may take; 0: any"""
+    ready_by: float = 0.0
+    """when they are over, on the monotonic clock, which all processes of a machine share"""
     stop_grace: float = 30.0
     generation: int = 0
     ticket: str = ""
@@ -49,6 +53,8 @@ class Preload(Struct, frozen=True):
 
     app: str
     session_count: str = ""
+    start_timeout: float = 0.0
+    ready_by: float = 0.0
 
 
 class Fork(Struct, frozen=True):
@@ -67,10 +73,14 @@ class Ready(Struct, frozen=True, tag="ready"):
 
 
 class Failed(Struct, frozen=True, tag="failed"):
-    """It cannot start. `port`: the address is in use, so that another slot may do."""
+    """It cannot start. `port`: the address is in use, so that another slot may do.
+
+    `trace`: the lines of the application's traceback, which the monitor says once for all that fail alike.
+    """
 
     why: str
     port: bool = False
+    trace: tuple[str, ...] = ()
 
 
 class PastLimit(Struct, frozen=True, tag="past-limit"):

@@ -13,13 +13,12 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from threading import Thread, get_native_id
 from time import monotonic, sleep
 from typing import Any, ClassVar
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.address import Address
 from lbadaptor.appserver import affinity, forks, listening, stores
 from lbadaptor.appserver.admission import Admission
@@ -41,6 +40,7 @@ from lbadaptor.appserver.handover import (
 )
 from lbadaptor.appserver.ledger import MOST, Ledger
 from lbadaptor.appserver.orders import Orders
+from lbadaptor.appserver.starting import Watch, failed
 from lbadaptor.appserver.vitals import Vitals
 from lbadaptor.appserver.warmup import WarmUpFailed, warm_up
 
@@ -68,7 +68,7 @@ def main(
     address: Address | str | None = None,
     *,
     handover: Handover,
-    report: Callable[[Report], None] = lambda _: None,
+    report: Callable[[Report], object] = lambda _: None,
 ) -> int:
     """Serve until ordered to stop; the exit status. Blocks. Call it in the main thread: it takes signals.
 
@@ -80,29 +80,29 @@ def main(
     try:
         listeners = listening.bind(address, handover.unix_socket)
     except OSError as error:
-        return _cannot_start(report, f"{address}: {error.strerror}", error.errno == errno.EADDRINUSE)
+        return cannot_start(report, f"{address}: {error.strerror}", error.errno == errno.EADDRINUSE)
     for listener in listeners:
         forks.guard(listener.close)
     sockets = listening.identities(listeners)
     orders = Orders((DRAIN, UNDRAIN, STOP) if handover.caller_key else (DRAIN, UNDRAIN, STOP, signal.SIGINT))
     ledger = Ledger(handover.session_idle, affinity.MOST if handover.affinity else MOST)
+    watch = Watch(handover.app, handover.start_timeout, handover.ready_by, report)
     try:
         application = imported(handover.app)
         count = _counter(handover, application, ledger)
         cookies = _cookie_check(handover, application)
     except stores.Unreadable as error:
         listening.close(listeners)
-        return _cannot_start(report, str(error))
-    except (Exception, SystemExit) as error:
+        return cannot_start(report, str(error))
+    except BaseException as error:  # KeyboardInterrupt, too: one of the application's own, as likely as not
         if forks.is_child():
             forks.end(error)
-        traceback.print_exc()
         listening.close(listeners)
-        return _cannot_start(report, f"{handover.app}: {type(error).__name__}: {error}")
+        return cannot_start(report, failed(handover.app, error))
     if forks.is_child():
         forks.end(None)
     if why := _unfit(listeners, sockets):
-        return _cannot_start(report, f"{handover.app}: {why}")
+        return cannot_start(report, f"{handover.app}: {why}")
 
     orders.take()
     admission: Admission[Any] = Admission(handover.threads, handover.queue)
@@ -116,19 +116,20 @@ def main(
         if gateway is not None:
             gateway.stop(timeout=0.0)
         reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
-        return _cannot_start(report, f"{address}: {reason}", getattr(error, "errno", 0) == errno.EADDRINUSE)
+        return cannot_start(report, f"{address}: {reason}", getattr(error, "errno", 0) == errno.EADDRINUSE)
     for listener in listeners:
         forks.release(listener.close)  # the gateway does it
     try:
         warm = warm_up(gateway.address, handover, lambda: orders.get(timeout=0.02) in (STOP, signal.SIGINT))
     except WarmUpFailed as error:
         gateway.stop(timeout=0.0)
-        return _cannot_start(report, str(error))
+        return cannot_start(report, str(error))
     if not warm:
         gateway.stop(timeout=1.0)
         return 0
     ledger.clear()
     vitals.warm()
+    watch.end()
     report(Ready())
     _keep_house(orders, gateway, vitals, ledger, count, report)
     admission.stopping = True
@@ -186,7 +187,7 @@ def _keep_house(
     vitals: Vitals,
     ledger: Ledger,
     count: Callable[[], int],
-    report: Callable[[Report], None],
+    report: Callable[[Report], object],
 ) -> None:
     """Follow orders and watch the session cache, until the order to stop. Never raises."""
     said: set[type[Report]] = set()
@@ -266,9 +267,13 @@ def imported(name: str) -> Any:
     return found
 
 
-def _cannot_start(report: Callable[[Report], None], why: str, port: bool = False) -> int:
-    print(f"AppServer cannot start: {why}", file=sys.stderr)
-    report(Failed(why, port))
+def cannot_start(report: Callable[[Failed], object], why: str | Failed, port: bool = False) -> int:
+    """Say why, and report it; the exit status."""
+    told = why if isinstance(why, Failed) else Failed(words.clean(why, words.REASON), port)
+    log.error("cannot start: %s", told.why)
+    if not report(told):  # there is no monitor that says it
+        for row in told.trace:
+            log.error("%s", row)
     return CANNOT_START
 
 
@@ -283,11 +288,14 @@ def line(channel: socket.socket) -> bytes:
     return data
 
 
-def reporter(channel: socket.socket) -> Callable[[Report | TemplateReport], None]:
-    """A function that reports to the monitor, and minds no monitor that is gone."""
+def reporter(channel: socket.socket) -> Callable[[Report | TemplateReport], bool]:
+    """A function that reports to the monitor, and minds no monitor that is gone: then it returns False."""
 
-    def report(message: Report | TemplateReport) -> None:
-        with contextlib.suppress(OSError):
+    def report(message: Report | TemplateReport) -> bool:
+        try:
             channel.send(encode(message) + b"\n", socket.MSG_DONTWAIT)
+        except OSError:
+            return False
+        return True
 
     return report

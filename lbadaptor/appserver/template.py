@@ -14,12 +14,11 @@ import os
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.appserver import forks
 from lbadaptor.appserver.handover import (
     Failed,
@@ -33,7 +32,8 @@ from lbadaptor.appserver.handover import (
     decode_fork,
     decode_preload,
 )
-from lbadaptor.appserver.main import CANNOT_START, imported, line, reporter
+from lbadaptor.appserver.main import CANNOT_START, cannot_start, imported, line, reporter
+from lbadaptor.appserver.starting import Watch, failed
 
 log = logs.logger("lbadaptor.appserver")
 
@@ -63,26 +63,31 @@ def template(channel: socket.socket) -> tuple[Fork, socket.socket]:
     return _end(0)
 
 
-def _prepare(wish: Preload, report: Callable[[TemplateReport], None]) -> None:
+def _prepare(wish: Preload, report: Callable[[TemplateReport], object]) -> None:
     """Import the application, and be fit for a fork; or end."""
     before = _sockets()
+    watch = Watch(wish.app, wish.start_timeout, wish.ready_by, report)
     try:
         for name in (wish.app, wish.session_count):
             if ":" in name:  # a count may be a framework's name
                 imported(name)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         if forks.is_child():
             forks.end(error)
-        traceback.print_exc()
-        why = f"{wish.app}: {type(error).__name__}: {error}"
-        print(f"the template cannot start: {why}", file=sys.stderr)
-        report(Failed(why))
+        cannot_start(report, failed(wish.app, error))
         _end(CANNOT_START)
     if forks.is_child():
         forks.end(None)
+    watch.end()
     if _thread._count():
         names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
-        report(Unfit(f"the application starts threads when it is imported ({names}), which do not survive a fork"))
+        report(
+            Unfit(
+                words.clean(
+                    f"the application starts threads when it is imported ({names}), which do not survive a fork"
+                )
+            )
+        )
         _end(CANNOT_START)
     if more := len(os.listdir("/proc/self/task")) - 1:
         log.warning("a library has started %d threads at import; it has to start them again after a fork", more)
@@ -143,7 +148,7 @@ def _become(asked: Fork, channel: socket.socket) -> None:
     try:
         os.chdir(asked.folder or ".")
     except OSError as error:
-        reporter(channel)(Failed(f"{asked.folder}: {error.strerror}"))
+        reporter(channel)(Failed(words.of_os_error(error)))
         raise SystemExit(CANNOT_START) from None
 
 
@@ -172,5 +177,5 @@ def _end(status: int) -> NoReturn:
 def _flush() -> None:
     """What the application has said so far is not to be said again by each AppServer."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):  # the application may have put anything there, or nothing
             stream.flush()

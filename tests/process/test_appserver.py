@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -338,7 +339,7 @@ def test_a_store_that_cannot_be_counted_keeps_it_from_being_ready(start: Start) 
     why = 'session_count = "flask": the application has no sessions of that kind'
     assert appserver.report() == Failed(why)
     assert appserver.report() is None
-    assert appserver.ended() == (CANNOT_START, "", f"AppServer cannot start: {why}\n")
+    assert appserver.ended() == (CANNOT_START, "", f"AppServer 3: cannot start: {why}\n")
 
 
 def test_sessions_that_are_not_in_the_process_are_told_of(folder: Path, start: Start) -> None:
@@ -394,7 +395,7 @@ def test_a_page_that_is_not_right_keeps_it_from_being_ready(start: Start, page: 
     assert appserver.report() is None
     code, _, err = appserver.ended()
     assert code == CANNOT_START
-    assert f"AppServer cannot start: warm-up: {page} answered {why}" in err
+    assert f"AppServer 3: cannot start: warm-up: {page} answered {why}" in err
 
 
 def test_an_order_to_stop_ends_the_warm_up(start: Start) -> None:
@@ -509,13 +510,25 @@ def test_an_address_that_is_not_this_machines_is_no_matter_of_the_port(folder: P
         ("raise ImportError('no such thing')", "bad:app", "ImportError: no such thing"),
         ("import sys; sys.exit('settings are missing')", "bad:app", "SystemExit: settings are missing"),
         ("app = 5", "bad:app", "TypeError: bad:app is not callable"),
-        ("", "bad:app", "AttributeError"),
-        ("", "absent:app", "ModuleNotFoundError"),
+        ("", "bad:app", "AttributeError: module 'bad' has no attribute 'app'; the module is {folder}/bad.py"),
+        ("", "absent:app", "No module named 'absent'; looked for by {python} in {folder}, "),
+        (
+            "\n\nimport absent.part",
+            "bad:app",
+            "'absent' ({folder}/bad.py, line 3), which imports it; looked for by {python} in {folder}",
+        ),
+        ("class Own(BaseException): pass\nraise Own('text')", "bad:app", "Own: text ({folder}/bad.py, line 2)"),
+        ("raise KeyboardInterrupt", "bad:app", "KeyboardInterrupt ({folder}/bad.py, line 1)"),
+        ("raise GeneratorExit('x')", "bad:app", "GeneratorExit: x"),
+        ("raise ValueError('half \\ud800 \\n\\x1b')", "bad:app", "ValueError: half \\ud800 \\n\\x1b"),
+        ("raise ValueError('x' * 600_000)", "bad:app", "xxx …"),
+        ("class Bad(Exception):\n  def __str__(self): 1/0\nraise Bad", "bad:app", "Bad: (its text cannot be shown)"),
     ],
 )
 def test_an_application_that_cannot_be_imported_is_reported_with_its_traceback(
     folder: Path, start: Start, module: str, app: str, told: str
 ) -> None:
+    told = told.replace("{folder}", str(folder)).replace("{python}", sys.executable)
     (folder / "bad.py").write_text(module)
     appserver = start(app)
     report = appserver.report()
@@ -524,8 +537,63 @@ def test_an_application_that_cannot_be_imported_is_reported_with_its_traceback(
     assert not report.port
     code, _, err = appserver.ended()
     assert code == CANNOT_START
-    assert "Traceback" in err
     assert told in err
+    assert err.count("\n") == 1  # the monitor says the traceback, once for all
+    frames = [line for line in report.trace if line.startswith('  File "')]
+    assert not [line for line in frames if "lbadaptor" in line or "importlib" in line]
+    assert bool(module and module != "app = 5") == bool(frames)
+    assert len(encode(report)) < 50_000
+
+
+def test_without_a_monitor_its_traceback_is_said_by_itself(folder: Path, start: Start) -> None:
+    (folder / "bad.py").write_text("1/0")
+    appserver = AppServer(folder, None, ["bad:app"])
+    try:
+        code, _, err = appserver.ended()
+    finally:
+        appserver.close()
+    assert code == CANNOT_START
+    assert "ZeroDivisionError: division by zero" in err.splitlines()[-1]
+    assert "Traceback" in err
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        (
+            "import threading\n\nthreading.Event().wait()",
+            "main thread is in {folder}/hangs.py, line 3, and there in",
+        ),
+        ("def turn():\n    while True: pass\nturn()", "its main thread is in {folder}/hangs.py, line 2, in turn"),
+        (
+            "import socket\ns = socket.create_server(('', 0))\ns.accept()",
+            "{folder}/hangs.py, line 3, and there",
+        ),
+    ],
+)
+def test_a_start_that_hangs_says_where(folder: Path, start: Start, module: str, told: str) -> None:
+    (folder / "hangs.py").write_text(module)
+    appserver = start("hangs:app", start_timeout=2.0, ready_by=time.monotonic() + 2.0)
+    report = appserver.report()
+    assert isinstance(report, Failed)
+    assert report.why.startswith("hangs:app did not get ready within 2 s: ")
+    assert told.replace("{folder}", str(folder)) in report.why
+    assert [line for line in report.trace if f'{folder}/hangs.py"' in line]
+    assert appserver.process.poll() is None  # the monitor ends it
+
+
+def test_a_warm_up_that_hangs_says_where(folder: Path, start: Start) -> None:
+    appserver = start("warm", warm_up=("/hangs",), start_timeout=3.0, ready_by=time.monotonic() + 3.0)
+    report = appserver.report()
+    assert isinstance(report, Failed)
+    assert f"a request of its warm-up is in {folder}/site_.py, line " in report.why
+
+
+def test_a_start_in_time_is_no_failure(start: Start) -> None:
+    appserver = start("hello", start_timeout=0.2, ready_by=time.monotonic() + 20)
+    assert appserver.report() == Ready()
+    appserver.order(STOP)
+    assert appserver.report() is None
 
 
 def test_environment_folder_path_and_the_users_own_monitor_reach_the_application(folder: Path, start: Start) -> None:

@@ -6,7 +6,7 @@ import errno
 import selectors
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 import pytest
@@ -52,6 +52,9 @@ class Nursery:
 
     def born(self, identity: Identity, child: Child) -> None:
         self.living[identity] = child
+
+    def say_trace(self, who: str, trace: Sequence[str]) -> None:
+        pass
 
     def unborn(self, identity: Identity, why: str) -> None:
         self.told.append((identity, why))

@@ -39,7 +39,19 @@ APPSERVER = (
         "connection",
         "callers",
     ),
-    *("listening", "leadership", "forks", "gateway", "warmup", "stores", "orders", "main", "template", "__main__"),
+    *(
+        "listening",
+        "leadership",
+        "forks",
+        "starting",
+        "gateway",
+        "warmup",
+        "stores",
+        "orders",
+        "main",
+        "template",
+        "__main__",
+    ),
 )
 MONITOR = (
     *(
@@ -47,6 +59,7 @@ MONITOR = (
         "messages",
         "record",
         "problems",
+        "traces",
         "plan",
         "wholefile",
         "publish",
