@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lbadaptor import logs, snapshot
+from lbadaptor import logs, snapshot, words
 from lbadaptor.errors import SettingsError
 from lbadaptor.snapshot import Snapshot
 
@@ -51,7 +51,7 @@ class AcceptedSettings:
         except FileNotFoundError:
             return None  # no monitor has run yet, or one of a release that writes none
         except (OSError, SettingsError) as error:
-            self._say(f"{path}: {error.strerror if isinstance(error, OSError) else error}")
+            self._say(f"{path}: {words.what(error)}")
             return None
         if not found.is_of(self._config):
             self._say(f"{path} is of {' or '.join(dict.fromkeys(found.config))}, not of {self._config}")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.address import MAX_BYTES, Table, parse
 from lbadaptor.errors import AddressFileError
 
@@ -48,7 +48,7 @@ class AddressFile:
         try:
             status = os.stat(self._path)
         except OSError as error:
-            self._say(f"{self._path}: {error.strerror}; is the monitor running?")
+            self._say(f"{self._path}: {words.what(error)}; is the monitor running?")
             return
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if stamp != self._stamp:
@@ -67,7 +67,7 @@ class AddressFile:
                     raise AddressFileError(1, f"more than {MAX_BYTES} bytes")
                 table = parse(data.decode())
             except OSError as error:
-                self._say(f"{self._path}: {error.strerror}")
+                self._say(f"{self._path}: {words.what(error)}")
                 return  # descriptors may have run out for a moment: look again at the next request
             except UnicodeDecodeError as error:
                 self._say(f"{self._path}: byte {error.start} is not UTF-8; going on with the last good table")

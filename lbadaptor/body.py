@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Protocol
 
+from lbadaptor import words
 from lbadaptor.errors import LbadaptorError, OurOwnFault
 
 BLOCK = 65536
@@ -152,11 +153,11 @@ def _temporary(folder: str) -> IO[bytes]:
     try:
         return tempfile.TemporaryFile(dir=folder or None)
     except OSError as error:
-        raise OurOwnFault(f"no temporary file for a request's body: {error.strerror}") from None
+        raise OurOwnFault(f"no temporary file for a request's body: {words.what(error)}") from None
 
 
 def _why(error: OSError | MemoryError) -> str:
-    return (error.strerror if isinstance(error, OSError) else "") or str(error) or "no memory"
+    return words.what(error)
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from lbadaptor import headers, logs, request
+from lbadaptor import headers, logs, request, words
 from lbadaptor.address import Entry, Table
 from lbadaptor.addressfile import AddressFile
 from lbadaptor.balance import POLICIES, Load, same_for
@@ -171,7 +171,7 @@ class Fleet:
         except ConnectTimeout as error:
             raise ExchangeFailed(Failure.CONNECT_TIMEOUT, str(error)) from None
         except OSError as error:
-            raise ExchangeFailed(Failure.UNREACHABLE, f"{entry.address}: {error.strerror}") from None
+            raise ExchangeFailed(Failure.UNREACHABLE, f"{entry.address}: {words.what(error)}") from None
 
     def _peer(self, entry: Entry) -> Peer:
         return self._peers.get(entry.ticket) or Peer(0)  # it left a moment ago

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 
 log = logs.logger("lbadaptor")
 
@@ -62,7 +62,7 @@ class SorryPage:
                     self._page = file.read()
                 self._stamp, self._said = stamp, ""
         except OSError as error:
-            self._stamp, said = None, error.strerror or str(error)
+            self._stamp, said = None, words.what(error)
             if said != self._said:
                 self._said = said
                 log.warning("lbadaptor: sorry_page %s: %s; visitors get the built-in page", self._path, said)

@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 
+from lbadaptor import words
 from lbadaptor.address import Address
 from lbadaptor.errors import OurOwnFault
 
@@ -87,7 +88,7 @@ def connect(address: Address, unix_socket: str, connect_timeout: float, answer_t
         raise ConnectTimeout(f"{address}: no connection within {connect_timeout:g} s") from None
     except OSError as error:
         if error.errno in _SHORTAGE:
-            raise OurOwnFault(f"connecting to {address}: {error.strerror}") from None
+            raise OurOwnFault(f"connecting to {address}: {words.what(error)}") from None
         raise
     return Connection(connection, answer_timeout)
 

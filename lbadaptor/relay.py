@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from enum import Enum
 
+from lbadaptor import words
 from lbadaptor.body import Body, VisitorGone
 from lbadaptor.failover import Failure
 from lbadaptor.headers import HOP_BY_HOP, is_ours
@@ -153,7 +154,7 @@ class Sending:
         try:
             events = self._poll.poll(seconds * 1000)
         except OSError as error:
-            raise ExchangeFailed(Failure.OURS, error.strerror or "") from None
+            raise ExchangeFailed(Failure.OURS, words.what(error)) from None
         return events[0][1] if events else 0
 
     def _send(self) -> None:
@@ -173,7 +174,7 @@ class Sending:
             time.sleep(0.001)  # it can be written to, said the poll: but not even by a byte
         except OSError as error:
             if error.errno in _SHORTAGE:
-                raise ExchangeFailed(Failure.OURS, error.strerror or "") from None
+                raise ExchangeFailed(Failure.OURS, words.what(error)) from None
             # It takes no more, and may have answered (a refusal) and hung up before it had read everything.
             self.over = True
 
@@ -365,7 +366,7 @@ def exchange(connection: Connection, method: str, head: bytes, body: Body) -> An
         sent = 0
     except OSError as error:
         failure = Failure.OURS if error.errno in _SHORTAGE else Failure.UNSENT
-        raise ExchangeFailed(failure, error.strerror or "") from None
+        raise ExchangeFailed(failure, words.what(error)) from None
     if small is not None and sent == len(data):
         return _answer(connection, method, None)
     return _answer(connection, method, Sending(connection, data[sent:], body))
@@ -378,7 +379,7 @@ def receive(connection: Connection, lost: Failure) -> bytes:
     except (BlockingIOError, TimeoutError):  # SO_RCVTIMEO
         raise ExchangeFailed(Failure.SILENT) from None
     except OSError as error:
-        raise ExchangeFailed(Failure.OURS if error.errno in _SHORTAGE else lost, error.strerror or "") from None
+        raise ExchangeFailed(Failure.OURS if error.errno in _SHORTAGE else lost, words.what(error)) from None
 
 
 def _ended(connection: Connection, lost: Failure, why: str = "") -> ExchangeFailed:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from lbadaptor import words
 from lbadaptor.errors import SettingsError
 
 if sys.version_info >= (3, 11):
@@ -400,7 +401,7 @@ def load(path: Path) -> Settings:
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
+        raise SettingsError(f"{path}: {words.what(error)}") from None
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: not UTF-8 text (byte {error.start})") from None
     try:

@@ -41,13 +41,20 @@ def of(error: BaseException, longest: int = LONGEST) -> str:
     return clean(f"{name}: {text}" if text else name, longest)
 
 
+def what(error: BaseException) -> str:
+    """What the system, or whoever raised it, says: never empty, never "None"."""
+    try:
+        return clean(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+    except Exception:
+        return type(error).__name__
+
+
 def of_os_error(error: OSError) -> str:
     """What the system said, and about which file: never "None: None"."""
-    what = error.strerror or str(error) or type(error).__name__
     place = error.filename if error.filename2 is None else error.filename2
     if isinstance(place, bytes):
         place = place.decode("utf-8", "backslashreplace")
-    return clean(what if place is None else f"{place}: {what}")
+    return what(error) if place is None else clean(f"{place}: {what(error)}")
 
 
 def trace(error: BaseException, always: bool = True) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.errors import LbadaptorError, SettingsError
 from lbadaptor.settings import DEFAULT_FILE, Settings, load
 from monitor.arbiter import Arbiter
@@ -58,7 +58,7 @@ def main() -> int:
         return CANNOT_BEGIN
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"lbmonitor: {place}{error.strerror}", file=sys.stderr)
+        print(f"lbmonitor: {place}{words.what(error)}", file=sys.stderr)
         return CANNOT_BEGIN
     return arbiter.run()
 

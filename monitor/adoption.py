@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.address import Entry, Identity, State
 from lbadaptor.settings import Monitor
 from lbadaptor.ticket import Keys
@@ -66,7 +66,7 @@ class Adoption:
                 log.info("slot %d has ended meanwhile", one.slot)
                 self._appservers.remove(one.own_folder)
             except OSError as error:
-                self._problems.begin("adoption", f"an AppServer is not adopted yet: {error.strerror}; tried again")
+                self._problems.begin("adoption", f"an AppServer is not adopted yet: {words.what(error)}; tried again")
                 break
             del self._waiting[identity]
         if not self._waiting:

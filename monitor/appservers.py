@@ -211,7 +211,7 @@ class AppServers:
             try:
                 self._reaper.take(Child.start(removal(folder)))
             except OSError as error:
-                self._problems.begin("removal", f"{folder} is left behind: {error.strerror}; tried again")
+                self._problems.begin("removal", f"{folder} is left behind: {words.what(error)}; tried again")
                 return
             self._to_remove.popleft()
         self._problems.end("removal", "what was left behind is removed")
@@ -223,11 +223,11 @@ class AppServers:
         try:
             make_room_for_socket(settings, identity.slot, self._user, self._apache_group)
         except OSError as error:
-            log.warning("slot %d: %s: %s", identity.slot, error.filename, error.strerror)
+            log.warning("slot %d: %s: %s", identity.slot, error.filename, words.what(error))
         try:
             own_folder = make_own_folder(settings, identity, self._user)
         except OSError as error:
-            why = f"it gets no folder of its own: {error.filename}: {error.strerror}"
+            why = f"it gets no folder of its own: {error.filename}: {words.what(error)}"
         mine = of_slot(settings, identity.slot, own_folder)
         self._births[identity] = _Birth(self.address(identity.slot), message, own_folder, *mine)
         if why:
@@ -256,7 +256,7 @@ class AppServers:
             )
         except OSError as error:
             place = f": {error.filename}" if error.filename else ""
-            self.unborn(identity, f"cannot fork: {error.strerror}{place}")
+            self.unborn(identity, f"cannot fork: {words.what(error)}{place}")
         else:
             self.born(identity, child)
 
@@ -285,7 +285,7 @@ class AppServers:
         except OSError as error:
             child.kill_group()
             self._reaper.take(child)
-            self.unborn(identity, f"cannot be followed: {error.strerror}")
+            self.unborn(identity, f"cannot be followed: {words.what(error)}")
             return
         del self._births[identity]
         self.write_down()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.address import Entry, Identity
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import Settings
@@ -176,7 +176,7 @@ class Arbiter:
         try:
             step()
         except (OSError, MemoryError) as error:
-            self._short = str(error.strerror or error) if isinstance(error, OSError) else "out of memory"
+            self._short = words.what(error)
 
     def _say_shortage(self) -> None:
         """Say what the turn ran short of, once, and when that is over."""
@@ -304,7 +304,7 @@ class Arbiter:
         try:
             self._settings_file.write(settings, self._ticket_cookies)
         except OSError as error:
-            raise SettingsError(f"{settings.snapshot_file} cannot be written: {error.strerror}") from None
+            raise SettingsError(f"{settings.snapshot_file} cannot be written: {words.what(error)}") from None
         self._publisher.touch()
 
     @property
@@ -382,7 +382,7 @@ class Arbiter:
         try:
             os.execv(sys.executable, sys.orig_argv)
         except OSError as error:
-            log.error("the monitor cannot be upgraded: %s: %s", sys.executable, error.strerror)
+            log.error("the monitor cannot be upgraded: %s: %s", sys.executable, words.what(error))
 
     def _end(self) -> None:
         """Leave nothing behind but, after an error, the AppServers: they serve on until the next monitor comes."""

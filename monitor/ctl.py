@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-from lbadaptor import snapshot
+from lbadaptor import snapshot, words
 from lbadaptor.errors import LbadaptorError, SettingsError
 from lbadaptor.settings import DEFAULT_FILE, Settings, load
 from monitor import progress
@@ -242,7 +242,7 @@ def _refuse_strangers(run_folder: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise NoAnswer(f"{run_folder}: {error.strerror}") from None
+        raise NoAnswer(f"{run_folder}: {words.what(error)}") from None
     if os.geteuid() not in (0, owner):
         raise NoAnswer(f"{run_folder}: {_NOT_YOURS}")
 
@@ -299,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lbctl: {error}", file=sys.stderr)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"lbctl: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"lbctl: {where}{words.what(error)}", file=sys.stderr)
     return 1
 
 

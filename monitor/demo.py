@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from lbadaptor import words
 from lbadaptor.errors import LbadaptorError
 from lbadaptor.settings import Settings, load
 from monitor import httpd, leftovers
@@ -226,7 +227,7 @@ def _bind_error(port: int) -> str:
         except OverflowError:
             return "there is no such port"
         except OSError as error:
-            return error.strerror or str(error)
+            return words.what(error)
     return ""
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from monitor import messages
 from monitor.child import FLAGS, Child, Reaper
 from monitor.messages import SILENCE
@@ -62,7 +62,7 @@ class Link:
             try:
                 self._follow(Child.start(command, Surroundings(self._environment)))
             except OSError as error:
-                why = error.strerror or str(error)
+                why = words.what(error)
                 self._problems.begin(
                     "watcher", f"no watcher, so no probes and no orders: {why}; tried again all the while"
                 )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.address import Entry, State, Table, parse, write
 from lbadaptor.errors import AddressFileError, KeyFileError
 from monitor.problems import Problems
@@ -118,7 +118,7 @@ class Publisher:
         try:
             write()
         except OSError as error:
-            self._problems.begin(name, f"{name} cannot be written: {error.strerror}; {consequence}")
+            self._problems.begin(name, f"{name} cannot be written: {words.what(error)}; {consequence}")
         else:
             self._problems.end(name, f"{name} is written again")
 

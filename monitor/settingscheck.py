@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from lbadaptor import words
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import Settings, load, parse
 from monitor import runfolder
@@ -130,7 +131,7 @@ class Checker:
             if child is not None:
                 child.kill_group()
                 self._reaper.take(child)
-            then(Checked(error=f"the settings cannot be checked: {error.strerror}"))
+            then(Checked(error=f"the settings cannot be checked: {words.what(error)}"))
             return
         self._child = child
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from lbadaptor import snapshot
+from lbadaptor import snapshot, words
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import Settings
 from monitor.problems import Problems
@@ -44,7 +44,8 @@ class SettingsFile:
             self.write(settings, ticket_cookies)
         except OSError as error:
             self._problems.begin(
-                "settings.json", f"{self._path} cannot be written: {error.strerror}; adaptors go on with the last one"
+                "settings.json",
+                f"{self._path} cannot be written: {words.what(error)}; adaptors go on with the last one",
             )
         else:
             self._problems.end("settings.json", f"{self._path} is written again")

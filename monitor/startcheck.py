@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lbadaptor import words
 from lbadaptor.address import Address, parse
 from lbadaptor.errors import AddressFileError, KeyFileError, SettingsError
 from lbadaptor.settings import Settings
@@ -89,7 +90,7 @@ def _key_file(path: Path, group: int | None) -> Iterator[str]:
             yield f"[files] key_file: there is no {path}, and it cannot be made: {why}"
         return
     except OSError as error:
-        yield f"[files] key_file: {path}: {error.strerror}"
+        yield f"[files] key_file: {path}: {words.what(error)}"
         return
     try:
         read_keys(path)
@@ -130,7 +131,7 @@ def _sorry_page(path: Path | None) -> Iterator[str]:
     try:
         path.read_text("utf-8")
     except OSError as error:
-        yield f"[adaptor] sorry_page: {path}: {error.strerror}"
+        yield f"[adaptor] sorry_page: {path}: {words.what(error)}"
     except UnicodeDecodeError as error:
         yield f"[adaptor] sorry_page: {path} is not UTF-8 text (byte {error.start})"
 
@@ -167,7 +168,7 @@ def _not_found(settings: Settings, who: User | None, module: str) -> str:
         except OSError as error:
             what = f"this Python, {sys.executable}," if error.filename == sys.executable else f"the folder {where}"
             user = f"the user {pwd.getpwuid(who.user).pw_name}" if who else _me()
-            return f"{what} cannot be used by {user}: {error.strerror}"
+            return f"{what} cannot be used by {user}: {words.what(error)}"
         except subprocess.SubprocessError as error:
             return f"its process cannot be started: {error}"
         try:
@@ -213,7 +214,7 @@ def _ports(settings: Settings) -> Iterator[str]:
                     if Address(servers.host, port) not in ours:
                         taken.append(str(port))
                     continue
-                why = error.strerror or error
+                why = words.what(error)
                 yield f"[appservers] nobody can listen on {Address(servers.host, port)} (host, base_port): {why}"
                 return
     if taken:
@@ -242,7 +243,7 @@ def _cannot_be_made(folder: Path) -> str:
         except (FileNotFoundError, NotADirectoryError):
             place = place.parent
         except OSError as error:
-            return f"{place}: {error.strerror}"
+            return f"{place}: {words.what(error)}"
     if not is_folder:
         return f"{place} is no folder"
     if not os.access(place, os.W_OK | os.X_OK):

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.address import Address, Identity
 from monitor.life import Life
 from monitor.problems import Problems
@@ -145,7 +145,7 @@ class StateFile:
         except OSError as error:
             self._problems.begin(
                 "state.json",
-                f"{self._path} cannot be written: {error.strerror or error}; a monitor that comes after goes by "
+                f"{self._path} cannot be written: {words.what(error)}; a monitor that comes after goes by "
                 "address.text",
             )
         else:

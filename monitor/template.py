@@ -149,8 +149,8 @@ class Template:
             self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(child))
             self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._hear(child))
         except OSError as error:
-            self._problems.begin("template", f"no template: {error.strerror}; tried again all the while")
-            self.give_up(f"cannot be started: {error.strerror}")
+            self._problems.begin("template", f"no template: {words.what(error)}; tried again all the while")
+            self.give_up(f"cannot be started: {words.what(error)}")
             return
         self._problems.end("template", "there is a template again")
         log.info("the template starts: pid %d", child.pid)
@@ -167,7 +167,7 @@ class Template:
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:  # this process is short of something: the template is not to blame
-            self._nursery.unborn(identity, f"cannot fork: {error.strerror}")
+            self._nursery.unborn(identity, f"cannot fork: {words.what(error)}")
             return
         ours.setblocking(False)
         self._asked, self._channel = identity, ours
@@ -225,9 +225,9 @@ class Template:
         try:
             child = Child.reparented(report.pid, channel)
         except ProcessLookupError as error:
-            self._nursery.unborn(identity, f"it ended at once: {error.strerror or error}")
+            self._nursery.unborn(identity, f"it ended at once: {words.what(error)}")
         except OSError as error:  # its channel is closed, so it ends
-            self._nursery.unborn(identity, f"cannot be followed: {error.strerror}")
+            self._nursery.unborn(identity, f"cannot be followed: {words.what(error)}")
         else:
             self._nursery.born(identity, child)
 

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from monitor import messages
 from monitor.control import REPLY_TIMEOUT, Console
 from monitor.messages import SIGN_OF_LIFE, Alive, Begin, FromWatcher, Ordered, Probed, Reply, View
@@ -74,7 +74,7 @@ class Watcher:
             self._console = Console(path, lambda: self._view.status, self._order)
             self._console_said = ""
         except OSError as error:
-            why = error.strerror or str(error)
+            why = words.what(error)
             if why != self._console_said:
                 log.error("no orders can be given at %s: %s", path, why)
             self._console_said = why

@@ -25,7 +25,7 @@ from time import time as wall_clock
 
 import msgspec
 
-from lbadaptor import headers, logs
+from lbadaptor import headers, logs, words
 from lbadaptor.appserver import environ as environs
 from lbadaptor.appserver import forks, listening
 from lbadaptor.appserver.admission import Admission
@@ -65,6 +65,9 @@ _TIMEVAL = struct.pack("@ll", CALLER_TIMEOUT, 0)
 _WHY = {Refusal.DYING: "no visitors but those whose session is here", Refusal.BUSY: "too many requests wait"}
 _REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 431: "Request Header Fields Too Large"}
 
+
+_LONGEST_PATH = 200
+"""Characters that the log is told."""
 
 Task = tuple[Connection, Visit | Holder]
 """A request that waits for a thread, and who came with it."""
@@ -370,7 +373,9 @@ class Gateway:
             return False  # accept(2) takes a descriptor first, and then looks
         if self._short_until is None:
             log.error(
-                "cannot take connections (%s) but with %d descriptors in reserve", error.strerror, self._reserve.left
+                "cannot take connections (%s) but with %d descriptors in reserve",
+                words.what(error),
+                self._reserve.left,
             )
             self._short_until = monotonic() + ACCEPT_PAUSE
         if self._reserve.spend():
@@ -572,7 +577,7 @@ class Gateway:
             try:
                 answer.run(self._application, environ)
             except BaseException as error:  # sys.exit() too: it ends a request, never an AppServer
-                self._failed(answer, connection, f"{method} {uri}", error)
+                self._failed(answer, connection, f"{method} {_path(uri)}", error)
             if self._is_child:
                 forks.end(None)
             if not answer.released:
@@ -613,6 +618,11 @@ class Gateway:
             environ = environs.build(request, self._base)
         environ["wsgi.input"] = connection.body()
         return environ
+
+
+def _path(uri: str) -> str:
+    """For the log: without the query, which may hold secrets, and not without end."""
+    return words.clean(uri.partition("?")[0], _LONGEST_PATH)
 
 
 def _same(given: str | None, key: str) -> bool:

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Iterable
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.address import Address
 
 log = logs.logger("lbadaptor.appserver")
@@ -29,7 +29,7 @@ def bind(address: Address, unix_socket: str) -> list[socket.socket]:
         try:
             listeners.append(bind_unix(unix_socket))
         except OSError as error:
-            log.warning("%s: %s; requests come by TCP", unix_socket, error.strerror or error)
+            log.warning("%s: %s; requests come by TCP", unix_socket, words.what(error))
     return listeners
 
 

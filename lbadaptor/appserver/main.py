@@ -80,7 +80,7 @@ def main(
     try:
         listeners = listening.bind(address, handover.unix_socket)
     except OSError as error:
-        return cannot_start(report, f"{address}: {error.strerror}", error.errno == errno.EADDRINUSE)
+        return cannot_start(report, f"{address}: {words.what(error)}", error.errno == errno.EADDRINUSE)
     for listener in listeners:
         forks.guard(listener.close)
     sockets = listening.identities(listeners)
@@ -115,7 +115,7 @@ def main(
     except (OSError, RuntimeError, MemoryError) as error:
         if gateway is not None:
             gateway.stop(timeout=0.0)
-        reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
+        reason = words.what(error)
         return cannot_start(report, f"{address}: {reason}", getattr(error, "errno", 0) == errno.EADDRINUSE)
     for listener in listeners:
         forks.release(listener.close)  # the gateway does it

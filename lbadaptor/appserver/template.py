@@ -51,7 +51,7 @@ def template(channel: socket.socket) -> tuple[Fork, socket.socket]:
         try:
             pid = _fork()
         except OSError as error:
-            report(Unforked(str(error.strerror)))
+            report(Unforked(words.what(error)))
         else:
             if not pid:
                 forks.belongs()
