@@ -83,7 +83,9 @@ class Application(Struct, forbid_unknown_fields=True, frozen=True):
     ] = ""  # fmt: skip
     ticket_cookie: Annotated[
         str,
-        row("The name of the ticket. Two applications on one host name need two.", pattern=COOKIE),
+        row("The name of the ticket. Two applications on one host name need two. A new name takes effect with the "
+            "next release; tickets of the old name are honoured as long as their AppServers live.",
+            pattern=COOKIE),
     ] = "__PRT__"  # fmt: skip
 
 

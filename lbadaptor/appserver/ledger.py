@@ -13,7 +13,6 @@ one session, and known, until a request shows which one the browser has kept, wh
 from __future__ import annotations
 
 import hashlib
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -105,7 +104,7 @@ class Ledger:
         Those are known until a request has brought the new one for a while: its answer may not arrive. `lost`: they
         were of a session in a process that is gone.
         """
-        key, scope = _short(value), sys.intern(_short(scope))
+        key, scope = _short(value), _short(scope)
         keys = [_short(old) for old in brought]
         with self._lock:
             if now >= self._sweep_at:
