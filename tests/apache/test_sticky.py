@@ -620,12 +620,15 @@ def test_a_graceful_restart_of_httpd_under_load_fails_no_request(new_cluster: Ne
 def test_a_bad_lbadaptor_toml_is_a_503_with_the_reason_in_apaches_log(new_cluster: NewCluster) -> None:
     cluster = new_cluster(appservers={"servers": 1})
     good = cluster.config.read_text()
+    cluster.order_to_stop()
+    cluster.await_end()  # and with the monitor goes what it had accepted
     cluster.config.write_text(good.replace("[adaptor]", "[adaptor]\npolcy = 1"))
     site = cluster.site("embedded-debian")
     status, headers, _ = raw(site, "/plain")
     assert (status, headers["Retry-After"]) == (503, "5")
     assert "unknown setting [adaptor] polcy; did you mean policy?" in site.log()
     cluster.config.write_text(good)
+    cluster.start()
     assert raw(site, "/plain")[0] == 200
 
 
