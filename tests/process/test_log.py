@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -183,3 +185,29 @@ def test_a_traceback_is_said_once(site: Site) -> None:
     site.write_application("import inferno")
     site.wait_said("No module named 'inferno'")
     site.end()
+
+
+def test_in_apache_the_log_is_what_stderr_was_at_import(tmp_path: Path) -> None:
+    """mod_wsgi makes `sys.stderr` an object of its own; another application in the same process may replace it."""
+    script = """
+import io, logging.config, sys
+kept = sys.stderr = io.StringIO()
+from lbadaptor.wsgi import application
+sys.stderr.flush()
+sys.stderr = sys.stdout = None
+logging.config.dictConfig({"version": 1})
+logging.disable(logging.CRITICAL)
+environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": "/", "LBADAPTOR_CONFIG": sys.argv[1]}
+list(application(environ, lambda *_: None))
+sys.stdout = sys.__stdout__
+print(kept.getvalue())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "absent.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "absent.toml: No such file or directory" in done.stdout
+    assert (done.stdout.strip().count("\n"), done.stderr) == (0, "")
