@@ -50,7 +50,7 @@ def app(environ, start_response):
     elif page == "/child":
         answer = {"pid": subprocess.Popen(["sleep", "600"]).pid}
     elif page == "/nonsense":
-        channel = int(sys.argv[sys.argv.index("--channel") + 1])
+        channel = int(sys.orig_argv[sys.orig_argv.index("--channel") + 1])
         os.write(channel, b"nonsense\\n")
         os.write(channel, b'{"type": "ready", "surplus": [1]}\\n{"type": "unknown"}\\n\\xff\\n')
     start_response("200 OK", headers)
