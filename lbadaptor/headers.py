@@ -65,9 +65,13 @@ METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE",
 """Those that every HTTP parser knows (RFC 9110 §9, RFC 5789)."""
 
 HOP_BY_HOP = frozenset(
-    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
+    (
+        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+        *("proxy-authenticate", "proxy-authorization"),
+    )
 )
-"""Headers that concern one connection only, in lower case (RFC 9110 §7.6.1)."""
+"""Headers that concern one connection only, in lower case (RFC 9110 §7.6.1), or are between a client and its proxy
+(§11.7). Neither lane carries them, in either direction."""
 
 
 class Refusal(Enum):

@@ -24,7 +24,7 @@ _FROM_FAST_LANE = "REDIRECT_LBADAPTOR_KEY"
 """A variable of the fast lane's own, after a redirect; no visitor can set one."""
 _FAILED, _LATE = "lbadaptor", "lbadaptor1"
 """The queries of the snippet's own ErrorDocuments. Any other is a page of its own: a login's form, perhaps."""
-_KEPT_BACK = ("STATUS", "URL", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI", "HTTPS")
+_KEPT_BACK = ("STATUS", "URL", "ERROR_NOTES", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI", "HTTPS")
 """The redirect's own, the fast lane's own, and what mod_wsgi itself keeps back: wsgi.url_scheme tells it."""
 
 _adaptors: dict[str, Adaptor] = {}
@@ -86,6 +86,10 @@ def _look_for_another(host: str, ticket_cookie: str, config: str) -> None:
 def _refusal(environ: Environ) -> int:
     """The status for what must not be asked again; else 0."""
     if environ.get("REDIRECT_REQUEST_METHOD") not in ("GET", "HEAD"):
+        return 502
+    if environ.get("REDIRECT_STATUS") == "502" and "REDIRECT_ERROR_NOTES" not in environ:
+        # mod_proxy has no words of its own for a head that it cannot take: the application was called, and its
+        # AppServer lives. Of one that hung up it says so.
         return 502
     return 504 if environ["QUERY_STRING"] == _LATE else 0  # it may still be at work
 

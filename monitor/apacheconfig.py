@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,10 @@ _MOUNT = re.compile(r"(?:/[0-9A-Za-z._~!&'()*+,;=:@-]+)+").fullmatch
 """RFC 3986 §3.3, but for signs that mean something else in Apache's configuration."""
 _SCRIPTS = ("lbadaptor.wsgi", "lbadaptor.cgi")
 TIMEOUT = 30.0
+MOST_LINES = 12
+"""How many that differ are shown."""
+LONGEST_LINE = 300
+"""Characters of each."""
 
 
 class Refused(LbadaptorError):
@@ -29,7 +35,17 @@ class Refused(LbadaptorError):
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print it. The exit status. Blocks for half a minute at most. Raises LbadaptorError."""
+    """Print it, or check a file that was written before. The exit status. Blocks for half a minute at most.
+
+    Raises LbadaptorError.
+    """
+    if options.check is None:
+        print(_written(options), end="")
+        return 0
+    return _compare(options)
+
+
+def _written(options: argparse.Namespace) -> str:
     settings = load(options.config)
     mount = options.mount.rstrip("/")
     if mount and not _MOUNT(mount):
@@ -43,15 +59,82 @@ def run(options: argparse.Namespace) -> int:
     taken = [re.escape(path.rstrip("/")) + "(?:/|$)" for path in options.keep_out]
     if not options.unchecked:
         dump = _dump(options.apache)
-        _check(dump, share)
+        _look_for_authorisation(dump, share)
         taken += obstacles.taken(dump, mount)
     path = str(options.config.absolute())  # two files in two folders may have one name
     name = f"{re.sub(r'[^0-9A-Za-z]+', '-', options.config.stem)}-{zlib.crc32(path.encode()):08x}"
-    print(fastlane.snippet(settings, slots, mount, str(share), name, taken), end="")
-    return 0
+    return fastlane.snippet(settings, slots, mount, str(share), name, taken, _words(options))
 
 
-def _check(dump: str, share: Path) -> None:
+def _words(options: argparse.Namespace) -> str:
+    """The options that make a difference to what is written, as they are said."""
+    words = [
+        *(["--slots", str(options.slots)] if options.slots is not None else []),
+        *(["--mount", options.mount] if options.mount else []),
+        *(["--share", str(options.share)] if options.share else []),
+        *(word for path in options.keep_out for word in ("--keep-out", path)),
+        *(["--unchecked"] if options.unchecked else []),
+    ]
+    return shlex.join(words)
+
+
+# Whether a file still fits.
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """Say what differs between a file and what would be written now with its options. The exit status."""
+    try:
+        there = options.check.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{options.check}: {getattr(error, 'strerror', None) or error}") from None
+    for line in there.splitlines():
+        if line.startswith(fastlane.WRITTEN_BY):
+            _take(options, line.removeprefix(fastlane.WRITTEN_BY))
+            break
+    else:
+        raise Refused(f"{options.check} does not say by which options it was written; write it anew")
+    now = _written(options)
+    before, after = _directives(there), _directives(now)
+    if before == after:
+        print(f"{options.check}: good")
+        return 0
+    print(f"{options.check} is not what is to be written now (- there, + now):", file=sys.stderr)
+    lines = [
+        line for line in difflib.unified_diff(before, after, n=0, lineterm="") if line[:2] not in ("--", "++", "@@")
+    ]
+    for line in lines[:MOST_LINES]:
+        print(f"  {line[:LONGEST_LINE]}{' …' if len(line) > LONGEST_LINE else ''}", file=sys.stderr)
+    if len(lines) > MOST_LINES:
+        print(f"  and {len(lines) - MOST_LINES} lines more", file=sys.stderr)
+    command = f"lbctl --config {shlex.quote(str(options.config))} apache-config {_words(options)}".rstrip()
+    print(f"write it anew, `{command} > {shlex.quote(str(options.check))}`, and reload Apache", file=sys.stderr)
+    return 1
+
+
+def _take(options: argparse.Namespace, words: str) -> None:
+    """Take options from the line that `_words` wrote. Raises Refused."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--slots", type=int)
+    parser.add_argument("--mount", default="")
+    parser.add_argument("--share", type=Path)
+    parser.add_argument("--keep-out", action="append", default=[])
+    parser.add_argument("--unchecked", action="store_true", default=options.unchecked)
+    try:
+        _, unknown = parser.parse_known_args(shlex.split(words), options)
+    except (argparse.ArgumentError, ValueError) as error:
+        raise Refused(f"{options.check}: its options are not to be read: {error}") from None
+    if unknown:
+        raise Refused(f"{options.check}: unknown options {shlex.join(unknown)}; write it anew")
+
+
+def _directives(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+# What is in the way.
+
+
+def _look_for_authorisation(dump: str, share: Path) -> None:
     """Look for authorisation that stands where mod_proxy does not look. Raises Refused."""
     found = {place: None for script in _SCRIPTS for place in obstacles.by_folder(dump, str(share), script)}
     lines = [f"  {place}" for place in found]

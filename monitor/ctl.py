@@ -178,6 +178,12 @@ def _parser() -> argparse.ArgumentParser:
         help="do not look at Apache's configuration, neither for authorisation in <Directory> or <Files> nor for "
         "paths that are not the application's",
     )
+    apache.add_argument(
+        "--check",
+        type=Path,
+        metavar="FILE",
+        help="write nothing; tell whether a file written before still fits the settings and Apache's configuration",
+    )
     demo = commands.add_parser("demo", help="run a private Apache, a monitor and AppServers, until Ctrl-C")
     demo.add_argument("--port", type=int, default=8000, help="the site's port on 127.0.0.1 (default 8000)")
     demo.add_argument("--app", default="", metavar="MODULE:CALLABLE", help="a WSGI application (default: Webware's)")

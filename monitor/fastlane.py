@@ -27,8 +27,20 @@ _SIGNS_OF_MORE = ("SSL_VERSION_INTERFACE", "SSL_SERVER_CERT", "SSL_SERVER_B64CER
 """Set by SSLOptions StdEnvVars, ExportCertData, ExportBase64CertData."""
 
 
-def snippet(settings: Settings, slots: int, mount: str, share: str, name: str, taken: Sequence[str] = ()) -> str:
-    """The text of it. `name` tells the maps of several applications apart.
+WRITTEN_BY = "# lbctl apache-config"
+"""How the line begins that holds the options by which a file was written."""
+
+
+def snippet(
+    settings: Settings,
+    slots: int,
+    mount: str,
+    share: str,
+    name: str,
+    taken: Sequence[str] = (),
+    options: str = "",
+) -> str:
+    """The text of it. `name` tells the maps of several applications apart. `options`: of the command that writes it.
 
     `mount` is a path without a slash at its end; empty: the whole site. `share` is the folder of the installed
     snippets. `taken`: regular expressions of paths that are not the adaptor's. Raises SettingsError for settings
@@ -43,7 +55,7 @@ def snippet(settings: Settings, slots: int, mount: str, share: str, name: str, t
     urls = [_url(sockets, str(slot), address, mount) for slot, address in enumerate(addresses)]
     pattern = _pattern(mount, taken)
     lines = (
-        *_head(settings, slots, mount),
+        *_head(slots, mount, options),
         *_maps(settings, name),
         *_rules(settings, pattern, sockets, mount, name, addresses),
         *_rules_without_maps(settings, pattern, name, urls),
@@ -54,12 +66,14 @@ def snippet(settings: Settings, slots: int, mount: str, share: str, name: str, t
     return "".join(f"{line}\n" for line in lines)
 
 
-def _head(settings: Settings, slots: int, mount: str) -> Iterator[str]:
+def _head(slots: int, mount: str, options: str) -> Iterator[str]:
     where = mount or "the whole site"
-    yield f"# The fast lane to slots 0 to {slots - 1}, for {where}; written by `lbctl apache-config`."
+    yield f"# The fast lane to slots 0 to {slots - 1}, for {where}; written by"
+    yield f"{WRITTEN_BY} {options}".rstrip()
     yield "#"
     yield "# Include it after lbadaptor.conf, and after rewrite rules of your own. An AppServer beyond these slots is"
     yield "# not in the fast lane, and reached all the same. No reload is needed when AppServers come and go."
+    yield "# `lbctl apache-config --check FILE` tells whether it still fits the settings and Apache's configuration."
 
 
 def _with_maps(name: str) -> str:

@@ -137,6 +137,8 @@ REQUESTS: dict[str, tuple[str, list[str], bytes, str]] = {
     "chunks": ("GET /plain HTTP/1.1", ["Transfer-Encoding: chunked"], b"0\r\n\r\n", "slow"),
     "upgrade": ("GET /plain HTTP/1.1", ["Connection: close, Upgrade", "Upgrade: frob/1"], b"", "slow"),
     "upgrade alone": ("GET /plain HTTP/1.1", ["Upgrade: frob/1"], b"", "slow"),
+    "forwards": ("GET /plain HTTP/1.1", ["Max-Forwards: 10"], b"", "slow"),
+    "no forwards": ("GET /plain HTTP/1.1", ["Max-Forwards: 0"], b"", "slow"),
     "expect": ("GET /plain HTTP/1.1", ["Expect: 100-continue"], b"", "slow"),
     "connection": ("GET /plain HTTP/1.1", ["Connection: close, LB-Key"], b"", "slow"),
     "two connections": ("GET /plain HTTP/1.1", ["Connection: X", "Connection: close"], b"", "slow"),
@@ -271,6 +273,42 @@ def test_a_part_of_an_answer_is_the_applications_to_give(embedded: FastSite) -> 
     slow, _ = embedded.ask(visitor, "large?size=1000", headers={**part, "Upgrade": "the/slow-lane"})
     assert (lane, answer.status_code, len(answer.content)) == ("fast", 200, 1000)
     assert everything(answer) == everything(slow)
+    visitor.close()
+
+
+LARGEST_LINE = 65536
+"""Bytes of a header's line in an answer (responsefieldsize)."""
+HEADS = [
+    ("X-Large", 8000, 1, 200, 200),
+    ("X-Large", 60000, 1, 200, 200),
+    ("X-Large", 8000, 60, 200, 200),
+    ("Set-Cookie", 1000, 150, 200, 200),
+    ("X-Large", LARGEST_LINE + 1, 1, 502, 200),
+]
+
+
+@pytest.mark.parametrize(("header", "size", "count", "fast_status", "slow_status"), HEADS)
+def test_for_a_large_head_nobody_is_called_twice(
+    embedded: FastSite, header: str, size: int, count: int, fast_status: int, slow_status: int
+) -> None:
+    visitor = embedded.visitor()
+    notes = embedded.cluster.gates / "notes"
+    for status, lane in ((fast_status, "fast"), (slow_status, "slow")):
+        name = secrets.token_hex(8)
+        headers = {"Upgrade": "the/slow-lane"} if lane == "slow" else {}
+        tag = secrets.token_hex(8)
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        target = f"/deep/mount/head?name={name}&header={header}&size={size}&count={count}"
+        answer = raw(
+            embedded.site,
+            f"GET {target} HTTP/1.1",
+            *("Host: x", "Connection: close", f"X-Tag: {tag}", f"Cookie: __PRT__={visitor.ticket}", *lines),
+        )
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:200]
+        assert embedded.lane(tag) == ("back after 502" if status == 502 else lane)
+        assert notes.read_text().split().count(name) == 1
+        if status == 200:
+            assert len(re.findall(rf"^{header}: c\d+=x+\r$".encode(), answer, re.MULTILINE)) == count
     visitor.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
@@ -71,10 +72,31 @@ def _note(environ: Environ, start_response: Start, query: dict[str, str]) -> Ite
     return [note]
 
 
+def _head(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
+    """An answer with `count` headers of `size` bytes; each call is noted by its `name`."""
+    with open(os.path.join(os.environ["VISITS_GATES"], NOTES), "ab", buffering=0) as file:
+        file.write(f"{query['name']}\n".encode())
+    headers = [
+        (query.get("header", "X-Large"), f"c{number}={'x' * int(query['size'])}")
+        for number in range(int(query["count"]))
+    ]
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2"), *headers])
+    return [b"ok"]
+
+
+def _answer(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
+    """Any answer: `told` is JSON of status line, headers and body."""
+    status, headers, body = json.loads(query["told"])
+    start_response(status, [(name, value) for name, value in headers])
+    return [body.encode()]
+
+
 PAGES: dict[str, Callable[[Environ, Start, dict[str, str]], Iterable[bytes]]] = {
     "status": _status,
     "broken": _broken,
     "large": _large,
     "early": _early,
     "note": _note,
+    "head": _head,
+    "answer": _answer,
 }

@@ -94,6 +94,7 @@ def come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -
         "QUERY_STRING": "lbadaptor",
         "REDIRECT_STATUS": "503",
         "REDIRECT_URL": "/app/page",
+        "REDIRECT_ERROR_NOTES": "The proxy server could not handle the request",
         "REDIRECT_REQUEST_METHOD": "HEAD",
         "REDIRECT_QUERY_STRING": "a=1",
         "REDIRECT_LBADAPTOR_KEY": "k",
@@ -114,7 +115,10 @@ def test_what_the_redirect_hid_comes_to_light(tmp_path: Path, monkeypatch: pytes
     assert (seen["REQUEST_METHOD"], seen["QUERY_STRING"]) == ("HEAD", "a=1")
     assert (seen["SCRIPT_NAME"], seen["PATH_INFO"], seen["REMOTE_USER"]) == ("/app", "/page", "somebody")
     assert (seen["SSL_CLIENT_VERIFY"], seen["SSL_TLS_SNI"]) == ("SUCCESS", "as of now")
-    assert not {"STATUS", "URL", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI", "HTTPS"} & seen.keys()
+    assert (
+        not {"STATUS", "URL", "ERROR_NOTES", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI", "HTTPS"}
+        & seen.keys()
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,6 +142,22 @@ def test_what_the_fast_lane_lost_its_appserver_with_has_been_asked_once(
 ) -> None:
     _, seen = come_back(tmp_path, monkeypatch, REDIRECT_STATUS=status)
     assert bool(seen.get(ASKED_ONCE)) is asked
+
+
+def test_a_head_that_mod_proxy_could_not_take_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lbadaptor.adaptor.Adaptor.__call__", lambda *_: pytest.fail("it is asked again"))
+    environ = {
+        "QUERY_STRING": "lbadaptor",
+        "REDIRECT_STATUS": "502",
+        "REDIRECT_REQUEST_METHOD": "GET",
+        "REDIRECT_LBADAPTOR_KEY": "k",
+        "LBADAPTOR_CONFIG": str(tmp_path / "a"),
+    }
+    statuses: list[str] = []
+    list(wsgi.application(environ, lambda status, headers: statuses.append(status)))
+    assert statuses == ["502 Bad Gateway"]
 
 
 @pytest.mark.parametrize("query", ["", "lbadaptor2", "lbadaptor=", "a=1&lbadaptor"])
