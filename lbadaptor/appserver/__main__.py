@@ -62,12 +62,14 @@ def command() -> int:
 def _serve(channel: socket.socket, slot: int, address: str) -> int:
     """What the monitor hands over, until it orders to stop."""
     _log(str(slot))
-    with channel:
-        report = reporter(channel)
-        try:
-            return main(slot, address, handover=decode_handover(line(channel)), report=report)
-        except Exception as error:
-            return _fell(report, error)
+    report = reporter(channel)
+    try:
+        return main(slot, address, handover=decode_handover(line(channel)), report=report)
+    except Exception as error:
+        return _fell(report, error)
+    finally:
+        with contextlib.suppress(OSError):  # the application may have closed what is not its own
+            channel.close()
 
 
 def _fell(report: Callable[[Failed], object], error: Exception) -> int:

@@ -127,10 +127,12 @@ def main(
     if not warm:
         gateway.stop(timeout=1.0)
         return 0
-    ledger.clear()
-    vitals.warm()
-    watch.end()
-    report(Ready())
+    with _Undisturbed():
+        ledger.clear()
+        vitals.warm()
+        watch.end()
+    with _Undisturbed():
+        report(Ready())
     _keep_house(orders, gateway, vitals, ledger, count, report)
     admission.stopping = True
     with _Undisturbed():
@@ -140,6 +142,7 @@ def main(
             log.warning("%d requests are abandoned", admission.in_flight)
     with _Undisturbed():
         gateway.stop(timeout=1.0)
+    orders.end()
     return 0
 
 
@@ -148,16 +151,18 @@ def _unfit(listeners: Sequence[socket.socket], sockets: Sequence[int]) -> str:
     if listening.identities(listeners) != sockets:
         return _ROBBED
     native: list[int] = []
-    thread = Thread(target=lambda: native.append(get_native_id()))
     try:
+        thread = Thread(target=lambda: native.append(get_native_id()))
         thread.start()
         thread.join()
-    except RuntimeError as error:
-        return str(error)
-    if native == [get_native_id()]:
-        patched = [name for name in ("gevent", "eventlet") if f"{name}" in sys.modules] or ["something"]
+    except Exception as error:
+        if type(error) is RuntimeError:  # there can be no more
+            return str(error)
+        native.append(get_native_id())  # gevent: "this operation would block forever"
+    if get_native_id() in native:
+        patched = next((name for name in ("gevent", "eventlet") if name in sys.modules), "something")
         return (
-            f"{patched[0]} has replaced threads by its own when it was imported (monkey patching); "
+            f"{patched} has replaced threads by its own when it was imported (monkey patching); "
             "an AppServer serves with the system's threads: leave that out, or leave out threads (thread=False)"
         )
     return ""
@@ -191,32 +196,47 @@ def _keep_house(
 ) -> None:
     """Follow orders and watch the session cache, until the order to stop. Never raises."""
     said: set[type[Report]] = set()
-    while True:
-        logs.flush()
+    while True:  # an error may come between any two lines: the application's signal handlers run in this thread
         with _Undisturbed():
-            orders.hold()
-        with _Undisturbed():
-            _watch_the_application(gateway)
-        with _Undisturbed():
-            vitals.look(count)
-        with _Undisturbed():
-            vitals.longest_session = ledger.longest(monotonic())
-            if vitals.past_limit and PastLimit not in said:
-                said.add(PastLimit)
-                report(PastLimit(vitals.past_limit))
-            if vitals.empty and Empty not in said:
-                said.add(Empty)
-                report(Empty())
-        order = None
-        with _Undisturbed():
-            order = orders.get(timeout=TICK)
-        if order == DRAIN:
-            vitals.admission.dying = True
-        elif order == UNDRAIN:
-            vitals.admission.dying = False
-            said.discard(Empty)
-        elif order is not None:
+            while _goes_on(orders, gateway, vitals, ledger, count, report, said):
+                pass
             return
+
+
+def _goes_on(
+    orders: Orders,
+    gateway: Gateway,
+    vitals: Vitals,
+    ledger: Ledger,
+    count: Callable[[], int],
+    report: Callable[[Report], object],
+    said: set[type[Report]],
+) -> bool:
+    """One look at everything, and one order; False when it is the last one. Blocks for `TICK`, unless one comes."""
+    logs.flush()
+    with _Undisturbed():
+        orders.hold()
+    with _Undisturbed():
+        _watch_the_application(gateway)
+    with _Undisturbed():
+        vitals.look(count)
+    with _Undisturbed():
+        vitals.longest_session = ledger.longest(monotonic())
+        if vitals.past_limit and PastLimit not in said:
+            said.add(PastLimit)
+            report(PastLimit(vitals.past_limit))
+        if vitals.empty and Empty not in said:
+            said.add(Empty)
+            report(Empty())
+    order = orders.get(timeout=TICK)
+    if order == DRAIN:
+        vitals.admission.dying = True
+    elif order == UNDRAIN:
+        vitals.admission.dying = False
+        said.discard(Empty)
+    else:
+        return order is None
+    return True
 
 
 def _watch_the_application(gateway: Gateway) -> None:

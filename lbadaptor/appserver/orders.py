@@ -52,6 +52,11 @@ class Orders:
                 self._install(number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
 
+    def end(self) -> None:
+        """The last one is being followed: one that is repeated does not end this process before its time."""
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_IGN)
+
     def get(self, timeout: float) -> int | None:
         """The next order; None if none comes within so many seconds. Blocks."""
         with contextlib.suppress(Empty):
