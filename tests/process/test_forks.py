@@ -179,8 +179,8 @@ def test_a_child_ends_and_nobody_hears_of_it(site: Path, start: Start, how: str,
     appserver.order(STOP)
     code, out, err = appserver.ended()
     assert code == 0
-    assert out.count("printed by the child") == (0 if how == "_exit" else 3)
-    assert err.count("KeyError: 'in the child'") == (3 if how == "raises" else 0)
+    assert out.count("printed by the child") == 3
+    assert err.count("ends: KeyError: 'in the child'") == (3 if how == "raises" else 0)
     assert err.count("in words") == (3 if how == "exit text" else 0)
     assert "failed" not in err, "it is no failure of a request"
 
