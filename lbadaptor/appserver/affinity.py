@@ -49,6 +49,9 @@ class Holder:
             return headers
         return [*private(headers), ("Set-Cookie", f"{ticket}; {own_attributes(self._told)}")]
 
+    def undelivered(self) -> None:
+        """Nobody has got the answer; but who asked was here."""
+
 
 class Affinity:
     """Notes who came. `clock` is monotonic."""

@@ -57,6 +57,8 @@ class Answer:
 
     begun = False
     """something was sent"""
+    undelivered = False
+    """its head could not be sent: if the caller had hung up, nobody has any of it"""
     released = False
     """the last byte is out"""
     _status = b""
@@ -219,7 +221,9 @@ class Answer:
             framing += b"Connection: close\r\n"
         data = b"".join((self._status, lines, framing, self._own(), b"\r\n", self._framed(first)))
         self.begun = True
+        self.undelivered = len(data) <= _AT_ONCE
         caller.send(data)
+        self.undelivered = False
         if self._early and (self._left == 0 or self._bodiless):
             self.released = True
             self._release()
@@ -242,6 +246,8 @@ class Answer:
 
 
 _EMPTY = (b"HTTP/1.1 204", b"HTTP/1.1 304")
+_AT_ONCE = 65536
+"""Bytes that a connection without anything unread takes whole or, where the caller has hung up, not at all."""
 
 
 def _status_line(status: str) -> bytes:

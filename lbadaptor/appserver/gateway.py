@@ -577,6 +577,8 @@ class Gateway:
             try:
                 answer.run(self._application, environ)
             except BaseException as error:  # sys.exit() too: it ends a request, never an AppServer
+                if answer.undelivered and isinstance(error, ConnectionError):
+                    visit.undelivered()
                 self._failed(answer, connection, f"{method} {_path(uri)}", error)
             if self._is_child:
                 forks.end(None)

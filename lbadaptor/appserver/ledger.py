@@ -98,8 +98,9 @@ class Ledger:
         scope: str = UNKNOWN,
         unknown: bool = True,
         lost: bool = False,
-    ) -> None:
-        """The application set its cookie, on a request that brought these values, which it replaces.
+    ) -> bool:
+        """The application set its cookie, on a request that brought these values, which it replaces; whether the
+        value is a new one.
 
         Those are known until a request has brought the new one for a while: its answer may not arrive. `lost`: they
         were of a session in a process that is gone.
@@ -111,6 +112,7 @@ class Ledger:
                 self._sweep(now)
             origin = self._origin(keys, key, scope, unknown)
             session = self._owners.get(key)
+            new = session is None
             if session is None:
                 session = origin or self._heir(keys, now, lost)
             elif session is not origin:
@@ -131,6 +133,17 @@ class Ledger:
             while len(self._owners) > self._most and len(self._last_use) > 1:
                 self._forget_longest_unused()
             self._sweep_at = min(self._sweep_at, now + self._idle)
+        return new
+
+    def take_back(self, value: str, set_at: float) -> None:
+        """The answer that set this value at that moment has reached nobody. Not if it was set or brought since."""
+        key = _short(value)
+        with self._lock:
+            session = self._owners.get(key)
+            if session is None or key in self._shared or session.values[key][1] != set_at:
+                return
+            if len(session.values) > 1 or self._last_use[session] == set_at:
+                self._drop(key)
 
     def end(self, values: Iterable[str], now: float = 0.0, scope: str | None = None, unknown: bool = True) -> None:
         """The application deleted these sessions; with a scope: the cookies of that scope only.

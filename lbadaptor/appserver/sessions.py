@@ -27,7 +27,19 @@ class Visit:
     thread may use it.
     """
 
-    __slots__ = ("_brought", "_head_is_out", "_lost", "_sessions", "_told", "_values", "_word", "held", "known")
+    __slots__ = (
+        "_brought",
+        "_head_is_out",
+        "_lost",
+        "_new",
+        "_sessions",
+        "_set_at",
+        "_told",
+        "_values",
+        "_word",
+        "held",
+        "known",
+    )
 
     def __init__(
         self, sessions: Sessions, brought: Sequence[str], held: bool, told: Mapping[str, str], lost: bool = False
@@ -42,6 +54,10 @@ class Visit:
         self._told = told
         self._lost = lost
         """the ticket was of an AppServer that is gone"""
+        self._new: tuple[str, ...] = ()
+        """values that the answer was the first to set"""
+        self._set_at = 0.0
+        """when it did"""
         self._word: bool | None = None
         self._head_is_out = False
 
@@ -60,6 +76,10 @@ class Visit:
         if not cookies and self._word is None:
             return headers
         return self._sessions.answered(headers, self)
+
+    def undelivered(self) -> None:
+        """Nobody has got the answer, nor the cookies that it set: sessions that began with it are none."""
+        self._sessions.take_back(self._new, self._set_at)
 
     @property
     def _attributes(self) -> str:
@@ -140,6 +160,11 @@ class Sessions:
         """They are over."""
         self._ledger.end(sessions, self._clock())
 
+    def take_back(self, values: Sequence[str], set_at: float) -> None:
+        """An answer that set these values has reached nobody."""
+        for value in values:
+            self._ledger.take_back(value, set_at)
+
     def answered(self, headers: Headers, visit: Visit) -> Headers:
         """What `visit.answered` does."""
         if not self._check.settled:
@@ -170,7 +195,7 @@ class Sessions:
 
     def _told(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
         """The answer's own session cookies say what becomes of the session."""
-        now = self._clock()
+        now = visit._set_at = self._clock()
         # Of several in one scope the last one counts: a browser takes them in their order (RFC 6265 §5.3). Two scopes
         # are two cookies: an application that also clears its cookie's old path has not ended the session.
         last = {visit._scope(cookie): cookie for cookie in cookies}
@@ -179,7 +204,8 @@ class Sessions:
                 self._ledger.end([*visit._brought, cookie.value], now, *place)
         for place, cookie in last.items():
             if not cookie.deletes(self._wall_clock()):
-                self._ledger.assign(cookie.value, visit._brought, now, *place, visit._lost)
+                if self._ledger.assign(cookie.value, visit._brought, now, *place, visit._lost):
+                    visit._new += (cookie.value,)
                 visit._values.append(cookie.value)
         return [self._ticket_like(cookie) for cookie in cookies] if self._ticket else []
 
@@ -195,7 +221,10 @@ class Sessions:
             scope, _ = visit._scope(cookie)
             added.append(text)
         if not lived:
-            self._ledger.assign(visit._values[0], (), self._clock(), scope)
+            visit._set_at = self._clock()
+            new = self._ledger.assign(visit._values[0], (), visit._set_at, scope)
+            if new and not visit._brought:
+                visit._new = (visit._values[0],)
         if self._ticket and not (lived and visit.held):
             attributes = "; ".join(_fit(self._ticket_cookie, visit._attributes.split("; ")))
             added.append(f"{self._ticket_cookie}={self._ticket}; {attributes}")

@@ -814,6 +814,28 @@ def test_a_stranger_does_not_keep_a_session_alive(serve: Serve) -> None:
     assert dict(house.ledger._last_use) != before
 
 
+@pytest.mark.parametrize("size", [1, 1_000_000])
+def test_a_session_that_began_with_an_answer_to_nobody_is_none(serve: Serve, size: int) -> None:
+    """Where its head may have been read, the session stays."""
+    asked, gone = threading.Event(), threading.Event()
+
+    def login(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        asked.set()
+        gone.wait(WAIT)
+        start_response("200 OK", [("Set-Cookie", "_SID_=new; Path=/")])
+        return [b"x" * size]
+
+    house = serve(login)
+    caller = house.caller()
+    caller.socket.sendall(head())
+    assert asked.wait(WAIT)
+    caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    caller.socket.close()  # by a reset
+    gone.set()
+    assert house.admission.wait_idle(WAIT)
+    assert house.ledger.count(time.monotonic()) == (size > 1)
+
+
 # Refusals.
 
 

@@ -238,6 +238,53 @@ def test_a_browser_whose_process_is_gone_begins_one_session_with_its_parallel_re
     assert ledger.count(clock()) == 2, "somebody who comes later is somebody else"
 
 
+# An answer that reached nobody.
+
+
+def test_a_session_that_began_with_an_answer_that_reached_nobody_is_none(
+    sessions: Sessions, ledger: Ledger, clock: Clock
+) -> None:
+    visit = Visit(sessions, [], False, {})
+    visit.answered([("Set-Cookie", "sid=a; Path=/")])
+    visit.undelivered()
+    assert ledger.count(clock()) == 0
+    visit = Visit(sessions, [], False, {})
+    visit.begin()
+    visit.answered([])
+    assert ledger.count(clock()) == 1
+    visit.undelivered()
+    assert ledger.count(clock()) == 0
+
+
+@pytest.mark.parametrize("value", ["a", "b"])
+def test_the_session_that_was_there_before_stays(
+    sessions: Sessions, ledger: Ledger, clock: Clock, value: str
+) -> None:
+    browser = Browser(sessions)
+    browser.ask("sid=a; Path=/")()
+    visit = Visit(sessions, browser.brought(), False, {})
+    visit.answered([("Set-Cookie", f"sid={value}; Path=/")])
+    visit.undelivered()
+    assert ledger.count(clock()) == 1
+    browser.ask()
+
+
+def test_what_was_used_or_set_again_meanwhile_is_not_taken_back(
+    sessions: Sessions, ledger: Ledger, clock: Clock
+) -> None:
+    visits = [Visit(sessions, [], False, {}) for _ in range(2)]
+    for visit in visits:
+        visit.answered([("Set-Cookie", "sid=a; Path=/")])
+    visits[0].undelivered()
+    assert ledger.use(["a"], clock())
+    visit = Visit(sessions, [], False, {})
+    visit.answered([("Set-Cookie", "sid=b; Path=/")])
+    clock.now += 1
+    assert ledger.use(["b"], clock())
+    visit.undelivered()
+    assert ledger.use(["b"], clock())
+
+
 # The ledger's bounds.
 
 
