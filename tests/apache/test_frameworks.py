@@ -211,3 +211,16 @@ def in_parallel(visitor: Visitor) -> requests.Response:
         http.trust_env = False
         header = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
         return http.get(f"{visitor.url}/count", headers=header, timeout=30)
+
+
+def test_a_session_cookie_that_is_not_the_frameworks_is_said_at_the_start(new_cluster: NewCluster) -> None:
+    cluster = cluster_of(new_cluster, Framework("flask_site", "sid"))
+    said = "its framework names its session cookie `session`"
+    assert said in cluster.said()
+    eventually("the status says so", lambda: said in cluster.lbctl("status"))
+    site = cluster.site("embedded-debian")
+    visitor = site.visitor()
+    visitor.tell("count")
+    assert not visitor.ticket
+    eventually("and what is set", lambda: "the application sets: session" in cluster.lbctl("status"))
+    visitor.close()
