@@ -1,4 +1,5 @@
 # make demo    the main job, to look at         make test    every test         make check   lint, types, layers
+# make test-debian RELEASE=trixie [ORDINARY=1]    every test on another Debian (tests/debian.sh)
 # make torture MINUTES=5 SEED=7 [FASTLANE=1]    harm at random, and a proof that nothing was lost that need not be
 # make bench [QUICK=1]    ours and what people use today, side by side: docs/bench.md
 #
@@ -14,6 +15,8 @@ TESTS ?= tests
 MINUTES ?= 5
 SEED ?= 7
 QUICK ?=
+RELEASE ?=
+ORDINARY ?=
 
 SOURCES := setup.cfg pyproject.toml apache/install.sh $(shell find lbadaptor monitor apache -type f ! -path '*/__pycache__/*')
 
@@ -23,7 +26,7 @@ CLEAN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MAKE_TERMER
 # What the caller has in the environment for Python (PYTHONPATH, PYTHONOPTIMIZE …) is not for the tests and the tools.
 OWN := $(CLEAN) $(addprefix -u ,$(filter PYTHON%,$(.VARIABLES)))
 
-.PHONY: demo test torture bench check docs clean
+.PHONY: demo test test-debian torture bench check docs clean
 
 demo: .venv/ready-demo
 	@exec $(CLEAN) .venv/bin/python -I -m monitor.ctl demo $(if $(PORT),--port '$(PORT)') $(if $(APP),--app '$(APP)') \
@@ -32,6 +35,9 @@ demo: .venv/ready-demo
 
 test: .venv/ready-test
 	@exec $(OWN) .venv/bin/python -m pytest --numprocesses 4 --dist loadfile $(TESTS)
+
+test-debian:
+	@exec tests/debian.sh '$(RELEASE)' $(if $(ORDINARY),user) '$(TESTS)'
 
 torture: .venv/ready-test
 	@exec $(OWN) .venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) $(if $(FASTLANE),--fast-lane)

@@ -226,7 +226,7 @@ class Arbiter:
         appserver = self._appservers.find(identity)
         if isinstance(message, Probed):
             self._plan.probed(identity, message.vitals, now)
-        elif appserver is not None and not message.late:
+        elif appserver is not None and not message.late and not appserver.child.over():  # or else its exit is heard
             self._plan.unanswered(identity, message.why, message.refused, now, cpu_time(appserver.child.pid))
 
     # People's orders.

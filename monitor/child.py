@@ -39,6 +39,8 @@ SHORTAGE = frozenset(
 """What says that this process or machine is short of something, and nothing about a child."""
 DEATH = 0.5
 """Seconds, at most, to wait for a process that was killed as soon as it had begun."""
+PIECE = 1 << 15
+"""Bytes that are received at once: few enough for a process that gets no more memory from the system."""
 LONGEST_LINE = 1 << 20
 """Bytes; a child that sends a longer line is not listened to any more."""
 
@@ -167,7 +169,7 @@ class Child:
     def receive(self) -> list[bytes] | None:
         """The lines that came; None when the channel is closed, or was flooded."""
         try:
-            data = self.channel.recv(1 << 18)
+            data = self.channel.recv(PIECE)
         except OSError as error:
             return [] if error.errno in SHORTAGE else None
         if not data or len(self._received) > LONGEST_LINE:

@@ -14,6 +14,7 @@ import re
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -25,11 +26,15 @@ import requests.adapters
 import urllib3.connection
 import urllib3.connectionpool
 
+from monitor.threads import start
+
 ORDERS = ("drain", "undrain", "restart", "reexec", "stop")
 MODE = 0o600
 REPLY_TIMEOUT = 10.0
 """Seconds to wait for the arbiter's reply to an order."""
 LARGEST_BODY = 4096
+PAUSE = 0.1
+"""Seconds before the next caller is taken, where one could not be."""
 
 
 class _Order(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,7 +82,10 @@ def _keys(body: bytes) -> set[str]:
 
 
 class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Answers people. `status` gives the newest status, `order` carries an order and gives (done, text)."""
+    """Answers people. `status` gives the newest status, `order` carries an order and gives (done, text).
+
+    Raises OSError, and MemoryError where there can be no thread.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -95,7 +103,12 @@ class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         finally:
             os.umask(before)
         self._inode = os.stat(path).st_ino
-        threading.Thread(target=self.serve_forever, name="console", daemon=True).start()
+        self._closed = False
+        try:
+            start(threading.Thread(target=self._serve, name="console", daemon=True))
+        except MemoryError:
+            self.server_close()
+            raise
 
     def found(self) -> bool:
         """Whether its socket is still where people look for it."""
@@ -104,8 +117,30 @@ class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         except OSError:
             return False
 
+    def _serve(self) -> None:
+        """Whatever runs short, it goes on."""
+        while not self._closed:
+            with contextlib.suppress(OSError, MemoryError):
+                self.serve_forever()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except (OSError, MemoryError):
+            time.sleep(PAUSE)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """As ThreadingMixIn's. Who cannot be served is hung up on."""
+        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
+        start(thread)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: whoever asked has no answer, and says so."""
+
     def close(self) -> None:
         """Hear nobody any more. Orders under way are answered. Blocks for half a second, about."""
+        self._closed = True
         self.shutdown()
         self.server_close()
 

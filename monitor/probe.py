@@ -20,6 +20,7 @@ from lbadaptor.headers import PROBE, PROBE_PATH
 from lbadaptor.pool import ConnectTimeout, Pool, connect
 from lbadaptor.relay import ExchangeFailed, exchange
 from monitor.messages import Probed, Target, Unanswered, Vitals
+from monitor.threads import start
 
 LATE = 0.5
 """Seconds by which a probe may take longer than it should; beyond, this process was stopped or starved."""
@@ -28,7 +29,10 @@ _MOST = 65536
 
 
 class Prober:
-    """Probes one AppServer until `stop`. `tell` gets what it found, in the prober's thread."""
+    """Probes one AppServer until `stop`. `tell` gets what it found, in the prober's thread.
+
+    Raises MemoryError where there can be no thread.
+    """
 
     def __init__(
         self, target: Target, interval: float, timeout: float, tell: Callable[[Probed | Unanswered], None]
@@ -39,7 +43,7 @@ class Prober:
         self._tell = tell
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"probe-{target.slot}", daemon=True)
-        self._thread.start()
+        start(self._thread)
 
     def stop(self) -> None:
         """No more probes; one that is under way ends by itself."""
@@ -51,11 +55,15 @@ class Prober:
                 began = time.monotonic()
                 if self._stopped.wait(self._interval):
                     return
-                found = line.probe()
-                if isinstance(found, Unanswered) and time.monotonic() - began > self._interval + self._timeout + LATE:
-                    found = msgspec.structs.replace(found, late=True)
-                if found is not None and not self._stopped.is_set():
-                    self._tell(found)
+                with contextlib.suppress(MemoryError):  # which is not the AppServer's fault
+                    self._probe(line, began)
+
+    def _probe(self, line: Line, began: float) -> None:
+        found = line.probe()
+        if isinstance(found, Unanswered) and time.monotonic() - began > self._interval + self._timeout + LATE:
+            found = msgspec.structs.replace(found, late=True)
+        if found is not None and not self._stopped.is_set():
+            self._tell(found)
 
 
 class Line:

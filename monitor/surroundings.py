@@ -150,7 +150,7 @@ def make_own_folder(settings: Settings, identity: Identity, who: User | None) ->
 def make_room_for_socket(settings: Settings, slot: int, who: User | None, apache_group: int | None) -> None:
     """Where an AppServer can make its Unix socket, which Apache's group may use. Raises OSError.
 
-    A former one's stays until then: it tells callers that nobody listens, where a missing one sends them to the port.
+    A former one's stays until then: it tells callers that nobody listens; a missing one would send them to the port.
     """
     path = settings.unix_socket(slot)
     if not path:

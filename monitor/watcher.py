@@ -18,8 +18,9 @@ from typing import Any
 from lbadaptor import logs, words
 from monitor import messages
 from monitor.control import REPLY_TIMEOUT, Console
-from monitor.messages import SIGN_OF_LIFE, Alive, Begin, FromWatcher, Ordered, Probed, Reply, View
+from monitor.messages import SIGN_OF_LIFE, Alive, Begin, FromArbiter, FromWatcher, Ordered, Probed, Reply, View
 from monitor.probe import Prober
+from monitor.threads import start
 
 log = logs.logger("lbmonitor.watcher")
 
@@ -37,6 +38,7 @@ class Watcher:
         self._begin: Begin | None = None
         self._console: Console | None = None
         self._console_said = ""
+        self._short = ""
         self._view = View([], {})
         self._probers: dict[tuple[int, int], Prober] = {}
         self._numbers = itertools.count(1)
@@ -45,21 +47,38 @@ class Watcher:
 
     def run(self) -> None:
         """Hear the arbiter."""
-        threading.Thread(target=self._live, name="sign-of-life", daemon=True).start()
+        start(threading.Thread(target=self._live, name="sign-of-life", daemon=True))
         with contextlib.suppress(ConnectionError), self._channel.makefile("rb") as lines:
             for line in lines:
-                message = messages.from_arbiter(line)
-                if isinstance(message, Begin):
-                    first, self._begin = self._begin is None, message
-                    if first:
-                        self._tend_console()
-                elif isinstance(message, View):
-                    self._see(message)
+                try:
+                    self._heed(messages.from_arbiter(line))
+                except MemoryError as error:
+                    self._say_short(str(error) or "out of memory")  # another view comes soon
                 else:
-                    self._hear(message)
+                    self._say_short("")
         self._over.set()
         for prober in self._probers.values():
             prober.stop()
+
+    def _heed(self, message: FromArbiter) -> None:
+        if isinstance(message, Begin):
+            first, self._begin = self._begin is None, message
+            if first:
+                self._tend_console()
+        elif isinstance(message, View):
+            self._see(message)
+        else:
+            self._hear(message)
+
+    def _say_short(self, why: str) -> None:
+        """Say once what is short, and that it is over."""
+        if why != self._short:
+            with contextlib.suppress(MemoryError):
+                if why:
+                    log.error("not all are probed: %s; tried again all the while", why)
+                else:
+                    log.info("all are probed again")
+        self._short = why
 
     def _tend_console(self) -> None:
         """Open the console, anew where somebody deleted its socket. Without one there are probes all the same."""
@@ -73,8 +92,8 @@ class Watcher:
         try:
             self._console = Console(path, lambda: self._view.status, self._order)
             self._console_said = ""
-        except OSError as error:
-            why = words.what(error)
+        except (OSError, MemoryError) as error:
+            why = words.what(error) if isinstance(error, OSError) else str(error) or "out of memory"
             if why != self._console_said:
                 log.error("no orders can be given at %s: %s", path, why)
             self._console_said = why
@@ -117,12 +136,13 @@ class Watcher:
         for turn in itertools.cycle(range(turns)):
             if self._over.wait(GATHERING):
                 return
-            logs.flush()
-            if turn == 0:
-                self._tend_console()
-                self._tell(Alive())
-            elif self._unsent:
-                self._send(b"")
+            with contextlib.suppress(MemoryError):  # the next turn tells
+                logs.flush()
+                if turn == 0:
+                    self._tend_console()
+                    self._tell(Alive())
+                elif self._unsent:
+                    self._send(b"")
 
     def _tell(self, message: FromWatcher) -> None:
         """Bad news at once. Good news is gathered: it would wake the arbiter for each of many AppServers."""

@@ -64,28 +64,17 @@ def _bind_port(address: Address) -> socket.socket:
 
 
 def bind_unix(path: str) -> socket.socket:
-    """A socket under another name, then renamed: a former life's stays in the folder until this one takes its place.
+    """A socket in the place of a former life's, which stays there until the port is ours.
 
-    Callers take a missing socket for one that was deleted, and come to the port, which may be a stranger's meanwhile;
-    one that nobody listens on is the last word (`pool.connect`).
+    Callers take a missing socket for one that was deleted and come to the port, which may be a stranger's; one that
+    nobody listens on is the last word (`pool.connect`).
     """
-    folder, name = os.path.split(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        directory = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        beside = f"/proc/self/fd/{directory}/{name}.new"  # never too long for a socket's address (unix(7))
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(beside)
-            listener.bind(beside)
-            try:
-                os.chmod(beside, _MODE)
-                os.rename(beside, path)
-            except OSError:
-                os.unlink(beside)
-                raise
-        finally:
-            os.close(directory)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        listener.bind(path)
+        os.chmod(path, _MODE)
     except OSError:
         listener.close()
         raise

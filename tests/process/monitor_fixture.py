@@ -147,6 +147,8 @@ class Site:
                 "start_timeout": 15.0,
             },
         }
+        self.seen: Path | None = None
+        """Where the test finds the run folder, when that is in a mount namespace of the monitor's."""
         self.monitor: subprocess.Popen[bytes] | None = None
         self._pipe: subprocess.Popen[bytes] | None = None
         self.write_application()
@@ -169,7 +171,7 @@ class Site:
 
     @property
     def run_folder(self) -> Path:
-        return self.folder / str(self.sections["files"]["run_folder"])
+        return self.seen or self.folder / str(self.sections["files"]["run_folder"])
 
     @property
     def control(self) -> Path:
@@ -188,15 +190,19 @@ class Site:
         wrapper: tuple[str, ...] = (),
         command: list[str] | None = None,
         piped: bool = False,
+        log_to: int | None = None,
         **environment: str,
     ) -> None:
         """Start the monitor; it has not begun anything yet when this returns.
 
-        `piped`: what it says goes through a pipe, so that it can be said when no file can be written.
+        `piped`: what it says goes through a pipe, so that it can be said when no file can be written. `log_to`: a
+        descriptor of the test's, for what it says.
         """
         self.settings("monitor")
         with contextlib.ExitStack() as opened:
-            log = opened.enter_context(open(self.log, "ab"))
+            log: Any = log_to
+            if log is None:
+                log = opened.enter_context(open(self.log, "ab"))
             if piped:
                 self._pipe = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=log)
                 assert self._pipe.stdin is not None
@@ -287,6 +293,10 @@ class Site:
 
     def watchers(self) -> list[int]:
         return [pid for pid, command in processes(self.mark).items() if "monitor.watcher" in command]
+
+    def template(self) -> int:
+        """The template's pid."""
+        return int(ask(self.control)["template"])
 
     def end(self, number: int = signal.SIGTERM) -> None:
         """An orderly end."""

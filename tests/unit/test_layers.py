@@ -69,6 +69,7 @@ MONITOR = (
         "child",
         "template",
         "systemd",
+        "threads",
         "probe",
         "control",
         "strays",
