@@ -15,6 +15,8 @@ from monitor.settingscheck import report
 
 CANNOT_BEGIN = 1
 """Exit status: something that may be over when it is tried again (a full disk, a lock, no descriptor)."""
+log = logs.logger("lbmonitor")
+
 WRONG_SETTINGS = 2
 """Exit status: trying again does not mend it, and systemd does not (RestartPreventExitStatus)."""
 
@@ -51,14 +53,13 @@ def main() -> int:
             return _check(settings, options.config)
         arbiter = Arbiter(settings, options.config)
     except SettingsError as error:
-        print(f"lbmonitor: {error}", file=sys.stderr)
+        log.error("%s", error)
         return WRONG_SETTINGS
     except LbadaptorError as error:
-        print(f"lbmonitor: {error}", file=sys.stderr)
+        log.error("%s", error)
         return CANNOT_BEGIN
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"lbmonitor: {place}{words.what(error)}", file=sys.stderr)
+        log.error("%s", words.of_os_error(error))
         return CANNOT_BEGIN
     return arbiter.run()
 

@@ -223,11 +223,13 @@ class AppServers:
         try:
             make_room_for_socket(settings, identity.slot, self._user, self._apache_group)
         except OSError as error:
-            log.warning("slot %d: %s: %s", identity.slot, error.filename, words.what(error))
+            log.warning(
+                "slot %d gets no Unix socket: %s; requests come by TCP", identity.slot, words.of_os_error(error)
+            )
         try:
             own_folder = make_own_folder(settings, identity, self._user)
         except OSError as error:
-            why = f"it gets no folder of its own: {error.filename}: {words.what(error)}"
+            why = f"it gets no folder of its own: {words.of_os_error(error)}"
         mine = of_slot(settings, identity.slot, own_folder)
         self._births[identity] = _Birth(self.address(identity.slot), message, own_folder, *mine)
         if why:

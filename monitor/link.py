@@ -112,7 +112,12 @@ class Link:
         watcher, self._watcher = self._watcher, None
         if watcher is None:
             return
-        log.info("the watcher %s", why)
+        log.log(
+            logs.INFO if why == "ends" else logs.WARNING,
+            "the watcher %s%s",
+            why,
+            "" if why == "ends" else "; another is started",
+        )
         self._end(watcher)
 
     def _end(self, watcher: Child) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.address import Entry, Identity
 from lbadaptor.errors import KeyFileError
 from lbadaptor.ticket import Keys
@@ -38,7 +38,9 @@ class Strays:
             try:
                 self._keys[entry.identity] = keys.probe_key(entry.ticket)
             except KeyFileError as error:
-                log.error("slot %d is not ours: %s", entry.identity.slot, error)
+                log.error(
+                    "slot %d of the last address.text is not ours, and is left out: %s", entry.identity.slot, error
+                )
                 continue
             self.entries[entry.identity] = entry
             self._undecided.add(entry.identity)
@@ -69,7 +71,8 @@ class Strays:
             self._children[identity] = Child.adopt(probed.vitals.pid, start_time(probed.vitals.pid))
         except OSError as error:
             self._problems.begin(
-                f"stray {identity.slot}", f"slot {identity.slot} says that it is process {probed.vitals.pid}: {error}"
+                f"stray {identity.slot}",
+                f"slot {identity.slot} says that it is process {probed.vitals.pid}: {words.what(error)}",
             )
         return None
 

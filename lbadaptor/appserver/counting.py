@@ -50,7 +50,7 @@ def _asked(count: Count, clock: Clock) -> Callable[[], int | None]:
             failing = False
         except Exception:
             if not failing:
-                log.exception("the application's session count fails; going by its cookies")
+                log.exception("the application's session count fails; going by their cookies until it works again")
             failing = True
             last = None
         ended = clock()

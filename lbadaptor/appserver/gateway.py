@@ -234,7 +234,7 @@ class Gateway:
                     return
                 self._lead()
             except BaseException:
-                self._stumbled("a thread of the gateway begins anew")
+                self._stumbled("an error in a thread that takes requests; it begins anew, and nobody is lost")
             self._give_up_leadership()
 
     def _watch(self) -> None:
@@ -244,7 +244,7 @@ class Gateway:
                 self._leadership.watch()
                 return
             except BaseException:
-                self._stumbled("the watching thread of the gateway begins anew")
+                self._stumbled("an error in the thread that watches the others; it begins anew")
 
     def _give_up_leadership(self) -> None:
         """Whatever happens: nobody else would poll."""
@@ -351,7 +351,7 @@ class Gateway:
             self._poll.register(sock, select.EPOLLIN)
             excess = self._callers.add(connection, listener.fileno())
         except BaseException:
-            self._stumbled("a connection is given up")
+            self._stumbled("an error at work on a connection, which is given up")
             self._close(connection)
         else:
             if excess is not None:
@@ -373,7 +373,7 @@ class Gateway:
             return False  # accept(2) takes a descriptor first, and then looks
         if self._short_until is None:
             log.error(
-                "cannot take connections (%s) but with %d descriptors in reserve",
+                "cannot take connections (%s) but with %d descriptors in reserve, one at a time; a higher limit would do",
                 words.what(error),
                 self._reserve.left,
             )
@@ -401,7 +401,7 @@ class Gateway:
                 self._poll.register(listener, select.EPOLLIN)
         if plenty:
             self._short_until = None
-            log.info("there are descriptors again")
+            log.info("there are descriptors again: connections are taken as ever")
         else:
             self._short_until = monotonic() + ACCEPT_PAUSE
 
@@ -446,7 +446,7 @@ class Gateway:
 
     def _give_up(self, connection: Connection) -> None:
         """An error of our own is being handled. Never raises."""
-        self._stumbled("a connection is given up")
+        self._stumbled("an error at work on a connection, which is given up")
         with contextlib.suppress(BaseException):
             self._close(connection)
 

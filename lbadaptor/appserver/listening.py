@@ -29,7 +29,11 @@ def bind(address: Address, unix_socket: str) -> list[socket.socket]:
         try:
             listeners.append(bind_unix(unix_socket))
         except OSError as error:
-            log.warning("%s: %s; requests come by TCP", unix_socket, words.what(error))
+            log.warning(
+                "the Unix socket %s cannot be made: %s; requests come by TCP, which is slower",
+                unix_socket,
+                words.what(error),
+            )
     return listeners
 
 

@@ -139,7 +139,11 @@ def main(
         sleep(LINGER)
     with _Undisturbed():
         if not admission.wait_idle(handover.stop_grace):
-            log.warning("%d requests are abandoned", admission.in_flight)
+            log.warning(
+                "%d requests are abandoned: they did not end within stop_grace, %g s",
+                admission.in_flight,
+                handover.stop_grace,
+            )
     with _Undisturbed():
         gateway.stop(timeout=1.0)
     orders.end()
@@ -182,7 +186,9 @@ class _Undisturbed(contextlib.AbstractContextManager[None]):
             with contextlib.suppress(BaseException):
                 if repr(kind) not in self._told:
                     self._told.add(repr(kind))
-                    log.error("an error in the main thread; the AppServer goes on", exc_info=error)
+                    log.error(
+                        "an error in the main thread, which is said once; the AppServer goes on", exc_info=error
+                    )
         return True
 
 
@@ -242,7 +248,7 @@ def _goes_on(
 def _watch_the_application(gateway: Gateway) -> None:
     """What it may do to the whole process. Ends it where it cannot serve any more."""
     if not gateway.intact():
-        log.critical("%s: nobody can be served any more; the AppServer ends", _ROBBED)
+        log.critical("%s: nobody can be served any more; the AppServer ends, and the monitor starts another", _ROBBED)
         os._exit(ROBBED)
     if sys.getswitchinterval() > SWITCH_INTERVAL:
         log.warning("the application has called sys.setswitchinterval(%g): back to 0.005", sys.getswitchinterval())

@@ -92,7 +92,11 @@ def _prepare(wish: Preload, report: Callable[[TemplateReport], object]) -> None:
     if more := len(os.listdir("/proc/self/task")) - 1:
         log.warning("a library has started %d threads at import; it has to start them again after a fork", more)
     if more := len(_sockets() - before):
-        log.warning("the application has opened %d sockets at import: ALL AppServers share them", more)
+        log.warning(
+            "the application has opened %d sockets at import: ALL AppServers share them; open them at the "
+            "first request, or leave out preload",
+            more,
+        )
     gc.collect()
     gc.freeze()  # the collector of an AppServer would write to all that is shared (Python's docs on gc.freeze)
 

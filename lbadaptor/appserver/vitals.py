@@ -92,7 +92,10 @@ class Vitals:
         resident = self._memory.resident()
         if 0 < self.max_memory < resident:
             log.warning(
-                "max_memory = %d is less than it needs from the start, and no limit: %d", self.max_memory, resident
+                "max_memory = %d is less than it needs from the start, which is %d bytes: it is not applied to this "
+                "AppServer; set it higher",
+                self.max_memory,
+                resident,
             )
             self.max_memory = 0
         self.ready = True
