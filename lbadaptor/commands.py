@@ -58,3 +58,13 @@ def _me() -> str:
         return f"the user {pwd.getpwuid(os.geteuid()).pw_name}"
     except KeyError:
         return f"the user {os.geteuid()}"
+
+
+def version() -> str:
+    """This package's, for --version; it may run without having been installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("lbadaptor")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

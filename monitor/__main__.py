@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 from lbadaptor import logs, words
+from lbadaptor.commands import version
 from lbadaptor.errors import LbadaptorError, SettingsError
 from lbadaptor.settings import DEFAULT_FILE, Settings, load
 from monitor.arbiter import Arbiter
@@ -41,7 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="lbmonitor", description="Keep AppServers running and write address.text.")
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, help=f"lbadaptor.toml (default {DEFAULT_FILE})")
     parser.add_argument("--check", action="store_true", help="only check settings and machine")
-    parser.add_argument("--version", action="version", version=f"lbmonitor {version('lbadaptor')}")
+    parser.add_argument("--version", action="version", version=f"lbmonitor {version()}")
     parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)  # the monitor asks itself
     options = parser.parse_args()
     if options.prepare:

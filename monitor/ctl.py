@@ -8,13 +8,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from lbadaptor import snapshot, words
+from lbadaptor.commands import version
 from lbadaptor.errors import LbadaptorError, SettingsError
 from lbadaptor.settings import DEFAULT_FILE, Settings, load
 from monitor import progress
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--config", type=Path, help=f"the monitor's lbadaptor.toml (default {DEFAULT_FILE})")
     where.add_argument("--socket", type=Path, help="its control socket, instead")
-    parser.add_argument("--version", action="version", version=f"lbctl {version('lbadaptor')}")
+    parser.add_argument("--version", action="version", version=f"lbctl {version()}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="the AppServers, one a line")
     status.add_argument("--json", action="store_true", help="everything, for programs")

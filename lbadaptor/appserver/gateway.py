@@ -373,7 +373,7 @@ class Gateway:
             return False  # accept(2) takes a descriptor first, and then looks
         if self._short_until is None:
             log.error(
-                "cannot take connections (%s) but with %d descriptors in reserve, one at a time; a higher limit would do",
+                "cannot take connections (%s) but with %d descriptors in reserve; a higher limit on them would do",
                 words.what(error),
                 self._reserve.left,
             )
