@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 
 from lbadaptor import logs, words
 from lbadaptor.address import Entry, Identity, State
-from lbadaptor.settings import Monitor
+from lbadaptor.settings import Settings
 from lbadaptor.ticket import Keys
 from monitor.appservers import AppServers
 from monitor.child import Child
+from monitor.discovery import discover
 from monitor.life import PUBLISHED, Life
 from monitor.messages import Probed, Target, Unanswered
 from monitor.problems import Problems
@@ -19,6 +20,8 @@ from monitor.state import Known
 from monitor.strays import Strays
 
 log = logs.logger("lbmonitor")
+
+_STATES = {state.value: state for state in State}
 
 
 class Adoption:
@@ -33,7 +36,7 @@ class Adoption:
         known: Iterable[Known],
         published: Iterable[Entry],
         keys: Keys,
-        settings: Monitor,
+        settings: Settings,
         appservers: AppServers,
         problems: Problems,
     ) -> None:
@@ -41,7 +44,8 @@ class Adoption:
         self._appservers = appservers
         self._problems = problems
         self._waiting: dict[Identity, tuple[Known, Entry | None]] = {}
-        patience = 2 * settings.fall * (settings.probe_interval + settings.probe_timeout)
+        monitor = settings.monitor
+        patience = 2 * monitor.fall * (monitor.probe_interval + monitor.probe_timeout)
         self._until = time.monotonic() + patience
         left = {entry.identity: entry for entry in published}
         for one in known:
@@ -50,7 +54,13 @@ class Adoption:
             else:
                 # Never forked, or forked and not written down: then it had no handover, and has ended.
                 appservers.remove(one.own_folder)
-        self._strays = Strays(left.values(), keys, settings.fall, self._until, problems)
+        taken = {identity.slot for identity in (*self._waiting, *left)}
+        lost = discover(settings, keys, taken, ports=not taken)
+        for entry in lost:
+            log.warning("slot %d is named by no file, and is asked who it is", entry.identity.slot)
+        self._strays = Strays(
+            [*left.values(), *lost], keys, monitor.fall, self._until, problems, settings.unix_socket
+        )
         self.go_on()
 
     def go_on(self) -> None:
@@ -109,7 +119,8 @@ class Adoption:
         elif (child := self._strays.answered(message)) is not None:
             now = time.monotonic()
             began = now - message.vitals.uptime
-            life = Life.DYING if entry.state is State.DYING else Life.OK
+            dying = State.DYING in (entry.state, _STATES.get(message.vitals.status))
+            life = Life.DYING if dying else Life.OK
             standby = entry.weight == 0  # or it has none by the settings; the plan keeps no more than wanted
             record = Record(*identity, since=now, born=began, life=life, standby=standby, ready_at=began)
             record.sessions = message.vitals.sessions

@@ -6,11 +6,12 @@ What they report goes to the plan; what the plan decides comes from there as dee
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -26,7 +27,17 @@ from monitor.plan import MARGIN, Plan
 from monitor.problems import Problems
 from monitor.record import Deed, Order, Record, Start, own_limits
 from monitor.state import Known, StateFile, resident
-from monitor.surroundings import Surroundings, User, common, make_own_folder, make_room_for_socket, of_slot, removal
+from monitor.surroundings import (
+    Surroundings,
+    User,
+    common,
+    lock_own_folders,
+    make_own_folder,
+    make_room_for_socket,
+    of_slot,
+    old_own_folders,
+    removal,
+)
 from monitor.template import Template
 from monitor.traces import Traces
 
@@ -96,6 +107,8 @@ class AppServers:
         self._template = Template(self, selector, reaper, self._problems)
         self._to_remove: deque[str] = deque()
         """folders of those that have ended"""
+        self._own_folders = -1
+        """open as long as this monitor uses the folder of own folders"""
         self._groups: list[Child] = []
         """those that have ended, and whose groups could not be ended yet"""
         self.unadopted: tuple[Known, ...] = ()
@@ -136,6 +149,7 @@ class AppServers:
         """Have a template where one is wanted, and do what could not be done before."""
         self._template.tend(now, wanted=self._preload and not self._plan.stopping)
         self._remove_folders()
+        self._keep_socket_folder()
         self._groups = [child for child in self._groups if not child.kill_group()]
         for record in list(self._plan):
             identity = record.identity
@@ -204,6 +218,30 @@ class AppServers:
         if own_folder:
             self._to_remove.append(own_folder)
             self._remove_folders()
+
+    def remove_old_folders(self, living: Collection[Identity]) -> None:
+        """Remove the folders of AppServers that are neither ours nor among the `living`."""
+        try:
+            self._own_folders, alone = lock_own_folders(self._plan.settings)
+            for folder in old_own_folders(self._plan.settings, [*self._living, *living]) if alone else ():
+                log.info("%s is of an AppServer that is gone, and is removed", folder)
+                self._to_remove.append(folder)
+        except OSError as error:
+            log.warning("old folders of AppServers are not removed: %s: %s", error.filename, error.strerror)
+        self._remove_folders()
+
+    def _keep_socket_folder(self) -> None:
+        """Make it again where it was deleted, for those that are started from now on."""
+        settings = self._plan.settings
+        if os.path.isdir(settings.socket_folder):
+            return
+        try:
+            make_room_for_socket(settings, 0, self._user, self._apache_group)
+            self._problems.end("sockets", f"{settings.socket_folder} is there again")
+        except OSError as error:
+            self._problems.begin(
+                "sockets", f"{error.filename}: {error.strerror}: requests come by the ports; tried again"
+            )
 
     def _remove_folders(self) -> None:
         while self._to_remove:

@@ -34,6 +34,7 @@ from monitor.plan import Plan
 from monitor.problems import Problems
 from monitor.publish import CallerKeys, Publisher
 from monitor.record import Deed, weight
+from monitor.runfolder import AlreadyRunning, Hold
 from monitor.settingscheck import Checked, Checker, command
 from monitor.settingsfile import SettingsFile
 from monitor.signals import Signals
@@ -69,7 +70,9 @@ class Arbiter:
         self._signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self._config = config
         group = runfolder.group(settings.files.apache_group)
-        self._lock = runfolder.lock(settings.run_folder)
+        self._hold = Hold(settings.run_folder)
+        self._taken = ""
+        """who has the run folder now, if it is another monitor"""
         settings.key_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         keys = make_keys(settings.key_file, group)
         if group is not None and (why := unreadable_for(settings.key_file, group)):
@@ -101,6 +104,7 @@ class Arbiter:
         self._link = Link(self._selector, self._reaper, environment, self._begin, self._hear_watcher, self._problems)
         self._checker = Checker(self._selector, self._reaper, environment)
         self._was_ready = False
+        self._cleaned = False
         self._began = time.monotonic()
         self._busy = False
         self._last_sign = float("-inf")
@@ -109,9 +113,7 @@ class Arbiter:
         """what the plan has decided and is not done yet"""
         self._short = ""
         """what this turn ran short of"""
-        self._adoption = Adoption(
-            known, self._publisher.before, keys, settings.monitor, self._appservers, self._problems
-        )
+        self._adoption = Adoption(known, self._publisher.before, keys, settings, self._appservers, self._problems)
 
     @property
     def _settings(self) -> Settings:
@@ -131,6 +133,7 @@ class Arbiter:
                 wanted = not self._plan.stopping or self._adoption.undecided(turn)
                 for step in (
                     self._hear_signals,  # first: an order to stop wins over everything
+                    partial(self._keep_run_folder, turn),
                     self._reaper.look,
                     self._adoption.go_on,
                     partial(self._appservers.tend, turn),
@@ -139,6 +142,9 @@ class Arbiter:
                     partial(self._act, turn),
                 ):
                     self._safely(step)
+                if self._taken:
+                    self._say_who_is_left()
+                    return 1
                 if self._plan.over and not self._adoption.undecided(turn):
                     self._adoption.take_leave()
                     self._state.delete()
@@ -155,11 +161,41 @@ class Arbiter:
         finally:
             self._end()
 
+    def _keep_run_folder(self, now: float) -> None:
+        """Make the run folder again where it was deleted, unless another monitor has it now: then write no more."""
+        folder = self._settings.run_folder
+        try:
+            if self._hold.keep(now):
+                log.warning("%s was deleted; it is made again", folder)
+        except AlreadyRunning as error:
+            self._taken = str(error)
+        except OSError as error:
+            self._problems.begin("run folder", f"{folder} cannot be made again: {error.strerror}; tried again")
+        else:
+            self._problems.end("run folder", f"{folder} is there again")
+
+    def _say_who_is_left(self) -> None:
+        """Another monitor has the run folder, and adopts the AppServers that it finds."""
+        log.error("%s: this one ends, and leaves its AppServers as they are", self._taken)
+        for record in self._plan:
+            if (appserver := self._appservers.find(record.identity)) is not None:
+                log.error(
+                    "slot %d is left behind, pid %d at %s; `lbctl stop --all` ends it with all others",
+                    record.slot,
+                    appserver.child.pid,
+                    appserver.address,
+                )
+
     def _act(self, now: float) -> None:
         """Do what the facts ask for."""
+        if self._taken:
+            return
         self._settings_file.keep(self._settings, self._ticket_cookies)  # first: readers of address.text look at both
         if self._adoption.undecided(now) and not self._plan.stopping:
             return  # whoever is found yet need not be replaced, and must not leave address.text
+        if not self._cleaned:
+            self._cleaned = True
+            self._appservers.remove_old_folders(self._adoption.identities)
         self._plan.reserved = {identity.slot for identity in self._adoption.identities}
         self._deeds += self._plan.think(now, time.time_ns() // 1_000_000)
         self._busy = bool(self._deeds)
@@ -391,7 +427,8 @@ class Arbiter:
         self._appservers.drop_template()
         self._reaper.wait(DEATH)
         with contextlib.suppress(OSError):
-            self._settings.control_socket.unlink(missing_ok=True)
+            if not self._taken:
+                self._settings.control_socket.unlink(missing_ok=True)
         self._selector.close()
         self._signals.close()
-        os.close(self._lock)
+        self._hold.release()

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from lbadaptor.address import parse
+from lbadaptor.address import Entry, parse
 from lbadaptor.appserver.handover import STOP
-from lbadaptor.errors import AddressFileError, KeyFileError
+from lbadaptor.errors import AddressFileError, KeyFileError, LbadaptorError
 from lbadaptor.settings import Settings
 from lbadaptor.ticket import read_keys
 from monitor import runfolder
 from monitor.child import Child
+from monitor.discovery import discover
 from monitor.messages import Probed, Target
 from monitor.probe import Line
 from monitor.state import StateFile, start_time
+from monitor.surroundings import lock_own_folders, old_own_folders, removal
+
+
+class LeftRunning(LbadaptorError):
+    """What was to be ended runs on."""
+
 
 MARGIN = 5.0
 """Seconds beyond the AppServers' own grace."""
@@ -26,7 +34,7 @@ LOOK = 0.05
 
 def end(settings: Settings) -> tuple[int, int]:
     """End the monitor, if there is one, and every AppServer. How many AppServers were left over; how many had to
-    be killed. Blocks for twice `stop_grace`, about, at most."""
+    be killed. Raises LeftRunning. Blocks for twice `stop_grace`, about, at most."""
     grace = settings.monitor.stop_grace + MARGIN
     _end_monitor(settings.run_folder, grace)
     children = list(_living(settings))
@@ -39,31 +47,47 @@ def end(settings: Settings) -> tuple[int, int]:
     for child in killed:
         child.kill_group()
         child.wait(MARGIN)
+    remove_own_folders(settings)
     return len(children), len(killed)
 
 
+def remove_own_folders(settings: Settings) -> None:
+    """Remove the folders that AppServers which are gone had for themselves. Blocks while it does."""
+    with contextlib.suppress(OSError):
+        descriptor, alone = lock_own_folders(settings)
+        for folder in old_own_folders(settings, ()) if alone else ():
+            subprocess.run(removal(folder), check=False)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
 def _end_monitor(folder: Path, grace: float) -> None:
-    """Ask the monitor that has the run folder to end, and wait until it has."""
+    """Ask the monitor that has the run folder to end, and wait until it has. Raises LeftRunning.
+
+    It is who the file says, and no process that has got its pid since: the start time tells, and the lock.
+    """
+    deadline = time.monotonic() + grace
+    asked = False
     try:
-        descriptor = runfolder.opened(folder)
-    except OSError:
-        return
-    try:
-        deadline = time.monotonic() + grace
-        asked = False
-        while not runfolder.locked(descriptor) and time.monotonic() < deadline:
-            if not asked and (pid := runfolder.owner(folder)):
+        while runfolder.running(folder):
+            pid, started = runfolder.owner(folder)
+            if not asked and pid:
                 asked = True
-                os.kill(pid, STOP)
+                monitor = Child.adopt(pid, started)
+                monitor.signal(STOP)
+                monitor.release()
+            if time.monotonic() >= deadline:
+                raise LeftRunning(f"the monitor (pid {pid or 'unknown'}) still runs from {folder}; nothing was ended")
             time.sleep(LOOK)
     except ProcessLookupError:
-        return
-    finally:
-        os.close(descriptor)
+        return  # it ends just now, or is another process
+    except OSError as error:
+        raise LeftRunning(f"{folder}: {error.strerror}; nothing was ended") from None
 
 
 def _living(settings: Settings) -> Iterator[Child]:
-    """The AppServers that live: those of state.json, and those of address.text that show the right key."""
+    """The AppServers that live: those of state.json, and those that show the right key: of address.text, or found at
+    their sockets. A pid that one of these tells is the kernel's word, too (`peers`)."""
     found = set()
     for known in StateFile(settings.run_folder / "state.json").read():
         found.add(known.identity)
@@ -71,19 +95,23 @@ def _living(settings: Settings) -> Iterator[Child]:
             yield Child.adopt(known.pid, known.started)
         except OSError:
             continue
-    try:
+    entries: tuple[Entry, ...] = ()
+    with contextlib.suppress(OSError, UnicodeDecodeError, AddressFileError):
         entries = parse(settings.address_file.read_text("utf-8")).entries
+    try:
         keys = read_keys(settings.key_file)
-    except (OSError, UnicodeDecodeError, AddressFileError, KeyFileError):
+    except KeyFileError:
         return
-    for entry in entries:
+    slots = {identity.slot for identity in found} | {entry.identity.slot for entry in entries}
+    for entry in (*entries, *discover(settings, keys, slots, ports=True)):
         if entry.identity in found:
             continue
         try:
-            target = Target(*entry.identity, *entry.address, keys.probe_key(entry.ticket))
+            unix_socket = settings.unix_socket(entry.identity.slot)
+            target = Target(*entry.identity, *entry.address, keys.probe_key(entry.ticket), unix_socket)
             with contextlib.closing(Line(target, settings.monitor.probe_timeout)) as line:
                 answer = line.probe()
-            if isinstance(answer, Probed):
+            if isinstance(answer, Probed) and answer.vitals.pid:
                 yield Child.adopt(answer.vitals.pid, start_time(answer.vitals.pid))
         except (OSError, KeyFileError):
             continue

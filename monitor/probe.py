@@ -17,15 +17,22 @@ from lbadaptor.body import EMPTY
 from lbadaptor.errors import OurOwnFault
 from lbadaptor.failover import Failure
 from lbadaptor.headers import PROBE, PROBE_PATH
-from lbadaptor.pool import ConnectTimeout, Pool, connect
+from lbadaptor.pool import Connection, ConnectTimeout, Pool, connect
 from lbadaptor.relay import ExchangeFailed, exchange
 from monitor.messages import Probed, Target, Unanswered, Vitals
+from monitor.peers import verified
 from monitor.threads import start
 
 LATE = 0.5
 """Seconds by which a probe may take longer than it should; beyond, this process was stopped or starved."""
 _MOST = 65536
 """Bytes of an answer to a probe."""
+
+
+class _Claim(msgspec.Struct):
+    """The part of an answer that is not believed on its word."""
+
+    pid: int = 0
 
 
 class Prober:
@@ -75,6 +82,8 @@ class Line:
         self._address = Address(target.host, target.port)
         self._head = (f"GET {PROBE_PATH} HTTP/1.1\r\nHost: {self._address}\r\n{PROBE}: {target.key}\r\n\r\n").encode()
         self._idle = Pool(1)
+        self._pid = 0
+        """who answers, as far as the kernel confirms it"""
 
     def close(self) -> None:
         self._idle.close()
@@ -102,22 +111,31 @@ class Line:
             vitals = msgspec.json.decode(body, type=Vitals) if status == 200 else None
         if vitals is None or vitals.generation != self._target.generation:
             return self._unanswered(f"a stranger answers: status {status}", stranger=True)
-        return Probed(self._target.slot, self._target.generation, vitals)
+        pid = vitals.pid if vitals.pid == self._pid else 0
+        return Probed(self._target.slot, self._target.generation, msgspec.structs.replace(vitals, pid=pid))
 
     def _ask(self) -> tuple[int, bytes]:
         """The status and the body of the answer, as far as it is not too long. Raises what the exchange raises."""
-        connection = self._idle.take() or connect(
-            self._address, self._target.unix_socket, self._timeout, self._timeout
-        )
+        connection = self._idle.take()
+        fresh = connection is None
+        connection = connection or connect(self._address, self._target.unix_socket, self._timeout, self._timeout)
         answer = None
         try:
             answer = exchange(connection, "GET", self._head, EMPTY)
-            return answer.status, b"".join(answer.take(_MOST))
+            body = b"".join(answer.take(_MOST))
+            if fresh:
+                self._pid = self._verified(connection, body)
+            return answer.status, body
         finally:
             if answer is not None and answer.complete and answer.reusable:
                 self._idle.give(connection)
             else:
                 connection.close()
+
+    def _verified(self, connection: Connection, body: bytes) -> int:
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            return verified(msgspec.json.decode(body, type=_Claim).pid, connection)
+        return 0
 
     def _unanswered(self, why: str, refused: bool = False, stranger: bool = False) -> Unanswered:
         return Unanswered(self._target.slot, self._target.generation, why, refused, stranger=stranger)

@@ -6,7 +6,7 @@ one that does not answer, and whose port is not refused either, stays in address
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lbadaptor import logs, words
 from lbadaptor.address import Entry, Identity
@@ -24,8 +24,15 @@ class Strays:
     """All that are not decided on, or stay as they are. `patience` is in seconds, `fall` in failed probes."""
 
     def __init__(
-        self, entries: Iterable[Entry], keys: Keys, fall: int, until: float, problems: Problems | None = None
+        self,
+        entries: Iterable[Entry],
+        keys: Keys,
+        fall: int,
+        until: float,
+        problems: Problems | None = None,
+        unix_socket: Callable[[int], str] = lambda slot: "",
     ) -> None:
+        self._unix_socket = unix_socket
         self._problems = Problems() if problems is None else problems
         self.entries: dict[Identity, Entry] = {}
         self._keys: dict[Identity, str] = {}
@@ -51,13 +58,16 @@ class Strays:
 
     def targets(self) -> list[Target]:
         """Whom to probe."""
-        return [Target(*identity, *entry.address, self._keys[identity]) for identity, entry in self.entries.items()]
+        return [
+            Target(*identity, *entry.address, self._keys[identity], self._unix_socket(identity.slot))
+            for identity, entry in self.entries.items()
+        ]
 
     def answered(self, probed: Probed) -> Child | None:
         """One answered. The process to adopt, when it has answered twice from the same one.
 
-        The pid is its own word. It is opened after the first answer; that the same pid answers again, and the
-        process that was opened has not ended, says that they are one.
+        The pid is its own word, confirmed by the kernel (`peers`); 0 where it is not. The process is opened after the
+        first answer; that the same pid answers again, and that one has not ended, says that they are one.
         """
         identity = Identity(probed.slot, probed.generation)
         self._failed.pop(identity, None)
@@ -67,6 +77,12 @@ class Strays:
                 self._forget(identity)
                 return child
             child.release()
+        if not probed.vitals.pid:
+            self._problems.begin(
+                f"stray {identity.slot}",
+                f"slot {identity.slot} answers, but the system does not say which process it is: it is not adopted",
+            )
+            return None
         try:
             self._children[identity] = Child.adopt(probed.vitals.pid, start_time(probed.vitals.pid))
         except OSError as error:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
+import re
 import resource
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,9 @@ log = logs.logger("lbmonitor")
 
 FOLDER = "LBADAPTOR_FOLDER"
 """The environment variable that names an AppServer's own folder."""
+
+_OWN_FOLDER = re.compile(r"\d{1,6}\.\d{1,16}", re.ASCII)
+"""slot.generation"""
 
 
 @dataclass(frozen=True)
@@ -139,12 +145,81 @@ def make_own_folder(settings: Settings, identity: Identity, who: User | None) ->
     if not settings.appservers.own_folder:
         return ""
     parent = Path(settings.folder, settings.appservers.own_folder)
+    name = f"{identity.slot}.{identity.generation}"
+    descriptor = _own_folders(parent)
+    try:
+        os.mkdir(name, mode=0o700, dir_fd=descriptor)
+        if who is not None:
+            os.chown(name, who.user, who.group, dir_fd=descriptor, follow_symlinks=False)
+    finally:
+        os.close(descriptor)
+    return str(parent / name)
+
+
+def lock_own_folders(settings: Settings) -> tuple[int, bool]:
+    """A descriptor that says, as long as it is open, that a monitor uses the folder of own folders (-1: there is
+    none); and whether no other monitor does. Raises OSError."""
+    if not settings.appservers.own_folder:
+        return -1, False
+    descriptor = _own_folders(Path(settings.folder, settings.appservers.own_folder))
+    alone = True
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            alone = False
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, alone
+
+
+def old_own_folders(settings: Settings, living: Collection[Identity]) -> list[str]:
+    """The paths of folders that AppServers had which are not among the living: after a power cut, say. Others are
+    left alone. Raises OSError."""
+    if not settings.appservers.own_folder:
+        return []
+    parent = Path(settings.folder, settings.appservers.own_folder)
+    kept = {str(identity) for identity in living}
+    if not parent.exists():
+        return []
+    descriptor = _own_folders(parent)
+    try:
+        with os.scandir(descriptor) as found:
+            names = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+    finally:
+        os.close(descriptor)
+    return [str(parent / name) for name in names if _OWN_FOLDER.fullmatch(name) and name not in kept]
+
+
+def _own_folders(parent: Path) -> int:
+    """The folder of own folders, opened; it is made where it is missing.
+
+    Raises PermissionError where somebody else could put another one in its place, or into it: in a folder that others
+    may write to, such as /var/tmp, whoever was first could have made it. OSError for the rest.
+    """
     parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    folder = parent / f"{identity.slot}.{identity.generation}"
-    folder.mkdir(mode=0o700)
-    if who is not None:
-        os.chown(folder, who.user, who.group, follow_symlinks=False)
-    return str(folder)
+    descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _refuse_untrusted(parent, os.fstat(descriptor), stat.S_IWGRP | stat.S_IWOTH, sticky=False)
+        for above in Path(os.path.realpath(parent)).parents:
+            _refuse_untrusted(above, os.lstat(above), stat.S_IWOTH, sticky=True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_untrusted(path: Path, found: os.stat_result, writers: int, sticky: bool) -> None:
+    """Raise PermissionError for a folder that is another user's, or that others can write to; `sticky`: unless they
+    cannot rename what is not theirs."""
+    if found.st_uid not in (0, os.geteuid()):
+        raise PermissionError(
+            errno.EPERM, f"it belongs to user {found.st_uid}, who could put another in its place", str(path)
+        )
+    if found.st_mode & writers and not (sticky and found.st_mode & stat.S_ISVTX):
+        raise PermissionError(errno.EPERM, "others can write to it", str(path))
 
 
 def make_room_for_socket(settings: Settings, slot: int, who: User | None, apache_group: int | None) -> None:

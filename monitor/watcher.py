@@ -37,6 +37,8 @@ class Watcher:
         self._unsent = b""
         self._begin: Begin | None = None
         self._console: Console | None = None
+        self._opening = threading.Lock()
+        """held while the console is looked after: two threads do so"""
         self._console_said = ""
         self._short = ""
         self._view = View([], {})
@@ -82,6 +84,10 @@ class Watcher:
 
     def _tend_console(self) -> None:
         """Open the console, anew where somebody deleted its socket. Without one there are probes all the same."""
+        with self._opening:
+            self._open_console()
+
+    def _open_console(self) -> None:
         if self._begin is None or (self._console is not None and self._console.found()):
             return
         path = Path(self._begin.control_socket)

@@ -486,6 +486,8 @@ class Gateway:
         if close:
             connection.keep_alive = False
         lines = f"{headers.REFUSED}: {refused}\r\n" if refused else ""
+        if refused == Refusal.INCOMPLETE.value:  # whoever asks may be a monitor that has lost its files
+            lines += f"{headers.GENERATION}: {self._vitals.generation}\r\n"
         body = f"{why}\n".encode("latin-1", "replace")
         self._reply(connection, f"{status} {_REASONS[status]}", f"{lines}Content-Type: text/plain\r\n", body)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -72,6 +73,34 @@ def own_folder(site: Site, slot: int) -> Path:
 
 def own_folders(site: Site) -> set[Path]:
     return set((site.folder / "own").iterdir())
+
+
+@pytest.mark.parametrize("how", ["power cut", "stop --all"])
+def test_folders_of_the_dead_are_removed(site: Site, how: str) -> None:
+    site.settings("appservers", own_folder="own", environment={})
+    site.up()
+    (own_folder(site, 0) / "session").touch()
+    other = site.folder / "own" / "something else"
+    other.mkdir()
+    before = own_folders(site)
+    assert len(before) == 3
+    assert site.monitor is not None
+    site.monitor.kill()
+    site.monitor.wait()
+    if how == "power cut":
+        for pid in processes(site.mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not processes(site.mark), "all have ended")
+        shutil.rmtree(site.run_folder)
+    else:
+        assert site.lbctl("stop", "--all")[0] == 0
+        assert own_folders(site) == {other}
+    site.start()
+    site.wait_ok()
+    site.wait(lambda: own_folders(site) & before == {other}, "those of the dead are gone")
+    assert own_folders(site) == {own_folder(site, 0), own_folder(site, 1), other}
+    site.end()
 
 
 def test_each_has_its_own_variables_and_folders(site: Site) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -238,14 +240,108 @@ def test_without_an_address_text_the_state_file_tells(site: Site) -> None:
     assert site.pids() == pids
 
 
-def test_without_both_the_ports_are_in_use_and_passed_over(site: Site) -> None:
+@pytest.mark.parametrize("lost", ["files", "folder"])
+def test_without_any_file_they_are_found_at_their_sockets_or_ports(site: Site, lost: str) -> None:
+    site.up()
+    sid = site.get(0, "/login").cookies["sid"]
+    before, pids = identities(site), site.pids()
+    crash(site)
+    for file in list(site.run_folder.iterdir()):
+        if not file.is_dir():
+            file.unlink()
+    if lost == "folder":
+        shutil.rmtree(site.run_folder)
+    restart(site, adopted=2)
+    site.wait(lambda: identities(site) == before, "address.text names them again")
+    site.wait_console()
+    assert site.pids() == pids
+    assert site.get(0, "/", sid).status == 200
+    site.end()
+    assert not processes(site.mark)
+
+
+def test_stop_all_ends_them_without_any_file_too(site: Site) -> None:
     site.up()
     crash(site)
-    state(site).unlink()
-    (site.run_folder / "address.text").unlink()
+    shutil.rmtree(site.run_folder)
+    status, said = site.lbctl("stop", "--all")
+    assert (status, "2 AppServers were left over, 0 were killed" in said) == (0, True), said
+    assert not processes(site.mark)
+
+
+def test_stop_all_ends_nobody_who_has_got_the_pid_of_the_monitor(site: Site) -> None:
+    site.up()
+    crash(site)
+    pid_file = site.run_folder / "monitor.pid"
+    _, rest = pid_file.read_text().split("\n", 1)
+    with subprocess.Popen(["sleep", "600"]) as stranger, open(pid_file, "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as if a monitor ran
+        file.write(f"{stranger.pid}\n{rest}")
+        file.flush()
+        site.lbctl("stop", "--all")
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+# The run folder.
+
+
+def test_nobody_but_its_user_can_take_the_lock(site: Site) -> None:
+    site.run_folder.mkdir(mode=0o755)
+    if os.geteuid():
+        pytest.skip("only root can be another user")
+    folder = os.open(site.run_folder, os.O_RDONLY | os.O_DIRECTORY)
+    code = f"import fcntl, time; fcntl.flock({folder}, fcntl.LOCK_EX); time.sleep(600)"
+    command = [sys.executable, "-S", "-c", code]
+    taker = subprocess.Popen(command, pass_fds=[folder], user=65534, group=65534)
+    os.close(folder)
+    try:
+        wait_for(lambda: str(site.run_folder.stat().st_ino) in Path("/proc/locks").read_text(), "it is locked")
+        site.up()
+        assert (site.run_folder / "monitor.pid").stat().st_mode & 0o777 == 0o600
+        site.end()
+    finally:
+        taker.kill()
+        taker.wait()
+
+
+@pytest.mark.parametrize("what", ["run folder", "sockets", "monitor.pid"])
+def test_what_is_deleted_of_the_run_folder_is_made_again(site: Site, what: str) -> None:
+    site.up()
+    before, pids = identities(site), site.pids()
+    names = {file.name for file in site.run_folder.iterdir()}
+    path = site.run_folder if what == "run folder" else site.run_folder / what
+    shutil.rmtree(path.rename(site.folder / "gone")) if path.is_dir() else path.unlink()
+    site.wait(lambda: path.exists() and {file.name for file in site.run_folder.iterdir()} >= names, "it is all there")
+    site.wait(lambda: identities(site) == before, "address.text names them")
+    site.wait_console()
+    assert (site.pids(), site.get(0).status) == (pids, 200)
+    assert "another monitor" in site.refused(status=1)
+    old = site.entry(0)
+    assert old is not None
+    os.kill(pids[0], signal.SIGKILL)
+    site.wait_reborn(old)
+    site.wait(lambda: site.knocks(0), "the new one listens at its Unix socket")
+    site.end()
+
+
+def test_a_monitor_whose_run_folder_another_one_has_writes_no_more_and_ends_nobody(site: Site) -> None:
+    site.up()
+    first, before, pids = site.monitor, identities(site), site.pids()
+    assert first is not None
+    os.kill(site.pid, signal.SIGSTOP)
+    shutil.rmtree(site.run_folder)
     site.start()
-    site.wait_states(s2="OK", s3="OK")
-    assert site.said.count("is passed over") == 2
+    site.wait(lambda: site.said.count("is adopted") == 2, "another one has adopted them")
+    site.wait_console()
+    os.kill(first.pid, signal.SIGCONT)
+    assert first.wait(20) == 1
+    assert f"another monitor (pid {site.pid}) runs from {site.run_folder}: this one ends, and leaves" in site.said
+    site.wait_console()
+    assert (identities(site), site.pids()) == (before, pids)
+    assert f"monitor {site.pid} " in site.text
+    site.end()
+    assert not processes(site.mark)
 
 
 def test_a_hung_one_that_only_address_text_names_stays_there_until_it_answers(site: Site) -> None:

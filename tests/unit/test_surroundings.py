@@ -17,7 +17,16 @@ from lbadaptor.appserver import listening
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import Application, AppServers, Files, Settings
 from monitor import surroundings
-from monitor.surroundings import User, common, make_own_folder, make_room_for_socket, of_slot, remove_sockets
+from monitor.surroundings import (
+    User,
+    common,
+    lock_own_folders,
+    make_own_folder,
+    make_room_for_socket,
+    of_slot,
+    old_own_folders,
+    remove_sockets,
+)
 
 ORDINARY = User(1001, 1002, (1002, 1003), {"HOME": "/home/shop", "USER": "shop", "LOGNAME": "shop"})
 
@@ -217,3 +226,57 @@ def test_without_a_socket_there_is_no_folder_for_it(tmp_path: Path) -> None:
     given = msgspec.structs.replace(with_run_folder(tmp_path), files=Files(run_folder="x" * 100))
     make_room_for_socket(given, 0, None, None)
     assert not list(tmp_path.iterdir())
+
+
+# Whose the folder of own folders is.
+
+
+def test_a_folder_that_others_can_write_to_is_not_trusted(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    own.chmod(0o777)
+    with pytest.raises(PermissionError, match="others can write to it"):
+        make_own_folder(settings(tmp_path, own_folder="own"), Identity(0, 1), None)
+    own.chmod(0o1777)  # sticky: what is made in it is not renamed, but others may be first
+    with pytest.raises(PermissionError, match="others can write to it"):
+        make_own_folder(settings(tmp_path, own_folder="own"), Identity(0, 1), None)
+    assert make_own_folder(settings(tmp_path, own_folder="own/mine"), Identity(0, 1), None)
+    own.chmod(0o777)
+    with pytest.raises(PermissionError, match="others can write to it"):
+        make_own_folder(settings(tmp_path, own_folder="own/mine"), Identity(0, 2), None)
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "own").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+        make_own_folder(settings(tmp_path, own_folder="own"), Identity(0, 1), None)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_another_users_folder_is_not_trusted(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    os.chown(tmp_path / "own", 65534, 65534)
+    with pytest.raises(PermissionError, match="it belongs to user 65534"):
+        make_own_folder(settings(tmp_path, own_folder="own"), Identity(0, 1), None)
+
+
+def test_old_folders_are_those_of_the_dead(tmp_path: Path) -> None:
+    given = settings(tmp_path, own_folder="own")
+    assert old_own_folders(given, ()) == []
+    dead, living = (make_own_folder(given, Identity(slot, 17), None) for slot in range(2))
+    for other in ("0", "0.17.1", "x.1", ".1.2"):
+        (tmp_path / "own" / other).mkdir()
+    (tmp_path / "own" / "2.18").symlink_to("/etc")
+    (tmp_path / "own" / "3.19").touch()
+    assert old_own_folders(given, [Identity(1, 17)]) == [dead]
+    assert sorted(old_own_folders(given, ())) == [dead, living]
+
+
+def test_two_monitors_with_one_folder_leave_it_alone(tmp_path: Path) -> None:
+    given = settings(tmp_path, own_folder="own")
+    (first, alone), (second, too) = lock_own_folders(given), lock_own_folders(given)
+    assert (alone, too) == (True, False)
+    os.close(first)
+    os.close(second)
