@@ -92,10 +92,10 @@ def test_folders_of_the_dead_are_removed(site: Site, how: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not processes(site.mark), "all have ended")
-        shutil.rmtree(site.run_folder)
     else:
         assert site.lbctl("stop", "--all")[0] == 0
         assert own_folders(site) == {other}
+    shutil.rmtree(site.run_folder)
     site.start()
     site.wait_ok()
     site.wait(lambda: own_folders(site) & before == {other}, "those of the dead are gone")
