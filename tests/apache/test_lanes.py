@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import secrets
 import socket
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -203,3 +204,19 @@ def test_filters_hold_in_both(site: Site, name: str) -> None:
     fast, slow = (unpacked(ask(site, lane, target, "Accept-Encoding: gzip")) for lane in ("fast", "slow"))
     assert fast == slow
     assert fast[2] == body.encode()
+
+
+FAILURES: dict[str, tuple[str, list[tuple[str, str]], str]] = {
+    "no byte": ("200 OK", [("Content-Length", "5")], ""),
+    "short": ("200 OK", [("Content-Length", "5")], "abc"),
+    "long": ("200 OK", [("Content-Length", "2")], "abc"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_an_application_that_fails_is_called_once(site: Site, name: str) -> None:
+    notes = site.cluster.gates / "notes"
+    for lane in ("fast", "slow"):
+        call = secrets.token_hex(8)
+        answer = ask(site, lane, f"/answer?name={call}&told={quote(json.dumps(FAILURES[name]))}")
+        assert notes.read_text().split().count(call) == 1, f"{lane}: {answer!r}"

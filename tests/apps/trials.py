@@ -72,10 +72,15 @@ def _note(environ: Environ, start_response: Start, query: dict[str, str]) -> Ite
     return [note]
 
 
-def _head(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
-    """An answer with `count` headers of `size` bytes; each call is noted by its `name`."""
+def _called(query: dict[str, str]) -> None:
+    """Note a call by its `name`."""
     with open(os.path.join(os.environ["VISITS_GATES"], NOTES), "ab", buffering=0) as file:
         file.write(f"{query['name']}\n".encode())
+
+
+def _head(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
+    """An answer with `count` headers of `size` bytes."""
+    _called(query)
     headers = [
         (query.get("header", "X-Large"), f"c{number}={'x' * int(query['size'])}")
         for number in range(int(query["count"]))
@@ -86,6 +91,8 @@ def _head(environ: Environ, start_response: Start, query: dict[str, str]) -> Ite
 
 def _answer(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
     """Any answer: `told` is JSON of status line, headers and body."""
+    if "name" in query:
+        _called(query)
     status, headers, body = json.loads(query["told"])
     start_response(status, [(name, value) for name, value in headers])
     return [body.encode()]
