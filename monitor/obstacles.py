@@ -20,7 +20,7 @@ _BY_URL = ("location", "locationmatch", "proxy", "proxymatch")
 _ALWAYS = ("sslrequire", "sslrequiressl", "wsgiaccessscript", "wsgiauthuserscript", "wsgiauthgroupscript")
 _TAKING = ("alias", "scriptalias", "wsgiscriptalias", "redirect", "redirectpermanent", "redirecttemp", "proxypass")
 _TAKING_BY_PATTERN = ("aliasmatch", "scriptaliasmatch", "wsgiscriptaliasmatch", "redirectmatch", "proxypassmatch")
-_ADAPTORS_OWN = re.compile(r"\^(?:\\Q(.*)\\E)?\S* \S*/lbadaptor\.wsgi\b").match
+_ADAPTORS_OWN = re.compile(r"\^(?:\\Q(.*)\\E)?\S* .*/lbadaptor\.wsgi\b").match
 _OF_ERRORS = ("421", "502", "503")
 
 

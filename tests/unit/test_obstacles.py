@@ -173,6 +173,7 @@ def test_unmerged_slashes() -> None:
         ("ServerAlias www.shop.example", [], ["/"]),
         # Our own, for the whole site, and for another application's mount.
         (r'WSGIScriptAliasMatch "^/[\s\S]*$" /opt/lb/lbadaptor.wsgi process-group=%{GLOBAL}', [], ["/", "/x"]),
+        (r'WSGIScriptAliasMatch "^/[\s\S]*$" "/opt/l b/lbadaptor.wsgi" process-group=x', [], ["/", "/x"]),
         (r'WSGIScriptAliasMatch "^\Q/b\E(?:/[\s\S]*)?$" /opt/lb/lbadaptor.wsgi x=y', ["/b", "/b/x"], ["/", "/bx"]),
         ("ScriptAlias / /opt/lb/lbadaptor.cgi/", [], ["/", "/x"]),
         ("ScriptAlias /b /opt/lb/lbadaptor.cgi", ["/b/x"], ["/x"]),
