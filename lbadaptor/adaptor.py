@@ -236,6 +236,8 @@ class _Walk:
         self._environ = environ
         self._body = body
         self._repeated = bool(environ.get(ASKED_ONCE))
+        if self._repeated:
+            time.sleep(LOOK_AGAIN)  # as after a loss of our own (_after): till then its process may take connections
         while True:
             self._configuration = adaptor.configuration
             self._tickets = self._configuration.tickets(environ)
