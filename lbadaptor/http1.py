@@ -19,43 +19,20 @@ LONGEST = 256
 """Characters of a text that a memo keeps."""
 PLAIN_NAMES = frozenset(
     (
-        *(
-            "accept",
-            "accept-charset",
-            "accept-encoding",
-            "accept-language",
-            "accept-ranges",
-            "allow",
-            "cache-control",
-        ),
-        *(
-            "connection",
-            "content-encoding",
-            "content-language",
-            "content-type",
-            "dnt",
-            "host",
-            "keep-alive",
-            "pragma",
-        ),
-        *(
-            "lb-generation",
-            "lb-load",
-            "lb-refused",
-            "lb-scheme",
-            "lb-script-name",
-            "lb-server-name",
-            "lb-server-port",
-        ),
-        *("lb-server-protocol", "lb-session", "lb-status", "permissions-policy", "referrer-policy", "sec-ch-ua"),
-        *("sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"),
-        *("sec-fetch-user", "sec-gpc", "server", "strict-transport-security", "te", "transfer-encoding"),
+        *("accept", "accept-charset", "accept-encoding", "accept-language", "accept-ranges", "allow"),
+        *("cache-control", "connection", "content-encoding", "content-language", "content-length"),
+        *("content-type", "dnt", "host", "keep-alive", "lb-generation", "lb-load", "lb-refused"),
+        *("lb-remote-addr", "lb-remote-port", "lb-scheme", "lb-script-name", "lb-server-name"),
+        *("lb-server-port", "lb-server-protocol", "lb-session", "lb-status", "lb-var-https"),
+        *("permissions-policy", "pragma", "referrer-policy", "sec-ch-ua", "sec-ch-ua-mobile"),
+        *("sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-fetch-user"),
+        *("sec-gpc", "server", "strict-transport-security", "te", "transfer-encoding"),
         *("upgrade-insecure-requests", "user-agent", "vary", "x-content-type-options", "x-frame-options"),
         *("x-powered-by", "x-requested-with", "x-xss-protection"),
     )
 )
-"""Headers, in lower case, whose lines may be kept for longer than it takes to answer: none of them tells a secret,
-who a visitor is, or what they asked for. Whatever is not named here is read anew each time."""
+"""Headers, in lower case, whose lines may be kept for longer than it takes to answer: none of them tells a secret, or
+what a visitor asked for. Whatever is not named here is read anew each time."""
 
 TEXT = r"[\t\x20-\x7e\x80-\xff]*"
 """A regular expression: what may stand in a header's value, and in the reason of a status line (RFC 9110 §5.5,
@@ -129,6 +106,10 @@ class Lines(_Kept[Result]):
         self._mean = mean
 
     def __missing__(self, line: str) -> Result:
+        return self.read(line)
+
+    def read(self, line: str) -> Result:
+        """What a line means that is not remembered."""
         name, colon, value = line.partition(":")
         if not colon:
             raise NotHttp(f"{line[:40]!r} is no header")

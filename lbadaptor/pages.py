@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from http import HTTPStatus
@@ -11,6 +12,8 @@ from lbadaptor import logs, words
 
 log = logs.logger("lbadaptor")
 
+MAX_BYTES = 1 << 20
+"""Of an administrator's page, which each Apache process keeps in memory."""
 RETRY_AFTER = 5
 """Seconds."""
 
@@ -59,7 +62,10 @@ class SorryPage:
             stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
             if stamp != self._stamp:
                 with open(self._path, "rb") as file:
-                    self._page = file.read()
+                    page = file.read(MAX_BYTES + 1)
+                if len(page) > MAX_BYTES:
+                    raise OSError(errno.EFBIG, f"more than {MAX_BYTES} bytes")
+                self._page = page
                 self._stamp, self._said = stamp, ""
         except OSError as error:
             self._stamp, said = None, words.what(error)

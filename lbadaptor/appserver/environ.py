@@ -6,12 +6,12 @@ string): so the application sees the path that Apache authorised.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
 from lbadaptor import headers, logs
 from lbadaptor.headers import METHODS, Refusal, decode
-from lbadaptor.http1 import Lines, Memory, NotHttp, is_name, length
+from lbadaptor.http1 import PLAIN_NAMES, Lines, Memory, NotHttp, is_name, length
 
 Environ = dict[str, Any]
 
@@ -50,9 +50,10 @@ class Request:
     def __init__(self, head: str) -> None:
         first, *lines = head.split("\r\n")
         self.method, self.target, self.version = _request_line(first)
-        fields = dict(map(_meaning, lines))
+        meanings = list(map(_meaning, lines))
+        fields = dict(meanings)
         if len(fields) < len(lines) or None in fields:
-            fields = _joined(lines)
+            fields = _joined(lines, meanings)
         self.fields: dict[str, str] = fields  # type: ignore[assignment] # None was taken out
         """the visitor's headers, and what the caller tells of the visitor, by their keys in environ; the application
         may change its environ, but not this"""
@@ -96,46 +97,82 @@ class Request:
 
 
 def _request_line(line: str) -> tuple[str, str, str]:
+    # The target is visible: without a space, for there it ends.
     method, _, rest = line.partition(" ")
     target, _, version = rest.partition(" ")
-    visible = target.isascii() and target.isprintable()  # and without a space, for there the target ends
-    if version not in _MINOR or not (target and visible) or not (method in METHODS or is_name(method)):
+    if version not in _MINOR or not (target and line.isascii() and line.isprintable()):
+        raise NotHttp(f"{line[:40]!r} begins no request")
+    if method not in METHODS and not is_name(method):
         raise NotHttp(f"{line[:40]!r} begins no request")
     return method, target, _MINOR[version]
 
 
-def _place(name: str) -> tuple[str | None, bool]:
-    """Of a header's name: its key, None if it is nobody's, or a variable's; whether the value is percent-encoded."""
+def _place(name: str) -> tuple[str | None, bool, bool]:
+    """Of a header's name: its key, None if it is nobody's, or a variable's; whether the value is percent-encoded; and
+    whether its lines may be kept.
+    """
     if not is_name(name):
         raise NotHttp(f"{name[:40]!r} is no header's name")
     lower = name.lower()
+    kept = lower in PLAIN_NAMES
     if lower in _OURS:
-        return _OURS[lower], lower == headers.PATH.lower()
+        return _OURS[lower], lower == headers.PATH.lower(), kept
     if lower in _TOLD:
-        return _TOLD[lower], True
+        return _TOLD[lower], True, kept
     # As in mod_wsgi: an underscore could pass for a hyphen, and other signs stand in no variable's name.
     if lower.startswith(_PREFIX) or lower in _DROPPED or not name.replace("-", "").isalnum():
-        return None, False
-    return _PLAIN.get(lower) or "HTTP_" + name.upper().replace("-", "_"), False
+        return None, False, kept
+    return _PLAIN.get(lower) or "HTTP_" + name.upper().replace("-", "_"), False, kept
 
 
 _places = Memory(_place, 131072)
 
 
 def _mean(name: str, value: str) -> tuple[str | None, str]:
-    key, encoded = _places[name]
+    key, encoded, _ = _places[name]
     return key, decode(value) if encoded else value
 
 
-_meaning = Lines(_mean, 262144).__getitem__
+class _Lines(Lines[tuple[str | None, str]]):
+    """What lines mean. Those that may not be kept are of few names, mostly: these are read in one step."""
+
+    own: ClassVar[dict[str, tuple[str | None, str]]] = {}
+    """what is always kept"""
+
+    def clear(self) -> None:
+        super().clear()
+        self.update(self.own)
+
+    def __missing__(self, line: str) -> tuple[str | None, str]:
+        name, colon, value = line.partition(": ")
+        place = _places.get(name)
+        if place is None or not colon or not (value.isascii() and value.isprintable()):
+            return self.read(line)
+        key, encoded, kept = place
+        if value[-1:] == " " or value[:1] == " ":
+            value = value.strip(" ")
+        if encoded and "%" in value:
+            value = decode(value)
+        if kept:
+            self.keep(line, (key, value))
+        return key, value
 
 
-def _joined(lines: list[str]) -> dict[str | None, str]:
+_lines = _Lines(_mean, 262144)
+_meaning = _lines.__getitem__
+
+
+def know_key(key: str) -> None:
+    """Keep the line with the key that the callers of this very process show: it holds the key anyway."""
+    line = f"{headers.KEY}: {key}"
+    _lines.own[line] = _lines[line] = (headers.KEY, key)
+
+
+def _joined(lines: list[str], meanings: list[tuple[str | None, str]]) -> dict[str | None, str]:
     """What lines mean of which some are nobody's, variables, or of the same name (RFC 9110 §5.3, RFC 9113 §8.2.3)."""
     fields: dict[str | None, str] = {}
     variables: dict[str, str] = {}
-    for line in lines:
-        key, value = _meaning(line)
+    for line, (key, value) in zip(lines, meanings, strict=True):
         if key is None:
             name = line.partition(":")[0].upper()
             if name.startswith(headers.VAR.upper()):

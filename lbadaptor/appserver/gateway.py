@@ -102,6 +102,8 @@ class Gateway:
         self._generation = str(vitals.generation)
         self.address: tuple[str, int] = listeners[0].getsockname()[:2]
         threads = vitals.admission.threads
+        if handover.caller_key:
+            environs.know_key(handover.caller_key)
         self._base = environs.base_environ(vitals.slot, vitals.generation, threads, FileWrapper)
         self._callers = Callers(monotonic, _most_unknown())
         self._connections = self._callers.by_descriptor

@@ -292,6 +292,23 @@ def test_an_answer_without_body_has_none(site: Site, status: str, method: str) -
         assert int(connection.getresponse().read())
 
 
+def test_heads_as_large_as_apache_takes_them_go_both_ways(site: Site) -> None:
+    """Seventeen fields of 8,000 bytes there, 150 cookies of 1 kB back; once each."""
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=TIMEOUT)
+    sent = {f"X-Large-{number}": f"{number}" + "x" * 8000 for number in range(17)}
+    with contextlib.closing(connection):
+        connection.request("GET", "/heads?cookies=20", headers=sent)
+        answer = connection.getresponse()
+        told = hashlib.sha256("".join(sent.values()).encode()).hexdigest()
+        assert (answer.status, answer.read().decode()) == (200, told)
+        if site.mode == "embedded":  # mod_wsgi's daemon mode takes no more than its header-buffer-size, 32 KiB
+            http.client._MAXHEADERS = 200  # type: ignore[attr-defined]
+            connection.request("GET", "/heads?cookies=150", headers=sent)
+            answer = connection.getresponse()
+            assert answer.status == 200
+            assert len(answer.headers.get_all("Set-Cookie") or []) == 150
+
+
 # Memory.
 
 SMALL, LARGE = 8 * MIB // len(BLOCK), 160 * MIB // len(BLOCK)

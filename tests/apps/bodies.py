@@ -67,6 +67,14 @@ def _echo(environ: Environ, start_response: Start, query: dict[str, str]) -> Ite
     return iter(lambda: read(8192), b"")
 
 
+def _heads(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
+    """The hash of large headers; and so many large cookies."""
+    values = [environ[f"HTTP_X_LARGE_{number}"] for number in range(17)]
+    cookies = [("Set-Cookie", f"c{number}={'y' * 1000}") for number in range(int(query["cookies"]))]
+    start_response("200 OK", [_TEXT, *cookies])
+    return [hashlib.sha256("".join(values).encode()).hexdigest().encode()]
+
+
 def _large(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
     """So many blocks, with or without a length."""
     blocks = int(query["blocks"])
@@ -145,6 +153,7 @@ PAGES: dict[str, Callable[[Environ, Start, dict[str, str]], Iterable[bytes]]] = 
     "pid": _pid,
     "taken": _taken,
     "echo": _echo,
+    "heads": _heads,
     "large": _large,
     "endless": _endless,
     "events": _events,

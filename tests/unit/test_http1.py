@@ -96,7 +96,6 @@ SECRETS = [
     *(
         "LB-Query",
         "LB-Remote-User",
-        "LB-Remote-Addr",
         "LB-Var-SSL-CLIENT-CERT",
         "Location",
         "ETag",
