@@ -120,11 +120,11 @@ def test_a_key_file_for_everybody_is_told(site: Site) -> None:
 
 
 def test_a_key_file_that_apache_cannot_read_is_told(site: Site) -> None:
-    other = next(
-        entry.gr_name
-        for entry in grp.getgrall()
-        if entry.gr_gid not in (os.getegid(), 0) and (os.geteuid() == 0 or entry.gr_gid in os.getgroups())
-    )
+    mine = {entry.gr_name for entry in grp.getgrall() if os.geteuid() == 0 or entry.gr_gid in os.getgroups()}
+    others = sorted(mine - {grp.getgrgid(os.getegid()).gr_name, "root"})
+    if not others:
+        pytest.skip("needs a user who is in two groups")
+    other = others[0]
     (site.folder / "keys").write_text("k" * 64 + "\n")
     (site.folder / "keys").chmod(0o640)
     site.folder.chmod(0o750)
