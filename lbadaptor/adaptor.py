@@ -188,7 +188,7 @@ class _Stream:
         try:
             yield from self._relayed
             self._walk.answered()
-        except (ExchangeFailed, VisitorGone, MemoryError) as failed:
+        except (ExchangeFailed, VisitorGone, MemoryError, OSError) as failed:
             if isinstance(failed, ExchangeFailed):
                 self._walk.broke_off(failed)
             cut = hang_up(self._environ)

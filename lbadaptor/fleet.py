@@ -145,6 +145,8 @@ class Fleet:
             load.end()
             if connection is not None:
                 connection.close()
+            if isinstance(error, OSError):  # of waiting, or of reading the spool: no AppServer is to blame
+                raise ExchangeFailed(Failure.OURS, error.strerror or str(error)) from None
             raise
         relayed = Relayed(load, pool, answer, taken)
         if answer.over:

@@ -132,9 +132,14 @@ class Pool:
                 connection = idle.pop()
             except IndexError:
                 break
-            if not connection.ready(0):
+            try:
+                useless = connection.ready(0)  # its end, or bytes that nobody asked for
+            except BaseException:
+                connection.close()
+                raise
+            if not useless:
                 return connection
-            connection.close()  # its end, or bytes that nobody asked for
+            connection.close()
         return None
 
     def give(self, connection: Connection) -> None:

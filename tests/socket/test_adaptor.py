@@ -671,6 +671,27 @@ def test_a_refusal_that_comes_later_is_a_503(site: Site, serve: Serve) -> None:
     assert total(server) == 0
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(12, "Cannot allocate memory")])
+@pytest.mark.parametrize("place", ["lbadaptor.pool.Connection.recv", "lbadaptor.pool.Connection.ready"])
+def test_when_memory_runs_out_it_is_a_503_and_goes_on_afterwards(
+    site: Site, serve: Serve, caplog: pytest.LogCaptureFixture, error: BaseException, place: str
+) -> None:
+    server = serve(default=answer(b"5\r\nhello\r\n0\r\n\r\n", framing=CHUNKED))
+    (entry,) = site.publish_servers(server)
+    assert site.ask().status == 200
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, fail, raising=False)
+        got = site.ask("POST", b"x")
+    assert (got.status, got.get("Retry-After")) == (503, str(RETRY_AFTER))
+    assert "503 POST /cart" in caplog.text
+    assert site.adaptor.fleet.load(entry).in_flight == 0
+    assert site.ask().body == b"hello"
+
+
 def test_a_shortage_of_ours_is_a_503_and_nobody_elses_fault(
     site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
