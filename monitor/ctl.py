@@ -24,6 +24,12 @@ from monitor.systemd import Systemd
 COLUMNS = ("slot", "state", "for", "sessions", "in flight", "served", "memory", "pid", "address", "note")
 
 
+DEMO_APP = (
+    "a WSGI application; its module is looked for in the current folder, in PYTHONPATH, and where this Python's "
+    "packages are (default: Webware's)"
+)
+
+
 class NoAnswer(LbadaptorError):
     """The monitor cannot be asked, or said no."""
 
@@ -186,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo = commands.add_parser("demo", help="run a private Apache, a monitor and AppServers, until Ctrl-C")
     demo.add_argument("--port", type=int, default=8000, help="the site's port on 127.0.0.1 (default 8000)")
-    demo.add_argument("--app", default="", metavar="MODULE:CALLABLE", help="a WSGI application (default: Webware's)")
+    demo.add_argument("--app", default="", metavar="MODULE:CALLABLE", help=DEMO_APP)
     demo.add_argument("--session-cookie", default="", metavar="NAME", help="its session cookie")
     demo.add_argument(
         "--session-idle", type=float, default=1800.0, metavar="SECONDS", help="when an unused session ends (1800)"

@@ -1,0 +1,88 @@
+"""An httpd process that gets no descriptor: its visitors get a 503 at worst, no session is lost, and it heals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+from cluster import Cluster, Site, Visitor, eventually
+
+NewCluster = Callable[..., Cluster]
+AT_ONCE = 8
+HURRY = 15.0
+"""Seconds in which every request is answered, whatever is short."""
+
+
+def children_that_are_up(site: Site) -> list[int]:
+    """The processes that serve, once there are as many as httpd starts with: it ends where one cannot get ready."""
+    children = Path(f"/proc/{site.httpd.pid}/task/{site.httpd.pid}/children").read_text().split()
+    up = [int(pid) for pid in children if len(os.listdir(f"/proc/{pid}/task")) > 25]  # their threads run
+    return up if len(up) >= 2 else []
+
+
+@contextlib.contextmanager
+def no_descriptor(site: Site, more: int) -> Iterator[None]:
+    """The children of httpd that run now get no descriptor beyond those that they have, but so many more."""
+    with contextlib.ExitStack() as limits:
+        for pid in eventually("httpd's children are up", lambda: children_that_are_up(site)):
+            used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+            free = [number for number in range(max(used) + 2 + more) if number not in used]
+            limit(site, pid, free[more])
+            limits.callback(limit, site, pid, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        yield
+
+
+def limit(site: Site, pid: int, descriptors: int) -> None:
+    """Its own user may do so, and in a container not even root else (prlimit(2))."""
+    user = site.httpd.user
+    who = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"] if user else []
+    done = subprocess.run(
+        [*who, "prlimit", "--pid", str(pid), f"--nofile={descriptors}:"], capture_output=True, text=True
+    )
+    # httpd itself ends one that cannot accept, and starts another
+    assert done.returncode == 0 or not Path(f"/proc/{pid}").exists(), done.stderr
+
+
+def status(site: Site, method: str) -> int:
+    """0: httpd did not take the connection, or hung up."""
+    with contextlib.suppress(requests.ConnectionError), requests.Session() as http:
+        http.trust_env = False
+        return http.request(method, f"{site.url}/count", timeout=HURRY).status_code
+    return 0
+
+
+def visit(visitor: Visitor) -> int:
+    """One more visit, which is counted if it comes about."""
+    try:
+        answer = visitor.get("count", timeout=HURRY)
+    except requests.ConnectionError:
+        return 0
+    if answer.status_code == 200:
+        visitor.visits += 1
+        assert answer.json()["visits"] == visitor.visits
+    return answer.status_code
+
+
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_an_httpd_without_descriptors(new_cluster: NewCluster, more: int) -> None:
+    cluster = new_cluster(appservers={"servers": 2}, adaptor={"wait": 1})
+    site = cluster.site("embedded-debian")
+    visitors = site.visitors(2)
+    before = {entry.identity for entry in cluster.table().ok}
+    pids = [visitor.count()["pid"] for visitor in visitors]
+    with no_descriptor(site, more), ThreadPoolExecutor(AT_ONCE) as pool:
+        found = set(pool.map(lambda method: status(site, method), ["GET", "POST"] * AT_ONCE))
+        found |= {visit(visitor) for visitor in visitors for _ in range(3)}
+    assert found <= {0, 200, 503}, found
+    eventually("it serves again", lambda: status(site, "GET") == 200)
+    assert [visitor.count()["pid"] for visitor in visitors] == pids
+    assert {entry.identity for entry in cluster.table().ok} == before, "nobody is taken for dead for it"
+    for visitor in visitors:
+        visitor.close()
