@@ -477,7 +477,7 @@ def crash():
     time.sleep(0.2)
     print("the roof falls in", file=sys.stderr, flush=True)
     os._exit(7)
-if os.path.exists("crash") and sys.argv[sys.argv.index("--slot") + 1] == "1":
+if os.path.exists("crash") and sys.orig_argv[sys.orig_argv.index("--slot") + 1] == "1":
     threading.Thread(target=crash).start()
 """
     )
