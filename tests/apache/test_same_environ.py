@@ -42,9 +42,9 @@ class Row(NamedTuple):
 
 
 def table() -> list[Row]:
-    """The table of the page."""
+    """The first table of the page."""
     rows = []
-    for line in PAGE.read_text().splitlines():
+    for line in PAGE.read_text().partition("\n| keys |")[2].partition("\n\n")[0].splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if not line.startswith("| `"):
             continue
