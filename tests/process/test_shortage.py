@@ -367,7 +367,11 @@ def test_the_logs_disk_is_full(site: Site) -> None:
 
 # A run folder on a disk of its own, which gets full, or has no inode left.
 
-NAMESPACE = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--user", "--map-current-user", "--mount")
+NAMESPACE = (
+    ("unshare", "--mount")
+    if os.geteuid() == 0
+    else ("unshare", "--user", "--map-current-user", "--keep-caps", "--mount")
+)
 
 
 def on_its_own_disk(site: Site) -> None:
