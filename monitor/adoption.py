@@ -14,6 +14,7 @@ from monitor.child import Child
 from monitor.discovery import discover
 from monitor.life import PUBLISHED, Life
 from monitor.messages import Probed, Target, Unanswered
+from monitor.peers import belongs
 from monitor.problems import Problems
 from monitor.record import Record
 from monitor.state import Known
@@ -56,6 +57,8 @@ class Adoption:
                 appservers.remove(one.own_folder)
         taken = {identity.slot for identity in (*self._waiting, *left)}
         lost = discover(settings, keys, taken, ports=not taken)
+        self._lost = {entry.identity for entry in lost}
+        self._run_folder = str(settings.run_folder.absolute())
         for entry in lost:
             log.warning("slot %d is named by no file, and is asked who it is", entry.identity.slot)
         self._strays = Strays(
@@ -116,6 +119,9 @@ class Adoption:
             return False
         if isinstance(message, Unanswered):
             self._strays.unanswered(message)
+        elif identity in self._lost and not belongs(message.vitals.pid, self._run_folder):
+            log.warning("slot %d is another monitor's, and is not adopted", identity.slot)
+            self._strays.forget(identity)
         elif (child := self._strays.answered(message)) is not None:
             now = time.monotonic()
             began = now - message.vitals.uptime

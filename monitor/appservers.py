@@ -23,6 +23,7 @@ from lbadaptor.errors import KeyFileError
 from lbadaptor.ticket import Keys
 from monitor.child import FLAGS, Child, Reaper
 from monitor.life import Life
+from monitor.peers import RUN_FOLDER
 from monitor.plan import MARGIN, Plan
 from monitor.problems import Problems
 from monitor.record import Deed, Order, Record, Start, own_limits
@@ -340,7 +341,10 @@ class AppServers:
 
     @property
     def _common(self) -> Surroundings:
-        return common(self._plan.settings, self._user, self._environment)
+        settings = self._plan.settings
+        given = common(settings, self._user, self._environment)
+        mark = {RUN_FOLDER: str(settings.run_folder.absolute())}
+        return replace(given, environment={**(given.environment or {}), **mark})
 
     def _handover(self, identity: Identity, ticket: str) -> handover.Handover:
         settings = self._plan.settings

@@ -18,6 +18,7 @@ from monitor import runfolder
 from monitor.child import Child
 from monitor.discovery import discover
 from monitor.messages import Probed, Target
+from monitor.peers import belongs
 from monitor.probe import Line
 from monitor.state import StateFile, start_time
 from monitor.surroundings import lock_own_folders, old_own_folders, removal
@@ -103,7 +104,9 @@ def _living(settings: Settings) -> Iterator[Child]:
     except KeyFileError:
         return
     slots = {identity.slot for identity in found} | {entry.identity.slot for entry in entries}
-    for entry in (*entries, *discover(settings, keys, slots, ports=True)):
+    lost = discover(settings, keys, slots, ports=True)
+    run_folder = str(settings.run_folder.absolute())
+    for entry in (*entries, *lost):
         if entry.identity in found:
             continue
         try:
@@ -111,7 +114,12 @@ def _living(settings: Settings) -> Iterator[Child]:
             target = Target(*entry.identity, *entry.address, keys.probe_key(entry.ticket), unix_socket)
             with contextlib.closing(Line(target, settings.monitor.probe_timeout)) as line:
                 answer = line.probe()
-            if isinstance(answer, Probed) and answer.vitals.pid:
-                yield Child.adopt(answer.vitals.pid, start_time(answer.vitals.pid))
+            if not isinstance(answer, Probed) or not answer.vitals.pid:
+                continue
+            child = Child.adopt(answer.vitals.pid, start_time(answer.vitals.pid))
+            if entry in lost and not belongs(child.pid, run_folder):
+                child.release()  # another monitor's, with the same keys
+                continue
+            yield child
         except (OSError, KeyFileError):
             continue

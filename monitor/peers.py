@@ -9,6 +9,8 @@ import os
 import socket
 import struct
 
+RUN_FOLDER = "LBADAPTOR_RUN_FOLDER"
+"""The environment variable that tells for which run folder an AppServer was started."""
 _CREDENTIALS = struct.Struct("=iII")
 """struct ucred: pid, uid, gid (unix(7))"""
 _LISTENING = "0A"
@@ -26,6 +28,15 @@ def verified(claimed: int, connection: socket.socket) -> int:
         told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         return claimed if _CREDENTIALS.unpack(told)[0] == claimed else 0
     return claimed if listens(claimed, connection.getpeername()[1]) else 0
+
+
+def belongs(pid: int, run_folder: str) -> bool:
+    """Whether an AppServer was started for a run folder: two monitors may have one key file, and ports in common."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return f"{RUN_FOLDER}={run_folder}".encode() in file.read().split(b"\0")
+    except OSError:
+        return False
 
 
 def listens(pid: int, port: int) -> bool:

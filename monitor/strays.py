@@ -74,7 +74,7 @@ class Strays:
         child = self._children.pop(identity, None)
         if child is not None:
             if child.pid == probed.vitals.pid and not child.over():
-                self._forget(identity)
+                self.forget(identity)
                 return child
             child.release()
         if not probed.vitals.pid:
@@ -98,7 +98,7 @@ class Strays:
         self._failed[identity] = self._failed.get(identity, 0) + 1
         if missed.refused or missed.stranger:
             log.info("slot %d has ended meanwhile: %s", identity.slot, missed.why)
-            self._forget(identity)
+            self.forget(identity)
         elif self._failed[identity] >= self._fall and identity in self._undecided:
             log.warning("slot %d does not answer (%s); it stays in address.text as it is", identity.slot, missed.why)
             self._undecided.discard(identity)
@@ -107,7 +107,8 @@ class Strays:
         """One that was to be adopted could not be."""
         self.entries[entry.identity] = entry
 
-    def _forget(self, identity: Identity) -> None:
+    def forget(self, identity: Identity) -> None:
+        """It is gone, adopted, or none of ours."""
         self._problems.end(f"stray {identity.slot}")
         del self.entries[identity]
         if child := self._children.pop(identity, None):

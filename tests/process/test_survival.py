@@ -260,6 +260,25 @@ def test_without_any_file_they_are_found_at_their_sockets_or_ports(site: Site, l
     assert not processes(site.mark)
 
 
+def test_those_of_another_run_folder_are_left_alone_whatever_they_have_in_common(site: Site) -> None:
+    """The same keys, the same ports, and another run folder, with and without a monitor of its own."""
+    site.up()
+    before, pids, first = identities(site), site.pids(), site.monitor
+    assert first is not None
+    mine, config = site.run_folder, site.config.read_text()
+    site.sections["files"]["run_folder"] = "other"
+    site.start()
+    site.wait_states(s2="OK", s3="OK")
+    site.end()
+    assert site.lbctl("stop", "--all")[0] == 0
+    assert first.poll() is None
+    site.sections["files"]["run_folder"], site.monitor = "run", first
+    site.config.write_text(config)
+    assert site.run_folder == mine
+    assert (identities(site), site.pids()) == (before, pids)
+    site.end()
+
+
 def test_stop_all_ends_them_without_any_file_too(site: Site) -> None:
     site.up()
     crash(site)

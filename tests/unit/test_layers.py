@@ -57,6 +57,7 @@ MONITOR = (
     *(
         "life",
         "messages",
+        "peers",
         "record",
         "problems",
         "traces",
@@ -70,7 +71,6 @@ MONITOR = (
         "template",
         "systemd",
         "threads",
-        "peers",
         "probe",
         "discovery",
         "control",
