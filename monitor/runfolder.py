@@ -40,6 +40,7 @@ class Hold:
         self._path = folder
         self._folder = self._file = -1
         self._mode = 0o755
+        self._told = False
         self._missed: float | None = None
         """since when the file has not been there"""
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -59,6 +60,8 @@ class Hold:
         folder = _same(self._folder, self._path)
         if folder and _same(self._file, file):
             self._missed = None
+            if not self._told:
+                self._tell()
             return False
         if folder and not os.path.lexists(file):  # the folder is locked still: there is time
             self._missed = now if self._missed is None else self._missed
@@ -108,8 +111,19 @@ class Hold:
             os.close(self._file)  # it was deleted meanwhile
             self._file = -1
         os.fchmod(self._file, _MODE)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Write whose it is. Where the start time cannot be found out (no descriptor is left), `keep` tries again."""
+        text = f"{os.getpid()}\n"
+        self._told = False
+        with contextlib.suppress(OSError):
+            started, boot = start_time(os.getpid()), boot_id()
+            if boot:
+                text += f"{started} {boot}\n"
+                self._told = True
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n{start_time(os.getpid())} {boot_id()}\n".encode(), 0)
+        os.pwrite(self._file, text.encode(), 0)
 
     def _taken(self) -> AlreadyRunning:
         return AlreadyRunning(f"another monitor (pid {owner(self._path)[0] or 'unknown'}) runs from {self._path}")

@@ -530,6 +530,17 @@ def test_settings_that_cannot_be_read_in_time_hold_up_nobody(site: Site, order: 
     site.end()
 
 
+def test_one_whose_key_is_gone_is_ended_and_reaped(site: Site) -> None:
+    site.up()
+    before = set(site.pids().values())
+    (site.folder / "keys").write_text("k" * 43 + "\n")
+    assert site.lbctl("reexec")[0] == 0
+    site.wait(lambda: site.said.count("is ended, for no adaptor can reach it") == 2, "both are ended")
+    site.wait(lambda: not before & set(children(site.pid)), "and reaped: none is a zombie")
+    site.wait(lambda: len(site.ok) == 2 and not before & set(site.pids().values()), "new ones serve")
+    site.end()
+
+
 def children(parent: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
