@@ -194,9 +194,8 @@ class _Stream:
             cut = hang_up(self._environ)
             state = "cut" if cut else "out of reach"
             why = str(failed) or "out of memory"
-            log.warning(
-                "lbadaptor: %s: the answer broke off, the visitor's connection is %s: %s", self._url, state, why
-            )
+            what = f"an answer broke off, the visitor's connection is {state}"
+            log.warning("lbadaptor: %s: %s: %s", what, self._url, why)
             if not cut:
                 raise
 

@@ -360,7 +360,7 @@ def test_a_spool_folder_that_takes_nothing_is_a_503_and_said(
     site = cluster.site(name)
     answer = ask(site, "/note", "POST", b"x" * 500_000)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-    said = eventually("the log says so", lambda: re.search(r"503 POST: .*request's body: (.*)", site.log()))
+    said = eventually("the log says so", lambda: re.search(r"503 POST /note: .*request's body: (.*)", site.log()))
     assert said[1] == why
     assert not (cluster.gates / "notes").exists()
     assert ask(site, "/note", "POST", b"small").content == b"small"

@@ -165,7 +165,7 @@ VIOLATIONS: list[tuple[str, str, Change]] = [
         ),
     ),
     ("errors", "no word in the error log", with_visits(failed(50.0, 502))),
-    ("errors", "which nobody got", lambda r: r.logged.append(log(50.0, f"502 GET: {DIED}"))),
+    ("errors", "which nobody got", lambda r: r.logged.append(log(50.0, f"502 GET /page: {DIED}"))),
     ("errors", "no word in the error log", both(with_error(50.0, 503, BUSY), with_visits(failed(80.0, 503)))),
     ("errors", "did not die under it", with_error(50.0, 502, DIED, method="POST")),
     ("errors", "did not die under it", lambda r: (kill(r, 50.0, TWO), with_error(50.0, 502, DIED, method="POST")(r))),

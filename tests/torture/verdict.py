@@ -29,7 +29,7 @@ _ANNOUNCED = re.compile(r"slot \d+ is ended with \d+ sessions")
 """How the monitor announces that it ends an AppServer by a limit."""
 _HUNG = re.compile(r"slot \d+ is hung and is ended")
 _DEATH = re.compile(r"slot \d+ (\(\w+\) was ended by SIGKILL|does not exit: SIGKILL)")
-_GAVE_UP = re.compile(r"lbadaptor: (\d{3}) ([A-Z]+): (.*)")
+_GAVE_UP = re.compile(r"lbadaptor: (\d{3}) ([A-Z]+)(?: \S+?)?: (.*)")
 _BROKE_OFF = re.compile(r"lbadaptor: an answer broke off, the visitor's connection is (cut|out of reach)")
 _APPSERVER = re.compile(r"AppServer (\d+)\.(\d+)")
 
