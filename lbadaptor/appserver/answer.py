@@ -48,11 +48,11 @@ class Answer:
     application's headers, and whether cookies are set among them, and gives those to be sent; `own` gives ours, the
     last lines of the head. Sending blocks as long as the caller takes nothing.
 
-    `release` is called once, as soon as the last byte is out: before the iterable is closed, and even before it is
-    exhausted where the head says how much comes. From then on the caller may send its next request, and nothing here
-    uses it again. Only where not all of the request's body is here when the head is sent, the application may read it
-    until the iterable is exhausted; and where the caller could see the answer's end before, the head says that the
-    connection ends with it.
+    `release` is called once, with the caller, as soon as the last byte is out: before the iterable is closed, and
+    even before it is exhausted where the head says how much comes. From then on the caller may send its next request,
+    and nothing here uses it again. Only where not all of the request's body is here when the head is sent, the
+    application may read it until the iterable is exhausted; and where the caller could see the answer's end before,
+    the head says that the connection ends with it.
     """
 
     begun = False
@@ -83,7 +83,7 @@ class Answer:
         chunks: bool,
         amend: Callable[[Headers, bool], Headers],
         own: Callable[[], bytes],
-        release: Callable[[], object],
+        release: Callable[[Any], object],
     ) -> None:
         self._caller = caller
         self._method = method
@@ -183,7 +183,7 @@ class Answer:
         """The last byte is out."""
         if not self.released:
             self.released = True
-            self._release()
+            self._release(self._caller)
 
     def _is_bodiless(self) -> bool:
         return self._method == "HEAD" or self._status.startswith(_EMPTY)
@@ -226,7 +226,7 @@ class Answer:
         self.undelivered = False
         if self._early and (self._left == 0 or self._bodiless):
             self.released = True
-            self._release()
+            self._release(self._caller)
 
     def _body(self, data: bytes) -> None:
         if framed := self._framed(data):

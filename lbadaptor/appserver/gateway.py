@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hmac
 import os
 import resource
@@ -576,8 +575,7 @@ class Gateway:
             visit.tell(environ, request.lost)
             method, uri = environ["REQUEST_METHOD"], environ["REQUEST_URI"]  # the application may change its environ
             chunks, own = request.version == "1.1", self._vitals.headers
-            release = functools.partial(self._release, connection)
-            answer = Answer(connection, method, chunks, visit.answered, own, release)
+            answer = Answer(connection, method, chunks, visit.answered, own, self._release)
             try:
                 answer.run(self._application, environ)
             except BaseException as error:  # sys.exit() too: it ends a request, never an AppServer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,24 @@ HABITS = """
 
     def closes():
         os.closerange(3, 65536)
+
+    def fills():
+        import resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+        try:
+            while True:
+                kept.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            pass
+
+    def empties():
+        while kept:
+            os.close(kept.pop())
+
+    def sleeps():
+        time.sleep(1.0)
+
+    kept = []
 
     def application(environ, start_response):
         name = environ["PATH_INFO"][1:]
@@ -160,7 +179,7 @@ def test_a_handler_of_the_applications_that_raises_in_our_main_thread_harms_noth
     appserver.order(STOP)
     code, _, err = appserver.ended()
     assert code in (0, 1, -signal.SIGALRM)  # the interpreter's own end is not ours to guard
-    assert err.count("an error in the main thread; the AppServer goes on") == 1
+    assert err.count("an error in the main thread") == 1
 
 
 def test_the_arguments_are_mod_wsgis(site: Path, start: Start) -> None:  # noqa: F811
@@ -173,6 +192,24 @@ def test_a_switch_interval_that_would_keep_the_probe_waiting_is_taken_back(site:
     time.sleep(0.6)
     appserver.order(STOP)
     assert "sys.setswitchinterval(100)" in appserver.ended()[2]
+
+
+def test_without_descriptors_it_lives_on_answers_the_probe_and_says_so_once(site: Path, start: Start) -> None:  # noqa: F811
+    appserver = ready(start("habits:application", max_memory=10**12))
+    appserver.ask(LB_Path="/fills")
+    with ThreadPoolExecutor(2) as others:
+        sleeping = [others.submit(appserver.ask, LB_Path="/sleeps") for _ in range(2)]
+        while not all(future.done() for future in sleeping):
+            began = time.monotonic()
+            assert appserver.ask(path="/__lb__/status", LB_Probe="probe's")[0] == 200
+            assert time.monotonic() - began < 0.9, "it waits behind no request"
+    appserver.ask(LB_Path="/empties")
+    time.sleep(1.2)  # it looks each second
+    appserver.order(STOP)
+    code, _, err = appserver.ended()
+    assert code == 0
+    assert err.count("cannot take connections") == 1
+    assert err.count("there are descriptors again") == 1
 
 
 def test_descriptors_that_are_closed_at_import_are_said(site: Path, start: Start) -> None:  # noqa: F811

@@ -35,7 +35,7 @@ class Wire:
             chunks,
             lambda headers, cookies: self.amend(headers, cookies),
             lambda: self.own(),
-            lambda: self.released_at.append(len(self.pieces)),
+            lambda caller: self.released_at.append(len(self.pieces)),
         )
 
     def send(self, data: bytes) -> None:
