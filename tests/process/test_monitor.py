@@ -547,7 +547,7 @@ def test_a_release_replaces_everybody(site: Site, way: str) -> None:
         os.kill(site.pid, signal.SIGHUP)
     else:
         site.wait_console()
-        assert site.lbctl("restart") == (0, "2 AppServers are replaced, 1 at a time")
+        assert site.lbctl("restart", "--no-wait") == (0, "2 AppServers are replaced, 1 at a time")
 
     def rolled() -> bool:
         assert len(site.ok) >= 2, "fewer are OK than before"
