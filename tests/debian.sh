@@ -47,6 +47,8 @@ if ! [ -e "$root/made" ]; then
     touch "$root/made"
 fi
 
+mount --bind "$root" "$root" # or nobody within could have a mount namespace of its own (unshare(1))
+
 # What this machine says about the network, and what files and folders that names.
 
 settings=$(/usr/bin/python3 -I apache/pip_settings.py | sed 's/^export //')
