@@ -36,8 +36,9 @@ demo: .venv/ready-demo
 test: .venv/ready-test
 	@exec $(OWN) .venv/bin/python -m pytest --numprocesses 4 --dist loadfile $(TESTS)
 
+test-debian: export TESTS := $(TESTS)
 test-debian:
-	@exec tests/debian.sh '$(RELEASE)' $(if $(ORDINARY),user) '$(TESTS)'
+	@exec tests/debian.sh '$(RELEASE)' $(if $(ORDINARY),user) "$$TESTS"
 
 torture: .venv/ready-test
 	@exec $(OWN) .venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) $(if $(FASTLANE),--fast-lane)
