@@ -98,13 +98,14 @@ class Request:
 
 def _request_line(line: str) -> tuple[str, str, str]:
     # The target is visible: without a space, for there it ends.
-    method, _, rest = line.partition(" ")
-    target, _, version = rest.partition(" ")
-    if version not in _MINOR or not (target and line.isascii() and line.isprintable()):
+    try:
+        method, target, version = line.split(" ")
+        minor = _MINOR[version]
+    except (ValueError, KeyError):
+        raise NotHttp(f"{line[:40]!r} begins no request") from None
+    if not (target and line.isascii() and line.isprintable() and (method in METHODS or is_name(method))):
         raise NotHttp(f"{line[:40]!r} begins no request")
-    if method not in METHODS and not is_name(method):
-        raise NotHttp(f"{line[:40]!r} begins no request")
-    return method, target, _MINOR[version]
+    return method, target, minor
 
 
 def _place(name: str) -> tuple[str | None, bool, bool]:
@@ -144,13 +145,14 @@ class _Lines(Lines[tuple[str | None, str]]):
         self.update(self.own)
 
     def __missing__(self, line: str) -> tuple[str | None, str]:
-        name, colon, value = line.partition(": ")
+        if not (line.isascii() and line.isprintable()):
+            return self.read(line)
+        name, _, value = line.partition(": ")
         place = _places.get(name)
-        if place is None or not colon or not (value.isascii() and value.isprintable()):
+        if place is None:
             return self.read(line)
         key, encoded, kept = place
-        if value[-1:] == " " or value[:1] == " ":
-            value = value.strip(" ")
+        value = value.strip(" ")
         if encoded and "%" in value:
             value = decode(value)
         if kept:

@@ -400,12 +400,15 @@ def test_a_stranger_on_the_port_is_not_adopted(site: Site) -> None:
         listener.listen()
         command = [sys.executable, "-c", STRANGER, str(listener.fileno())]
         served = subprocess.Popen(command, pass_fds=(listener.fileno(),))
-    with served:
+    (site.folder / "run" / "sockets" / "0").unlink()  # else that nobody listens there is the last word
+    try:
         site.start()
         site.wait_states(s1="OK", s2="OK")
         assert "slot 0 has ended meanwhile: a stranger answers" in site.said
         assert "slot 0 is passed over" in site.said
+    finally:
         served.kill()
+        served.wait()
 
 
 def test_reexec_keeps_the_pid_and_every_appserver(site: Site) -> None:
