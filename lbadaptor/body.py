@@ -39,6 +39,8 @@ class Body:
         self._rest = rest
         self._later: IO[bytes] | None = None
         """what was kept of the rest while the body was sent"""
+        self._broken = False
+        """some of the rest is lost"""
         self._streamed = False
 
     @property
@@ -65,6 +67,8 @@ class Body:
         if self._rest is not None:
             self._streamed = True
             yield from self._rest
+            if self._broken:
+                raise VisitorGone("not all of the body could be kept")
             if self._later is not None:
                 yield from _blocks(self._later)
 
@@ -75,13 +79,15 @@ class Body:
         """
         if self._rest is None or self._later is not None:
             return
+        self._broken = True  # until all is here: nobody must take a part for the whole
         self._later = _temporary(folder)
         try:
             for piece in self._rest:
                 self._later.write(piece)
             self._later.flush()
         except (OSError, MemoryError) as error:
-            raise OurOwnFault(f"keeping a request's body: {_why(error)}") from None
+            raise OurOwnFault(f"keeping a request's body: {words.what(error)}") from None
+        self._broken = False
 
     def pass_over(self) -> None:
         """Read what still comes of it, and keep none. Blocks on the visitor. Raises VisitorGone."""
@@ -144,7 +150,7 @@ def _spool(start: list[bytes], size: int, source: Iterator[bytes], bound: int, f
         with suppress(OSError):  # closing writes what is buffered, and fails again where the disk is full
             file.close()
         if isinstance(error, OSError):
-            raise OurOwnFault(f"keeping a request's body: {_why(error)}") from None
+            raise OurOwnFault(f"keeping a request's body: {words.what(error)}") from None
         raise
     return Body(file, size)
 
@@ -154,10 +160,6 @@ def _temporary(folder: str) -> IO[bytes]:
         return tempfile.TemporaryFile(dir=folder or None)
     except OSError as error:
         raise OurOwnFault(f"no temporary file for a request's body: {words.what(error)}") from None
-
-
-def _why(error: OSError | MemoryError) -> str:
-    return words.what(error)
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:

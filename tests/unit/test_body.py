@@ -127,6 +127,22 @@ def test_what_still_comes_is_kept_while_it_is_sent(tmp_path: Path) -> None:
     body.close()
 
 
+def test_a_part_is_never_sent_as_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The visitor goes, or the disk is full, while the rest is kept: whoever sends it on breaks off."""
+    for stream, length, error in ((Slow(b"x" * 4990), 5000, VisitorGone), (Slow(b"x" * 5000), 5000, OurOwnFault)):
+        body = keep(stream, length, MEMORY, SPOOL, str(tmp_path))
+        pieces = body.pieces()
+        while body.repeatable:
+            next(pieces)
+        if error is OurOwnFault:
+            monkeypatch.setattr("tempfile.TemporaryFile", device_full)
+        with pytest.raises(error):
+            body.keep_rest(str(tmp_path))
+        with pytest.raises(VisitorGone):
+            list(pieces)
+        body.close()
+
+
 def test_what_still_comes_can_be_passed_over(tmp_path: Path) -> None:
     stream = Slow(b"x" * 5000)
     body = keep(stream, 5000, MEMORY, SPOOL, str(tmp_path))
