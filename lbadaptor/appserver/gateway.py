@@ -63,8 +63,6 @@ _DONTWAIT = int(socket.MSG_DONTWAIT)
 _TIMEVAL = struct.pack("@ll", CALLER_TIMEOUT, 0)
 _WHY = {Refusal.DYING: "no visitors but those whose session is here", Refusal.BUSY: "too many requests wait"}
 _REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 431: "Request Header Fields Too Large"}
-
-
 _LONGEST_PATH = 200
 """Characters that the log is told."""
 
@@ -285,10 +283,11 @@ class Gateway:
             if timed:
                 self._do_what_is_due()
 
-    def _until_due(self) -> float:
-        """Seconds until something has to be done though nothing comes."""
-        times = (self._callers.next_end(), self._short_until)
-        return max(0.0, min(time for time in (*times, float("inf")) if time is not None) - monotonic())
+    def _until_due(self) -> float | None:
+        """Seconds until something has to be done though nothing comes; None: nothing has to, for another thread has
+        just closed the last connection that has a time limit."""
+        times = [time for time in (self._callers.next_end(), self._short_until) if time is not None]
+        return max(0.0, min(times) - monotonic()) if times else None
 
     def _do_what_is_due(self) -> None:
         for connection in self._callers.ended():
@@ -343,7 +342,11 @@ class Gateway:
                 self._take_in(descriptor, peer, listener)
 
     def _take_in(self, descriptor: int, peer: object, listener: socket.socket) -> None:
-        sock = _Socket(listener.family, listener.type, listener.proto, fileno=descriptor)
+        try:
+            sock = _Socket(listener.family, listener.type, listener.proto, fileno=descriptor)
+        except BaseException:  # of memory
+            os.close(descriptor)
+            raise
         connection = Connection(sock, peer)
         try:
             sock.setblocking(True)
@@ -397,9 +400,10 @@ class Gateway:
         """Fill the reserve, and take callers again after a pause. Where there are more, the shortage is over."""
         plenty = self._reserve.fill()
         if self._accept_again is not None and (plenty or monotonic() >= self._accept_again):
-            self._accept_again = None
             for listener in self._listeners.values():
-                self._poll.register(listener, select.EPOLLIN)
+                with contextlib.suppress(FileExistsError):
+                    self._poll.register(listener, select.EPOLLIN)
+            self._accept_again = None  # last: where there is no memory to register one, this is tried again
         if plenty:
             self._short_until = None
             log.info("there are descriptors again: connections are taken as ever")

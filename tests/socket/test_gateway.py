@@ -1169,6 +1169,20 @@ def test_an_error_in_the_leaders_own_work_costs_no_leadership(
     assert caplog.text.count("begins anew") == 2
 
 
+def test_the_last_time_limit_may_be_lifted_while_the_leader_looks_at_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another thread closes that connection at this very moment."""
+    house = serve(hello)
+    stranger = house.caller()
+    until(lambda: bool(house.gateway._limited))
+    monkeypatch.setattr(house.gateway._callers, "next_end", lambda: None)
+    assert house.ask(head()).status == 200
+    stranger.socket.close()
+    assert house.still_serves()
+    assert "begins anew" not in caplog.text
+
+
 def test_idle_connections_cost_no_thread(serve: Serve) -> None:
     house = serve(hello, threads=1)
     idle = [house.caller() for _ in range(50)]
@@ -1686,6 +1700,36 @@ def test_without_descriptor_reserve_or_idle_caller_connections_wait(
     for one in unconnected[:3]:
         assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
     gate.go.release(10)
+    assert house.still_serves()
+
+
+def test_after_a_pause_listening_is_taken_up_again_though_it_fails_at_first(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways, "STUMBLE", 0.001)
+    house = serve(hello)
+    gateway = house.gateway
+    (listener,) = gateway._listeners.values()
+    known = house.caller()
+    assert known.ask(head()).status == 200
+    failures = iter([True])
+    poll = gateway._poll
+
+    class Failing:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(poll, name)
+
+        def register(self, *arguments: Any) -> None:
+            if next(failures, False):
+                raise OSError(12, "Cannot allocate memory")
+            poll.register(*arguments)
+
+    monkeypatch.setattr(gateway, "_poll", Failing())
+    poll.unregister(listener)
+    gateway._accept_again = gateway._short_until = time.monotonic()
+    assert known.ask(head()).status == 200
+    os.eventfd_write(gateway._wake, 1)
+    until(lambda: gateway._accept_again is None)
     assert house.still_serves()
 
 
