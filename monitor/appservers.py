@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import signal
 import sys
 import time
 from collections import deque
@@ -111,7 +112,7 @@ class AppServers:
         self._own_folders = -1
         """open as long as this monitor uses the folder of own folders"""
         self._groups: list[Child] = []
-        """those that have ended, and whose groups could not be ended yet"""
+        """those whose groups are to be ended, and could not be yet"""
         self.unadopted: tuple[Known, ...] = ()
         """who is not adopted yet: they stay in state.json as they are"""
 
@@ -130,7 +131,8 @@ class AppServers:
             self._begin(deed.identity)
         elif (appserver := self.find(deed.identity)) is not None:
             if deed.order is Order.KILL:
-                appserver.child.kill_group()
+                appserver.child.signal(signal.SIGKILL)
+                self._end_group(appserver.child)
             else:
                 appserver.child.signal(_SIGNALS[deed.order])
         elif deed.identity in self._births:
@@ -234,15 +236,15 @@ class AppServers:
     def _keep_socket_folder(self) -> None:
         """Make it again where it was deleted, for those that are started from now on."""
         settings = self._plan.settings
-        if os.path.isdir(settings.socket_folder):
-            return
         try:
-            make_room_for_socket(settings, 0, self._user, self._apache_group)
-            self._problems.end("sockets", f"{settings.socket_folder} is there again")
+            if not os.path.isdir(settings.socket_folder):
+                make_room_for_socket(settings, 0, self._user, self._apache_group)
         except OSError as error:
             self._problems.begin(
                 "sockets", f"{error.filename}: {error.strerror}: requests come by the ports; tried again"
             )
+        else:
+            self._problems.end("sockets", f"{settings.socket_folder} is there again")
 
     def _remove_folders(self) -> None:
         while self._to_remove:
@@ -410,6 +412,11 @@ class AppServers:
             else:
                 self._plan.empty(identity, now)
 
+    def _end_group(self, child: Child) -> None:
+        """SIGKILL for it and all that it started; `tend` tries again where that cannot be done now."""
+        if not child.kill_group():
+            self._groups.append(child)
+
     def _hear_exit(self, identity: Identity) -> None:
         """It is over."""
         appserver = self.find(identity)
@@ -421,8 +428,7 @@ class AppServers:
         self._selector.unregister(child.pidfd)
         with contextlib.suppress(KeyError):
             self._selector.unregister(child.channel)
-        if not child.kill_group():  # whatever it started ends with it
-            self._groups.append(child)
+        self._end_group(child)  # whatever it started ends with it
         how = child.reap()
         if how is None:
             self._reaper.take(child)

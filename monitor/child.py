@@ -269,8 +269,7 @@ class Reaper:
             if child.reap() is not None:
                 then()
                 continue
-            if now >= until:
-                child.kill_group()
+            if now >= until and child.kill_group():
                 until = float("inf")
             self._children.append((child, until, then))
         with contextlib.suppress(ChildProcessError):

@@ -347,6 +347,24 @@ def test_what_it_goes_by_is_still_known_when_it_is_over(nursery: Nursery) -> Non
     assert child.started == adopted.started == started
 
 
+def test_a_kill_that_cannot_be_done_now_is_done_later(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = nursery.start("import time; time.sleep(600)")
+    adopted = Child.adopt(child.pid, child.started)
+    reaper = Reaper()
+    reaper.take(adopted, patience=0.0)
+
+    def short(pid: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("monitor.child.start_time", short)
+    reaper.look()
+    assert child.reap() is None
+    monkeypatch.undo()
+    reaper.look()
+    assert over(child) == "was ended by SIGKILL"
+    wait_for(lambda: reaper.look() or adopted.released, "it is let go of")
+
+
 # Those that were forked for this process by another.
 
 FORKED_FOR_US = """
