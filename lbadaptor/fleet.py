@@ -204,10 +204,10 @@ class Fleet:
         return peer.ends.setdefault(verdict, request.end(key, entry.identity.generation, verdict))
 
     def _count_forged(self) -> None:
-        self._forged += 1
-        if str(self._forged).strip("0") == "1":  # the 1st, 10th, 100th …
-            log.warning("lbadaptor: %d forged tickets so far", self._forged)
-        if self._forged == 1:
+        self._forged = count = self._forged + 1  # another thread may count at the same moment
+        if str(count).strip("0") == "1":  # the 1st, 10th, 100th …
+            log.warning("lbadaptor: %d forged tickets so far", count)
+        if count == 1:
             log.warning(
                 "lbadaptor: no key in %s signed what came in the cookie `%s`: a visitor made it up, or another "
                 "application on this host name has the same ticket_cookie (give each its own), or the key file was "

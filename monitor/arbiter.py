@@ -403,8 +403,9 @@ class Arbiter:
 
         Signals that were not read stay for the new program; what was heard is done first, and an order to stop wins.
         """
-        if self._checker.busy:
-            return  # whoever gave that order wants to hear what comes of it
+        if self._checker.busy:  # whoever gave that order wants to hear what comes of it
+            self._upgrade_at = time.monotonic() + SHORT_PAUSE
+            return
         self._hear_all(0.0)
         self._upgrade_at = float("inf")
         if self._plan.stopping:

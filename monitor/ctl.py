@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -22,7 +23,6 @@ from monitor.control import REPLY_TIMEOUT, client
 from monitor.systemd import Systemd
 
 COLUMNS = ("slot", "state", "for", "sessions", "in flight", "served", "memory", "pid", "address", "note")
-
 
 DEMO_APP = (
     "a WSGI application; its module is looked for in the current folder, in PYTHONPATH, and where this Python's "
@@ -212,10 +212,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < float("inf"):
+            return seconds
+    raise argparse.ArgumentTypeError(f"a number of seconds greater than 0 is wanted, not {text!r}")
 
 
 def _restart(path: Path, options: argparse.Namespace) -> int:

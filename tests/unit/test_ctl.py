@@ -256,3 +256,10 @@ def test_what_is_no_command_is_refused(words: list[str], capsys: pytest.CaptureF
         ctl.main(words)
     assert exit.value.code == 2
     assert "usage: lbctl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_what_is_no_time_to_wait_is_said_in_words(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        ctl.main(["restart", "--wait", seconds])
+    assert f"a number of seconds greater than 0 is wanted, not '{seconds}'" in capsys.readouterr().err
