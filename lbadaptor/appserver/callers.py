@@ -63,9 +63,9 @@ class Callers:
     def is_unknown(self, connection: Connection) -> bool:
         return connection in self._unknown
 
-    def eldest_unknown(self) -> Connection | None:
-        """The unknown one that came first."""
-        return next(iter(self._unknown), None)
+    def eldest_unknown(self, limit: float = float("inf")) -> Connection | None:
+        """The unknown one that came first, of those whose descriptor's number is below the limit."""
+        return next((one for one in self._unknown if one.socket.fileno() < limit), None)
 
     def idle(self) -> Iterator[Connection]:
         """Known ones of which nothing is expected now."""

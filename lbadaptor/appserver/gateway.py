@@ -56,7 +56,7 @@ STUMBLE = 0.05
 MUTE, OFTEN = 10.0, 3
 """Seconds within which the same error is told so often at most."""
 
-_Poll, _Epoll = select.poll, select.epoll
+_Epoll = select.epoll
 _Socket = socket.socket  # applications replace such names (to use a proxy, say)
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _DONTWAIT = int(socket.MSG_DONTWAIT)
@@ -373,8 +373,8 @@ class Gateway:
 
     def _make_room(self, listener: socket.socket, error: OSError) -> bool:
         """Whether there is a descriptor again, for one caller."""
-        if not _has_callers(listener):
-            return False  # accept(2) takes a descriptor first, and then looks
+        if all(descriptor != listener.fileno() for descriptor, _ in self._poll.poll(0)):
+            return False  # nobody has come: accept(2) takes a descriptor first, and then looks
         if self._short_until is None:
             log.error(
                 "cannot take connections (%s) but with %d descriptors in reserve; a higher limit on them would do",
@@ -382,15 +382,17 @@ class Gateway:
                 self._reserve.left,
             )
             self._short_until = monotonic() + ACCEPT_PAUSE
-        if self._reserve.spend():
+        limit = _descriptor_limit()  # it may be below numbers that are in use: to close those makes no room
+        if self._reserve.spend(limit):
             return True
-        if (connection := self._callers.eldest_unknown()) is not None:
+        if (connection := self._callers.eldest_unknown(limit)) is not None:
             self._dismiss(connection)
             return True
         for connection in self._callers.idle():
-            self._farewell(connection, Refusal.BUSY)
-            self._close(connection)
-            return True
+            if connection.socket.fileno() < limit:
+                self._farewell(connection, Refusal.BUSY)
+                self._close(connection)
+                return True
         for listener in self._listeners.values():
             self._poll.unregister(listener)
         self._accept_again = monotonic() + ACCEPT_PAUSE
@@ -650,12 +652,13 @@ class Reserve:
     def left(self) -> int:
         return len(self._held)
 
-    def spend(self) -> bool:
-        """Give one away; False when none is left."""
-        if not self._held:
-            return False
-        os.close(self._held.pop())
-        return True
+    def spend(self, limit: float = float("inf")) -> bool:
+        """Give one away whose number is below the limit; False when none is left."""
+        for place in range(len(self._held) - 1, -1, -1):
+            if self._held[place] < limit:
+                os.close(self._held.pop(place))
+                return True
+        return False
 
     def fill(self) -> bool:
         """Take what there is; whether that were as many as there should be, and the same number is left."""
@@ -677,17 +680,15 @@ class Reserve:
             pass
 
 
+def _descriptor_limit() -> float:
+    """A new descriptor gets a number below it (getrlimit(2))."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return float("inf") if limit == resource.RLIM_INFINITY else limit
+
+
 def _most_unknown() -> int:
     """Unknown callers of one listening socket: fewer where there are few descriptors."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return MOST_UNKNOWN if limit == resource.RLIM_INFINITY else max(4, min(MOST_UNKNOWN, limit // 8))
-
-
-def _has_callers(listener: socket.socket) -> bool:
-    """Whether somebody waits to be let in."""
-    poll = _Poll()
-    poll.register(listener, select.POLLIN)
-    return bool(poll.poll(0))
+    return int(max(4, min(MOST_UNKNOWN, _descriptor_limit() // 8)))
 
 
 def _close_accepted(names: list[object]) -> None:

@@ -1733,6 +1733,33 @@ def test_after_a_pause_listening_is_taken_up_again_though_it_fails_at_first(
     assert house.still_serves()
 
 
+def test_a_limit_below_the_descriptors_in_use_costs_no_caller(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    unconnected: list[socket.socket],
+) -> None:
+    """An application may set it for itself. To close connections would make no room: who is there is served on."""
+    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
+    house = serve(hello)
+    kept = [house.caller() for _ in range(2)]
+    assert [caller.ask(head()).status for caller in kept] == [200] * 2
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        unconnected[0].connect(house.address)
+        unconnected[0].sendall(head())
+        until(lambda: house.gateway._accept_again is not None)
+        assert [caller.ask(head()).status for caller in kept] == [200] * 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert unconnected[0].recv(65536).startswith(b"HTTP/1.1 200 OK")
+    assert [caller.ask(head()).status for caller in kept] == [200] * 2
+    assert caplog.text.count("cannot take connections") == 1
+    assert "an error in" not in caplog.text
+    assert house.still_serves()
+
+
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, OSError])
 @pytest.mark.parametrize("where", ["receive", "admit", "_environ", "headers", "lasted", "begin", "end", "log"])
 def test_an_error_of_our_own_costs_a_connection_at_most(
