@@ -170,9 +170,10 @@ class Arbiter:
         except AlreadyRunning as error:
             self._taken = str(error)
         except OSError as error:
-            self._problems.begin("run folder", f"{folder} cannot be made again: {error.strerror}; tried again")
+            why = f"{error.filename or folder} cannot be made again: {words.what(error)}; tried again"
+            self._problems.begin("run folder", why)
         else:
-            self._problems.end("run folder", f"{folder} is there again")
+            self._problems.end("run folder", f"{folder} is whole again")
 
     def _say_who_is_left(self) -> None:
         """Another monitor has the run folder, and adopts the AppServers that it finds."""

@@ -126,7 +126,19 @@ def _why(path: Path, error: requests.RequestException) -> str:
         return f"{path}: {why.strerror}"
     if not os.access(path, os.W_OK):
         return f"{path}: {_NOT_YOURS}"
-    return f"{path}: the monitor does not answer: {error}"
+    if isinstance(error, requests.Timeout):
+        return f"{path}: the monitor does not answer in time; its log may tell why"
+    return f"{path}: the monitor does not answer: {_refusal(error)}"
+
+
+def _refusal(error: BaseException) -> str:
+    """What the system said, without the HTTP client's own words around it."""
+    for inner in error.args:
+        if isinstance(inner, OSError) and inner.errno:
+            return words.what(inner)
+        if isinstance(inner, Exception):
+            return _refusal(inner)
+    return words.what(error)
 
 
 _NOT_YOURS = "permission denied; orders may be given by the monitor's own user and by root"
@@ -263,9 +275,23 @@ def _refuse_strangers(run_folder: Path) -> None:
 
 
 def _socket(options: argparse.Namespace) -> Path:
-    """Where orders go. Raises SettingsError."""
-    found: Path = options.socket or load(options.config or DEFAULT_FILE).control_socket
-    return found
+    """Where orders go; while lbadaptor.toml is broken, to the monitor that has accepted it before. Raises
+    SettingsError."""
+    if options.socket is not None:
+        given: Path = options.socket
+        return given
+    config = options.config or DEFAULT_FILE
+    settings, error, folders = snapshot.folders(config)
+    if settings is not None:
+        return settings.control_socket
+    assert error is not None
+    for folder in folders:
+        with contextlib.suppress(OSError, SettingsError):
+            accepted = snapshot.read(folder / snapshot.NAME)
+            if accepted.is_of(config):
+                print(f"lbctl: note: {error}; the monitor goes by what it has accepted before", file=sys.stderr)
+                return accepted.settings.control_socket
+    raise error
 
 
 def _config(options: argparse.Namespace) -> Path:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from lbadaptor import words
 from lbadaptor.address import Entry, parse
 from lbadaptor.appserver.handover import STOP
 from lbadaptor.errors import AddressFileError, KeyFileError, LbadaptorError
@@ -83,7 +84,7 @@ def _end_monitor(folder: Path, grace: float) -> None:
     except ProcessLookupError:
         return  # it ends just now, or is another process
     except OSError as error:
-        raise LeftRunning(f"{folder}: {error.strerror}; nothing was ended") from None
+        raise LeftRunning(f"{error.filename or folder}: {words.what(error)}; nothing was ended") from None
 
 
 def _living(settings: Settings) -> Iterator[Child]:

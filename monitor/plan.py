@@ -153,8 +153,9 @@ class Plan:
             return
         served = now - record.ready_at if record.ready_at is not None else None
         if self._move(record, Event.EXIT, now) and record.life is Life.BACKOFF:
-            if self.rolling and served is None:
-                log.error("release: failed: slot %d: %s; the others serve on", record.slot, record.last_words or how)
+            if self.rolling and served is None and "release" not in record.leaving:
+                others = "the others serve on" if any(other.life in PUBLISHED for other in self) else "nobody serves"
+                log.error("release: failed: slot %d: %s; %s", record.slot, record.last_words or how, others)
             self._wait_for_next(record, how, served, now)
 
     def _wait_for_next(self, record: Record, how: str, served: float | None, now: float) -> None:
@@ -164,9 +165,13 @@ class Plan:
         else:
             record.short_lives = record.short_lives + 1 if served < SHORT_LIFE else 0
             record.vacant_since = now
+        record.why = record.last_words or how
+        if (
+            served is None and "release" in record.leaving
+        ):  # it was of the release before, and says nothing of this one
+            record.short_lives, record.why = 0, ""
         wait = self._wait(record.short_lives)
         record.wake_at = now + wait
-        record.why = record.last_words or how
         if wait:
             log.warning("slot %d is tried again in %.0f s: %s", record.slot, wait, record.why)
         self._records[record.slot] = record.next(record.generation, record.life, now)
@@ -317,14 +322,15 @@ class Plan:
             if end_sessions and record.life in PUBLISHED:
                 record.leaving.add("now")
         for record in old:
-            if record.life is Life.BACKOFF:
+            if record.life in (Life.BACKOFF, Life.STARTING):
                 record.wake_at = now
                 record.short_lives = 0
-            else:
+                record.why = ""  # it tells of the release before
+            if record.life is not Life.BACKOFF:
                 record.leaving.add("release")
         self.rolling = True
         self.ended = []
-        self._to_replace = len(self._unreplaced)
+        self._to_replace = self._pending
         log.info("release: %d AppServers are replaced%s", len(old), ", their sessions end" if end_sessions else "")
         text = f"{len(old)} AppServers are replaced, {self.settings.monitor.replace_at_once} at a time"
         draining = sum(record.draining for record in self)
@@ -339,14 +345,14 @@ class Plan:
     @property
     def replaced(self) -> tuple[int, int]:
         """How many the release has replaced, of how many."""
-        return self._to_replace - len(self._unreplaced), self._to_replace
+        return max(0, self._to_replace - self._pending), self._to_replace
 
     @property
     def waiting(self) -> str:
         """What the release is waiting for, in words; empty when none is under way."""
         if not self.rolling:
             return ""
-        coming = [record for record in self if record.life in (Life.STARTING, Life.BACKOFF)]
+        coming = [record for record in self if record.life in _COMING]
         for record in coming:
             if record.why:
                 return f"failed: slot {record.slot}: {record.why}"
@@ -359,6 +365,13 @@ class Plan:
     @property
     def _unreplaced(self) -> list[Record]:
         return [record for record in self if record.counts and "release" in record.leaving]
+
+    @property
+    def _pending(self) -> int:
+        """How many the release has yet to replace, or to get going: a place where nobody serves needs one, too."""
+        serving = [record for record in self if record.counts and record.life not in _COMING]
+        old = [record for record in serving if "release" in record.leaving]
+        return len(old) + max(0, self._kept - len(serving))
 
     def stop(self, now: float) -> None:
         """End everything."""
@@ -412,7 +425,7 @@ class Plan:
     def _fill(self, now: float, wall_ms: int) -> None:
         """Start what is missing; forget a waiting one that is not wanted any more."""
         outgoing = [record for record in self if record.life is Life.OK and record.leaving]
-        if self.rolling and not self._unreplaced:
+        if self.rolling and not self._pending:
             log.info("release: every AppServer has been replaced")
             for record in self:
                 if record.draining and "now" in record.leaving:
@@ -598,4 +611,5 @@ class Plan:
         return float(min(self.settings.monitor.backoff_limit, 2.0 ** min(short_lives - 2, 30)))
 
 
+_COMING = Life.STARTING, Life.BACKOFF
 _DUTY = {Life.STARTING: "get ready", Life.STOPPING: "exit"}

@@ -19,7 +19,7 @@ FAILED = 1
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
-_GOES_ON = "the AppServers of before serve on, and the monitor goes on trying (`lbctl status`)"
+_SERVING = "OK", "DYING", "FAILING"
 _NEW_LINE = "\n"
 
 
@@ -65,9 +65,9 @@ def follow(
             if status["release"].startswith(FAILS):
                 failing_since = now if failing_since is None else failing_since
                 if now - failing_since >= FAILED_AFTER:
-                    return _given_up(say, shown, f"the release has {status['release']}; {_GOES_ON}")
+                    return _given_up(say, shown, f"the release has {status['release']}; {_goes_on(status)}")
             if now >= until:
-                return _given_up(say, shown, f"not done within {limit:g} s: {status['release']}; {_GOES_ON}")
+                return _given_up(say, shown, f"not done within {limit:g} s: {status['release']}; {_goes_on(status)}")
             pause(LOOK_AGAIN)
     except KeyboardInterrupt:
         say("\nthe release goes on; `lbctl status` shows it\n")
@@ -80,6 +80,12 @@ def follow(
     end = "\n" if bar else f"{done} of {of} replaced\n"
     say("".join([end, *(f"ended: {who}\n" for who in status["ended"])]))
     return 0 if done == of else FAILED
+
+
+def _goes_on(status: dict[str, Any]) -> str:
+    serving = any(server["state"] in _SERVING for server in status.get("appservers", [{"state": "OK"}]))
+    who = "the AppServers of before serve on, and" if serving else "no AppServer serves;"
+    return f"{who} the monitor goes on trying (`lbctl status`)"
 
 
 def _given_up(say: Callable[[str], object], shown: str, why: str) -> int:

@@ -40,7 +40,8 @@ class Hold:
         self._path = folder
         self._folder = self._file = -1
         self._mode = 0o755
-        self._told = False
+        self._told: tuple[int, int] | None = None
+        """size and mtime in ns of the file that says whose it is; None: it does not say so yet"""
         self._missed: float | None = None
         """since when the file has not been there"""
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ class Hold:
         folder = _same(self._folder, self._path)
         if folder and _same(self._file, file):
             self._missed = None
-            if not self._told:
+            if self._told != _written(self._file):  # or somebody has emptied it: `lbctl stop --all` goes by it
                 self._tell()
             return False
         if folder and not os.path.lexists(file):  # the folder is locked still: there is time
@@ -115,15 +116,17 @@ class Hold:
 
     def _tell(self) -> None:
         """Write whose it is. Where the start time cannot be found out (no descriptor is left), `keep` tries again."""
-        text = f"{os.getpid()}\n"
-        self._told = False
+        text, whole = f"{os.getpid()}\n", False
+        self._told = None
         with contextlib.suppress(OSError):
             started, boot = start_time(os.getpid()), boot_id()
             if boot:
                 text += f"{started} {boot}\n"
-                self._told = True
+                whole = True
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, text.encode(), 0)
+        if whole:
+            self._told = _written(self._file)
 
     def _taken(self) -> AlreadyRunning:
         return AlreadyRunning(f"another monitor (pid {owner(self._path)[0] or 'unknown'}) runs from {self._path}")
@@ -189,6 +192,12 @@ def _held_by_us(descriptor: int) -> bool:
     except (OSError, ValueError, IndexError):
         pass
     return False
+
+
+def _written(descriptor: int) -> tuple[int, int]:
+    """What changes when somebody writes to a file."""
+    found = os.fstat(descriptor)
+    return found.st_size, found.st_mtime_ns
 
 
 def _same(descriptor: int, path: Path) -> bool:

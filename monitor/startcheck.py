@@ -31,6 +31,8 @@ TIMEOUT = 20.0
 """Seconds within which the application's module has to be found; a package above it is imported for that."""
 LARGEST_OUTPUT = 65536
 """Bytes that are looked at of what such a package and the search print."""
+LONGEST_SOCKET = 107
+"""Bytes of a Unix socket's path (unix(7))."""
 MOST_PORTS = 5
 """How many are named of those that are in use."""
 _MADE_BY_SYSTEMD = (Path("/run"), Path("/var/lib"))
@@ -66,6 +68,7 @@ def faults(settings: Settings) -> list[str]:
         *found,
         *_key_file(settings.key_file, group),
         *_run_folder(settings.run_folder, group),
+        *_control_socket(settings.control_socket),
         *_folders(settings),
         *_sorry_page(settings.sorry_page),
         *_modules(settings, who),
@@ -116,13 +119,23 @@ def _run_folder(folder: Path, group: int | None) -> Iterator[str]:
                 return
 
 
+def _control_socket(path: Path) -> Iterator[str]:
+    if len(os.fsencode(path)) > LONGEST_SOCKET:
+        yield (
+            f"[files] run_folder: {path} is longer than the {LONGEST_SOCKET} bytes that a socket may "
+            "have, so that no orders could be given; choose a shorter one"
+        )
+
+
 def _folders(settings: Settings) -> Iterator[str]:
     spool = settings.adaptor.spool_folder
     if spool and not Path(spool).is_dir():
         yield f"[adaptor] spool_folder: {spool} is no folder; make it, and let Apache's user write in it"
     own = settings.appservers.own_folder
-    if own and (why := _cannot_be_made(Path(settings.folder, own))):
-        yield f"[appservers] own_folder: {why}"
+    if own:
+        parent = Path(settings.folder, own)
+        if why := _cannot_be_made(parent) or surroundings.untrusted(parent):
+            yield f"[appservers] own_folder: {why}"
 
 
 def _sorry_page(path: Path | None) -> Iterator[str]:

@@ -124,7 +124,7 @@ class StateFile:
         except FileNotFoundError:
             return []
         except (OSError, msgspec.DecodeError) as error:
-            log.error("%s: %s; going by address.text", self._path, error)
+            log.error("%s: %s; going by address.text", self._path, words.what(error))
             return []
         self.last_generation = state.last_generation
         if state.boot != self._boot:

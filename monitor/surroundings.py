@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lbadaptor import logs
+from lbadaptor import logs, words
 from lbadaptor.address import Identity
 from lbadaptor.errors import SettingsError
 from lbadaptor.settings import AppServers, Limit, Settings
@@ -203,12 +203,29 @@ def _own_folders(parent: Path) -> int:
     descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _refuse_untrusted(parent, os.fstat(descriptor), stat.S_IWGRP | stat.S_IWOTH, sticky=False)
-        for above in Path(os.path.realpath(parent)).parents:
-            _refuse_untrusted(above, os.lstat(above), stat.S_IWOTH, sticky=True)
+        _refuse_untrusted_parents(parent)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def untrusted(parent: Path) -> str:
+    """Why own folders would not be made in a folder, which need not be there yet; empty: they would."""
+    try:
+        if parent.exists():
+            _refuse_untrusted(parent, os.lstat(parent), stat.S_IWGRP | stat.S_IWOTH, sticky=False)
+        _refuse_untrusted_parents(parent)
+    except OSError as error:
+        return words.of_os_error(error)
+    return ""
+
+
+def _refuse_untrusted_parents(folder: Path) -> None:
+    """The same for all that are there above a folder."""
+    for above in Path(os.path.realpath(folder)).parents:
+        with contextlib.suppress(FileNotFoundError):
+            _refuse_untrusted(above, os.lstat(above), stat.S_IWOTH, sticky=True)
 
 
 def _refuse_untrusted(path: Path, found: os.stat_result, writers: int, sticky: bool) -> None:

@@ -48,6 +48,7 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
     ("files", {"key_file": "lbadaptor.toml/keys"}, r"\[files\] key_file: .*/lbadaptor.toml/keys: Not a directory"),
     ("files", {"run_folder": "lbadaptor.toml"}, r"\[files\] run_folder: .*lbadaptor.toml is no folder"),
     ("appservers", {"own_folder": "lbadaptor.toml/x"}, r"\[appservers\] own_folder: .*lbadaptor.toml is no folder"),
+    ("files", {"run_folder": 100 * "x"}, r"\[files\] run_folder: .*xx/control.sock is longer than the 107 bytes"),
     ("appservers", {"working_folder": "/no/such"}, r"the folder /no/such cannot be used by the user"),
     ("adaptor", {"spool_folder": "/no/such"}, r"\[adaptor\] spool_folder: /no/such is no folder"),
     ("adaptor", {"sorry_page": "sorry.html"}, r"\[adaptor\] sorry_page: .*/sorry.html: No such file"),
@@ -69,7 +70,7 @@ def test_what_is_not_there_is_told(site: Site, section: str, values: dict[str, o
 
 
 def test_all_of_it_is_told_at_once(site: Site) -> None:
-    for section, values, _ in (WRONG[2], WRONG[6], WRONG[7], WRONG[8]):
+    for section, values, _ in (WRONG[2], WRONG[7], WRONG[8], WRONG[9]):
         site.settings(section, **values)
     assert len(check(site)[2]) == 4
 
@@ -105,6 +106,18 @@ def test_a_package_that_does_not_let_itself_be_looked_at(site: Site, prelude: st
     status, _, faults = check(site)
     assert status == (1 if what else 0)
     assert what in "".join(faults)
+
+
+def test_a_folder_for_own_folders_that_others_may_write_to_is_told(site: Site) -> None:
+    shared = site.folder / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    for own in ("shared", "shared/not/there/yet"):
+        site.settings("appservers", own_folder=own)
+        status, _, faults = check(site)
+        assert status == 1
+        assert any(re.search(r"\[appservers\] own_folder: .*/shared: others can write to it", one) for one in faults)
+    assert [*shared.iterdir()] == []
 
 
 def test_a_key_file_for_everybody_is_told(site: Site) -> None:

@@ -106,3 +106,33 @@ def test_a_release_that_does_not_start_fails_with_its_reason(site: Site) -> None
     assert site.lbctl("restart")[0] == 0
     site.wait(lambda: old not in site.pids().values(), "that of before has ended")
     site.end()
+
+
+def test_a_release_has_failed_where_nobody_served_before_and_nobody_does_now(site: Site) -> None:
+    site.settings("appservers", servers=1)
+    site.write_application("import no_such_module")
+    site.start()
+    site.wait(lambda: "BACKOFF" in site.lbctl("status")[1], "its start has failed")
+    done = lbctl("--config", site.config, "restart")
+    assert done.returncode == 1, done.stdout
+    assert "no_such_module" in done.stderr
+    assert "no AppServer serves; the monitor goes on trying" in done.stderr
+    site.write_application()
+    assert site.lbctl("restart") == (0, "1 AppServers are replaced, 1 at a time\n1 of 1 replaced")
+    assert len(site.ok) == 1
+    site.end()
+
+
+def test_while_lbadaptor_toml_is_broken_the_monitor_can_be_asked(site: Site) -> None:
+    site.settings("appservers", servers=1)
+    site.up()
+    good = site.config.read_text()
+    site.config.write_text(good + "\n[appservers\n")
+    done = lbctl("--config", site.config, "status")
+    assert (done.returncode, " OK " in done.stdout) == (0, True), done.stderr
+    assert "not TOML" in done.stderr
+    done = lbctl("--config", site.config, "restart")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"lbctl: {site.config}: not TOML")
+    site.config.write_text(good)
+    site.end()

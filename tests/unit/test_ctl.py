@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,19 @@ def test_what_is_no_time_to_wait_is_said_in_words(seconds: str, capsys: pytest.C
     with pytest.raises(SystemExit):
         ctl.main(["restart", "--wait", seconds])
     assert f"a number of seconds greater than 0 is wanted, not '{seconds}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_monitor_that_does_not_answer_is_told_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    monkeypatch.setattr(ctl, "REPLY_TIMEOUT", 0.2)
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        if answers:
+            listener.listen()
+        with pytest.raises(ctl.NoAnswer) as refused:
+            ctl.ask(path)
+    why = "in time; its log may tell why" if answers else ": Connection refused"
+    assert str(refused.value).replace("answer:", "answer :") == f"{path}: the monitor does not answer {why}"

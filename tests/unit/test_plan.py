@@ -872,6 +872,56 @@ def test_a_release_that_does_not_start_says_why(caplog: pytest.LogCaptureFixture
     assert "failed" not in stage.plan.waiting
 
 
+def test_a_release_where_nobody_serves_is_not_over_before_somebody_does(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(servers=2)
+    stage.think()
+    for _ in range(6):
+        for slot in (0, 1):
+            if stage.record(slot).life is Life.STARTING:
+                stage.exits(slot, "exited with status 3")
+        stage.later(1)
+    assert stage.lives == {0: "BACKOFF", 1: "BACKOFF"}
+    stage.plan.release(stage.now)
+    assert "failed" not in stage.plan.waiting, "they were of the release before"
+    assert short(stage.think()) == ["start 0", "start 1"]
+    assert (stage.plan.rolling, stage.plan.replaced) == (True, (0, 2))
+    stage.plan.failed(stage.at(0), "app:app: ValueError: x", port=False)
+    stage.exits_early(0)
+    assert stage.plan.waiting == "failed: slot 0: app:app: ValueError: x"
+    assert "release: failed: slot 0: app:app: ValueError: x; nobody serves" in caplog.messages
+    stage.ready(0)
+    assert (stage.plan.rolling, stage.plan.replaced) == (True, (1, 2))
+    stage.ready(1)
+    assert (stage.plan.rolling, stage.plan.replaced, stage.plan.waiting) == (False, (2, 2), "")
+
+
+def test_a_start_of_the_release_before_says_nothing_of_this_one(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(servers=1)
+    stage.think()
+    for _ in range(6):
+        stage.exits_early(0)
+    stage.plan.release(stage.now)
+    stage.plan.failed(stage.at(0), "app:app: ValueError: x", port=False)
+    assert short(stage.exits(0, "exited with status 3")) == ["start 0"], "without a wait"
+    assert stage.plan.waiting == "slot 0 is STARTING"
+    assert not any("release: failed" in message for message in caplog.messages)
+    assert stage.plan.replaced == (0, 1)
+    stage.ready(0)
+    assert (stage.plan.rolling, stage.plan.replaced) == (False, (1, 1))
+
+
+def test_whoever_dies_during_a_release_is_waited_for() -> None:
+    stage = Stage(servers=1)
+    stage.up()
+    stage.later(100)
+    stage.plan.release(stage.now)
+    stage.think()
+    stage.exits(0)
+    assert (stage.plan.rolling, stage.plan.replaced) == (True, (0, 1))
+    stage.ready(1)
+    assert (stage.plan.rolling, stage.plan.replaced) == (False, (1, 1))
+
+
 def test_a_release_that_ends_sessions_stops_each_as_soon_as_it_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     stage = Stage(servers=2)
     stage.up()

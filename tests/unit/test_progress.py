@@ -110,6 +110,12 @@ def test_it_has_failed_when_replacements_do_not_start_for_long() -> None:
     )
 
 
+def test_where_nobody_serves_it_does_not_say_that_the_others_do() -> None:
+    ages = Ages({**status("failed: slot 0: no such module"), "appservers": [{"state": "BACKOFF"}]})
+    assert ages.wait() == FAILED
+    assert "no such module; no AppServer serves; the monitor goes on trying" in ages.text
+
+
 def test_between_two_tries_it_still_fails() -> None:
     looks = [status("failed: slot 4: x"), *[status("slot 4 is STARTING")] * 100, status("failed: slot 4: x")]
     ages = Ages(*looks)
