@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from threading import Thread, get_native_id
 from time import monotonic, sleep
@@ -52,6 +53,9 @@ TICK = 0.5
 LINGER = 0.3
 """Seconds for which requests are still refused, once it was ordered to stop: until then an adaptor may not
 know yet that it has left address.text, and a refusal can be repeated elsewhere where a hang-up cannot."""
+
+LAST_WORDS = 1.0
+"""Seconds after its last work, after which a process that has not ended says what it waits for."""
 
 CANNOT_START = 3
 """Exit status."""
@@ -147,7 +151,23 @@ def main(
     with _Undisturbed():
         gateway.stop(timeout=1.0)
     orders.end()
+    with contextlib.suppress(Exception):  # it is but a word
+        Thread(target=_tell_what_keeps_it, name="last words", daemon=True).start()
     return 0
+
+
+def _tell_what_keeps_it() -> None:
+    """A thread's whole life. The interpreter waits for threads that are no daemons, and for what is registered with
+    `atexit`: if it does, the log says for what, before the monitor loses patience.
+    """
+    with contextlib.suppress(Exception):
+        sleep(LAST_WORDS)
+        threads = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+        what = "what the application has registered with atexit"
+        if threads:
+            names = ", ".join(sorted(one.name for one in threads))
+            what = f"threads of the application's, which are no daemons: {words.clean(names)}"
+        log.warning("all requests are done; it waits for %s", what)
 
 
 def _unfit(listeners: Sequence[socket.socket], sockets: Sequence[int]) -> str:
@@ -163,6 +183,8 @@ def _unfit(listeners: Sequence[socket.socket], sockets: Sequence[int]) -> str:
         if type(error) is RuntimeError:  # there can be no more
             return str(error)
         native.append(get_native_id())  # gevent: "this operation would block forever"
+    if not native:
+        return "threads end before they begin (does it call threading.settrace or setprofile?)"
     if get_native_id() in native:
         patched = next((name for name in ("gevent", "eventlet") if name in sys.modules), "something")
         return (

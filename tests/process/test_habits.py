@@ -228,6 +228,41 @@ def test_descriptors_that_are_closed_in_a_request_end_it_with_a_word(site: Path,
     assert err.count("closed descriptors that are not its own") == 1
 
 
+@pytest.mark.parametrize(
+    ("habit", "what"),
+    [
+        (
+            "threading.Thread(target=lambda: (threading.main_thread().join(), time.sleep(2)), name='mine').start()",
+            "threads of the application's, which are no daemons: mine",
+        ),
+        ("__import__('atexit').register(time.sleep, 2)", "what the application has registered with atexit"),
+        ("threading.Thread(target=time.sleep, args=(600,), daemon=True).start()", ""),
+    ],
+    ids=["thread", "atexit", "daemon"],
+)
+def test_what_keeps_it_from_ending_is_said(site: Path, start: Start, habit: str, what: str) -> None:  # noqa: F811
+    (site / "habits.py").write_text(f"{textwrap.dedent(HABITS)}\n{habit}\n")
+    appserver = ready(start("habits:application"))
+    appserver.order(STOP)
+    code, _, err = appserver.ended()
+    assert code == 0
+    assert err.count("it waits for") == bool(what)
+    assert f"it waits for {what}" in err or not what
+
+
+def test_threads_that_a_trace_function_ends_are_refused(site: Path, start: Start) -> None:  # noqa: F811
+    """They would serve nobody."""
+    habit = "threading.settrace(lambda *_: 1 / 0)"
+    (site / "habits.py").write_text(f"{textwrap.dedent(HABITS)}\n{habit}\n")
+    appserver = start("habits:application")
+    failed = appserver.report()
+    assert isinstance(failed, Failed)
+    assert "threads end before they begin" in failed.why
+    code, _, err = appserver.ended()
+    assert code == CANNOT_START
+    assert "ZeroDivisionError" in err
+
+
 GREEN = """
     import sys, threading, types
     sys.modules["gevent"] = types.ModuleType("gevent")
