@@ -188,6 +188,9 @@ class _Stream:
         try:
             yield from self._relayed
             self._walk.answered()
+        except GeneratorExit:
+            self._walk.left()
+            raise
         except (ExchangeFailed, VisitorGone, MemoryError, OSError) as failed:
             if isinstance(failed, ExchangeFailed):
                 self._walk.broke_off(failed)
@@ -228,6 +231,8 @@ class _Walk:
     """of those that are asked again after a pause"""
     _asked: Entry | None = None
     """who was asked last"""
+    _asked_at = 0.0
+    """and when"""
 
     def __init__(self, adaptor: Adaptor, environ: Environ, body: Body) -> None:
         self._fleet = adaptor.fleet
@@ -255,6 +260,7 @@ class _Walk:
             raise GiveUp(503, f"refused: {count} AppServers in a row died at work on such a request")
         while True:
             entry = self._asked = self._next()
+            self._asked_at = time.monotonic()
             try:
                 relayed = self._fleet.ask(
                     entry,
@@ -348,6 +354,11 @@ class _Walk:
         if self._suspects:
             self._suspects.answered(self._kinds())
 
+    def left(self) -> None:
+        """The visitor has left, perhaps before the answer's end; nothing was wrong with it till then."""
+        if self._suspects and time.monotonic() - self._asked_at >= suspects.LASTING:
+            self.answered()
+
     def broke_off(self, failed: ExchangeFailed) -> None:
         """The answer broke off when part of it was passed on."""
         if self._asked is not None:
@@ -357,7 +368,7 @@ class _Walk:
         """Whether the AppServer died, by all that can be seen, as others did before at work on such requests."""
         if failed.failure not in (Failure.LOST, Failure.BROKEN):
             return False
-        count = self._suspects.died(self._kinds(), entry.ticket, time.monotonic())
+        count = self._suspects.died(self._kinds(), entry.ticket, time.monotonic(), self._asked_at)
         if count >= suspects.NOT_REPEATED:
             log.warning(
                 "lbadaptor: %s: %d AppServers in a row died at work on such a request: until one is answered, %s",

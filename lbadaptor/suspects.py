@@ -5,7 +5,9 @@ not end one after the other, nor may a robot that asks again and again. So it is
 died at work on requests like it: of the same method and path, and of the same query. Two deaths: such requests are
 not repeated any more. Five: they are refused for a while, then one is let through. Any answer to one of them ends it.
 
-AppServers that died together were killed from outside, and count once.
+AppServers that died together were killed from outside, and count once. They may be killed one after the other, too:
+so a request that its AppServer had already when another one died is repeated all the same, up to the fifth. And what
+was long ago is forgotten, for a stream may never end in order.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ REFUSAL = 30.0
 """Seconds after the last death, for which they are."""
 TOGETHER = 0.04
 """Seconds; AppServers that die within them count once."""
+FORGOTTEN = 600.0
+"""Seconds after the last death, after which it counts no more."""
+LASTING = 10.0
+"""Seconds after which a visitor who leaves a stream has had an answer."""
 MOST = 256
 """Kinds of requests that are remembered, at 2 KiB each; of more, those whose last death was first are forgotten."""
 _LIVES = 16
@@ -38,6 +44,10 @@ class _Deaths:
     count: int = 0
     last: float = float("-inf")
     """the last death that counted"""
+    before: float = float("-inf")
+    """the one before it"""
+    life: str = ""
+    """who died last, and counted"""
     tried: float = float("-inf")
     """when one was let through although they are refused"""
     lives: list[str] = field(default_factory=list)
@@ -60,19 +70,28 @@ class Suspects:
     def __bool__(self) -> bool:
         return bool(self._deaths)
 
-    def died(self, kinds: Keys, life: str, now: float) -> int:
-        """An AppServer, this life of it, died at work on such a request. How many have, in a row."""
+    def died(self, kinds: Keys, life: str, now: float, asked: float = float("inf")) -> int:
+        """An AppServer, this life of it, died at work on such a request. How many have, in a row.
+
+        `asked`: when the request was sent to it. 0 where that was before the last death of another one, up to five.
+        """
         with self._lock:
+            count = 0
             for kind in kinds:
                 deaths = self._deaths.setdefault(kind, _Deaths())
                 if life not in deaths.lives:
                     deaths.lives = [*deaths.lives[-_LIVES + 1 :], life]
+                    if now - deaths.last >= FORGOTTEN:
+                        deaths.count = 0
                     if now - deaths.last >= TOGETHER:
                         deaths.count += 1
-                        deaths.last = now
+                        deaths.before, deaths.last, deaths.life = deaths.last, now, life
+                other = deaths.before if life == deaths.life else deaths.last
+                if asked >= other or deaths.count >= REFUSED:
+                    count = max(count, deaths.count)
             while len(self._deaths) > MOST:
                 del self._deaths[min(self._deaths, key=lambda kind: self._deaths[kind].last)]
-            return max(self._deaths[kind].count for kind in kinds if kind in self._deaths)
+            return count
 
     def answered(self, kinds: Keys) -> None:
         """Such a request was answered: it is not what AppServers die of."""

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from scripted import PATIENCE, ScriptedServer, Step, Talk, answer, hang_up, refusal
@@ -39,6 +40,14 @@ def cookies(*tickets: str) -> dict[str, str]:
 
 def total(*servers: ScriptedServer) -> int:
     return sum(len(server.requests) for server in servers)
+
+
+def await_total(number: int, *servers: ScriptedServer) -> None:
+    """Wait until so many requests came."""
+    deadline = time.monotonic() + PATIENCE
+    while total(*servers) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def take(step: Step, talk: Talk) -> None:
@@ -947,6 +956,62 @@ def test_a_request_that_ends_two_is_not_repeated_any_more_and_at_five_it_is_refu
     for _ in range(3):
         assert site.ask(PATH_INFO="/deadly", QUERY_STRING="token=x").status == 200
     assert not site.adaptor.suspects
+
+
+def test_appservers_that_are_killed_one_after_the_other_cost_nobody_a_request(
+    site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has such a request since before the first one died: it is not that of which they die."""
+    monkeypatch.setattr("lbadaptor.fleet.LOOK", 0.0)
+    dies, answers = [threading.Event() for _ in range(4)], threading.Event()
+
+    def held(dies: threading.Event) -> Step:
+        def step(talk: Talk) -> None:
+            talk.read_body()
+            dies.wait(PATIENCE)
+            talk.close()
+
+        return step
+
+    def slow(talk: Talk) -> None:
+        talk.read_body()
+        answers.wait(PATIENCE)
+        talk.send(answer())
+
+    mortals, heir = [serve(held(event)) for event in dies], serve(default=slow)
+    asked = []
+    with ThreadPoolExecutor(len(mortals)) as visitors:
+        for slot, mortal in enumerate(mortals):
+            site.publish(site.entry(mortal, slot))
+            asked.append(visitors.submit(site.ask))
+            await_total(1, mortal)
+        site.publish(site.entry(heir, len(mortals)))
+        for number, event in enumerate(dies):
+            event.set()
+            await_total(number + 1, heir)
+        answers.set()
+    assert [got.result().status for got in asked] == [200] * len(mortals)
+
+
+@pytest.mark.parametrize(("lasting", "forgotten"), [(0.0, True), (60.0, False)], ids=["long", "at once"])
+def test_a_stream_that_the_visitor_leaves_after_a_while_is_an_answer(
+    site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch, lasting: float, forgotten: bool
+) -> None:
+    """Events have no end that could tell that nobody dies of them."""
+    monkeypatch.setattr("lbadaptor.suspects.LASTING", lasting)
+
+    def events(talk: Talk) -> None:
+        talk.send(answer(b"1\r\nx\r\n", framing=CHUNKED))
+        talk.connection.recv(1)
+        talk.close()
+
+    site.publish_servers(serve(hang_up, events))
+    with site.begin(valid=False) as got:
+        for block in got.blocks:
+            assert block == b"x"
+            assert site.adaptor.suspects
+            break
+    assert bool(site.adaptor.suspects) is not forgotten
 
 
 def test_a_post_that_ends_five_is_refused_too(site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

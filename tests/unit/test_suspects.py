@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbadaptor.suspects import MOST, NOT_REPEATED, REFUSAL, REFUSED, TOGETHER, Suspects, keys
+from lbadaptor.suspects import FORGOTTEN, MOST, NOT_REPEATED, REFUSAL, REFUSED, TOGETHER, Suspects, keys
 
 PAGE = keys("GET", "/page", "")
 
@@ -46,6 +46,28 @@ def test_those_that_were_killed_together_count_once(suspects: Suspects) -> None:
     assert suspects.died(PAGE, "9", 2 * TOGETHER) == 2
 
 
+def test_a_request_that_was_there_when_another_one_died_is_repeated_all_the_same(suspects: Suspects) -> None:
+    """Somebody kills one after the other from outside, all of which have such a request."""
+    assert suspects.died(PAGE, "a", 10.0, 1.0) == 1
+    assert suspects.died(PAGE, "a", 10.1, 2.0) == 1
+    assert suspects.died(PAGE, "b", 11.0, 2.0) == 0
+    assert suspects.died(PAGE, "b", 11.0, 10.1) == 2  # it came when the first was dead
+    assert suspects.died(PAGE, "b", 11.1, 2.0) == 0  # whoever is told first
+    assert suspects.died(PAGE, "a", 11.1, 3.0) == 0
+    assert suspects.died(PAGE, "c", 12.0, 10.2) == 0
+    assert suspects.died(PAGE, "d", 13.0, 12.1) == 4
+    assert suspects.died(PAGE, "e", 14.0, 1.0) == REFUSED  # they may die of it after a while: an end to it
+    assert suspects.refused(PAGE, 14.1) == REFUSED
+
+
+def test_what_was_long_ago_is_forgotten(suspects: Suspects) -> None:
+    assert die(suspects, REFUSED) == REFUSED
+    last = REFUSED - 1.0
+    assert suspects.died(PAGE, "other", last + FORGOTTEN - 1) == REFUSED + 1
+    last += FORGOTTEN - 1
+    assert suspects.died(PAGE, "another", last + FORGOTTEN) == 1
+
+
 def test_at_five_they_are_refused_for_a_while_and_then_one_is_let_through(suspects: Suspects) -> None:
     die(suspects, REFUSED - 1)
     assert suspects.refused(PAGE, 10.0) == 0
@@ -84,8 +106,8 @@ def test_no_more_are_remembered_than_the_bound_and_the_oldest_go(suspects: Suspe
     for number in range(3 * MOST):
         suspects.died(keys("GET", f"/{number}", ""), "life", float(number))
     assert len(suspects._deaths) == MOST
-    assert suspects.died(keys("GET", f"/{3 * MOST - 1}", ""), "other", 1e6) == 2
-    assert suspects.died(keys("GET", "/0", ""), "other", 1e6) == 1
+    assert suspects.died(keys("GET", f"/{3 * MOST - 1}", ""), "other", 3.0 * MOST) == 2
+    assert suspects.died(keys("GET", "/0", ""), "other", 3.0 * MOST) == 1
 
 
 def test_of_one_kind_no_more_lives_are_remembered_than_the_bound(suspects: Suspects) -> None:
