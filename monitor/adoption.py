@@ -119,7 +119,9 @@ class Adoption:
             return False
         if isinstance(message, Unanswered):
             self._strays.unanswered(message)
-        elif identity in self._lost and not belongs(message.vitals.pid, self._run_folder):
+        elif identity in self._lost and not (ours := belongs(message.vitals.pid, self._run_folder)):
+            if ours is None:
+                return True  # the next probe asks again
             log.warning("slot %d is another monitor's, and is not adopted", identity.slot)
             self._strays.forget(identity)
         elif (child := self._strays.answered(message)) is not None:

@@ -230,7 +230,7 @@ class AppServers:
                 log.info("%s is of an AppServer that is gone, and is removed", folder)
                 self._to_remove.append(folder)
         except OSError as error:
-            log.warning("old folders of AppServers are not removed: %s: %s", error.filename, error.strerror)
+            log.warning("old folders of AppServers are not removed: %s", words.of_os_error(error))
         self._remove_folders()
 
     def _keep_socket_folder(self) -> None:
@@ -240,9 +240,7 @@ class AppServers:
             if not os.path.isdir(settings.socket_folder):
                 make_room_for_socket(settings, 0, self._user, self._apache_group)
         except OSError as error:
-            self._problems.begin(
-                "sockets", f"{error.filename}: {error.strerror}: requests come by the ports; tried again"
-            )
+            self._problems.begin("sockets", f"{words.of_os_error(error)}: requests come by the ports; tried again")
         else:
             self._problems.end("sockets", f"{settings.socket_folder} is there again")
 

@@ -30,13 +30,18 @@ def verified(claimed: int, connection: socket.socket) -> int:
     return claimed if listens(claimed, connection.getpeername()[1]) else 0
 
 
-def belongs(pid: int, run_folder: str) -> bool:
-    """Whether an AppServer was started for a run folder: two monitors may have one key file, and ports in common."""
+def belongs(pid: int, run_folder: str) -> bool | None:
+    """Whether an AppServer was started for a run folder: two monitors may have one key file, and ports in common.
+
+    None: that cannot be found out now, for want of a descriptor or memory.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return f"{RUN_FOLDER}={run_folder}".encode() in file.read().split(b"\0")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
+    except OSError:
+        return None
 
 
 def listens(pid: int, port: int) -> bool:
