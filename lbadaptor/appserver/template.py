@@ -122,7 +122,7 @@ def _fork() -> int:
     between = _fork_bare()
     if not between:
         pid = -1
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(BaseException):  # a hook of the application's, too: this process must not go on
             pid = os.fork()
         if pid:
             os._exit(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import selectors
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -252,3 +253,25 @@ def test_what_is_heard_late_of_a_former_template_is_not_taken_for_the_new_ones(s
         heard()
     assert stage.template.pid == new
     assert TWO in stage.template
+
+
+def test_an_error_of_the_application_within_a_fork_makes_no_second_template() -> None:
+    script = """
+import atexit, os
+from lbadaptor.appserver import template
+
+def refused():
+    raise RuntimeError("an audit hook's")
+
+os.fork = refused
+atexit.register(print, "the end")
+try:
+    template._fork()
+except OSError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    assert done.stdout == "[Errno 0] fork: it ended at once\nthe end\n"
+    assert done.stderr == ""
