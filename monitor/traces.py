@@ -1,4 +1,4 @@
-"""The tracebacks of starts that failed: each is said once, however many AppServers fail alike, and how often."""
+"""The tracebacks of starts that failed: each is said once, however many AppServers fail alike, and however often."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Callers:
         self.by_descriptor: dict[int, Connection] = {}
         """all connections"""
         self.limited: dict[Connection, float] = {}
-        """when the time of some is over, which comes first first"""
+        """those whose time is limited, and when it is over; whose time is over first stands first"""
         self._unknown: dict[Connection, int] = {}
         """their listening sockets; who came first stands first"""
         self._unfinished: dict[Connection, int] = {}
@@ -41,7 +41,8 @@ class Callers:
         self._lock = Lock()
 
     def add(self, connection: Connection, listener: int) -> Connection | None:
-        """A new caller. Who has to go for it, if that one is still unknown when what it has sent was read."""
+        """Take in a new caller. Who has to make room for it, unless that one shows its key when what it has sent is
+        read; None: there is room."""
         self.by_descriptor[connection.socket.fileno()] = connection
         mine = [other for other, its in self._unknown.items() if its == listener]
         self._unknown[connection] = listener

@@ -212,7 +212,7 @@ class Connection:
         return io.BufferedReader(self._input, BLOCK)
 
     def _end_input(self) -> None:
-        """The application's input reads nothing more but what is here of a body that is here to its end."""
+        """The application's input gives nothing more, but for the rest of a body that is here to its end."""
         if self._input is not None:
             self._input.end(self._drain() if self.complete else None)
             self._input = None

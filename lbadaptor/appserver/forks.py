@@ -44,7 +44,7 @@ def guard(close: Callable[[], object]) -> None:
 
 
 def release(close: Callable[[], object]) -> None:
-    """What was guarded is closed here, too."""
+    """Guard it no more: it is closed in this process, too."""
     with contextlib.suppress(ValueError):
         _to_close.remove(close)
 
@@ -94,7 +94,7 @@ def _status(code: object) -> int:
 
 
 def _before() -> None:
-    """A signal that comes for the child before it has the default effect again has to wait for that."""
+    """Block our signals: one that comes for the child waits until it has the default effect there."""
     if _handlers:
         _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _handlers)
 

@@ -47,14 +47,14 @@ Application = Callable[..., Iterable[bytes]]
 CALLER_TIMEOUT = 300
 """Seconds without a byte moved within a request's body or an answer, after which the caller is given up."""
 ACCEPT_PAUSE = 1.0
-"""Seconds between two looks whether there are descriptors again; for which no connection is taken if not even the
-reserve is left."""
+"""Seconds between two looks whether there are descriptors again. If not even the reserve is left, no connection is
+taken for as long."""
 RESERVE = 8
 """Descriptors kept for callers that come when the process has no others: the probe, and whoever has a key."""
 STUMBLE = 0.05
 """Seconds that a thread rests after an error in its own work, lest it do nothing else."""
 MUTE, OFTEN = 10.0, 3
-"""Seconds within which the same error is told so often at most."""
+"""Within MUTE seconds the same error is told OFTEN times at most."""
 
 _Epoll = select.epoll
 _Socket = socket.socket  # applications replace such names (to use a proxy, say)
@@ -64,7 +64,7 @@ _TIMEVAL = struct.pack("@ll", CALLER_TIMEOUT, 0)
 _WHY = {Refusal.DYING: "no visitors but those whose session is here", Refusal.BUSY: "too many requests wait"}
 _REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 431: "Request Header Fields Too Large"}
 _LONGEST_PATH = 200
-"""Characters that the log is told."""
+"""Characters of a path that the log is told."""
 
 Task = tuple[Connection, Visit | Holder]
 """A request that waits for a thread, and who came with it."""
@@ -661,7 +661,7 @@ class Reserve:
         return False
 
     def fill(self) -> bool:
-        """Take what there is; whether that were as many as there should be, and the same number is left."""
+        """Open as many as may be. Whether the reserve is full, and as many descriptors are left besides."""
         beyond: list[int] = []
         try:
             while len(self._held) < self._size:
@@ -698,15 +698,15 @@ def _close_accepted(names: list[object]) -> None:
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError, ValueError):
             found = _Socket(fileno=int(name))
-            if any(_is_at(found.getsockname(), listening) for listening in names):
+            if any(_is_at(found.getsockname(), listener) for listener in names):
                 found.close()
             else:
                 found.detach()
     socket.setdefaulttimeout(timeout)
 
 
-def _is_at(name: object, listening: object) -> bool:
-    """Whether a socket of this name may have been accepted where is listened."""
-    if isinstance(name, tuple) and isinstance(listening, tuple) and listening[0] in ("0.0.0.0", "::"):
-        return bool(name[1] == listening[1])
-    return name == listening
+def _is_at(name: object, listener: object) -> bool:
+    """Whether a socket of this name may have been accepted by a listener of that name."""
+    if isinstance(name, tuple) and isinstance(listener, tuple) and listener[0] in ("0.0.0.0", "::"):
+        return bool(name[1] == listener[1])
+    return name == listener

@@ -53,7 +53,7 @@ class Orders:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
 
     def end(self) -> None:
-        """The last one is being followed: one that is repeated does not end this process before its time."""
+        """The last one is being followed. From now on they are ignored: one that is repeated ends nothing early."""
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN)
 
