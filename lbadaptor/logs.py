@@ -474,6 +474,7 @@ def _unraisable(told: sys.UnraisableHookArgs) -> None:
 
 
 def _after_fork() -> None:
+    errors.begun.clear()  # the parent says them
     if isinstance(_lines.output, _Descriptor):
         _lines.output.after_fork()
 

@@ -252,6 +252,18 @@ def test_in_a_forked_child_no_lock_is_held_and_nothing_is_said_twice(
     assert told.count("line 150") == 1
 
 
+def test_a_line_that_was_begun_before_a_fork_is_the_parents(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pipe() as (reader, writer), logging_to(writer, monkeypatch):
+        logs.errors.write("begun, ")
+        pid = os.fork()
+        if not pid:
+            logs.errors.write("the child\n")
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        logs.errors.write("and ended\n")
+        assert os.read(reader, 4096).decode() == "the child\nbegun, and ended\n"
+
+
 def test_what_waits_for_a_reader_is_written_by_the_next_line(
     log: logs.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
