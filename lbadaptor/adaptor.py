@@ -7,6 +7,7 @@ tried. The adaptor writes no file but the spool, sets no cookie, and installs no
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -38,6 +39,10 @@ ASKED_ONCE = "lbadaptor.asked_once"
 """Set in environ: another lane has asked an AppServer already, and lost it. It is not repeated again."""
 _LONGEST_VISITOR = 4096
 """Characters of ticket and session cookies that decide where somebody goes who has lost their session."""
+LARGE_HEAD = 65536
+"""Bytes of a request's head, beyond which the C library is asked to give back what it has freed (malloc_trim(3)). It
+keeps it otherwise: once Apache's threads have written such heads, some 10 MB for each of its arenas, of which there
+are eight for each processor."""
 FAILING_HOLDERS = 2
 """Requests of one Apache process that may be with a FAILING holder: one hung AppServer must not fill Apache."""
 
@@ -70,10 +75,11 @@ class Adaptor:
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         """Answer one request. Blocks on the visitor's body, and on the AppServer."""
-        body, streamed = EMPTY, False
+        body, streamed, large = EMPTY, False, False
         try:
             body = self._keep_body(environ)
             walk = _Walk(self, environ, body)
+            large = len(walk.common) > LARGE_HEAD
             relayed = walk.relay()
             if not body.kept:
                 self._take_rest(environ, body, relayed)
@@ -95,6 +101,9 @@ class Adaptor:
         finally:
             if body is not EMPTY and not streamed:
                 body.close()
+            if large:
+                walk.common = b""
+                _give_back(0)
         stream = _Stream(relayed, environ, body, walk)
         if environ.get("mod_wsgi.process_group"):
             # Daemon mode: if it breaks off, nothing may follow on the connection, or it would be taken for the rest.
@@ -210,6 +219,10 @@ class _Stream:
             self._body.close()
 
 
+# Of the GNU C library; others have no such function. It lets other threads run meanwhile.
+_give_back: Callable[[int], object] = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
+
+
 class GiveUp(Exception):
     """No AppServer's answer can be given; `status` is what the visitor gets."""
 
@@ -248,7 +261,7 @@ class _Walk:
             self._table: Table = self._fleet.table_for(self._tickets)
             if adaptor.configuration is self._configuration:
                 break  # else the look at the table has found new settings, and perhaps another name of the ticket
-        self._common = self._configuration.heads.common(environ, body)
+        self.common = self._configuration.heads.common(environ, body)
         try:
             self._verdict, self._holder, self._ticket = self._fleet.judge(self._tickets, self._table)
         except KeyFileError as error:
@@ -265,7 +278,7 @@ class _Walk:
                 relayed = self._fleet.ask(
                     entry,
                     self._environ["REQUEST_METHOD"],
-                    self._common,
+                    self.common,
                     self._verdict,
                     self._body,
                     self._table.serial,
