@@ -155,7 +155,7 @@ class Plan:
         if self._move(record, Event.EXIT, now) and record.life is Life.BACKOFF:
             if self.rolling and served is None and "release" not in record.leaving:
                 others = "the others serve on" if any(other.life in PUBLISHED for other in self) else "nobody serves"
-                log.error("release: failed: slot %d: %s; %s", record.slot, record.last_words or how, others)
+                log.error("release: failed: slot %d: %s; %s", record.slot, _reason(record, how), others)
             self._wait_for_next(record, how, served, now)
 
     def _wait_for_next(self, record: Record, how: str, served: float | None, now: float) -> None:
@@ -165,7 +165,7 @@ class Plan:
         else:
             record.short_lives = record.short_lives + 1 if served < SHORT_LIFE else 0
             record.vacant_since = now
-        record.why = record.last_words or how
+        record.why = _reason(record, how)
         if (
             served is None and "release" in record.leaving
         ):  # it was of the release before, and says nothing of this one
@@ -609,6 +609,13 @@ class Plan:
         if short_lives < 2:
             return 0.0
         return float(min(self.settings.monitor.backoff_limit, 2.0 ** min(short_lives - 2, 30)))
+
+
+def _reason(record: Record, how: str) -> str:
+    """Why a life ended: in its own words where it had any. `how` its process ended."""
+    if record.last_words or record.killed or record.ready_at is not None:
+        return record.last_words or how
+    return f"{how} while it started, and did not say why; the log has what it printed"
 
 
 _COMING = Life.STARTING, Life.BACKOFF

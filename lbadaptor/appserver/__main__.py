@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import socket
 import sys
 from collections.abc import Callable
@@ -82,6 +83,8 @@ def _fell(report: Callable[[Failed], object], error: Exception) -> int:
 def _log(name: str) -> None:
     """Our own messages to standard error; `logging` is left to the application."""
     logs.to_stderr(f"AppServer {name}: ")
+    if not faulthandler.is_enabled():  # the template's application may have chosen a file of its own
+        faulthandler.enable(file=2)  # a crash in a C library says where in the application it was
     if sys.stdout is not None:
         with contextlib.suppress(AttributeError, ValueError):
             sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -467,6 +467,16 @@ def members(group: int) -> set[int]:
     return found
 
 
+@pytest.mark.parametrize("preload", [False, True])
+def test_a_crash_in_a_c_library_says_where_it_was(site: Site, preload: bool) -> None:
+    site.settings("appservers", servers=1, preload=preload)
+    site.write_application("import ctypes\nctypes.string_at(0)")
+    site.start()
+    site.wait_said("Fatal Python error: Segmentation fault")
+    site.wait(lambda: re.search(r'File ".*/shop.py", line \d+ in <module>', site.said), "the line is told")
+    site.wait_said("the template died" if preload else "was ended by SIGSEGV while it started")
+
+
 def test_a_crash_loop_waits_longer_and_longer_and_heals_when_the_application_is_mended(site: Site) -> None:
     site.settings("appservers", servers=3)
     site.settings("monitor", backoff_limit=1.5)

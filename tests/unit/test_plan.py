@@ -210,6 +210,17 @@ def test_why_it_waits_is_kept_until_it_is_up() -> None:
     assert stage.record(0).why == ""
 
 
+@pytest.mark.parametrize("how", ["exited with status 7", "was ended by SIGSEGV"])
+def test_a_start_that_ends_without_a_word_is_told_as_such(how: str) -> None:
+    stage = Stage(servers=1)
+    stage.think()
+    stage.exits(0, how)
+    assert stage.record(0).why == f"{how} while it started, and did not say why; the log has what it printed"
+    stage.ready(0)
+    stage.exits(0, how)
+    assert stage.record(0).why == how
+
+
 def test_a_dying_one_that_exits_is_gone() -> None:
     stage = Stage()
     stage.up()
