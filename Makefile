@@ -34,7 +34,7 @@ demo: .venv/ready-demo
 	    $(if $(MAX_REQUESTS),--max-requests '$(MAX_REQUESTS)') $(if $(FASTLANE),--fast-lane)
 
 test: .venv/ready-test
-	@exec $(OWN) .venv/bin/python -m pytest --numprocesses 4 --dist loadfile $(TESTS)
+	@exec $(OWN) .venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-debian: export TESTS := $(TESTS)
 test-debian:

@@ -12,6 +12,11 @@ import pytest
 from lbadaptor import logs
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The torture first: it lasts longest, and would else be what is left at the end of a parallel run."""
+    items.sort(key=lambda item: "torture" not in item.path.parts)  # else in their order
+
+
 class _Stderr:
     """Whatever `sys.stderr` is at the moment: `capsys` changes it."""
 

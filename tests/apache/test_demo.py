@@ -289,7 +289,7 @@ def test_when_a_part_of_it_ends_it_says_so_and_ends(demo: Callable[..., Demo], p
     running = demo(*SMALL)
     _, address_file, _ = running.await_up()
     pid_file = {"monitor": "monitor.pid", "httpd": "httpd.pid"}[program]
-    os.kill(int(address_file.with_name(pid_file).read_text()), signal.SIGTERM)
+    os.kill(int(address_file.with_name(pid_file).read_text().split()[0]), signal.SIGTERM)
     assert running.wait() == 1
     assert re.search(rf"^lbctl: (the|Apache) {program} has ended$", running.output, re.MULTILINE)
     running.assert_nothing_left()

@@ -379,7 +379,7 @@ def test_no_post_fails_and_none_is_doubled_while_appservers_are_recycled(new_clu
 
     with Posts(site, visitors=6) as posts:
         while not enough():
-            cluster.lbctl("restart")
+            cluster.lbctl("restart", "--no-wait")
             eventually("the release is over", lambda: enough() or not cluster.status()["release"])
     posts.check()
 
