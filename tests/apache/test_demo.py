@@ -284,12 +284,14 @@ def test_when_it_is_killed_no_process_outlives_it(demo: Callable[..., Demo]) -> 
     eventually("all processes are gone", lambda: not processes_of(running.temporary))
 
 
-@pytest.mark.parametrize("program", ["monitor", "httpd"])
-def test_when_a_part_of_it_ends_it_says_so_and_ends(demo: Callable[..., Demo], program: str) -> None:
+@pytest.mark.parametrize(("program", "number"), [("monitor", signal.SIGKILL), ("httpd", signal.SIGTERM)])
+def test_when_a_part_of_it_ends_it_says_so_and_ends(
+    demo: Callable[..., Demo], program: str, number: signal.Signals
+) -> None:
     running = demo(*SMALL)
     _, address_file, _ = running.await_up()
     pid_file = {"monitor": "monitor.pid", "httpd": "httpd.pid"}[program]
-    os.kill(int(address_file.with_name(pid_file).read_text().split()[0]), signal.SIGTERM)
+    os.kill(int(address_file.with_name(pid_file).read_text().split()[0]), number)
     assert running.wait() == 1
     assert re.search(rf"^lbctl: (the|Apache) {program} has ended$", running.output, re.MULTILINE)
     running.assert_nothing_left()
