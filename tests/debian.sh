@@ -101,11 +101,11 @@ inside() {
     chroot "$root" env -C "$folder" -i "$@"
 }
 
-renew /root/lbadaptor
+renew /srv/lbadaptor
 if [ "$as" = root ]; then
-    inside /root/lbadaptor HOME=/root "$@" make test TESTS="$tests"
+    inside /srv/lbadaptor HOME=/root "$@" make test TESTS="$tests"
 else # root installs Debian's packages, and that is all of root's part
-    inside /root/lbadaptor HOME=/root "$@" make .venv/ready-test
+    inside /srv/lbadaptor HOME=/root "$@" make .venv/ready-test
     renew /home/tester/lbadaptor
     chown -R --reference="$root/home/tester" "$root/home/tester/lbadaptor"
     inside /home/tester/lbadaptor HOME=/home/tester "$@" \

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Thread, get_native_id
 from time import monotonic, sleep
 from typing import Any, ClassVar
@@ -137,7 +138,7 @@ def main(
         watch.end()
     with _Undisturbed():
         report(Ready())
-    _keep_house(orders, gateway, vitals, ledger, count, report)
+    _keep_house(partial(_goes_on, orders, gateway, vitals, ledger, count, report, set()))
     admission.stopping = True
     with _Undisturbed():
         sleep(LINGER)
@@ -214,19 +215,11 @@ class _Undisturbed(contextlib.AbstractContextManager[None]):
         return True
 
 
-def _keep_house(
-    orders: Orders,
-    gateway: Gateway,
-    vitals: Vitals,
-    ledger: Ledger,
-    count: Callable[[], int],
-    report: Callable[[Report], object],
-) -> None:
-    """Follow orders and watch the session cache, until the order to stop. Never raises."""
-    said: set[type[Report]] = set()
+def _keep_house(goes_on: Callable[[], bool]) -> None:
+    """Look after everything, again and again, until `goes_on` gives False. Never raises."""
     while True:  # an error may come between any two lines: the application's signal handlers run in this thread
         with _Undisturbed():
-            while _goes_on(orders, gateway, vitals, ledger, count, report, said):
+            while goes_on():
                 pass
             return
 
