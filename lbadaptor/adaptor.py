@@ -7,7 +7,6 @@ tried. The adaptor writes no file but the spool, sets no cookie, and installs no
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import time
@@ -103,7 +102,7 @@ class Adaptor:
                 body.close()
             if large:
                 walk.common = b""
-                _give_back(0)
+                _give_back()
         stream = _Stream(relayed, environ, body, walk)
         if environ.get("mod_wsgi.process_group"):
             # Daemon mode: if it breaks off, nothing may follow on the connection, or it would be taken for the rest.
@@ -219,8 +218,13 @@ class _Stream:
             self._body.close()
 
 
-# Of the GNU C library; others have no such function. It lets other threads run meanwhile.
-_give_back: Callable[[int], object] = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
+def _give_back() -> None:
+    """Have the C library give back what it has freed. Of the GNU library's; others have no such function."""
+    import ctypes  # seldom needed, and dear for every Apache process
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)  # other threads run meanwhile
 
 
 class GiveUp(Exception):

@@ -3,7 +3,7 @@
 People edit lbadaptor.toml at any moment, and make typing errors. If each program read it when it happens to start, a
 change would take effect at different moments in different programs. So the monitor alone decides: it writes what it
 goes by into the run folder, before address.text, when it starts and at each release. Only what adaptors use is in it:
-no [appservers] section, whose environment may hold passwords, and no key.
+of [appservers] the threads alone, for its environment may hold passwords; and no key.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ MAX_BYTES = 1 << 20
 MOST_COOKIES = 16
 """Names of ticket cookies."""
 _SHARED = ("application", "files", "adaptor")
-"""The sections that adaptors use."""
+"""The sections that adaptors use whole."""
+_THREADS = "threads"
+"""What they use of [appservers]: the load of an AppServer that has not told it yet is measured by it."""
 _TEXT_BYTES = 1 << 20
 """How much of a broken lbadaptor.toml is searched for its run folder."""
 _RUN_FOLDER = re.compile(r"""^[^#\n]*?\brun_folder["']?\s*=\s*(?:"([^"\n]*)"|'([^'\n]*)')""", re.MULTILINE)
@@ -67,6 +69,7 @@ def paths(config: Path) -> tuple[str, str]:
 def encode(settings: Settings, ticket_cookies: Sequence[str], config: Path) -> bytes:
     """The text of settings.json."""
     shown: dict[str, Any] = {name: msgspec.to_builtins(getattr(settings, name)) for name in _SHARED}
+    shown["appservers"] = {_THREADS: settings.appservers.threads}
     shown["folder"] = settings.folder
     written = _Written(VERSION, paths(config), tuple(ticket_cookies)[:MOST_COOKIES], shown)
     return msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
@@ -82,8 +85,8 @@ def decode(data: bytes) -> Snapshot:
         if written.version != VERSION:
             raise SettingsError(f"version {written.version}; this program reads version {VERSION}")
         known: dict[str, Any] = {"folder": written.settings.get("folder", "")}
-        for section in _SHARED:
-            names = SECTIONS[section].__struct_fields__
+        for section in (*_SHARED, "appservers"):
+            names = (_THREADS,) if section == "appservers" else SECTIONS[section].__struct_fields__
             rows = written.settings.get(section, {})
             known[section] = {name: rows[name] for name in names if name in rows}
         settings = msgspec.convert(known, Settings)

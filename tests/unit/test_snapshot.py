@@ -26,6 +26,7 @@ run_folder = "run"
 key_file = "keys"
 
 [appservers]
+threads = 3
 environment = {{ PASSWORD = "secret!" }}
 warm_up = ["/?token=secret!"]
 
@@ -63,6 +64,7 @@ def test_what_adaptors_use_comes_back(config: Path) -> None:
     assert found.ticket_cookies == ("__NEW__", "__OLD__")
     assert (found.settings.application, found.settings.files) == (settings.application, settings.files)
     assert found.settings.adaptor == settings.adaptor
+    assert found.settings.appservers.threads == 3, "the load of an AppServer is measured by it"
     for name in ("run_folder", "key_file", "address_file", "sorry_page", "snapshot_file"):
         assert getattr(found.settings, name) == getattr(settings, name)
     assert found.is_of(config)
