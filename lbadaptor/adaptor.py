@@ -335,7 +335,7 @@ class _Walk:
     def _after(self, failed: ExchangeFailed, entry: Entry) -> None:
         """Make ready for the next attempt. Raises GiveUp when there may be none."""
         ticket, failure = entry.ticket, failed.failure
-        never_begun = failure in (Failure.UNREACHABLE, Failure.UNSENT)
+        never_begun = failure in failover.NEVER_BEGAN
         again = ticket in self._looked if never_begun else self._died(failed, entry) or self._repeated
         deed = failover.decide(
             failure, self._verdict, idempotent=self._idempotent(), body_kept=self._body.repeatable, again=again

@@ -368,16 +368,22 @@ def exchange(connection: Connection, method: str, head: bytes, body: Body) -> An
         failure = Failure.OURS if error.errno in _SHORTAGE else Failure.UNSENT
         raise ExchangeFailed(failure, words.what(error)) from None
     if small is not None and sent == len(data):
-        return _answer(connection, method, None)
+        exact = not small and connection.family == socket.AF_UNIX
+        return _answer(connection, method, None, Failure.UNREAD if exact else Failure.LOST)
     return _answer(connection, method, Sending(connection, data[sent:], body))
 
 
-def receive(connection: Connection, lost: Failure) -> bytes:
-    """What is there; empty at the end. Raises ExchangeFailed: SILENT, or `lost` when the connection broke."""
+def receive(connection: Connection, lost: Failure, reset: Failure | None = None) -> bytes:
+    """What is there; empty at the end. Raises ExchangeFailed: SILENT, or `lost` when the connection broke.
+
+    `reset`: instead of `lost`, where the connection was reset.
+    """
     try:
         return connection.recv(BLOCK)
     except (BlockingIOError, TimeoutError):  # SO_RCVTIMEO
         raise ExchangeFailed(Failure.SILENT) from None
+    except ConnectionResetError as error:
+        raise ExchangeFailed(reset or lost, words.what(error)) from None
     except OSError as error:
         raise ExchangeFailed(Failure.OURS if error.errno in _SHORTAGE else lost, words.what(error)) from None
 
@@ -387,8 +393,11 @@ def _ended(connection: Connection, lost: Failure, why: str = "") -> ExchangeFail
     return ExchangeFailed(Failure.CUT if connection.half_open() else lost, why)
 
 
-def _answer(connection: Connection, method: str, sending: Sending | None) -> Answer:
-    data = receive(connection, Failure.LOST) if sending is None else sending.receive(Failure.LOST)
+def _answer(
+    connection: Connection, method: str, sending: Sending | None, reset: Failure = Failure.LOST
+) -> Answer:
+    """The answer, up to its body. `reset`: what it means that the connection is reset before the first byte."""
+    data = receive(connection, Failure.LOST, reset) if sending is None else sending.receive(Failure.LOST)
     size = len(data)
     while True:
         end = data.find(b"\r\n\r\n")

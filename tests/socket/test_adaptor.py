@@ -653,6 +653,37 @@ def test_the_one_repetition_is_not_for_another_that_was_killed_along_with_the_fi
     assert total(killed, too) == 1
 
 
+@pytest.mark.parametrize("held", [True, False], ids=["held", "new"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_killed_process_that_takes_connections_for_a_while_costs_nobody_a_request(
+    site: Site, serve: Serve, method: str, held: bool
+) -> None:
+    """However long it takes to end: what it has not read never began."""
+    site.configure(connect_timeout=PATIENCE)
+    path = site.settings.unix_socket(0)
+    os.mkdir(os.path.dirname(path))
+    asked = 0
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(path)
+        listener.listen()
+
+        def end_slowly() -> None:
+            nonlocal asked
+            with contextlib.suppress(OSError):  # the test is over
+                while True:
+                    with listener.accept()[0] as connection:
+                        asked += bool(connection.recv(1, socket.MSG_PEEK))
+
+        pool.submit(end_slowly)
+        left = serve()
+        dying = site.entry(Address("127.0.0.1", 1))
+        site.publish(dying, site.entry(left, 1, weight=0))  # a standby: the other is asked first
+        assert site.ask(method, **cookies(dying.ticket) if held else {}).status == 200
+        listener.shutdown(socket.SHUT_RDWR)
+    assert total(left) == 1
+    assert asked == (2 if held else 1)
+
+
 def test_a_refusal_that_comes_while_all_that_was_sent_is_kept_is_repeated_elsewhere(site: Site, serve: Serve) -> None:
     site.configure(body_memory=1000, body_spool=16_000_000)  # more than the buffers of a connection
 

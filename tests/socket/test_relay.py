@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import io
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted import PATIENCE, ScriptedServer, Step, Talk, answer, hang_up, refusal
 
 from lbadaptor import relay
+from lbadaptor.address import Address
 from lbadaptor.body import EMPTY, Body, keep
 from lbadaptor.failover import Failure
 from lbadaptor.pool import connect
@@ -222,6 +226,37 @@ def test_what_is_no_http_answer_is_not_believed(serve: Serve, data: bytes) -> No
 def test_a_large_head_within_the_bound_is_taken(serve: Serve) -> None:
     with asked(serve, answer(b"hello", "200 OK", f"X: {'x' * (MAX_HEAD - 1000)}")) as got:
         assert b"".join(got.take(BOUND)) == b"hello"
+
+
+# By a Unix socket, the kernel tells whether a process that is gone had read the request.
+
+
+@pytest.mark.parametrize("request_", ["GET", "POST", "POST with a body"])
+@pytest.mark.parametrize(
+    ("fate", "failure"), [("in the backlog", Failure.UNREAD), ("unread", Failure.UNREAD), ("read", Failure.LOST)]
+)
+def test_a_request_that_nobody_has_read_never_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fate: str, failure: Failure, request_: str
+) -> None:
+    method = request_.split()[0]
+    body = keep(io.BytesIO(b"x" * 20), 20, 1000, 1000, "") if "body" in request_ else EMPTY
+    receive, path = relay._answer, str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def then(*arguments: Any) -> Answer:
+            """The request is sent: what becomes of the peer, and then the answer."""
+            if fate != "in the backlog":
+                with listener.accept()[0] as accepted:
+                    accepted.recv(65536, socket.MSG_PEEK if fate == "unread" else 0)
+            listener.close()
+            return receive(*arguments)
+
+        monkeypatch.setattr(relay, "_answer", then)
+        with connect(Address("127.0.0.1", 1), path, 2, PATIENCE) as connection, pytest.raises(ExchangeFailed) as caught:
+            exchange(connection, method, HEAD if method == "GET" else post(body.length), body)
+    assert caught.value.failure is (Failure.LOST if "body" in request_ else failure)
 
 
 # Connections that are lost.
