@@ -25,8 +25,8 @@ class Failure(Enum):
     UNSENT = "connection lost before anything was sent"
     UNREAD = "connection reset before the request was read"
     """A request without a body, by a Unix socket. The kernel resets such a connection when it is closed while bytes
-    wait on it to be read, or before it was accepted; where all was read, it just ends. By TCP that is not certain: short
-    of memory, the kernel resets any connection."""
+    wait on it to be read, or before it was accepted; where all was read, it just ends. By TCP that is not certain:
+    short of memory, the kernel resets any connection."""
     CONNECT_TIMEOUT = "connect timed out"
     BUSY = "refused: BUSY"
     STALE = "refused: STALE"
@@ -116,8 +116,8 @@ def decide(failure: Failure, verdict: Verdict, *, idempotent: bool, body_kept: b
     """What to do after a failure.
 
     `idempotent`: the request may be executed twice. `body_kept`: all of the body that was sent can be sent again.
-    `again`: for what never began (UNREACHABLE, UNSENT, UNREAD), the same AppServer failed so before; for the rest, the
-    request was repeated before.
+    `again`: for what never began (UNREACHABLE, UNSENT, UNREAD), the same AppServer failed so before; for the rest,
+    the request was repeated before.
     """
     row = TABLE[failure]
     deed = row.held if verdict is Verdict.HELD else row.other

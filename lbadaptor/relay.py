@@ -393,9 +393,7 @@ def _ended(connection: Connection, lost: Failure, why: str = "") -> ExchangeFail
     return ExchangeFailed(Failure.CUT if connection.half_open() else lost, why)
 
 
-def _answer(
-    connection: Connection, method: str, sending: Sending | None, reset: Failure = Failure.LOST
-) -> Answer:
+def _answer(connection: Connection, method: str, sending: Sending | None, reset: Failure = Failure.LOST) -> Answer:
     """The answer, up to its body. `reset`: what it means that the connection is reset before the first byte."""
     data = receive(connection, Failure.LOST, reset) if sending is None else sending.receive(Failure.LOST)
     size = len(data)
