@@ -255,9 +255,9 @@ def test_a_request_that_nobody_has_read_never_began(
 
         monkeypatch.setattr(relay, "_answer", then)
         head = HEAD if method == "GET" else post(body.length)
-        with connect(Address("127.0.0.1", 1), path, 2, PATIENCE) as connection:
-            with pytest.raises(ExchangeFailed) as caught:
-                exchange(connection, method, head, body)
+        appserver = Address("127.0.0.1", 1)
+        with connect(appserver, path, 2, PATIENCE) as connection, pytest.raises(ExchangeFailed) as caught:
+            exchange(connection, method, head, body)
     assert caught.value.failure is (Failure.LOST if "body" in request_ else failure)
 
 
