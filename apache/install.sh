@@ -118,9 +118,9 @@ rm -rf "$env/src"
 
 if [ "$what" = test ]; then
     "$env/bin/python" -I -c 'import mod_wsgi' 2>/dev/null || step "building mod_wsgi" install mod_wsgi
-elif ! "$env/bin/python" -I -m monitor.httpd >/dev/null 2>&1; then
+elif ! "$env/bin/python" -I -m monitor.demo.httpd >/dev/null 2>&1; then
     # No mod_wsgi that fits this Python: build one, with its own httpd if there is none.
-    root && fail "$("$env/bin/python" -I -m monitor.httpd 2>&1)"
+    root && fail "$("$env/bin/python" -I -m monitor.demo.httpd 2>&1)"
     if ! command -v cc >/dev/null || ! command -v make >/dev/null; then
         fail "Apache httpd with mod_wsgi is missing, and no compiler to build it: ask the administrator for: apt-get install$lacking"
     elif [ -x /usr/sbin/apache2 ] && command -v apxs >/dev/null; then

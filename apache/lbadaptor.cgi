@@ -10,6 +10,6 @@ import sys
 prefix = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 site.addsitedir(os.path.join(prefix, "lib", "python%d.%d" % sys.version_info[:2], "site-packages"))
 
-from lbadaptor.cgi import main  # noqa: E402
+from lbadaptor.adaptor.cgi import main  # noqa: E402
 
 main()

@@ -9,4 +9,4 @@ import sys
 prefix = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 site.addsitedir(os.path.join(prefix, "lib", "python%d.%d" % sys.version_info[:2], "site-packages"))
 
-from lbadaptor.wsgi import application  # noqa: E402, F401
+from lbadaptor.adaptor.wsgi import application  # noqa: E402, F401

@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from lbadaptor import logs, words
 from lbadaptor.commands import version
-from lbadaptor.errors import LbadaptorError, SettingsError
-from lbadaptor.settings import DEFAULT_FILE, Settings, load
-from monitor.arbiter import Arbiter
-from monitor.settingscheck import report
+from lbadaptor.contract.errors import LbadaptorError, SettingsError
+from lbadaptor.contract.settings import DEFAULT_FILE, Settings, load
+from lbadaptor.log import logs, texts
+from monitor.arbiter.loop import Arbiter
+from monitor.arbiter.settings_reader import report
 
 CANNOT_BEGIN = 1
 """Exit status: something that may be over when it is tried again (a full disk, a lock, no descriptor)."""
@@ -23,14 +23,17 @@ WRONG_SETTINGS = 2
 
 def _check(settings: Settings, config: Path) -> int:
     """Say what is wrong with settings and machine, or that all is good. The exit status."""
-    from monitor import crosscheck, startcheck  # brings an HTTP client along, which the monitor itself does without
+    from monitor.check import (  # brings an HTTP client along, which the monitor itself does without
+        machine,
+        neighbours,
+    )
 
-    faults = startcheck.faults(settings)
+    faults = machine.faults(settings)
     for fault in faults:
         print(f"{config}: {fault}", file=sys.stderr)
     if not faults:
         print(f"{config}: good")
-    for note in (*crosscheck.findings(settings, config), *startcheck.notes(settings)):
+    for note in (*neighbours.findings(settings, config), *machine.notes(settings)):
         print(f"{config}: note: {note}")
     return 1 if faults else 0
 
@@ -59,7 +62,7 @@ def main() -> int:
         log.error("%s", error)
         return CANNOT_BEGIN
     except OSError as error:
-        log.error("%s", words.of_os_error(error))
+        log.error("%s", texts.of_os_error(error))
         return CANNOT_BEGIN
     return arbiter.run()
 

@@ -1,4 +1,4 @@
-"""What all tests share: how they hear the log, which is none of `logging`'s (see `lbadaptor.logs`)."""
+"""What all tests share: how they hear the log, which is none of `logging`'s (see `lbadaptor.log.logs`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lbadaptor import logs
+from lbadaptor.log import logs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,11 +9,11 @@ import socket
 import sys
 from collections.abc import Callable
 
-from lbadaptor import logs, words
-from lbadaptor.appserver import forks
-from lbadaptor.appserver.handover import Failed, Handover, Ready, decode_handover
 from lbadaptor.appserver.main import BASE_PORT, CANNOT_START, line, main, reporter
+from lbadaptor.appserver.process import forks
+from lbadaptor.appserver.process.messages import Failed, Handover, Ready, decode_handover
 from lbadaptor.appserver.template import template
+from lbadaptor.log import logs, texts
 
 log = logs.logger("lbadaptor.appserver")
 
@@ -75,8 +75,8 @@ def _serve(channel: socket.socket, slot: int, address: str) -> int:
 
 def _fell(report: Callable[[Failed], object], error: Exception) -> int:
     """An error of our own, which the monitor shall be able to name."""
-    log.error("it ends: %s", words.of(error), exc_info=error)
-    report(Failed(words.of(error)))
+    log.error("it ends: %s", texts.of(error), exc_info=error)
+    report(Failed(texts.of(error)))
     return CANNOT_START
 
 

@@ -20,14 +20,12 @@ from threading import Thread, get_native_id
 from time import monotonic, sleep
 from typing import Any, ClassVar
 
-from lbadaptor import logs, words
-from lbadaptor.address import Address
-from lbadaptor.appserver import affinity, forks, listening, stores
-from lbadaptor.appserver.admission import Admission
-from lbadaptor.appserver.cookiecheck import CookieCheck, doubt
-from lbadaptor.appserver.counting import by_cookies, by_store, by_word
-from lbadaptor.appserver.gateway import Gateway
-from lbadaptor.appserver.handover import (
+from lbadaptor.appserver.http import listening
+from lbadaptor.appserver.http.admission import Admission
+from lbadaptor.appserver.http.gateway import Gateway
+from lbadaptor.appserver.http.status import Vitals
+from lbadaptor.appserver.process import forks
+from lbadaptor.appserver.process.messages import (
     DRAIN,
     STOP,
     UNDRAIN,
@@ -40,11 +38,15 @@ from lbadaptor.appserver.handover import (
     TemplateReport,
     encode,
 )
-from lbadaptor.appserver.ledger import MOST, Ledger
-from lbadaptor.appserver.orders import Orders
-from lbadaptor.appserver.starting import Watch, failed
-from lbadaptor.appserver.vitals import Vitals
+from lbadaptor.appserver.process.signals import Orders
+from lbadaptor.appserver.process.startup import Watch, failed
+from lbadaptor.appserver.sessions import affinity, stores
+from lbadaptor.appserver.sessions.cookie_check import CookieCheck, doubt
+from lbadaptor.appserver.sessions.count import by_cookies, by_store, by_word
+from lbadaptor.appserver.sessions.table import MOST, Ledger
 from lbadaptor.appserver.warmup import WarmUpFailed, warm_up
+from lbadaptor.contract.address import Address
+from lbadaptor.log import logs, texts
 
 log = logs.logger("lbadaptor.appserver")
 
@@ -85,7 +87,7 @@ def main(
     try:
         listeners = listening.bind(address, handover.unix_socket)
     except OSError as error:
-        return cannot_start(report, f"{address}: {words.what(error)}", error.errno == errno.EADDRINUSE)
+        return cannot_start(report, f"{address}: {texts.what(error)}", error.errno == errno.EADDRINUSE)
     for listener in listeners:
         forks.guard(listener.close)
     sockets = listening.identities(listeners)
@@ -120,7 +122,7 @@ def main(
     except (OSError, RuntimeError, MemoryError) as error:
         if gateway is not None:
             gateway.stop(timeout=0.0)
-        reason = words.what(error)
+        reason = texts.what(error)
         return cannot_start(report, f"{address}: {reason}", getattr(error, "errno", 0) == errno.EADDRINUSE)
     for listener in listeners:
         forks.release(listener.close)  # the gateway does it
@@ -167,7 +169,7 @@ def _tell_what_keeps_it() -> None:
         what = "what the application has registered with atexit"
         if threads:
             names = ", ".join(sorted(one.name for one in threads))
-            what = f"threads of the application's, which are no daemons: {words.clean(names)}"
+            what = f"threads of the application's, which are no daemons: {texts.clean(names)}"
         log.warning("all requests are done; it waits for %s", what)
 
 
@@ -310,7 +312,7 @@ def imported(name: str) -> Any:
 
 def cannot_start(report: Callable[[Failed], object], why: str | Failed, port: bool = False) -> int:
     """Say why, and report it; the exit status."""
-    told = why if isinstance(why, Failed) else Failed(words.clean(why, words.REASON), port)
+    told = why if isinstance(why, Failed) else Failed(texts.clean(why, texts.REASON), port)
     log.error("cannot start: %s", told.why)
     if not report(told):  # there is no monitor that says it
         for row in told.trace:

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from lbadaptor import logs, words
-from lbadaptor.appserver import forks
-from lbadaptor.appserver.handover import (
+from lbadaptor.appserver.main import CANNOT_START, cannot_start, imported, line, reporter
+from lbadaptor.appserver.process import forks
+from lbadaptor.appserver.process.messages import (
     Failed,
     Fork,
     Forked,
@@ -32,8 +32,8 @@ from lbadaptor.appserver.handover import (
     decode_fork,
     decode_preload,
 )
-from lbadaptor.appserver.main import CANNOT_START, cannot_start, imported, line, reporter
-from lbadaptor.appserver.starting import Watch, failed
+from lbadaptor.appserver.process.startup import Watch, failed
+from lbadaptor.log import logs, texts
 
 log = logs.logger("lbadaptor.appserver")
 
@@ -51,7 +51,7 @@ def template(channel: socket.socket) -> tuple[Fork, socket.socket]:
         try:
             pid = _fork()
         except OSError as error:
-            report(Unforked(words.what(error)))
+            report(Unforked(texts.what(error)))
         else:
             if not pid:
                 forks.belongs()
@@ -83,7 +83,7 @@ def _prepare(wish: Preload, report: Callable[[TemplateReport], object]) -> None:
         names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
         report(
             Unfit(
-                words.clean(
+                texts.clean(
                     f"the application starts threads when it is imported ({names}), which do not survive a fork"
                 )
             )
@@ -152,7 +152,7 @@ def _become(asked: Fork, channel: socket.socket) -> None:
     try:
         os.chdir(asked.folder or ".")
     except OSError as error:
-        reporter(channel)(Failed(words.of_os_error(error)))
+        reporter(channel)(Failed(texts.of_os_error(error)))
         raise SystemExit(CANNOT_START) from None
 
 

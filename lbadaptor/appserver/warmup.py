@@ -6,8 +6,8 @@ import http.client
 import threading
 from collections.abc import Callable
 
-from lbadaptor import headers
-from lbadaptor.appserver.handover import Handover
+from lbadaptor.appserver.process.messages import Handover
+from lbadaptor.contract import headers
 
 
 class WarmUpFailed(Exception):

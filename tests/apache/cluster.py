@@ -25,11 +25,11 @@ from typing import Any
 import pytest
 import requests
 
-from lbadaptor.address import Entry, Table, parse
-from lbadaptor.fleet import LOOK
-from lbadaptor.settings import load
-from monitor import httpd
-from monitor.ctl import NoAnswer, ask
+from lbadaptor.adaptor.backends import LOOK
+from lbadaptor.contract.address import Entry, Table, parse
+from lbadaptor.contract.settings import load
+from monitor.contract.client import NoAnswer, ask
+from monitor.demo import httpd
 
 APPS = Path(__file__).parents[1] / "apps"
 LBCTL = Path(sys.executable).with_name("lbctl")

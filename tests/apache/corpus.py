@@ -20,7 +20,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 
-from monitor import fastlane, httpd
+from monitor.apacheconfig import fastlane
+from monitor.demo import httpd
 
 MOUNTS = ("", "/deep/mount")
 LISTENERS = ("plain", "decoding", "refusing", "tls", "behind a proxy", "HTTP/2")

@@ -14,7 +14,7 @@ import pytest
 from chatters import Member
 from cluster import SITES, TIMEOUT, Cluster, Site, Visitor, eventually, running_cluster
 
-from lbadaptor.address import State
+from lbadaptor.contract.address import State
 
 NewCluster = Callable[..., Cluster]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cluster import INSTALLATIONS, LBCTL, TIMEOUT, apache
 
-from monitor.httpd import SHARE
+from monitor.contract.installed import SHARE
 
 TOML = '[application]\napp = "shop:application"\nsession_cookie = "sid"\n[files]\nrun_folder = "run"\n'
 MODULES = ("mpm_event", "unixd", "authn_core", "authz_core", "authz_user", "auth_basic")

@@ -17,7 +17,7 @@ from cluster import SITES, TIMEOUT, Site, eventually, running_cluster
 from corpus import Case, ask_by_http2
 from transfers import BLOCK, Peaks, ask, download, upload
 
-from monitor import httpd
+from monitor.demo import httpd
 
 MIB = 1 << 20
 

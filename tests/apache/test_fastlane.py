@@ -21,8 +21,8 @@ import requests
 from cluster import TIMEOUT, Cluster, Site, Visitor, eventually, running_cluster, short_folder
 from corpus import PRIVATE, prepare
 
-from lbadaptor.address import Entry, State
-from monitor import httpd
+from lbadaptor.contract.address import Entry, State
+from monitor.demo import httpd
 
 APP = "trials:application"
 LANES = (

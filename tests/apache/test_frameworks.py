@@ -16,7 +16,7 @@ import pytest
 import requests
 from cluster import Cluster, Visitor, eventually
 
-from lbadaptor.address import State
+from lbadaptor.contract.address import State
 
 NewCluster = Callable[..., Cluster]
 

@@ -14,7 +14,7 @@ import pytest
 from cluster import TIMEOUT, Cluster, Site, running_cluster
 from corpus import prepare
 
-from monitor import httpd
+from monitor.demo import httpd
 
 EXTRA = """
 LoadModule deflate_module {modules}/mod_deflate.so

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from cluster import Cluster, Site, eventually
 
-from lbadaptor.address import Address
+from lbadaptor.contract.address import Address
 
 NewCluster = Callable[..., Cluster]
 

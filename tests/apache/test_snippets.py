@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 from cluster import SNIPPETS, TIMEOUT, Cluster, Site, eventually, running_cluster
 
-from monitor import fastlane, httpd
+from monitor.apacheconfig import fastlane
+from monitor.demo import httpd
 
 MODES = ["embedded-debian", "embedded-pypi", "daemon-debian", "daemon-pypi", "cgi-debian"]
 APP = "trials:application"

@@ -20,8 +20,8 @@ import pytest
 import requests
 from cluster import INSTALLATIONS, SITES, Cluster, Load, Site, eventually, running_cluster
 
-from lbadaptor.address import State, Table, write
-from monitor import httpd
+from lbadaptor.contract.address import State, Table, write
+from monitor.demo import httpd
 
 NewCluster = Callable[..., Cluster]
 

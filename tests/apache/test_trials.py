@@ -31,8 +31,8 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 from posts import Posts
 
-from lbadaptor.pages import MEANING
-from monitor import httpd
+from lbadaptor.adaptor.error_pages import MEANING
+from monitor.demo import httpd
 
 NewCluster = Callable[..., Cluster]
 

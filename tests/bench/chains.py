@@ -14,14 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lbadaptor import request as adaptor_request
-from lbadaptor.address import Address, Entry, Identity, State, parse
-from lbadaptor.body import Body
-from lbadaptor.settings import load
-from lbadaptor.ticket import Verdict, make_keys
-from monitor import fastlane, httpd
-from monitor.publish import CallerKeys, Publisher
-from monitor.surroundings import make_room_for_socket
+from lbadaptor.adaptor import forward as adaptor_request
+from lbadaptor.adaptor.spool import Body
+from lbadaptor.contract.address import Address, Entry, Identity, State, parse
+from lbadaptor.contract.settings import load
+from lbadaptor.contract.ticket import Verdict, make_keys
+from monitor.apacheconfig import fastlane
+from monitor.arbiter.files.address_text import CallerKeys, Publisher
+from monitor.arbiter.processes.process_environment import make_room_for_socket
+from monitor.demo import httpd
 from tests.apache.cluster import free_ports
 
 from . import cost

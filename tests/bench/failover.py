@@ -30,7 +30,7 @@ from urllib.parse import urlencode
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from monitor import httpd  # noqa: E402
+from monitor.demo import httpd  # noqa: E402
 from tests.apache.cluster import free_ports, processes_of, short_folder  # noqa: E402
 from tests.torture.application import COOKIE  # noqa: E402
 from tests.torture.clients import Line, told_in  # noqa: E402

@@ -24,7 +24,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / 
 from chatters import Member  # noqa: E402
 from cluster import Cluster, eventually, running_cluster  # noqa: E402
 
-from lbadaptor.address import Entry  # noqa: E402
+from lbadaptor.contract.address import Entry  # noqa: E402
 
 SERVERS = 3
 DRAIN_LIMIT = 10.0

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-from lbadaptor.address import Address, Entry, Identity, State, Table
-from lbadaptor.addressfile import AddressFile
-from lbadaptor.fleet import Fleet
-from lbadaptor.settings import load
-from lbadaptor.ticket import make_keys
-from monitor.publish import Publisher
+from lbadaptor.adaptor.address_table import AddressFile
+from lbadaptor.adaptor.backends import Fleet
+from lbadaptor.contract.address import Address, Entry, Identity, State, Table
+from lbadaptor.contract.settings import load
+from lbadaptor.contract.ticket import make_keys
+from monitor.arbiter.files.address_text import Publisher
 from tests.apache.cluster import free_ports
 
 from . import cost

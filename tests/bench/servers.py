@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lbadaptor.address import Address, Entry, Identity, State
-from lbadaptor.appserver import handover
-from lbadaptor.ticket import Keys
-from monitor import httpd
+from lbadaptor.appserver.process import messages
+from lbadaptor.contract.address import Address, Entry, Identity, State
+from lbadaptor.contract.ticket import Keys
+from monitor.demo import httpd
 
 from . import cost
 from .load import LoadFailed
@@ -165,8 +165,8 @@ class AppServer(Server):
         super().start([self._its.fileno()])
         self._its.close()
         self._ours.sendall(
-            handover.encode(
-                handover.Handover(
+            messages.encode(
+                messages.Handover(
                     APPLICATION,
                     session_cookie="sid",
                     threads=THREADS,

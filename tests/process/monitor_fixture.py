@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lbadaptor.address import Entry, State, Table, parse
-from lbadaptor.headers import MANDATORY
-from lbadaptor.ticket import read_keys
-from monitor.ctl import NoAnswer, ask
+from lbadaptor.contract.address import Entry, State, Table, parse
+from lbadaptor.contract.headers import MANDATORY
+from lbadaptor.contract.ticket import read_keys
+from monitor.contract.client import NoAnswer, ask
 
 PATIENCE = 20.0
 """Seconds after which a test that waits for something gives up."""

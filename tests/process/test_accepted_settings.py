@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from monitor_fixture import SLOTS, Site, free_ports
 
-from lbadaptor.accepted import AcceptedSettings
-from lbadaptor.errors import SettingsError
-from lbadaptor.snapshot import Snapshot, read
-from lbadaptor.ticket import make_keys
-from monitor.ctl import NoAnswer
+from lbadaptor.adaptor.accepted_settings import AcceptedSettings
+from lbadaptor.contract.errors import SettingsError
+from lbadaptor.contract.snapshot import Snapshot, read
+from lbadaptor.contract.ticket import make_keys
+from monitor.contract.client import NoAnswer
 
 
 @pytest.fixture

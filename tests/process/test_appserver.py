@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from lbadaptor.appserver.handover import (
+from lbadaptor.appserver.main import CANNOT_START, LINGER
+from lbadaptor.appserver.process.messages import (
     DRAIN,
     STOP,
     UNDRAIN,
@@ -32,7 +33,6 @@ from lbadaptor.appserver.handover import (
     decode_report,
     encode,
 )
-from lbadaptor.appserver.main import CANNOT_START, LINGER
 
 WAIT = 20.0
 """Seconds after which a test gives up waiting for an event."""

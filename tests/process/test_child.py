@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 from monitor_fixture import PATIENCE, wait_for
 
-from monitor.child import LONGEST_LINE, Child, Reaper, become_subreaper
-from monitor.state import start_time
-from monitor.surroundings import Surroundings
+from monitor.arbiter.files.state_json import start_time
+from monitor.arbiter.processes.child import LONGEST_LINE, Child, Reaper, become_subreaper
+from monitor.arbiter.processes.process_environment import Surroundings
 
 CHANNEL = "import os, socket, sys; channel = socket.socket(fileno=int(sys.argv[1]))\n"
 
@@ -275,7 +275,7 @@ def test_one_that_cannot_be_watched_is_not_left_running(nursery: Nursery, monkey
         raise OSError(errno.ENFILE, "Too many open files in system")
 
     before = own_children()
-    monkeypatch.setattr("monitor.child.os.pidfd_open", full)
+    monkeypatch.setattr("monitor.arbiter.processes.child.os.pidfd_open", full)
     with pytest.raises(OSError, match="Too many open files in system"):
         Child.start(["/bin/sleep", "600"])
     assert own_children() == before
@@ -356,7 +356,7 @@ def test_a_kill_that_cannot_be_done_now_is_done_later(nursery: Nursery, monkeypa
     def short(pid: int) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("monitor.child.start_time", short)
+    monkeypatch.setattr("monitor.arbiter.processes.child.start_time", short)
     reaper.look()
     assert child.reap() is None
     monkeypatch.undo()

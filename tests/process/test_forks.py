@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from test_appserver import PROJECT, WAIT, Start, folder, ready, start  # noqa: F401  (fixtures)
 
-from lbadaptor.appserver import handover
-from lbadaptor.appserver.handover import STOP, Ready
+from lbadaptor.appserver.process import messages
+from lbadaptor.appserver.process.messages import STOP, Ready
 
 FORKS = """
     import ctypes, json, multiprocessing, os, signal, socket, subprocess, sys, threading, time
@@ -277,19 +277,19 @@ def test_what_is_forked_from_a_template_is_an_appserver_and_what_that_forks_is_n
         template = subprocess.Popen(command, cwd=site, env=environment, pass_fds=[theirs.fileno()])
     with channel, channel.makefile("rb") as lines:
         channel.settimeout(WAIT)
-        channel.sendall(handover.encode(handover.Preload("imports:forks")) + b"\n")
-        assert handover.decode_template_report(lines.readline()) == handover.Imported()
+        channel.sendall(messages.encode(messages.Preload("imports:forks")) + b"\n")
+        assert messages.decode_template_report(lines.readline()) == messages.Imported()
         own, theirs = socket.socketpair()
         with own, theirs, own.makefile("rb") as reports:
             own.settimeout(WAIT)
             reserved.close()
-            asked = handover.encode(handover.Fork(3, "{}:{}".format(*address)))
+            asked = messages.encode(messages.Fork(3, "{}:{}".format(*address)))
             socket.send_fds(channel, [asked + b"\n"], [theirs.fileno()])
             theirs.close()
-            forked = handover.decode_template_report(lines.readline())
-            assert isinstance(forked, handover.Forked)
-            own.sendall(handover.encode(handover.Handover("imports:forks")) + b"\n")
-            assert handover.decode_report(reports.readline()) == Ready()
+            forked = messages.decode_template_report(lines.readline())
+            assert isinstance(forked, messages.Forked)
+            own.sendall(messages.encode(messages.Handover("imports:forks")) + b"\n")
+            assert messages.decode_report(reports.readline()) == Ready()
             connection = http.client.HTTPConnection(*address, timeout=WAIT)
             connection.request("GET", "/?raises")
             assert connection.getresponse().read() == b"1"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from test_appserver import WAIT, Start, folder, ready, start  # noqa: F401  (fixtures)
 
-from lbadaptor.appserver.handover import DRAIN, STOP, UNDRAIN, Failed
 from lbadaptor.appserver.main import CANNOT_START, ROBBED
+from lbadaptor.appserver.process.messages import DRAIN, STOP, UNDRAIN, Failed
 
 HABITS = """
     import ctypes, faulthandler, locale, os, select, signal, socket, sys, threading, time

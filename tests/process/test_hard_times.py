@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from monitor_fixture import Site, processes, wait_for
 
-from lbadaptor.address import Address, Identity
-from lbadaptor.ticket import read_keys
-from monitor.ctl import ask
+from lbadaptor.contract.address import Address, Identity
+from lbadaptor.contract.ticket import read_keys
+from monitor.contract.client import ask
 
 # What an ordinary user has by nature, root gets so (setpriv(1)): permissions count, and so do limits on processes.
 HEEDS_MODES = () if os.geteuid() else ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
@@ -153,7 +153,9 @@ def test_without_any_descriptor_it_holds_out(site: Site) -> None:
 
 SHORT = """
 import errno, os, sys
-from monitor import __main__, child, state
+from monitor import __main__
+from monitor.arbiter.files import state_json as state
+from monitor.arbiter.processes import child
 real_pidfd, real_stat = os.pidfd_open, state._stat
 def short():
     if os.path.exists({flag!r}):

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from monitor_fixture import wait_for
 
-from lbadaptor.address import Address
-from lbadaptor.settings import Application, Files, Settings
-from lbadaptor.ticket import make_keys
-from monitor import appservers as module
-from monitor.appservers import AppServers
-from monitor.child import Child, Reaper
-from monitor.life import Life
-from monitor.plan import Plan
-from monitor.problems import Problems
-from monitor.record import Order, Record, Tell
-from monitor.state import StateFile, start_time
+from lbadaptor.contract.address import Address
+from lbadaptor.contract.settings import Application, Files, Settings
+from lbadaptor.contract.ticket import make_keys
+from monitor.arbiter.files.state_json import StateFile, start_time
+from monitor.arbiter.processes import appservers as module
+from monitor.arbiter.processes.appservers import AppServers
+from monitor.arbiter.processes.child import Child, Reaper
+from monitor.policy.plan import Plan
+from monitor.policy.problems import Problems
+from monitor.policy.record import Order, Record, Tell
+from monitor.policy.states import Life
 
 
 class House:
@@ -64,7 +64,7 @@ def test_an_order_to_kill_needs_no_descriptor(house: House, monkeypatch: pytest.
         child = Child.adopt(process.pid, start_time(process.pid))
         ticket = house.keys.ticket(record.identity)
         house.appservers.take_over(record, child, Address("127.0.0.1", 9000), ticket)
-        monkeypatch.setattr("monitor.child.start_time", short)
+        monkeypatch.setattr("monitor.arbiter.processes.child.start_time", short)
         house.appservers.do(Tell(record.identity, Order.KILL))
         wait_for(child.over, "it is ended")
         monkeypatch.undo()

@@ -192,7 +192,7 @@ def test_in_apache_the_log_is_what_stderr_was_at_import(tmp_path: Path) -> None:
     script = """
 import io, logging.config, sys
 kept = sys.stderr = io.StringIO()
-from lbadaptor.wsgi import application
+from lbadaptor.adaptor.wsgi import application
 sys.stderr.flush()
 sys.stderr = sys.stdout = None
 logging.config.dictConfig({"version": 1})

@@ -21,11 +21,11 @@ from pathlib import Path
 import pytest
 from monitor_fixture import MARK, PATIENCE, SLOTS, Site, free_ports, processes, wait_for
 
-from lbadaptor.address import parse
-from lbadaptor.errors import SettingsError
-from lbadaptor.ticket import Verdict, judge, read_keys
-from monitor import runfolder
-from monitor.ctl import NoAnswer, ask
+from lbadaptor.contract.address import parse
+from lbadaptor.contract.errors import SettingsError
+from lbadaptor.contract.ticket import Verdict, judge, read_keys
+from monitor.arbiter.files import run_folder
+from monitor.contract.client import NoAnswer, ask
 
 LEFT = {"address.text", "callerkeys.text", "monitor.pid"}
 """What stays in the run folder."""
@@ -425,7 +425,11 @@ def test_without_a_console_there_are_probes_all_the_same(site: Site) -> None:
 def test_a_watcher_that_cannot_run_keeps_nobody_busy(site: Site) -> None:
     # A monitor whose watcher is a program that fails at once.
     code = (
-        "import sys; from monitor import child, link, __main__; start = child.Child.start.__func__\n"
+        "import sys\n"
+        "from monitor.arbiter.processes import child\n"
+        "from monitor.arbiter import watcher_process as link\n"
+        "from monitor import __main__\n"
+        "start = child.Child.start.__func__\n"
         "def broken(cls, command, environment=None):\n"
         "    words = ['/bin/false'] if 'monitor.watcher' in command else command\n"
         "    return start(cls, words, environment)\n"
@@ -442,7 +446,10 @@ def test_a_watcher_that_cannot_run_keeps_nobody_busy(site: Site) -> None:
 
 
 def test_a_silent_watcher_is_replaced(site: Site) -> None:
-    code = "import sys; from monitor import link, __main__; link.SILENCE = 1.2; sys.exit(__main__.main())"
+    code = (
+        "import sys; from monitor import __main__; from monitor.arbiter import watcher_process\n"
+        "watcher_process.SILENCE = 1.2; sys.exit(__main__.main())"
+    )
     site.settings("appservers", servers=1)
     site.start(command=[sys.executable, "-B", "-I", "-c", code, "--config", str(site.config)])
     site.wait_ok()
@@ -521,7 +528,10 @@ signal.signal = keep
 """
     )
     code = (
-        "import sys, time; from monitor import publish, __main__; write = publish.Publisher.publish\n"
+        "import sys, time\n"
+        "from monitor.arbiter.files import address_text as publish\n"
+        "from monitor import __main__\n"
+        "write = publish.Publisher.publish\n"
         "publish.Publisher.publish = lambda self, entries: (time.sleep(0.2), write(self, entries))\n"
         "sys.exit(__main__.main())\n"
     )
@@ -653,12 +663,12 @@ def test_what_may_be_over_the_next_time_is_no_matter_of_settings(site: Site) -> 
 def test_a_group_that_the_monitor_is_not_in_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {os.getegid(), *os.getgroups()}
     foreign = next(group.gr_name for group in grp.getgrall() if group.gr_gid not in own)
-    monkeypatch.setattr("monitor.runfolder.os.geteuid", lambda: 1000)
+    monkeypatch.setattr("monitor.arbiter.files.run_folder.os.geteuid", lambda: 1000)
     with pytest.raises(SettingsError, match=f"the monitor's user is not in the group '{foreign}'"):
-        runfolder.group(foreign)
-    monkeypatch.setattr("monitor.runfolder.os.geteuid", lambda: 0)
-    assert runfolder.group(foreign) == grp.getgrnam(foreign).gr_gid
-    assert runfolder.group("") is None
+        run_folder.group(foreign)
+    monkeypatch.setattr("monitor.arbiter.files.run_folder.os.geteuid", lambda: 0)
+    assert run_folder.group(foreign) == grp.getgrnam(foreign).gr_gid
+    assert run_folder.group("") is None
 
 
 def test_check_starts_nothing(site: Site) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from monitor_fixture import Site, processes, wait_for
 
-from lbadaptor.address import Entry
-from monitor.ctl import ask
+from lbadaptor.contract.address import Entry
+from monitor.contract.client import ask
 
 COUNTED = """
 import random, time

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from monitor_fixture import PATIENCE, Site, wait_for
 
-from lbadaptor.address import Entry
-from lbadaptor.headers import MANDATORY
-from lbadaptor.ticket import read_keys
-from monitor.control import client
-from monitor.ctl import ask
+from lbadaptor.contract.address import Entry
+from lbadaptor.contract.headers import MANDATORY
+from lbadaptor.contract.ticket import read_keys
+from monitor.contract.client import ask, client
 
 MB = 1 << 20
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 from monitor_fixture import PATIENCE, Site
 
-from lbadaptor.address import Entry
-from monitor.ctl import ask
+from lbadaptor.contract.address import Entry
+from monitor.contract.client import ask
 
 SHORT = 2.5
 """Seconds for which something is short; a hung AppServer is ended within 2 (monitor_fixture)."""

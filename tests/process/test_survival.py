@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from monitor_fixture import Site, processes, wait_for
 
-from lbadaptor.address import Identity
-from monitor.ctl import NoAnswer, ask
+from lbadaptor.contract.address import Identity
+from monitor.contract.client import NoAnswer, ask
 
 STRANGER = """
 import socket, sys
@@ -151,7 +151,10 @@ def test_the_standby_stays_it_and_a_slow_start_goes_on(site: Site, asked: bool) 
 
 def test_killed_as_soon_as_address_text_is_written_it_takes_nobody_out_of_it(site: Site) -> None:
     code = (
-        "import os, signal, sys; from monitor import publish, __main__; write = publish.Publisher.publish\n"
+        "import os, signal, sys\n"
+        "from monitor.arbiter.files import address_text as publish\n"
+        "from monitor import __main__\n"
+        "write = publish.Publisher.publish\n"
         "def last_deed(self, entries):\n"
         "    write(self, entries)\n"
         "    if len(entries) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -469,7 +472,7 @@ def test_an_order_to_stop_wins_over_an_upgrade(site: Site, when: str) -> None:
         else "execv = os.execv\ndef slowly(*words):\n    stop()\n    execv(*words)\nos.execv = slowly\n"
     )
     code = (
-        "import os, signal, sys; from monitor import __main__, arbiter\n"
+        "import os, signal, sys; from monitor import __main__; from monitor.arbiter import loop as arbiter\n"
         "def stop(): os.kill(os.getpid(), signal.SIGTERM)\n"
         + (late if when == "while it becomes the new one" else "")
         + (

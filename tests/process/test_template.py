@@ -13,10 +13,10 @@ from typing import NoReturn
 import pytest
 from monitor_fixture import PATIENCE
 
-from lbadaptor.address import Identity
-from lbadaptor.appserver import handover
-from monitor.child import Child, Reaper
-from monitor.template import Template
+from lbadaptor.appserver.process import messages
+from lbadaptor.contract.address import Identity
+from monitor.arbiter.processes.child import Child, Reaper
+from monitor.arbiter.processes.template import Template
 
 ONE, TWO = Identity(0, 1001), Identity(1, 1002)
 
@@ -48,8 +48,8 @@ class Nursery:
         )
         return self.started[-1]
 
-    def request(self, identity: Identity) -> handover.Fork:
-        return handover.Fork(identity.slot, "127.0.0.1:1")
+    def request(self, identity: Identity) -> messages.Fork:
+        return messages.Fork(identity.slot, "127.0.0.1:1")
 
     def born(self, identity: Identity, child: Child) -> None:
         self.living[identity] = child
@@ -88,7 +88,9 @@ class Stage:
 
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setattr("monitor.template.become_subreaper", lambda: None)  # it would last as long as the tests
+    monkeypatch.setattr(
+        "monitor.arbiter.processes.template.become_subreaper", lambda: None
+    )  # it would last as long as the tests
     stage = Stage()
     yield stage
     stage.end()
@@ -221,7 +223,7 @@ def test_without_a_descriptor_nobody_is_forked_and_the_template_stays(
     stage.wait(lambda: stage.nursery.told, "it was asked for one")
     pid = stage.template.pid
     with monkeypatch.context() as short:
-        short.setattr("monitor.template.socket.socketpair", full)
+        short.setattr("monitor.arbiter.processes.template.socket.socketpair", full)
         stage.template.fork(ONE)
         stage.template.fork(TWO)
     why = "cannot fork: Too many open files"

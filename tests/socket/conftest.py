@@ -9,7 +9,7 @@ import pytest
 from scripted import ScriptedServer, Step
 from stage import Site
 
-from lbadaptor.address import Address
+from lbadaptor.contract.address import Address
 
 
 @pytest.fixture

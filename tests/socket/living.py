@@ -10,12 +10,12 @@ from typing import Any
 
 from stage import GENERATION, Site
 
-from lbadaptor.address import Address, Entry, Identity
-from lbadaptor.appserver.admission import Admission
-from lbadaptor.appserver.gateway import Gateway
-from lbadaptor.appserver.handover import Handover
-from lbadaptor.appserver.ledger import Ledger
-from lbadaptor.appserver.vitals import Vitals
+from lbadaptor.appserver.http.admission import Admission
+from lbadaptor.appserver.http.gateway import Gateway
+from lbadaptor.appserver.http.status import Vitals
+from lbadaptor.appserver.process.messages import Handover
+from lbadaptor.appserver.sessions.table import Ledger
+from lbadaptor.contract.address import Address, Entry, Identity
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 

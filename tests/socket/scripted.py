@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lbadaptor.address import Address
+from lbadaptor.contract.address import Address
 
 PATIENCE = 10.0
 """Seconds after which a test that hangs fails instead."""

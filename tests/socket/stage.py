@@ -13,10 +13,10 @@ from wsgiref.validate import validator
 
 from scripted import ScriptedServer
 
-from lbadaptor.adaptor import Adaptor
-from lbadaptor.address import Address, Entry, Identity, State, Table, write
-from lbadaptor.settings import AdaptorSettings, Application, Files, Settings
-from lbadaptor.ticket import Keys
+from lbadaptor.adaptor.middleware import Adaptor
+from lbadaptor.contract.address import Address, Entry, Identity, State, Table, write
+from lbadaptor.contract.settings import AdaptorSettings, Application, Files, Settings
+from lbadaptor.contract.ticket import Keys
 
 MASTER = "m" * 48
 GENERATION = 1763805600000

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from monitor.ctl import NoAnswer, ask
+from monitor.contract.client import NoAnswer, ask
 
 from .application import born
 from .clients import burst

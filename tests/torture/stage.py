@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lbadaptor.address import Table, parse
-from lbadaptor.errors import AddressFileError
-from lbadaptor.settings import load
-from monitor import httpd
-from monitor.ctl import NoAnswer, ask
+from lbadaptor.contract.address import Table, parse
+from lbadaptor.contract.errors import AddressFileError
+from lbadaptor.contract.settings import load
+from monitor.contract.client import NoAnswer, ask
+from monitor.demo import httpd
 from tests.apache.cluster import free_ports, processes_of
 
 from .application import born

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lbadaptor.address import parse
-from lbadaptor.errors import AddressFileError
+from lbadaptor.contract.address import parse
+from lbadaptor.contract.errors import AddressFileError
 
 from .records import Name, Records, Sample, Seen
 from .stage import LogTail, Stage

@@ -201,5 +201,5 @@ def test_what_an_earlier_pip_install_left_in_the_checkout_gets_into_no_wheel(tmp
     subprocess.run([*pip, "."], cwd=tmp_path, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "lbadaptor/adaptor.py" in names
+    assert "lbadaptor/adaptor/middleware.py" in names
     assert "lbadaptor/gone_since.py" not in names

@@ -1,158 +1,168 @@
-"""Arrows point one way: a module imports only what stands before it in its house."""
+"""Arrows point one way: what a folder may import is said once for each folder, and no modules import in a circle."""
+
+from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 TOP = Path(__file__).parents[2]
 
-CONTRACT = ("words", "logs", "errors", "address", "headers", "http1", "cookies", "ticket", "settings", "snapshot")
-ADAPTOR = (
-    "failover",
-    "suspects",
-    "balance",
-    "pages",
-    "accepted",
-    "addressfile",
-    "pool",
-    "body",
-    "request",
-    "relay",
-    "visitor",
-    "fleet",
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "lbadaptor.log": (),
+    "lbadaptor.contract": ("lbadaptor.log",),
+    "lbadaptor.http1": (),
+    "lbadaptor.adaptor": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1"),
+    "lbadaptor.appserver.process": ("lbadaptor.log",),
+    "lbadaptor.appserver.wsgi": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1"),
+    "lbadaptor.appserver.sessions": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1", "lbadaptor.appserver.wsgi"),
+    ),
+    "lbadaptor.appserver.http": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1", "lbadaptor.appserver.process"),
+        *("lbadaptor.appserver.wsgi", "lbadaptor.appserver.sessions"),
+    ),
+    "lbadaptor.appserver": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.appserver.process"),
+        *("lbadaptor.appserver.sessions", "lbadaptor.appserver.http"),
+    ),
+    "lbadaptor.examples": (),
+    "lbadaptor": ("lbadaptor.contract", "lbadaptor.adaptor"),
+    "monitor.contract": ("lbadaptor.log", "lbadaptor.contract"),
+    "monitor.policy": ("lbadaptor.log", "lbadaptor.contract", "monitor.contract"),
+    "monitor.watcher": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.adaptor", "monitor.contract"),
+    "monitor.arbiter.files": ("lbadaptor.log", "lbadaptor.contract", "monitor.policy"),
+    "monitor.arbiter.processes": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.appserver.process", "monitor.contract"),
+        *("monitor.policy", "monitor.arbiter.files"),
+    ),
+    "monitor.arbiter": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.appserver.sessions", "monitor.contract"),
+        *("monitor.policy", "monitor.arbiter.files", "monitor.arbiter.processes"),
+    ),
+    "monitor.check": (
+        *("lbadaptor.log", "lbadaptor.contract", "monitor.contract", "monitor.arbiter.files"),
+        "monitor.arbiter.processes",
+    ),
+    "monitor.apacheconfig": ("lbadaptor.contract", "monitor.contract"),
+    "monitor.ctl": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.appserver.process", "lbadaptor"),
+        *("monitor.contract", "monitor.watcher", "monitor.arbiter.files", "monitor.arbiter.processes"),
+        *("monitor.arbiter", "monitor.apacheconfig"),
+    ),
+    "monitor.demo": (
+        *("lbadaptor.log", "lbadaptor.contract", "monitor.contract", "monitor.apacheconfig", "monitor.ctl"),
+    ),
+    "monitor": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor", "monitor.arbiter", "monitor.check"),
+}
+"""By folder, from the ground to the roof: what its modules may import besides each other."""
+
+PURE = ("lbadaptor.http1", "monitor.policy")
+"""No socket, no file, no process, no clock."""
+OUTSIDE = frozenset(
+    (
+        *("socket", "select", "selectors", "ssl", "subprocess", "os", "time", "pathlib", "requests", "fcntl", "mmap"),
+        *(
+            "tempfile",
+            "shutil",
+            "signal",
+            "io",
+            "http",
+            "urllib",
+            "asyncio",
+            "multiprocessing",
+            "ctypes",
+        ),
+    )
 )
-ROOF = ("adaptor", "wsgi", "cgi", "commands")
-APPSERVER = (
-    *(
-        "handover",
-        "ledger",
-        "counting",
-        "cookiecheck",
-        "admission",
-        "vitals",
-        "environ",
-        "sessions",
-        "affinity",
-        "answer",
-        "connection",
-        "callers",
-    ),
-    *(
-        "listening",
-        "leadership",
-        "forks",
-        "starting",
-        "gateway",
-        "warmup",
-        "stores",
-        "orders",
-        "main",
-        "template",
-        "__main__",
-    ),
-)
-MONITOR = (
-    *(
-        "life",
-        "messages",
-        "peers",
-        "record",
-        "problems",
-        "traces",
-        "plan",
-        "wholefile",
-        "publish",
-        "settingsfile",
-        "state",
-        "surroundings",
-        "child",
-        "template",
-        "systemd",
-        "threads",
-        "probe",
-        "discovery",
-        "control",
-        "strays",
-        "runfolder",
-        "leftovers",
-        "fastlane",
-        "obstacles",
-        "httpd",
-        "progress",
-        "signals",
-        "settingscheck",
-        "appservers",
-        "adoption",
-        "link",
-        "status",
-        "crosscheck",
-        "startcheck",
-    ),
-    *("arbiter", "watcher", "__main__", "ctl", "apacheconfig", "demo"),
-)
-LAYERS = [
-    *(f"lbadaptor.{name}" for name in CONTRACT),
-    *(f"lbadaptor.{name}" for name in (*ADAPTOR, *ROOF)),
-    *(f"lbadaptor.appserver.{name}" for name in APPSERVER),
-    "lbadaptor.examples.webware_site",
-    *(f"monitor.{name}" for name in MONITOR),
-]
-PURE = [
-    *(f"lbadaptor.{name}" for name in ("words", "errors", "address", "headers", "http1", "cookies")),
-    *(f"lbadaptor.{name}" for name in ("failover", "balance", "request")),
-    *(
-        f"lbadaptor.appserver.{name}"
-        for name in ("handover", "ledger", "counting", "cookiecheck", "admission", "sessions", "environ")
-    ),
-    *("lbadaptor.appserver.affinity", "lbadaptor.appserver.answer", "lbadaptor.appserver.callers"),
-    *("monitor.life", "monitor.record", "monitor.problems", "monitor.plan", "monitor.messages"),
-    *("monitor.fastlane", "monitor.obstacles"),
-]
-OUTSIDE = {"socket", "select", "selectors", "subprocess", "os", "time", "pathlib", "requests", "fcntl", "tempfile"}
-AT_NEED = {("monitor.ctl", "monitor.demo"), ("monitor.ctl", "monitor.apacheconfig")}
-"""Imports within a function, for the one command that needs them."""
 
 
-def file_of(module: str) -> Path:
-    return TOP / (module.replace(".", "/") + ".py")
+@cache
+def modules() -> dict[str, Path]:
+    """Every module by its name, a package by its folder's."""
+    files = [file for top in ("lbadaptor", "monitor") for file in TOP.glob(f"{top}/**/*.py")]
+    names = (str(file.relative_to(TOP).with_suffix("")).replace("/", ".").removesuffix(".__init__") for file in files)
+    return dict(zip(names, files, strict=True))
 
 
-def imports(module: str) -> Iterator[str]:
-    """Everything that a module imports, as `package.module`."""
-    for node in ast.walk(ast.parse(file_of(module).read_text())):
+def folder(module: str) -> str:
+    return module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
+
+
+def imported(module: str) -> Iterator[str]:
+    """Everything that a module imports, within functions too, as `package.module`."""
+    for node in ast.walk(ast.parse(modules()[module].read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: a relative import"
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                yield inner if inner in LAYERS else str(node.module)
+                yield inner if inner in modules() else str(node.module)
 
 
-def test_every_module_has_its_place() -> None:
-    files = [*TOP.glob("lbadaptor/**/*.py"), *TOP.glob("monitor/**/*.py")]
-    modules = {str(file.relative_to(TOP).with_suffix("")).replace("/", ".") for file in files}
-    assert {module for module in modules if not module.endswith("__init__")} == set(LAYERS)
+@cache
+def inner(module: str) -> frozenset[str]:
+    """What a module imports of this project."""
+    return frozenset(found for found in imported(module) if found in modules()) - {module}
 
 
-@pytest.mark.parametrize("module", LAYERS)
-def test_arrows_point_down(module: str) -> None:
-    above = set(LAYERS[LAYERS.index(module) :])
-    assert not {found for found in imports(module) if found in above and (module, found) not in AT_NEED}
+def test_every_folder_has_its_place() -> None:
+    assert {folder(module) for module in modules()} == set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize("module", [module for module in LAYERS if module.startswith("lbadaptor.")])
-def test_lbadaptor_knows_no_monitor(module: str) -> None:
-    assert not {found for found in imports(module) if found.split(".")[0] == "monitor"}
+def test_folders_import_only_what_is_below_them() -> None:
+    """So there is no circle of folders."""
+    below: set[str] = set()
+    for place, others in MAY_IMPORT.items():
+        above = {"lbadaptor"} if place == "lbadaptor" else set()
+        assert set(others) <= below | above, f"{place} stands before what it imports"
+        below.add(place)
 
 
-@pytest.mark.parametrize("module", [module for module in LAYERS if module.startswith("lbadaptor.appserver.")])
-def test_adaptor_and_appserver_share_only_the_contract(module: str) -> None:
-    adaptor = {f"lbadaptor.{name}" for name in (*ADAPTOR, *ROOF)}
-    assert not adaptor & set(imports(module))
+@pytest.mark.parametrize("place", MAY_IMPORT)
+def test_a_folder_imports_what_it_may(place: str) -> None:
+    wrong = [
+        f"{module} imports {found}"
+        for module in modules()
+        if folder(module) == place
+        for found in inner(module)
+        if folder(found) not in (place, *MAY_IMPORT[place])
+    ]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_pure_modules_touch_nothing_outside(module: str) -> None:
-    assert not OUTSIDE & {found.split(".")[0] for found in imports(module)}
+def test_no_folder_may_import_what_it_does_not() -> None:
+    """The table above says no more than is."""
+    used = {(folder(module), folder(found)) for module in modules() for found in inner(module)}
+    assert {(place, other) for place, others in MAY_IMPORT.items() for other in others} - used == set()
+
+
+def test_there_is_no_circle() -> None:
+    """Of modules, without exceptions."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join((*path[path.index(module) :], module))
+        if module not in done:
+            for found in sorted(inner(module)):
+                visit(found, (*path, module))
+            done.add(module)
+
+    for module in sorted(modules()):
+        visit(module, ())
+
+
+@pytest.mark.parametrize("place", PURE)
+def test_pure_folders_touch_nothing_outside(place: str) -> None:
+    wrong = [
+        f"{module} imports {found}"
+        for module in modules()
+        if folder(module) == place
+        for found in imported(module)
+        if found.partition(".")[0] in OUTSIDE
+    ]
+    assert wrong == []

@@ -1,0 +1,1 @@
+"""The adaptor: the WSGI middleware in Apache's processes."""

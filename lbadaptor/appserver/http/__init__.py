@@ -1,0 +1,1 @@
+"""The AppServer's HTTP: connections, threads, limits."""

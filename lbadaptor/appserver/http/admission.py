@@ -1,0 +1,113 @@
+"""Who may begin, who waits for a thread, who is at work. Any thread may use it; only `wait_idle` blocks. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from threading import Lock
+from typing import Generic, TypeVar
+
+from lbadaptor.contract.headers import Refusal
+
+Task = TypeVar("Task")
+
+
+class Admission(Generic[Task]):
+    """Requests in flight: `threads` of them at work at most, `queue` at most that wait for a thread.
+
+    Those of ticket-holders come first, for nobody else can serve them.
+    """
+
+    def __init__(self, threads: int, queue: int) -> None:
+        self.threads = threads
+        self.dying = False
+        """ordered to drain: takes only visitors whose session it knows"""
+        self.stopping = False
+        """ordered to stop: takes nobody"""
+        self.in_flight = 0
+        """requests at work or waiting"""
+        self.served = 0
+        self._queue = queue
+        self._held: deque[Task] = deque()
+        self._others: deque[Task] = deque()
+        self._at_work = 0
+        self._lock = Lock()
+        self._awaiting: list[Lock] = []
+        """of those who wait until nothing is in flight, what they wait for"""
+
+    def admit(self, task: Task, known: bool, held: bool) -> tuple[Task, Refusal] | None:
+        """Let a request wait for its turn. Who is refused instead, and why: it, or one that has to make room for it.
+
+        `known`: its session is here. `held`: it brought our ticket, and can go nowhere else.
+        """
+        with self._lock:
+            if self.stopping or (self.dying and not known):
+                return task, Refusal.DYING
+            refused = None
+            if self.in_flight >= self.threads + self._queue:
+                if not (held and self._others):
+                    return task, Refusal.BUSY
+                refused = self._others.pop(), Refusal.BUSY
+                self.in_flight -= 1
+            (self._held if held else self._others).append(task)
+            self.in_flight += 1
+        return refused
+
+    def begin(self) -> Task | None:
+        """Whose turn it is; None where nobody waits, or as many are at work as may be. Then call `end`."""
+        if not (self._held or self._others):
+            return None
+        with self._lock:
+            return self._next()
+
+    def end(self) -> Task | None:
+        """A request is done; whose turn it is now, as from `begin`."""
+        with self._lock:
+            self._at_work -= 1
+            self.in_flight -= 1
+            self.served += 1
+            if self._awaiting and not self.in_flight:
+                while self._awaiting:
+                    self._awaiting.pop().release()
+            return self._next()
+
+    def dismiss(self) -> list[Task]:
+        """Those that wait do so no longer."""
+        with self._lock:
+            waiting = [*self._held, *self._others]
+            self._held.clear()
+            self._others.clear()
+            self.in_flight -= len(waiting)
+            return waiting
+
+    def forget_served(self) -> None:
+        """What was served so far does not count."""
+        with self._lock:
+            self.served = 0
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until nothing is in flight. False when it took longer than `timeout` seconds."""
+        idle = Lock()
+        idle.acquire()
+        with self._lock:
+            if not self.in_flight:
+                return True
+            self._awaiting.append(idle)
+        if idle.acquire(timeout=max(0.0, timeout)):
+            return True
+        with self._lock:
+            if idle in self._awaiting:
+                self._awaiting.remove(idle)
+        return not self.in_flight
+
+    def abandon(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not there."""
+        self._lock = Lock()
+
+    def _next(self) -> Task | None:
+        if self._at_work >= self.threads:
+            return None
+        queue = self._held or self._others
+        if not queue:
+            return None
+        self._at_work += 1
+        return queue.popleft()

@@ -1,0 +1,85 @@
+"""Where an AppServer listens: on its port, for any HTTP tool; and on a Unix socket, for Apache and the monitor.
+
+The Unix socket costs both sides less, and nobody but they and the application can stand in for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterable
+
+from lbadaptor.contract.address import Address
+from lbadaptor.log import logs, texts
+
+log = logs.logger("lbadaptor.appserver")
+
+_MODE = 0o660
+"""For Apache's group, which the socket has from its folder."""
+
+
+def bind(address: Address, unix_socket: str) -> list[socket.socket]:
+    """The sockets, the one of the address first; nobody can connect before they are listened on.
+
+    Where there can be no Unix socket the address must do, and that is said. Raises OSError for the address.
+    """
+    listeners = [_bind_port(address)]
+    if unix_socket:
+        try:
+            listeners.append(bind_unix(unix_socket))
+        except OSError as error:
+            log.warning(
+                "the Unix socket %s cannot be made: %s; requests come by TCP, which is slower",
+                unix_socket,
+                texts.what(error),
+            )
+    return listeners
+
+
+def identities(listeners: Iterable[socket.socket]) -> list[int]:
+    """Which sockets these are: another number where the descriptor was closed, or is something else's by now."""
+    found = []
+    for listener in listeners:
+        try:
+            found.append(os.fstat(listener.fileno()).st_ino)
+        except OSError:
+            found.append(0)
+    return found
+
+
+def close(listeners: Iterable[socket.socket]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+def _bind_port(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A port whose last owner left connections in TIME_WAIT is free; one that somebody listens on is not.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # its connections have it, too (tcp(7))
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def bind_unix(path: str) -> socket.socket:
+    """A socket in the place of a former life's, which stays there until the port is ours.
+
+    Callers take a missing socket for one that was deleted and come to the port, which may be a stranger's; one that
+    nobody listens on is the last word (`pool.connect`).
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        listener.bind(path)
+        os.chmod(path, _MODE)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,134 @@
+"""How an AppServer is: what its orders made it, and what it has at work. Any thread may use it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic, process_time
+from typing import Any
+
+from lbadaptor.appserver.http.admission import Admission
+from lbadaptor.appserver.sessions.cookie_check import CookieCheck
+from lbadaptor.log import logs
+
+log = logs.logger("lbadaptor.appserver")
+
+_PAGE = resource.getpagesize()
+
+
+class Memory:
+    """The resident memory of this process. Once asked, it needs no descriptor any more: there may be none."""
+
+    _file = -1
+
+    def resident(self) -> int:
+        """In bytes. 0 where it cannot be told: an application may have closed what is not its own."""
+        try:
+            if self._file < 0:
+                self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+            return int(os.pread(self._file, 256, 0).split()[1]) * _PAGE
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def close(self) -> None:
+        if self._file >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._file)
+            self._file = -1
+
+    __del__ = close
+
+
+@dataclass
+class Vitals:
+    """The counts behind the probe's answer, `LB-Status` and `LB-Load`."""
+
+    slot: int
+    generation: int
+    admission: Admission[Any]
+    max_requests: int = 0
+    max_age: float = 0.0
+    max_memory: int = 0
+    cookies: CookieCheck = field(default_factory=lambda: CookieCheck(""))
+    ready: bool = False
+    """bound, application imported, warm"""
+    sessions: int = 0
+    longest_session: float = 0.0
+    empty: bool = False
+    """ordered to drain, and nothing is left: no session, nothing in flight"""
+    _started: float = field(default_factory=monotonic)
+    _memory: Memory = field(default_factory=Memory)
+
+    def look(self, count: Callable[[], int]) -> None:
+        """Count the sessions, and find out whether nothing is left.
+
+        What is in flight is looked at first: a request that ends meanwhile may leave a session.
+        """
+        idle = not self.admission.in_flight
+        self.sessions = count()
+        self.empty = self.admission.dying and idle and not self.sessions
+
+    @property
+    def status(self) -> str:
+        return "DYING" if self.admission.dying or self.admission.stopping else "OK"
+
+    @property
+    def past_limit(self) -> str:
+        """The limit that is passed; empty when none is."""
+        if 0 < self.max_requests <= self.admission.served:
+            return "requests"
+        if 0 < self.max_age <= monotonic() - self._started:
+            return "age"
+        if 0 < self.max_memory < self._memory.resident():
+            return "memory"
+        return ""
+
+    def warm(self) -> None:
+        """Ready for visitors; what it answered so far does not count."""
+        self.admission.forget_served()
+        resident = self._memory.resident()
+        if 0 < self.max_memory < resident:
+            log.warning(
+                "max_memory = %d is less than it needs from the start, which is %d bytes: it is not applied to this "
+                "AppServer; set it higher",
+                self.max_memory,
+                resident,
+            )
+            self.max_memory = 0
+        self.ready = True
+
+    def headers(self) -> bytes:
+        """What every answer says, for the end of its head."""
+        admission = self.admission
+        status = b"DYING" if admission.dying or admission.stopping else b"OK"
+        load = admission.in_flight, admission.threads, self.sessions
+        return b"LB-Status: %b\r\nLB-Load: %d/%d/%d\r\n" % (status, *load)
+
+    def abandon(self) -> None:
+        """In a forked child: they are the parent's."""
+        self._memory.close()
+        self.cookies.abandon()
+
+    def report(self) -> dict[str, Any]:
+        """The probe's answer. Seconds and bytes."""
+        return {
+            "status": self.status,
+            "ready": self.ready,
+            "past_limit": self.past_limit,
+            "empty": self.empty,
+            "slot": self.slot,
+            "generation": self.generation,
+            "pid": os.getpid(),
+            "sessions": self.sessions,
+            "longest_session": round(self.longest_session, 1),
+            "in_flight": self.admission.in_flight,
+            "threads": self.admission.threads,
+            "served": self.admission.served,
+            "memory": self._memory.resident(),
+            "cpu": round(process_time(), 3),
+            "uptime": round(monotonic() - self._started, 1),
+            "cookies": self.cookies.report(),
+        }

@@ -1,0 +1,1 @@
+"""The AppServer as a process: what it is handed, what it obeys, what it tells."""

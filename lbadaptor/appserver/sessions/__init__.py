@@ -1,0 +1,1 @@
+"""Which sessions live in an AppServer, and the ticket that goes along with them."""

@@ -1,0 +1,106 @@
+"""Whether the application sets the session cookie that the settings name. Pure, but for the log.
+
+A wrong `session_cookie` raises no error anywhere: no session is ever counted, no ticket is set, and every visitor is
+logged out by the next AppServer. What gives it away is that answers set cookies, and never that one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+from lbadaptor.http1.lines import is_name
+from lbadaptor.log import logs
+
+log = logs.logger("lbadaptor.appserver")
+
+ENOUGH = 20
+"""Answers that set cookies, and none the session cookie, after which the log says so."""
+MOST_NAMES = 16
+LONGEST_NAME = 64
+"""Characters. With MOST_NAMES, the bound of what is remembered of other cookies: 1 KiB. Values are not remembered."""
+
+
+class CookieCheck:
+    """Counts answers that set cookies, until one sets the session cookie. Any thread may use it.
+
+    `framework`: the names under which the application's framework keeps its sessions, as far as it tells them.
+    """
+
+    def __init__(self, session_cookie: str, framework: Sequence[str] = ()) -> None:
+        self.session_cookie = session_cookie
+        self.framework = tuple(framework)[:MOST_NAMES]
+        self.settled = not session_cookie
+        """the session cookie was set, or the application says who has a session: nothing is left to find out"""
+        self.answers = 0
+        """that set cookies"""
+        self._others: dict[str, None] = {}
+        self._lock = threading.Lock()
+
+    def abandon(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not there."""
+        self._lock = threading.Lock()
+
+    def saw(self, names: Iterable[str]) -> None:
+        """An answer sets cookies of these names."""
+        with self._lock:
+            if self.settled:
+                return
+            names = list(names)
+            if not names:
+                return
+            self.answers += 1
+            if self.session_cookie in names:
+                self.settled = True
+                if self.answers > ENOUGH:
+                    log.warning("the session cookie `%s` was set after all", self.session_cookie)
+                return
+            for name in names:
+                if len(self._others) < MOST_NAMES and len(name) <= LONGEST_NAME and is_name(name):
+                    self._others[name] = None
+            if self.answers == ENOUGH:
+                log.warning("%s", doubt(self.session_cookie, self.answers, self.others, self.framework))
+
+    def told(self) -> None:
+        """The application says itself who has a session; its cookie's name need not be right."""
+        self.settled = True
+
+    @property
+    def others(self) -> list[str]:
+        """The names of the other cookies that were set."""
+        return list(self._others)
+
+    def report(self) -> dict[str, object]:
+        """For the answer to a probe."""
+        return {
+            "name": self.session_cookie,
+            "session": self.settled,
+            "answers": self.answers,
+            "others": self.others,
+            "framework": list(self.framework),
+        }
+
+
+def doubt(session_cookie: str, answers: int, others: Iterable[str], framework: Iterable[str]) -> str:
+    """What to say where the session cookie was never set so far; empty where nothing speaks against its name.
+
+    A likelihood: an application that sets a session only at the login may have set other cookies first.
+    """
+    said = []
+    if framework := [name for name in framework if name]:
+        said.append(f"its framework names its session cookie {_list(framework)}")
+    if answers:
+        said.append(
+            f"in {answers} answer{'s' if answers > 1 else ''} that set cookies none was `{session_cookie}`; the "
+            f"application sets: {', '.join(others) or 'cookies of odd names'}"
+        )
+    if not said:
+        return ""
+    return (
+        f'session_cookie = "{session_cookie}" may be wrong, it was never set so far: {"; ".join(said)}. '
+        "Without the right name no visitor stays with their session"
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    return " or ".join(f"`{name}`" for name in names)

@@ -1,0 +1,288 @@
+"""What the application says of its visitor's session, and the ticket that goes along with it. Pure."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote_from_bytes
+
+from lbadaptor.appserver.sessions.cookie_check import CookieCheck
+from lbadaptor.appserver.sessions.table import UNKNOWN, Ledger
+from lbadaptor.appserver.wsgi.environ import Request
+from lbadaptor.contract.cookies import Scope, SetCookie, host_of, values
+
+Headers = list[tuple[str, str]]
+
+_DIRECTIVE = re.compile(r'(?:[^,"]|"[^"]*"?)+').findall  # no comma within quotes parts two
+_MOUNT_SAFE = "/!$&'()*+,:=@~"  # what a path may hold (RFC 3986 §3.3), less what ends a cookie's attribute
+_SHARED = ("path", "domain", "expires", "max-age", "samesite", "secure", "partitioned")
+
+
+class Visit:
+    """environ["lbadaptor.sessions"]: the application's own word on its visitor's session, in one request.
+
+    The session cookie is watched all the same; this is for what it does not tell. The last word counts. Any
+    thread may use it.
+    """
+
+    __slots__ = (
+        "_brought",
+        "_head_is_out",
+        "_lost",
+        "_new",
+        "_sessions",
+        "_set_at",
+        "_told",
+        "_values",
+        "_word",
+        "held",
+        "known",
+    )
+
+    def __init__(
+        self, sessions: Sessions, brought: Sequence[str], held: bool, told: Mapping[str, str], lost: bool = False
+    ) -> None:
+        self.known = bool(brought) and sessions.lives(brought)
+        """a session that lives here was brought"""
+        self.held = held
+        """our ticket was brought"""
+        self._sessions = sessions
+        self._brought = brought
+        self._values = list(brought)
+        self._told = told
+        self._lost = lost
+        """the ticket was of an AppServer that is gone"""
+        self._new: tuple[str, ...] = ()
+        """values that the answer was the first to set"""
+        self._set_at = 0.0
+        """when it did"""
+        self._word: bool | None = None
+        self._head_is_out = False
+
+    def tell(self, environ: dict[str, Any], lost: bool) -> None:
+        """Tell the application. `lost`: by the adaptor's word the visitor's AppServer is gone."""
+        if self._sessions.cookie:
+            environ["lbadaptor.sessions"] = self
+        environ["lbadaptor.session_lost"] = lost and bool(self._brought)
+
+    def answered(self, headers: Headers, cookies: bool = True) -> Headers:
+        """The headers to send instead of the application's, where a session begins or ends; else the same.
+
+        `cookies`: some may be set.
+        """
+        self._head_is_out = True
+        if not cookies and self._word is None:
+            return headers
+        return self._sessions.answered(headers, self)
+
+    def undelivered(self) -> None:
+        """Nobody has got the answer, nor the cookies that it set: sessions that began with it are none."""
+        self._sessions.take_back(self._new, self._set_at)
+
+    @property
+    def _attributes(self) -> str:
+        return own_attributes(self._told)
+
+    def _scope(self, cookie: SetCookie) -> tuple[str, bool]:
+        """Where a browser keeps a cookie of this answer; whether it may have brought one of that scope just now."""
+        told = self._told
+        host = host_of(told.get("HTTP_HOST") or told.get("SERVER_NAME", ""))
+        uri = told.get("REQUEST_URI", "/")
+        scope: Scope = cookie.scope(host, uri)
+        return " ".join(scope), scope.sent_to(host, uri)
+
+    @property
+    def living(self) -> bool:
+        """Whether the request brought a session that lives in this process."""
+        return self._sessions.lives(self._brought)
+
+    def begin(self) -> None:
+        """This visitor has a session from now on; nothing changes where it lives already.
+
+        The session is known by the session cookie: by the value that this answer sets, else by the one that the
+        request brought; where there is neither, one is set. The ticket goes along. So it has to be called before
+        the answer's head is out, that is before its first byte or write(), start_response or not: later, it raises
+        RuntimeError if a cookie is needed.
+        """
+        if self._head_is_out and not (self.held and self.living):
+            raise RuntimeError("lbadaptor.sessions: begin() comes too late, the answer's head is out")
+        self._word = True
+
+    def end(self) -> None:
+        """Their session is over, and the ticket goes; a session cookie that this answer sets begins none.
+
+        At any time. Once the answer's head is out the visitor keeps their ticket, to no effect.
+        """
+        self._word = False
+        self._sessions.end(self._values)
+
+
+class Sessions:
+    """Reads the session cookie in answers, keeps the ledger, and adds the ticket.
+
+    `ticket` is empty in an AppServer that runs alone: then no ticket is set. `clock` is monotonic,
+    `wall_clock` unix time (for the cookie's Expires).
+    """
+
+    def __init__(
+        self,
+        cookie: str,
+        ticket_cookie: str,
+        ticket: str,
+        ledger: Ledger,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        check: CookieCheck | None = None,
+    ) -> None:
+        self.cookie = cookie
+        self._ticket_cookie = ticket_cookie
+        self._ticket = ticket
+        self._ledger = ledger
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._check = check or CookieCheck("")
+
+    def of(self, request: Request) -> Visit:
+        """Who comes with a request."""
+        told = request.fields
+        brought = values(told.get("HTTP_COOKIE", ""), self.cookie, only_ascii=False)
+        if "REQUEST_URI" not in told:  # it runs alone, and a person asks
+            told = {**told, "REQUEST_URI": request.target}
+        return Visit(self, brought, request.held, told, request.lost)
+
+    def lives(self, brought: Sequence[str]) -> bool:
+        """Whether one of these sessions lives in this process; it is used thereby."""
+        return self._ledger.use(brought, self._clock())
+
+    def end(self, sessions: Sequence[str]) -> None:
+        """They are over."""
+        self._ledger.end(sessions, self._clock())
+
+    def take_back(self, values: Sequence[str], set_at: float) -> None:
+        """An answer that set these values has reached nobody."""
+        for value in values:
+            self._ledger.take_back(value, set_at)
+
+    def answered(self, headers: Headers, visit: Visit) -> Headers:
+        """What `visit.answered` does."""
+        if not self._check.settled:
+            self._look_at_names(headers, visit)
+        cookies = [
+            cookie
+            for name, value in headers
+            if name.lower() == "set-cookie"
+            and self.cookie in value
+            and (cookie := SetCookie.parse(value)) is not None
+            and cookie.name == self.cookie
+        ]
+        if visit._word is False:
+            added = self._ended(cookies, visit)
+        elif cookies:
+            added = self._told(cookies, visit)
+        elif visit._word:
+            added = self._begun(visit)
+        else:
+            return headers
+        return [*private(headers), *(("Set-Cookie", cookie) for cookie in added)] if added else headers
+
+    def _look_at_names(self, headers: Headers, visit: Visit) -> None:
+        if visit._word is not None:
+            self._check.told()
+        parsed = (SetCookie.parse(value) for name, value in headers if name.lower() == "set-cookie")
+        self._check.saw(cookie.name for cookie in parsed if cookie is not None)
+
+    def _told(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
+        """The answer's own session cookies say what becomes of the session."""
+        now = visit._set_at = self._clock()
+        # Of several in one scope the last one counts: a browser takes them in their order (RFC 6265 §5.3). Two scopes
+        # are two cookies: an application that also clears its cookie's old path has not ended the session.
+        last = {visit._scope(cookie): cookie for cookie in cookies}
+        for place, cookie in last.items():
+            if cookie.deletes(self._wall_clock()):
+                self._ledger.end([*visit._brought, cookie.value], now, *place)
+        for place, cookie in last.items():
+            if not cookie.deletes(self._wall_clock()):
+                if self._ledger.assign(cookie.value, visit._brought, now, *place, visit._lost):
+                    visit._new += (cookie.value,)
+                visit._values.append(cookie.value)
+        return [self._ticket_like(cookie) for cookie in cookies] if self._ticket else []
+
+    def _begun(self, visit: Visit) -> list[str]:
+        """The application says that there is a session."""
+        lived, added = visit.living, []
+        scope = UNKNOWN  # of a cookie that was brought: whoever set it knows
+        if not visit._brought:
+            visit._values.append(secrets.token_urlsafe(16))
+            text = f"{self.cookie}={visit._values[0]}; {'; '.join(_fit(self.cookie, visit._attributes.split('; ')))}"
+            cookie = SetCookie.parse(text)
+            assert cookie is not None
+            scope, _ = visit._scope(cookie)
+            added.append(text)
+        if not lived:
+            visit._set_at = self._clock()
+            new = self._ledger.assign(visit._values[0], (), visit._set_at, scope)
+            if new and not visit._brought:
+                visit._new = (visit._values[0],)
+        if self._ticket and not (lived and visit.held):
+            attributes = "; ".join(_fit(self._ticket_cookie, visit._attributes.split("; ")))
+            added.append(f"{self._ticket_cookie}={self._ticket}; {attributes}")
+        return added
+
+    def _ended(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
+        """The application says that there is none."""
+        self._ledger.end([*visit._values, *(cookie.value for cookie in cookies)], self._clock())
+        if not self._ticket or not visit.held:
+            return []
+        attributes = "; ".join(_fit(self._ticket_cookie, visit._attributes.split("; ")))
+        own = f"{self._ticket_cookie}=; {attributes}; Max-Age=0"
+        return [*(self._ticket_like(cookie, ended=True) for cookie in cookies), own]
+
+    def _ticket_like(self, cookie: SetCookie, ended: bool = False) -> str:
+        """The ticket, with the very scope and lifetime of the session cookie, so that neither outlives the other."""
+        now = self._wall_clock()
+        deleted = ended or cookie.deletes(now)
+        shared = [text for text in cookie.attributes if text.partition("=")[0].strip().lower() in _SHARED]
+        lifetime = cookie.lifetime(now)
+        if deleted and (lifetime is None or lifetime > 0):
+            shared.append("Max-Age=0")  # emptied only; the last Max-Age is what counts (RFC 6265 §5.3)
+        shared = _fit(self._ticket_cookie, shared)
+        return "; ".join([f"{self._ticket_cookie}={'' if deleted else self._ticket}", *shared, "HttpOnly"])
+
+
+def _fit(name: str, attributes: list[str]) -> list[str]:
+    """The attributes that a cookie of this name can have. Browsers refuse a `__Host-` cookie with a Domain, another
+    Path than `/`, or without Secure, and a `__Secure-` one without Secure (RFC 6265bis §4.1.3)."""
+    lower = name.lower()
+    if not lower.startswith(("__host-", "__secure-")):
+        return attributes
+    names = {attribute.partition("=")[0].strip().lower() for attribute in attributes}
+    if lower.startswith("__host-"):
+        others = [one for one in attributes if one.partition("=")[0].strip().lower() not in ("domain", "path")]
+        attributes = ["Path=/", *others]
+    return attributes if "secure" in names else [*attributes, "Secure"]
+
+
+def own_attributes(told: Mapping[str, str]) -> str:
+    """Those of a cookie that goes along with none of the application's. `told`: by the caller, of the request."""
+    path = quote_from_bytes(told.get("SCRIPT_NAME", "").encode("latin-1"), _MOUNT_SAFE) or "/"
+    secure = "; Secure" if told.get("wsgi.url_scheme") == "https" else ""
+    return f"Path={path}; SameSite=Lax{secure}; HttpOnly"
+
+
+def private(headers: Headers) -> Headers:
+    """The headers with `Cache-Control: private`, unless they are as strict already (RFC 9111 §5.2.2)."""
+    directives = [
+        part.strip()
+        for name, value in headers
+        if name.lower() == "cache-control"
+        for part in _DIRECTIVE(value)
+        if part.strip()
+    ]
+    names = {directive.partition("=")[0].lower() for directive in directives}
+    if "no-store" in names or "private" in directives:
+        return headers
+    kept = [part for part in directives if part.partition("=")[0].lower() not in ("public", "s-maxage", "private")]
+    others = [(name, value) for name, value in headers if name.lower() != "cache-control"]
+    return [*others, ("Cache-Control", ", ".join(["private", *kept]))]

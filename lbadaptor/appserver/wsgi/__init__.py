@@ -1,0 +1,1 @@
+"""The AppServer's side of PEP 3333."""

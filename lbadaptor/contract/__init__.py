@@ -1,0 +1,1 @@
+"""What adaptor, AppServers and monitor agree on: files, headers, cookies, settings, errors."""

@@ -1,0 +1,190 @@
+"""address.text: which AppServers there are. Pure: text in, table out, and back.
+
+Text, one AppServer a line. The first two columns are what Apache's `RewriteMap txt:` reads (key,
+value, the rest of the line ignored). `#` begins a comment line; the first line is one, and names the
+format's version, the serial of this table, its writer and the number of entries::
+
+    # address.text 1 · serial 42 · monitor 4711 on web1 · 2026-11-22T10:00:00Z · entries 1
+    # ticket   address  state  slot  generation  weight  sessions
+    0.1763805600123.kX93…  127.0.0.1:9000  OK  0  1763805600123  100  41
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from lbadaptor.contract.errors import AddressFileError
+
+VERSION = 1
+COLUMNS = ("ticket", "address", "state", "slot", "generation", "weight", "sessions")
+MAX_BYTES = 4 * 1024 * 1024
+"""A larger file is not ours (1,000 AppServers need about 150 KB)."""
+
+_HEADER = re.compile(
+    r"# address\.text (?P<version>\d{1,9})\b"
+    r"(?:.*?· serial (?P<serial>\d{1,19})\b)?(?:.*· entries (?P<entries>\d{1,9})$)?",
+    re.ASCII,
+)
+
+
+class State(Enum):
+    """What a published AppServer may be sent."""
+
+    OK = "OK"
+    """anybody"""
+    DYING = "DYING"
+    """those whose session it holds"""
+    FAILING = "FAILING"
+    """its probes fail: no new visitors; a few of its holders may wait for it"""
+
+
+class Address(NamedTuple):
+    """Where an AppServer listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `host:port` or `[v6]:port`. Raises ValueError."""
+        host, _, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ValueError(f"{text!r}: an IPv6 address stands in brackets")
+        if not host or not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
+            raise ValueError(f"{text!r} is not host:port")
+        return cls(host, int(port))
+
+
+class Identity(NamedTuple):
+    """Which AppServer, this life of it: a slot alone is none, for who is reborn in it has lost the sessions."""
+
+    slot: int
+    generation: int
+
+    def __str__(self) -> str:
+        return f"{self.slot}.{self.generation}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of address.text."""
+
+    ticket: str
+    address: Address
+    state: State
+    identity: Identity
+    weight: int = 100
+    sessions: int = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """One address.text, read."""
+
+    serial: int = 0
+    entries: tuple[Entry, ...] = ()
+    by_ticket: dict[str, Entry] = field(init=False, repr=False, compare=False)
+    ok: tuple[Entry, ...] = field(init=False, repr=False, compare=False)
+    """those that may be sent anybody"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_ticket", {entry.ticket: entry for entry in self.entries})
+        object.__setattr__(self, "ok", tuple(entry for entry in self.entries if entry.state is State.OK))
+
+
+def parse(text: str) -> Table:
+    """Read address.text. Raises AddressFileError, with the line's number, when any of it is malformed.
+
+    A text that is empty, ends without a newline, or has fewer entries than its header says, was half written.
+    """
+    if not text:
+        raise AddressFileError(1, "empty: half written")
+    lines = text.split("\n")
+    if lines.pop() != "":
+        raise AddressFileError(len(lines) + 1, "the last line is not ended: half written")
+    serial, expected = _header(lines[0]) if lines else (0, None)
+    entries: list[Entry] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        entry = _entry(line, number)
+        for key in (f"slot {entry.identity.slot}", f"address {entry.address}"):
+            if key in seen:
+                raise AddressFileError(number, f"{key} stands in line {seen[key]} too")
+            seen[key] = number
+        entries.append(entry)
+    if expected is not None and expected != len(entries):
+        raise AddressFileError(
+            len(lines) + 1, f"{len(entries)} entries where the header says {expected}: half written"
+        )
+    return Table(serial, tuple(entries))
+
+
+def write(table: Table, writer: str, time: str) -> str:
+    """The text of a table. `writer` says who writes it, `time` is the moment in UTC, for people."""
+    rows = [
+        (
+            entry.ticket,
+            str(entry.address),
+            entry.state.value,
+            str(entry.identity.slot),
+            str(entry.identity.generation),
+            str(entry.weight),
+            str(entry.sessions),
+        )
+        for entry in table.entries
+    ]
+    titles = ("# " + COLUMNS[0], *COLUMNS[1:])
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    body = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (titles, *rows))
+    header = f"# address.text {VERSION} · serial {table.serial} · {writer} · {time} · entries {len(rows)}"
+    return "\n".join((header, *body, ""))
+
+
+def free_slots(taken: Iterable[int], limit: int) -> list[int]:
+    """The free slots below `limit`, lowest first."""
+    used = set(taken)
+    return [slot for slot in range(limit) if slot not in used]
+
+
+def _header(line: str) -> tuple[int, int | None]:
+    """The serial and the number of entries, where the first line names them."""
+    found = _HEADER.match(line)
+    if not found:
+        return 0, None
+    if int(found["version"]) != VERSION:
+        raise AddressFileError(1, f"version {found['version']}; this program reads version {VERSION}")
+    return int(found["serial"] or 0), int(found["entries"]) if found["entries"] else None
+
+
+def _entry(line: str, number: int) -> Entry:
+    fields = line.split()
+    if len(fields) != len(COLUMNS):
+        raise AddressFileError(number, f"{len(fields)} columns where {len(COLUMNS)} belong: {' '.join(COLUMNS)}")
+    ticket, address, state, *numbers = fields
+    for name, value in zip(COLUMNS[3:], numbers, strict=True):
+        if not (value.isascii() and value.isdigit() and len(value) <= 19):
+            raise AddressFileError(number, f"{name} {value!r} is not a whole number")
+    slot, generation, weight, sessions = map(int, numbers)
+    identity = Identity(slot, generation)
+    if not ticket.startswith(f"{identity}."):
+        raise AddressFileError(number, f"the ticket does not belong to slot {slot}, generation {generation}")
+    try:
+        where = Address.parse(address)
+    except ValueError as error:
+        raise AddressFileError(number, str(error)) from None
+    try:
+        return Entry(ticket, where, State(state), identity, weight, sessions)
+    except ValueError:
+        known = ", ".join(state.value for state in State)
+        raise AddressFileError(number, f"state {state!r} is none of {known}") from None

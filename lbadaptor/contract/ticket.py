@@ -1,0 +1,219 @@
+"""The ticket, and the keys that everything secret comes from. Pure, but for reading the key file.
+
+One master secret an application, in a file of several lines, oldest to newest: a new line is signed
+with, the old ones are still believed. From it come
+
+- tickets: `slot.generation.signature`, the value of the `__PRT__` cookie;
+- for each AppServer a caller's key, which its callers show, and a probe's key, which the monitor shows.
+
+Only the monitor and the adaptors read the file. An AppServer is handed its own ticket and its own two
+keys, so that the application inside it can forge nothing.
+"""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import hmac
+import os
+import pwd
+import re
+import secrets
+import stat
+from collections.abc import Callable, Sequence
+from enum import Enum
+from pathlib import Path
+
+from itsdangerous import BadSignature, Signer
+
+from lbadaptor.contract.address import Entry, Identity, Table
+from lbadaptor.contract.errors import KeyFileError
+
+MAX_LENGTH = 128
+"""Bytes; a longer cookie is forged, and nothing is computed for it."""
+
+MOST_VERIFIED = 8
+"""Tickets of one request whose signatures are looked at. Browsers send one for each path and domain."""
+
+_SHAPE = re.compile(r"\d{1,6}\.\d{1,16}\.[A-Za-z0-9_-]{43}", re.ASCII)
+_SHORTEST_KEY = 32
+
+
+class Verdict(Enum):
+    """What a request's tickets amount to."""
+
+    NONE = "none"
+    """it brought none"""
+    HELD = "held"
+    """its holder is in address.text"""
+    LOST = "lost"
+    """signed by us, but its holder is gone"""
+    FORGED = "forged"
+    """signed by none of our keys; treated as NONE"""
+
+
+class Keys:
+    """The master secrets of one application, oldest to newest."""
+
+    def __init__(self, masters: Sequence[str]) -> None:
+        if not masters:
+            raise KeyFileError("no key")
+        self._masters = tuple(masters)
+        self._signers = tuple(
+            Signer(master, salt=b"lbadaptor.contract.ticket", key_derivation="hmac", digest_method=hashlib.sha256)
+            for master in masters
+        )
+
+    def ticket(self, identity: Identity) -> str:
+        """Sign a ticket with the newest key."""
+        return self._signers[-1].sign(str(identity)).decode("ascii")
+
+    def signed(self, ticket: str) -> bool:
+        """Whether one of our keys signed it."""
+        return self._index(ticket) is not None
+
+    def caller_key(self, ticket: str) -> str:
+        """What an adaptor shows to the AppServer that the ticket names. Raises KeyFileError: none of ours."""
+        return self._derive("caller", ticket)
+
+    def probe_key(self, ticket: str) -> str:
+        """What the monitor shows to the AppServer that the ticket names. Raises KeyFileError: none of ours."""
+        return self._derive("probe", ticket)
+
+    def _index(self, ticket: str) -> int | None:
+        if len(ticket) <= MAX_LENGTH and _SHAPE.fullmatch(ticket):
+            for index in range(len(self._signers) - 1, -1, -1):
+                try:
+                    self._signers[index].unsign(ticket)
+                except BadSignature:
+                    continue
+                return index
+        return None
+
+    def _derive(self, purpose: str, ticket: str) -> str:
+        # The key that signed the ticket, so that an AppServer born before a new key came keeps its own.
+        index = self._index(ticket)
+        if index is None:
+            raise KeyFileError(f"no key of the key file signed the ticket of AppServer {identity_of(ticket)}")
+        text = f"lbadaptor.{purpose}.{identity_of(ticket)}"
+        return hmac.new(self._masters[index].encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def identity_of(ticket: str) -> str:
+    """The slot and generation that a ticket names, unchecked."""
+    return ticket.rpartition(".")[0]
+
+
+def judge(tickets: Sequence[str], table: Table, signed: Callable[[str], bool]) -> tuple[Verdict, Entry | None, str]:
+    """The verdict on the tickets that one request brought; the holder if HELD; the ticket that decided.
+
+    A request may bring several (two paths, two domains): all are looked at, HELD wins, then LOST. `signed`
+    tells whether a ticket is one of ours; it is asked only about those that the table does not know, and about
+    MOST_VERIFIED at most that could be one: each costs a signature, and a visitor may send thousands.
+    """
+    if not tickets:
+        return Verdict.NONE, None, ""
+    for ticket in tickets:
+        holder = table.by_ticket.get(ticket)
+        if holder is not None:
+            return Verdict.HELD, holder, ticket
+    asked: set[str] = set()
+    for ticket in tickets:
+        if ticket in asked or len(asked) == MOST_VERIFIED:
+            continue
+        if _SHAPE.fullmatch(ticket):  # else none is computed
+            asked.add(ticket)
+        if signed(ticket):
+            return Verdict.LOST, None, ticket
+    return Verdict.FORGED, None, tickets[0]
+
+
+def read_keys(path: Path) -> Keys:
+    """Read the key file. Raises KeyFileError."""
+    try:
+        text = path.read_text("ascii")
+    except PermissionError as error:
+        raise KeyFileError(f"key file {path}: {_why(error)}{_whose(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"key file {path}: {_why(error)}") from None
+    masters = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    for master in masters:
+        if len(master) < _SHORTEST_KEY:
+            raise KeyFileError(f"key file {path}: a key is shorter than {_SHORTEST_KEY} characters")
+    if not masters:
+        raise KeyFileError(f"key file {path} holds no key; delete it to have a new one made")
+    return Keys(masters)
+
+
+def make_keys(path: Path, group: int | None = None) -> Keys:
+    """Read the key file, or make it on first use: mode 0640, of the given group. Raises KeyFileError.
+
+    Whole or not at all, also when two make it at once: it is written beside and linked into place.
+    """
+    if os.path.exists(path):  # unlike Path.exists, it never raises
+        return read_keys(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(48) + "\n")
+                file.flush()
+                if group is not None:
+                    os.fchown(descriptor, -1, group)
+                os.fchmod(descriptor, 0o640)
+                os.fsync(descriptor)
+            os.link(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except FileExistsError:
+        pass  # somebody else was first: theirs counts
+    except OSError as error:
+        raise KeyFileError(f"key file {path} cannot be made: {_why(error)}") from None
+    return read_keys(path)
+
+
+def unreadable_for(path: Path, group: int) -> str:
+    """What to say where a group, Apache's, cannot read the key file; empty where it can. Raises OSError."""
+    found = path.stat()
+    if found.st_mode & stat.S_IROTH or (found.st_gid == group and found.st_mode & stat.S_IRGRP):
+        return ""
+    return f"key file {path}: Apache, which runs in the group {_group(group)}, cannot read it{_cure(path, group)}"
+
+
+def _whose(path: Path) -> str:
+    """Of a file that this process must not read: whose it is, who this process is, and the cure."""
+    me = f"this process runs as {_user(os.geteuid())} in the group {_group(os.getegid())}"
+    for folder in reversed(path.absolute().parents):
+        if not os.access(folder, os.X_OK, effective_ids=True):
+            return f"; {me}, and may not enter {folder}"
+    try:
+        return f"; {me}{_cure(path, os.getegid())}"
+    except OSError:
+        return f"; {me}"
+
+
+def _cure(path: Path, group: int) -> str:
+    found = path.stat()
+    return (
+        f": it is of {_user(found.st_uid)}:{_group(found.st_gid)}, mode {stat.S_IMODE(found.st_mode):04o}; "
+        f"`chgrp {_group(group)} {path} && chmod 0640 {path}` lets it be read"
+    )
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "not plain ASCII text"

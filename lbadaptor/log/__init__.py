@@ -1,0 +1,1 @@
+"""The log of all programs, and texts for people in it."""

@@ -1,0 +1,1 @@
+"""What writes, reads and checks Apache's configuration."""

@@ -1,0 +1,1 @@
+"""The arbiter: the proposal's "wimpy parent process"."""

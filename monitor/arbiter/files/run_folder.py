@@ -1,0 +1,223 @@
+"""The run folder: one monitor has it, and Apache's group may read in it.
+
+Whose it is, is said by a lock on `monitor.pid`, which nobody but the monitor's user and root can open: a lock on the
+folder, which everybody may open, could be taken by anybody. The folder is locked besides, so that a deleted
+`monitor.pid` lets no second monitor in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from lbadaptor.contract.errors import LbadaptorError, SettingsError
+from monitor.arbiter.files.state_json import boot_id, start_time
+
+
+class AlreadyRunning(LbadaptorError):
+    """Another monitor has the run folder."""
+
+
+PID_FILE = "monitor.pid"
+"""The monitor's pid; in a second line its start time and the boot, which say that the pid is its own still."""
+FILE_WAIT = 5.0
+"""Seconds after which `monitor.pid` is made again where it alone was deleted."""
+_MODE = 0o600
+_LONGEST = 200
+"""Bytes of it that are read."""
+
+
+class Hold:
+    """The lock on a run folder, which is made where it is missing. Not inherited by any child.
+
+    Raises AlreadyRunning, OSError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder
+        self._folder = self._file = -1
+        self._mode = 0o755
+        self._told: tuple[int, int] | None = None
+        """size and mtime in ns of the file that says whose it is; None: it does not say so yet"""
+        self._missed: float | None = None
+        """since when the file has not been there"""
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            self._open()
+        except BaseException:
+            self.release()
+            raise
+        self._mode = stat.S_IMODE(os.fstat(self._folder).st_mode)
+
+    def keep(self, now: float) -> bool:
+        """Make again what was deleted, and lock it; whether there was anything. `now` is monotonic seconds.
+
+        Raises AlreadyRunning: another monitor was first; OSError: it cannot be made again.
+        """
+        file = self._path / PID_FILE
+        folder = _same(self._folder, self._path)
+        if folder and _same(self._file, file):
+            self._missed = None
+            if self._told != _written(self._file):  # or somebody has emptied it: `lbctl stop --all` goes by it
+                self._tell()
+            return False
+        if folder and not os.path.lexists(file):  # the folder is locked still: there is time
+            self._missed = now if self._missed is None else self._missed
+            if now - self._missed < FILE_WAIT:
+                return False
+        self._missed = None
+        self._renew()
+        return not folder
+
+    def _renew(self) -> None:
+        self._path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        before = self._folder, self._file
+        self._file = -1
+        if not _same(self._folder, self._path):
+            self._folder = -1
+        try:
+            self._open()
+            os.fchmod(self._folder, self._mode)
+        except BaseException:
+            for mine, other in zip((self._folder, self._file), before, strict=True):
+                if mine not in (-1, other):
+                    os.close(mine)
+            self._folder, self._file = before
+            raise
+        for descriptor in {*before} - {self._folder, self._file}:
+            os.close(descriptor)
+
+    def release(self) -> None:
+        """Let others have it."""
+        for descriptor in (self._file, self._folder):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._folder = self._file = -1
+
+    def _open(self) -> None:
+        if self._folder < 0:
+            self._folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if not _locked(self._folder) and _held_by_us(self._folder):
+                raise self._taken()
+        path = self._path / PID_FILE
+        while True:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+            if not _locked(self._file):
+                raise self._taken()
+            if _same(self._file, path):
+                break
+            os.close(self._file)  # it was deleted meanwhile
+            self._file = -1
+        os.fchmod(self._file, _MODE)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Write whose it is. Where the start time cannot be found out (no descriptor is left), `keep` tries again."""
+        text, whole = f"{os.getpid()}\n", False
+        self._told = None
+        with contextlib.suppress(OSError):
+            started, boot = start_time(os.getpid()), boot_id()
+            if boot:
+                text += f"{started} {boot}\n"
+                whole = True
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, text.encode(), 0)
+        if whole:
+            self._told = _written(self._file)
+
+    def _taken(self) -> AlreadyRunning:
+        return AlreadyRunning(f"another monitor (pid {owner(self._path)[0] or 'unknown'}) runs from {self._path}")
+
+
+def running(folder: Path) -> bool:
+    """Whether a monitor has the run folder. Raises OSError where that cannot be found out (PermissionError)."""
+    try:
+        descriptor = os.open(folder / PID_FILE, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _folder_held(folder)
+    try:
+        return not _locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _folder_held(folder: Path) -> bool:
+    """Whether there is a monitor whose file was deleted."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _locked(descriptor) and _held_by_us(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def owner(folder: Path) -> tuple[int, int]:
+    """Pid and start time of the monitor that took the lock last; zeros: unknown, or of another boot."""
+    try:
+        with open(folder / PID_FILE, "rb") as file:
+            pid, started, boot = file.read(_LONGEST).decode("ascii").split()
+        return (int(pid), int(started)) if boot == boot_id() else (0, 0)
+    except (OSError, ValueError):
+        return 0, 0
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock, unless somebody has it; whether that was so. Raises OSError."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _held_by_us(descriptor: int) -> bool:
+    """Whether a process of this user, or root's, holds the lock on a folder. Others may as well; that says nothing.
+
+    /proc/locks (proc(5)) tells pid and inode. What it does not tell is taken for somebody else's.
+    """
+    inode = os.fstat(descriptor).st_ino
+    try:
+        with open("/proc/locks", encoding="ascii") as file:
+            for line in file:
+                words = line.split()
+                if words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
+                    with contextlib.suppress(OSError):
+                        if os.stat(f"/proc/{int(words[4])}").st_uid in (0, os.geteuid()):
+                            return True
+    except (OSError, ValueError, IndexError):
+        pass
+    return False
+
+
+def _written(descriptor: int) -> tuple[int, int]:
+    """What changes when somebody writes to a file."""
+    found = os.fstat(descriptor)
+    return found.st_size, found.st_mtime_ns
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    """Whether a path leads to what is open there."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=path.name != PID_FILE))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def group(name: str) -> int | None:
+    """The number of Apache's group; None where none is named. Raises SettingsError."""
+    if not name:
+        return None
+    import grp
+
+    try:
+        number = grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise SettingsError(f"[files] apache_group: there is no group {name!r} on this machine") from None
+    if os.geteuid() != 0 and number not in (os.getegid(), *os.getgroups()):
+        raise SettingsError(f"[files] apache_group: the monitor's user is not in the group {name!r}")
+    return number

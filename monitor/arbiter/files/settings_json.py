@@ -1,0 +1,64 @@
+"""The sole writer of settings.json: the settings that adaptors go by."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from lbadaptor.contract import snapshot
+from lbadaptor.contract.errors import SettingsError
+from lbadaptor.contract.settings import Settings
+from lbadaptor.log import texts
+from monitor.arbiter.files.atomic_file import WholeFile
+from monitor.policy.problems import Problems
+
+_MODE = 0o640
+
+
+class SettingsFile:
+    """Written whole or not at all. `group` is Apache's, by number; `config` the lbadaptor.toml it tells of."""
+
+    def __init__(self, path: Path, group: int | None, config: Path, problems: Problems | None = None) -> None:
+        self._path = path
+        self._file = WholeFile(path, _MODE, group)
+        self._config = config
+        self._written = b""
+        self._problems = Problems() if problems is None else problems
+        self.before = self._before()
+        """the names of ticket cookies that the monitor before wrote"""
+
+    def write(self, settings: Settings, ticket_cookies: Iterable[str]) -> None:
+        """Write it where it says something else. `ticket_cookies`: of living AppServers, beside that of the settings.
+
+        Raises OSError; the file before stays whole then.
+        """
+        names = list(dict.fromkeys((settings.application.ticket_cookie, *ticket_cookies)))
+        data = snapshot.encode(settings, names, self._config)
+        if data != self._written or not self._file.intact():
+            self._file.write(data)
+            self._written = data
+
+    def keep(self, settings: Settings, ticket_cookies: Iterable[str]) -> None:
+        """The same. A failure is said once, and tried again with the next call."""
+        try:
+            self.write(settings, ticket_cookies)
+        except OSError as error:
+            self._problems.begin(
+                "settings.json",
+                f"{self._path} cannot be written: {texts.what(error)}; adaptors go on with the last one",
+            )
+        else:
+            self._problems.end("settings.json", f"{self._path} is written again")
+
+    def delete(self) -> None:
+        """Nobody is served any more: adaptors that start go by lbadaptor.toml itself."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def _before(self) -> tuple[str, ...]:
+        try:
+            found = snapshot.read(self._path)
+        except (OSError, SettingsError):
+            return ()
+        return found.ticket_cookies if found.is_of(self._config) else ()

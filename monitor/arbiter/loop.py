@@ -1,0 +1,436 @@
+"""The arbiter: the proposal's "wimpy little process". One thread, one loop: facts → plan → deeds.
+
+It forks, reaps, ends, and writes address.text, and nothing in it can block or fail for long. What could
+(probes, people's connections) is the watcher's, a child like the others: when that dies or falls silent,
+another is started, and no AppServer notices. Signals are read like everything else that is heard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from lbadaptor.contract.address import Entry, Identity
+from lbadaptor.contract.errors import SettingsError
+from lbadaptor.contract.settings import Settings
+from lbadaptor.contract.ticket import make_keys, unreadable_for
+from lbadaptor.log import logs, texts
+from monitor.arbiter.files import run_folder
+from monitor.arbiter.files.address_text import CallerKeys, Publisher
+from monitor.arbiter.files.run_folder import AlreadyRunning, Hold
+from monitor.arbiter.files.settings_json import SettingsFile
+from monitor.arbiter.files.state_json import StateFile, cpu_time
+from monitor.arbiter.processes.adoption import Adoption
+from monitor.arbiter.processes.appservers import AppServers
+from monitor.arbiter.processes.child import Reaper
+from monitor.arbiter.processes.process_environment import remove_sockets, user
+from monitor.arbiter.settings_reader import Checked, Checker, command
+from monitor.arbiter.signals import Signals
+from monitor.arbiter.status import status
+from monitor.arbiter.systemd import VARIABLES, Systemd
+from monitor.arbiter.watcher_process import Link
+from monitor.contract.messages import Alive, Begin, FromWatcher, Ordered, Probed, Reply, Target, Unanswered, View
+from monitor.policy.plan import Plan
+from monitor.policy.problems import Problems
+from monitor.policy.record import Deed, weight
+from monitor.policy.states import PUBLISHED, Life
+
+log = logs.logger("lbmonitor")
+
+LONGEST_SLEEP = 1.0
+"""Seconds between two turns of the loop, at most."""
+SHORT_PAUSE = 0.1
+"""Seconds until the next turn, after one that ran short of something."""
+LATE = 5.0
+"""Seconds: a turn that comes later than this says that this process itself was stopped or starved."""
+READY_LIMIT = 10.0
+"""Seconds after which systemd is told that the monitor runs, though address.text could not be written."""
+STOPPING_SIGN = 20.0
+"""Seconds that systemd waits for the next sign of life while AppServers are ended, however long that takes."""
+PARTING = 0.3
+"""Seconds for which the watcher may still pass on what it was told, before it ends along with the old program."""
+DEATH = 5.0
+"""Seconds to wait, at the end of all, for a process that was killed."""
+
+_ENDING = "everything is being ended"
+
+
+class Arbiter:
+    """`run` blocks until everything has ended. Raises LbadaptorError or OSError if it cannot begin."""
+
+    def __init__(self, settings: Settings, config: Path) -> None:
+        self._signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        self._config = config
+        group = run_folder.group(settings.files.apache_group)
+        self._hold = Hold(settings.run_folder)
+        self._taken = ""
+        """who has the run folder now, if it is another monitor"""
+        settings.key_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        keys = make_keys(settings.key_file, group)
+        if group is not None and (why := unreadable_for(settings.key_file, group)):
+            log.warning("%s", why)
+        caller_keys = CallerKeys(settings.caller_keys_file, group, keys.caller_key)
+        self._problems = Problems()
+        self._settings_file = SettingsFile(settings.snapshot_file, group, config, self._problems)
+        self._publisher = Publisher(settings.address_file, group, caller_keys, self._problems)
+        self._state = StateFile(settings.run_folder / "state.json", self._problems)
+        known = self._state.read()
+        last_generation = max(self._publisher.last_generation, self._state.last_generation)
+        self._plan = Plan(settings, last_generation, self._problems, len(os.sched_getaffinity(0)))
+        self._systemd = Systemd(os.environ)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._signals, selectors.EVENT_READ, self._hear_signals)
+        self._reaper = Reaper()
+        environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
+        self._appservers = AppServers(
+            self._plan,
+            keys,
+            self._state,
+            environment,
+            user(settings),
+            group,
+            self._selector,
+            self._reaper,
+            self._problems,
+        )
+        self._link = Link(self._selector, self._reaper, environment, self._begin, self._hear_watcher, self._problems)
+        self._checker = Checker(self._selector, self._reaper, environment)
+        self._was_ready = False
+        self._cleaned = False
+        self._began = time.monotonic()
+        self._busy = False
+        self._last_sign = float("-inf")
+        self._upgrade_at = float("inf")
+        self._deeds: deque[Deed] = deque()
+        """what the plan has decided and is not done yet"""
+        self._short = ""
+        """what this turn ran short of"""
+        self._adoption = Adoption(known, self._publisher.before, keys, settings, self._appservers, self._problems)
+
+    @property
+    def _settings(self) -> Settings:
+        return self._plan.settings
+
+    def run(self) -> int:
+        """The loop. The exit status."""
+        log.info("monitor %d runs from %s", os.getpid(), self._settings.run_folder)
+        turn = time.monotonic()
+        try:
+            while True:
+                before, turn = turn, time.monotonic()
+                if turn - before > LATE:  # it was this process that was late: hear first, then judge
+                    self._link.excuse(turn)
+                    self._plan.stood_still(turn - before)
+                    self._hear_all(0.0)
+                wanted = not self._plan.stopping or self._adoption.undecided(turn)
+                for step in (
+                    self._hear_signals,  # first: an order to stop wins over everything
+                    partial(self._keep_run_folder, turn),
+                    self._reaper.look,
+                    self._adoption.go_on,
+                    partial(self._appservers.tend, turn),
+                    partial(self._link.tend, turn, wanted=wanted),
+                    partial(self._checker.tend, turn),
+                    partial(self._act, turn),
+                ):
+                    self._safely(step)
+                if self._taken:
+                    self._say_who_is_left()
+                    return 1
+                if self._plan.over and not self._adoption.undecided(turn):
+                    self._adoption.take_leave()
+                    self._state.delete()
+                    self._settings_file.delete()
+                    remove_sockets(self._settings)
+                    return 0
+                self._safely(partial(self._link.show, self._view, self._plan.news, turn))
+                self._safely(partial(self._tell_systemd, turn))
+                logs.flush()
+                if turn >= self._upgrade_at:
+                    self._become_new()
+                self._say_shortage()
+                self._hear_all(self._sleep(time.monotonic()))
+        finally:
+            self._end()
+
+    def _keep_run_folder(self, now: float) -> None:
+        """Make the run folder again where it was deleted, unless another monitor has it now: then write no more."""
+        folder = self._settings.run_folder
+        try:
+            if self._hold.keep(now):
+                log.warning("%s was deleted; it is made again", folder)
+        except AlreadyRunning as error:
+            self._taken = str(error)
+        except OSError as error:
+            why = f"{error.filename or folder} cannot be made again: {texts.what(error)}; tried again"
+            self._problems.begin("run folder", why)
+        else:
+            self._problems.end("run folder", f"{folder} is whole again")
+
+    def _say_who_is_left(self) -> None:
+        """Another monitor has the run folder, and adopts the AppServers that it finds."""
+        log.error("%s: this one ends, and leaves its AppServers as they are", self._taken)
+        for record in self._plan:
+            if (appserver := self._appservers.find(record.identity)) is not None:
+                log.error(
+                    "slot %d is left behind, pid %d at %s; `lbctl stop --all` ends it with all others",
+                    record.slot,
+                    appserver.child.pid,
+                    appserver.address,
+                )
+
+    def _act(self, now: float) -> None:
+        """Do what the facts ask for."""
+        if self._taken:
+            return
+        self._settings_file.keep(self._settings, self._ticket_cookies)  # first: readers of address.text look at both
+        if self._adoption.undecided(now) and not self._plan.stopping:
+            return  # whoever is found yet need not be replaced, and must not leave address.text
+        if not self._cleaned:
+            self._cleaned = True
+            self._appservers.remove_old_folders(self._adoption.identities)
+        self._plan.reserved = {identity.slot for identity in self._adoption.identities}
+        self._deeds += self._plan.think(now, time.time_ns() // 1_000_000)
+        self._busy = bool(self._deeds)
+        self._appservers.write_down()  # first: whom address.text names as ready must not be adopted as STARTING
+        self._publisher.keep(tuple(self._entries(now)), now, self._settings.monitor.heartbeat)
+        while self._deeds:
+            self._safely(partial(self._appservers.do, self._deeds.popleft()))
+        self._appservers.write_down()
+
+    # Shortages.
+
+    def _safely(self, step: Callable[[], object]) -> None:
+        """Do something. Whatever this machine is short of, the arbiter goes on: the next turn tries again."""
+        try:
+            step()
+        except (OSError, MemoryError) as error:
+            self._short = texts.what(error)
+
+    def _say_shortage(self) -> None:
+        """Say what the turn ran short of, once, and when that is over."""
+        short, self._short = self._short, ""
+        with contextlib.suppress(MemoryError):
+            self._problems.say(
+                "shortage",
+                f"the monitor runs short: {short}; it goes on and tries again" if short else "",
+                "it goes on as before",
+            )
+        if short:
+            time.sleep(SHORT_PAUSE)  # what was not heard is heard again, and must not keep the machine busy
+
+    # Facts.
+
+    def _hear_all(self, timeout: float) -> None:
+        """Facts come in as they happen; what comes while another is heard waits in its descriptor."""
+        try:
+            heard = self._selector.select(timeout)
+        except (OSError, MemoryError):
+            time.sleep(SHORT_PAUSE)
+            return
+        for key, _ in heard:
+            # What was heard before may have closed this one; its number may be another's by now.
+            if self._selector.get_map().get(key.fd) is key:
+                self._safely(key.data)
+
+    def _hear_signals(self) -> None:
+        for signalled in self._signals.read():
+            name = signal.Signals(signalled.number).name
+            if signalled.number == signal.SIGHUP:
+                log.info("%s: a release, ordered by %s", name, signalled.sender)
+                self._order_release(lambda done, text: None, end_sessions=False)
+            else:
+                log.info("%s: everything is ended in order, as %s has ordered", name, signalled.sender)
+                self._plan.stop(time.monotonic())
+
+    def _hear_watcher(self, message: FromWatcher) -> None:
+        now = time.monotonic()
+        if isinstance(message, Ordered):
+            self._obey(message, now)
+        elif not isinstance(message, Alive) and not self._adoption.hear(message):
+            self._hear_probe(message, now)
+
+    def _hear_probe(self, message: Probed | Unanswered, now: float) -> None:
+        identity = Identity(message.slot, message.generation)
+        appserver = self._appservers.find(identity)
+        if isinstance(message, Probed):
+            self._plan.probed(identity, message.vitals, now)
+        elif appserver is not None and not message.late and not appserver.child.over():  # or else its exit is heard
+            self._plan.unanswered(identity, message.why, message.refused, now, cpu_time(appserver.child.pid))
+
+    # People's orders.
+
+    def _obey(self, ordered: Ordered, now: float) -> None:
+        """Do as ordered. The reply comes at once, or when the settings have been checked."""
+
+        def reply(done: bool, text: str) -> None:
+            self._link.reply(Reply(ordered.number, done, text))
+
+        try:
+            if ordered.order == "drain":
+                reply(True, self._plan.drain(ordered.slot))
+            elif ordered.order == "undrain":
+                reply(True, self._plan.undrain(ordered.slot, now))
+            elif ordered.order == "reexec":
+                self._order_upgrade(reply)
+            elif ordered.order == "stop":
+                log.info("everything is ended in order, by order")
+                self._plan.stop(now)
+                reply(True, "everything is ended in order")
+            elif ordered.order == "restart":
+                self._order_release(reply, ordered.now)
+            else:
+                raise ValueError(f"unknown order {ordered.order!r}")
+        except ValueError as error:
+            reply(False, str(error))
+
+    def _order_release(self, reply: Callable[[bool, str], None], end_sessions: bool) -> None:
+        """A new release, as soon as the settings have been checked."""
+
+        def release(checked: Checked) -> None:
+            try:
+                text = self._release(checked, end_sessions)
+            except SettingsError as error:
+                log.error("no release: %s", error)
+                reply(False, str(error))
+            else:
+                reply(True, text)
+
+        self._checker.ask(command(self._config), release)
+
+    def _release(self, checked: Checked, end_sessions: bool) -> str:
+        """The settings as they are now are gone by, and every AppServer is replaced. Raises SettingsError."""
+        if self._plan.stopping:
+            raise SettingsError(_ENDING)
+        settings = checked.settings(self._config)
+        if settings.files != self._settings.files:
+            raise SettingsError(f"{self._config}: a change in [files] needs a restart of the monitor")
+        self._accept(settings)
+        self._plan.settings = settings
+        self._appservers.renew(checked.user)
+        self._link.begin()
+        now = time.monotonic()
+        text = self._plan.release(now, end_sessions)
+        self._link.show(self._view, self._plan.news, now)  # whoever has the reply sees the release in the status
+        return text
+
+    def _order_upgrade(self, reply: Callable[[bool, str], None]) -> None:
+        """Become the new release of this program, as soon as that has shown that it loads."""
+
+        def upgrade(checked: Checked) -> None:
+            error = _ENDING if self._plan.stopping else checked.error
+            if error:
+                log.error("the monitor is not upgraded: %s", error)
+                reply(False, f"the monitor is not upgraded: {error}")
+                return
+            self._upgrade_at = time.monotonic() + PARTING
+            reply(True, "the monitor becomes its new release; its AppServers go on")
+
+        self._checker.ask([sys.executable, *sys.orig_argv[1:], "--prepare"], upgrade)
+
+    def _accept(self, settings: Settings) -> None:
+        """Tell the adaptors what is gone by from now on. Raises SettingsError where they cannot be told."""
+        try:
+            self._settings_file.write(settings, self._ticket_cookies)
+        except OSError as error:
+            raise SettingsError(f"{settings.snapshot_file} cannot be written: {texts.what(error)}") from None
+        self._publisher.touch()
+
+    @property
+    def _ticket_cookies(self) -> list[str]:
+        """The names under which AppServers hand out tickets; those of the monitor before where one does not tell."""
+        names = self._appservers.ticket_cookies
+        if "" in names or self._adoption.identities:
+            names |= set(self._settings_file.before)
+        return sorted(names - {""})
+
+    # What it tells.
+
+    def _entries(self, now: float) -> Iterator[Entry]:
+        """What address.text is to say."""
+        for record in self._plan:
+            appserver = self._appservers.find(record.identity)
+            if appserver is not None and record.life in PUBLISHED:
+                state, share = PUBLISHED[record.life], weight(record, self._settings.appservers, now)
+                yield Entry(appserver.ticket, appserver.address, state, record.identity, share, record.sessions)
+        yield from self._adoption.entries()
+
+    def _begin(self) -> Begin:
+        monitor = self._settings.monitor
+        return Begin(str(self._settings.control_socket), monitor.probe_interval, monitor.probe_timeout)
+
+    def _view(self, now: float) -> View:
+        targets = self._adoption.targets()
+        for record in self._plan:
+            appserver = self._appservers.find(record.identity)
+            if appserver and (record.life in PUBLISHED or (record.life is Life.STARTING and appserver.adopted)):
+                unix_socket = self._settings.unix_socket(record.slot)
+                targets.append(Target(*record.identity, *appserver.address, appserver.probe_key, unix_socket))
+        told = status(self._plan, self._appservers, now, self._problems)
+        return View(targets, {"config": str(self._config.absolute()), **told})
+
+    def _tell_systemd(self, now: float) -> None:
+        if now - self._last_sign >= min(self._systemd.watchdog, LONGEST_SLEEP) / 2:
+            self._last_sign = now
+            states = ", ".join(f"{record.slot} {record.life.value}" for record in self._plan)
+            stopping = ["STOPPING=1"] if self._plan.stopping else []
+            self._systemd.notify("WATCHDOG=1", f"STATUS=slots: {states or 'none'}", *stopping)
+            if stopping:
+                self._systemd.extend(STOPPING_SIGN)
+        # Apache waits for this at boot, but not for the application, nor for a file that cannot be written.
+        written = self._publisher.entries is not None
+        if not self._was_ready and (written or now - self._began >= READY_LIMIT):
+            self._was_ready = True
+            self._systemd.notify("READY=1")
+
+    def _sleep(self, now: float) -> float:
+        if self._busy:
+            return 0.0  # a deed may have made a fact of its own
+        due = self._plan.next_wake(now), self._checker.next_wake(now), self._systemd.watchdog
+        return max(0.0, min(LONGEST_SLEEP, *due, self._upgrade_at - now))
+
+    # The end of this program.
+
+    def _become_new(self) -> None:
+        """Become the new release of this program, in place: same pid, still the parent. Returns if it cannot.
+
+        Signals that were not read stay for the new program; what was heard is done first, and an order to stop wins.
+        """
+        if self._checker.busy:  # whoever gave that order wants to hear what comes of it
+            self._upgrade_at = time.monotonic() + SHORT_PAUSE
+            return
+        self._hear_all(0.0)
+        self._upgrade_at = float("inf")
+        if self._plan.stopping:
+            log.info("the monitor is not upgraded: %s", _ENDING)
+            return
+        log.info("the monitor is upgraded in place")
+        self._link.drop("ends")
+        self._appservers.drop_template()
+        self._appservers.write_down()
+        logs.flush()
+        try:
+            os.execv(sys.executable, sys.orig_argv)
+        except OSError as error:
+            log.error("the monitor cannot be upgraded: %s: %s", sys.executable, texts.what(error))
+
+    def _end(self) -> None:
+        """Leave nothing behind but, after an error, the AppServers: they serve on until the next monitor comes."""
+        self._checker.drop()
+        self._link.drop("ends")
+        self._appservers.drop_template()
+        self._reaper.wait(DEATH)
+        with contextlib.suppress(OSError):
+            if not self._taken:
+                self._settings.control_socket.unlink(missing_ok=True)
+        self._selector.close()
+        self._signals.close()
+        self._hold.release()

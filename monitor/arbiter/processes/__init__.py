@@ -1,0 +1,1 @@
+"""Processes: started, adopted, told, ended."""

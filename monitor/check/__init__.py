@@ -1,0 +1,1 @@
+"""`lbmonitor --check`."""

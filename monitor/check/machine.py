@@ -1,0 +1,276 @@
+"""What `lbmonitor --check` finds on this machine: what would keep a monitor from working.
+
+Nothing is made or changed. Whoever runs it is taken for the monitor's own user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import pwd
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lbadaptor.contract.address import Address, parse
+from lbadaptor.contract.errors import AddressFileError, KeyFileError, SettingsError
+from lbadaptor.contract.settings import Settings
+from lbadaptor.contract.ticket import read_keys, unreadable_for
+from lbadaptor.log import texts
+from monitor.arbiter.files import run_folder
+from monitor.arbiter.processes import process_environment
+from monitor.arbiter.processes.process_environment import Surroundings, User
+
+TIMEOUT = 20.0
+"""Seconds within which the application's module has to be found; a package above it is imported for that."""
+LARGEST_OUTPUT = 65536
+"""Bytes that are looked at of what such a package and the search print."""
+LONGEST_SOCKET = 107
+"""Bytes of a Unix socket's path (unix(7))."""
+MOST_PORTS = 5
+"""How many are named of those that are in use."""
+_MADE_BY_SYSTEMD = (Path("/run"), Path("/var/lib"))
+"""RuntimeDirectory= and StateDirectory= of the units."""
+_LOOK = """
+import importlib.util, json, sys
+found, error = False, ""
+try:
+    found = importlib.util.find_spec(sys.argv[1]) is not None
+except ModuleNotFoundError as why:
+    error = "" if why.name and sys.argv[1].startswith(why.name) else f"{type(why).__name__}: {why}"
+except BaseException as why:
+    error = f"{type(why).__name__}: {why}"
+print("\\n" + json.dumps([found, error[:1000], sys.path]))
+"""
+"""Run in a process like an AppServer's own: the module itself is not imported, but the packages that it is in."""
+
+
+def faults(settings: Settings) -> list[str]:
+    """What is wrong, each with its cure; empty: nothing. Blocks for twice TIMEOUT at most."""
+    group = None
+    found = []
+    try:
+        group = run_folder.group(settings.files.apache_group)
+    except SettingsError as error:
+        found.append(str(error))
+    who = None
+    try:
+        who = process_environment.user(settings)
+    except SettingsError as error:
+        found.append(str(error))
+    return [
+        *found,
+        *_key_file(settings.key_file, group),
+        *_run_folder(settings.run_folder, group),
+        *_control_socket(settings.control_socket),
+        *_folders(settings),
+        *_sorry_page(settings.sorry_page),
+        *_modules(settings, who),
+        *_ports(settings),
+    ]
+
+
+def notes(settings: Settings) -> list[str]:
+    """What is worth knowing, and not wrong."""
+    found = []
+    for name, folder in (("run_folder", settings.run_folder), ("key_file", settings.key_file.parent)):
+        if _cannot_be_made(folder) and _is_systemds(folder):
+            found.append(f"[files] {name}: there is no {folder} yet, and {_me()} cannot make it; systemd's unit does")
+    return found
+
+
+def _key_file(path: Path, group: int | None) -> Iterator[str]:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if (why := _cannot_be_made(path.parent)) and not _is_systemds(path.parent):
+            yield f"[files] key_file: there is no {path}, and it cannot be made: {why}"
+        return
+    except OSError as error:
+        yield f"[files] key_file: {path}: {texts.what(error)}"
+        return
+    try:
+        read_keys(path)
+    except KeyFileError as error:
+        yield f"[files] key_file: {error}"
+    if mode & stat.S_IROTH:
+        yield f"[files] key_file: everybody can read {path}, and forge tickets; `chmod 0640 {path}`"
+    if group is not None and (why := unreadable_for(path, group)):
+        yield f"[files] {why}"
+
+
+def _run_folder(folder: Path, group: int | None) -> Iterator[str]:
+    if why := _cannot_be_made(folder):
+        if not _is_systemds(folder) or folder.exists():
+            yield f"[files] run_folder: {why}"
+        return
+    for above in reversed([folder, *folder.absolute().parents]):
+        with contextlib.suppress(OSError):
+            found = above.stat()
+            by_group = found.st_gid == group and found.st_mode & stat.S_IXGRP
+            if group is not None and not found.st_mode & stat.S_IXOTH and not by_group:
+                yield f"[files] run_folder: Apache may not enter {above}; `chmod o+x {above}`"
+                return
+
+
+def _control_socket(path: Path) -> Iterator[str]:
+    if len(os.fsencode(path)) > LONGEST_SOCKET:
+        yield (
+            f"[files] run_folder: {path} is longer than the {LONGEST_SOCKET} bytes that a socket may "
+            "have, so that no orders could be given; choose a shorter one"
+        )
+
+
+def _folders(settings: Settings) -> Iterator[str]:
+    spool = settings.adaptor.spool_folder
+    if spool and not Path(spool).is_dir():
+        yield f"[adaptor] spool_folder: {spool} is no folder; make it, and let Apache's user write in it"
+    own = settings.appservers.own_folder
+    if own:
+        parent = Path(settings.folder, own)
+        if why := _cannot_be_made(parent) or process_environment.untrusted(parent):
+            yield f"[appservers] own_folder: {why}"
+
+
+def _sorry_page(path: Path | None) -> Iterator[str]:
+    if path is None:
+        return
+    try:
+        path.read_text("utf-8")
+    except OSError as error:
+        yield f"[adaptor] sorry_page: {path}: {texts.what(error)}"
+    except UnicodeDecodeError as error:
+        yield f"[adaptor] sorry_page: {path} is not UTF-8 text (byte {error.start})"
+
+
+# The application.
+
+
+def _modules(settings: Settings, who: User | None) -> Iterator[str]:
+    application = settings.application
+    for name, value in (("app", application.app), ("session_count", application.session_count)):
+        module, colon, _ = value.partition(":")
+        if colon and (why := _not_found(settings, who, module)):
+            yield f'[application] {name} = "{value}": {why}'
+
+
+def _not_found(settings: Settings, who: User | None, module: str) -> str:
+    """Why an AppServer would not find a module; empty: it would. Starts a process, and waits for it."""
+    mine, folder = process_environment.of_slot(settings, 0, "")
+    common = process_environment.common(settings, who, os.environ)
+    there = Surroundings(
+        {**(common.environment or {}), **mine}, folder or common.folder, who, common.umask, limits=common.limits
+    )
+    where = there.folder or os.getcwd()
+    with tempfile.TemporaryFile() as output:  # no pipe: what the package starts would keep it open
+        try:
+            looking = subprocess.Popen(
+                [sys.executable, "-B", "-c", _LOOK, module],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                **there.for_fork(),
+            )
+        except OSError as error:
+            what = f"this Python, {sys.executable}," if error.filename == sys.executable else f"the folder {where}"
+            user = f"the user {pwd.getpwuid(who.user).pw_name}" if who else _me()
+            return f"{what} cannot be used by {user}: {texts.what(error)}"
+        except subprocess.SubprocessError as error:
+            return f"its process cannot be started: {error}"
+        try:
+            looking.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return f"not found within {TIMEOUT:.0f} s: does a package above the module hang as it is imported?"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(looking.pid, signal.SIGKILL)  # whatever the package has started, too
+            looking.wait()
+        output.seek(-min(output.tell(), LARGEST_OUTPUT), os.SEEK_END)
+        last = output.read().decode("utf-8", "replace").rpartition("\n[")[2]
+    try:
+        found, error_text, path = json.loads(f"[{last}")
+    except ValueError:
+        return "the process that looked for the module ended without a word"
+    if error_text:
+        return f"a package above the module cannot be imported: {error_text}"
+    if found:
+        return ""
+    places = ", ".join(place or where for place in path)
+    return (
+        f"there is no module {module!r} for {sys.executable}, in {places}; [appservers] working_folder names the "
+        "folder that it is in"
+    )
+
+
+# Ports.
+
+
+def _ports(settings: Settings) -> Iterator[str]:
+    servers = settings.appservers
+    family = socket.AF_INET6 if ":" in servers.host else socket.AF_INET
+    ours = _ours(settings)
+    taken = []
+    for port in range(servers.base_port, servers.base_port + settings.slots):
+        with socket.socket(family) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind((servers.host, port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    if Address(servers.host, port) not in ours:
+                        taken.append(str(port))
+                    continue
+                why = texts.what(error)
+                yield f"[appservers] nobody can listen on {Address(servers.host, port)} (host, base_port): {why}"
+                return
+    if taken:
+        named = ", ".join(taken[:MOST_PORTS]) + (" …" if len(taken) > MOST_PORTS else "")
+        yield f"[appservers] base_port: ports {named} on {servers.host} are somebody else's; choose another base_port"
+
+
+def _ours(settings: Settings) -> set[Address]:
+    """Where AppServers of this application listen now."""
+    try:
+        return {entry.address for entry in parse(settings.address_file.read_text("utf-8")).entries}
+    except (OSError, UnicodeDecodeError, AddressFileError):
+        return set()
+
+
+# Folders.
+
+
+def _cannot_be_made(folder: Path) -> str:
+    """Why we cannot write in a folder, which is made where it is missing; empty: we can."""
+    place = folder.absolute()
+    while True:
+        try:
+            is_folder = stat.S_ISDIR(place.stat().st_mode)
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            place = place.parent
+        except OSError as error:
+            return f"{place}: {texts.what(error)}"
+    if not is_folder:
+        return f"{place} is no folder"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"{_me()} may not write in {place}"
+    return ""
+
+
+def _is_systemds(folder: Path) -> bool:
+    return folder.absolute().parent in _MADE_BY_SYSTEMD and not folder.exists()
+
+
+def _me() -> str:
+    try:
+        return f"the user {pwd.getpwuid(os.geteuid()).pw_name}"
+    except KeyError:
+        return f"the user {os.geteuid()}"

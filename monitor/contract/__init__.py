@@ -1,0 +1,1 @@
+"""What the monitor's programs agree on."""

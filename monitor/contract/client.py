@@ -1,0 +1,114 @@
+"""The client's side of the control socket: HTTP over a Unix socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import requests
+import requests.adapters
+import urllib3.connection
+import urllib3.connectionpool
+
+from lbadaptor.contract.errors import LbadaptorError
+from lbadaptor.log import texts
+
+REPLY_TIMEOUT = 10.0
+"""Seconds to wait for the arbiter's reply to an order."""
+NOT_YOURS = "permission denied; orders may be given by the monitor's own user and by root"
+
+
+class NoAnswer(LbadaptorError):
+    """The monitor cannot be asked, or said no."""
+
+
+def ask(path: Path, order: str = "", slot: int | None = None, now: bool = False) -> dict[str, Any]:
+    """The status, or what came of an order. Blocks a few seconds at most. Raises NoAnswer.
+
+    `now`: a restart ends sessions.
+    """
+    with client(path) as session:
+        try:
+            if order:
+                body = ({} if slot is None else {"slot": slot}) | ({"now": True} if now else {})
+                answer = session.post(f"http://monitor/{order}", json=body, timeout=REPLY_TIMEOUT + 2)
+            else:
+                answer = session.get("http://monitor/status", timeout=REPLY_TIMEOUT)
+            content: dict[str, Any] = answer.json()
+        except requests.RequestException as error:
+            raise NoAnswer(_why(path, error)) from None
+    if answer.status_code != 200:
+        raise NoAnswer(str(content.get("error", answer.reason)))
+    return content
+
+
+class _UnixConnection(urllib3.connection.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout if isinstance(self.timeout, (int, float)) else None)
+        self.sock.connect(self._path)
+
+
+class _UnixPool(urllib3.connectionpool.HTTPConnectionPool):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def _new_conn(self) -> _UnixConnection:
+        return _UnixConnection(self._path)
+
+
+class _UnixAdapter(requests.adapters.HTTPAdapter):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._unix_pool = _UnixPool(path)
+
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> _UnixPool:
+        return self._unix_pool
+
+    def get_connection(self, *_: Any, **__: Any) -> _UnixPool:  # before requests 2.32
+        return self._unix_pool
+
+    def close(self) -> None:
+        self._unix_pool.close()
+        super().close()
+
+
+def client(path: Path) -> requests.Session:
+    """A session whose `http://monitor/…` goes to the control socket."""
+    session = requests.Session()
+    session.trust_env = False
+    session.mount("http://monitor/", _UnixAdapter(str(path)))
+    return session
+
+
+def _why(path: Path, error: requests.RequestException) -> str:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{path}: there is no control socket; is the monitor running?"
+    except PermissionError:
+        return f"{path}: {NOT_YOURS}"
+    except OSError as why:
+        return f"{path}: {why.strerror}"
+    if not os.access(path, os.W_OK):
+        return f"{path}: {NOT_YOURS}"
+    if isinstance(error, requests.Timeout):
+        return f"{path}: the monitor does not answer in time; its log may tell why"
+    return f"{path}: the monitor does not answer: {_refusal(error)}"
+
+
+def _refusal(error: BaseException) -> str:
+    """What the system said, without the HTTP client's own words around it."""
+    for inner in error.args:
+        if isinstance(inner, OSError) and inner.errno:
+            return texts.what(inner)
+        if isinstance(inner, Exception):
+            return _refusal(inner)
+    return texts.what(error)

@@ -1,0 +1,1 @@
+"""`lbctl demo`, and its private httpd."""

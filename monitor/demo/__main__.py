@@ -1,0 +1,7 @@
+"""`python -m monitor.demo`: what `lbctl demo` runs."""
+
+import sys
+
+from monitor.demo.main import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""What the monitor decides. Pure: facts in, actions out."""

@@ -1,0 +1,202 @@
+"""The control socket: HTTP over a Unix socket in the run folder; who may open it may give orders.
+
+`GET /status`, `POST /drain {"slot": 3}`, `POST /undrain {"slot": 3}`, `POST /restart {"now": true}`,
+`/reexec`, `/stop`; JSON both ways. What is not understood in full is refused, and nothing is done. The
+client's side is `monitor.contract.client`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from monitor.contract.threads import start
+
+ORDERS = ("drain", "undrain", "restart", "reexec", "stop")
+MODE = 0o600
+LARGEST_BODY = 4096
+PAUSE = 0.1
+"""Seconds before the next caller is taken, where one could not be."""
+
+
+class _Order(msgspec.Struct, forbid_unknown_fields=True):
+    """What may stand in the body of an order. Flat: what is nested deeper is refused as soon as it begins."""
+
+    slot: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    now: bool = False
+
+
+_TAKES = {"drain": {"slot"}, "undrain": {"slot"}, "restart": {"now"}}
+"""What an order may be told; the others nothing."""
+
+
+class _Refused(Exception):
+    """No order. Its status, and why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def _decode(order: str, body: bytes) -> _Order:
+    """Raises _Refused."""
+    try:
+        given = msgspec.json.decode(body or b"{}", type=_Order)
+        keys = _keys(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise _Refused(400, f'the body is to be JSON such as {{"slot": 3}}: {error}') from None
+    if surplus := keys - _TAKES.get(order, set()):
+        raise _Refused(400, f"{order} takes no {', '.join(sorted(surplus))}")
+    return given
+
+
+def _keys(body: bytes) -> set[str]:
+    """Of an object that is known to be flat. Raises ValueError where one stands there twice."""
+
+    def once(pairs: list[tuple[str, object]]) -> set[str]:
+        keys = {key for key, _ in pairs}
+        if len(keys) != len(pairs):
+            raise ValueError("a key stands there twice")
+        return keys
+
+    found: set[str] = json.loads(body, object_pairs_hook=once)
+    return found
+
+
+class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Answers people. `status` gives the newest status, `order` carries an order and gives (done, text).
+
+    Raises OSError, and MemoryError where there can be no thread.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(
+        self, path: Path, status: Callable[[], dict[str, Any]], order: Callable[[str, int, bool], tuple[bool, str]]
+    ) -> None:
+        self.status = status
+        self.order = order
+        self._path = path
+        path.unlink(missing_ok=True)
+        before = os.umask(0o777 & ~MODE)
+        try:
+            super().__init__(str(path), _Handler)
+        finally:
+            os.umask(before)
+        self._inode = os.stat(path).st_ino
+        self._closed = False
+        try:
+            start(threading.Thread(target=self._serve, name="console", daemon=True))
+        except MemoryError:
+            self.server_close()
+            raise
+
+    def found(self) -> bool:
+        """Whether its socket is still where people look for it."""
+        try:
+            return os.stat(self._path).st_ino == self._inode
+        except OSError:
+            return False
+
+    def _serve(self) -> None:
+        """Whatever runs short, it goes on."""
+        while not self._closed:
+            with contextlib.suppress(OSError, MemoryError):
+                self.serve_forever()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except (OSError, MemoryError):
+            time.sleep(PAUSE)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """As ThreadingMixIn's. Who cannot be served is hung up on."""
+        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
+        start(thread)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: whoever asked has no answer, and says so."""
+
+    def close(self) -> None:
+        """Hear nobody any more. Orders under way are answered. Blocks for half a second, about."""
+        self._closed = True
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Console
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+
+    def do_GET(self) -> None:
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # what follows is no request
+        if self.path == "/status":
+            self._answer(200, self.server.status())
+        else:
+            self._answer(404, {"error": f"there is no {self.path}; ask for /status"})
+
+    def do_POST(self) -> None:
+        order = self.path.removeprefix("/")
+        if order not in ORDERS:
+            self.close_connection = True  # with a body unread
+            self._answer(404, {"error": f"there is no order {order!r}; orders are {', '.join(ORDERS)}"})
+            return
+        try:
+            length = self._length()
+            body = self.rfile.read(length)
+            if len(body) < length:
+                raise _Refused(400, "the body ends too early")
+            given = _decode(order, body)
+        except _Refused as error:
+            self.close_connection = True
+            self._answer(error.status, {"error": str(error)})
+            return
+        done, text = self.server.order(order, -1 if given.slot is None else given.slot, given.now)
+        self._answer(200 if done else 409, {"text": text} if done else {"error": text})
+
+    def _length(self) -> int:
+        """Of the body. Raises _Refused where that is in doubt, or where it is no JSON."""
+        lengths = set(self.headers.get_all("Content-Length") or ["0"])
+        length = lengths.pop()
+        if lengths or "Transfer-Encoding" in self.headers:
+            raise _Refused(400, "how long the body is has to be said by one Content-Length")
+        if not re.fullmatch("[0-9]{1,6}", length) or int(length) > LARGEST_BODY:
+            raise _Refused(400, f"the body's length is to be 0 to {LARGEST_BODY}")
+        kinds = {kind.partition(";")[0].strip().lower() for kind in self.headers.get_all("Content-Type") or ()}
+        if kinds - {"application/json"}:
+            raise _Refused(415, "the body is to be application/json")
+        return int(length)
+
+    def _answer(self, status: int, content: dict[str, Any]) -> None:
+        body = msgspec.json.encode(content) + b"\n"
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        with contextlib.suppress(ConnectionError):
+            self.end_headers()
+            self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "control socket"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the arbiter logs what comes of an order."""

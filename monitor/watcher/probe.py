@@ -1,0 +1,141 @@
+"""Probes: is the AppServer OK or DYING? Each AppServer by a thread of its own, so that none waits for another.
+
+They are asked as the adaptor asks, through the same door.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from lbadaptor.adaptor.exchange import ExchangeFailed, exchange
+from lbadaptor.adaptor.pool import Connection, ConnectTimeout, Pool, connect
+from lbadaptor.adaptor.retry import Failure
+from lbadaptor.adaptor.spool import EMPTY
+from lbadaptor.contract.address import Address
+from lbadaptor.contract.errors import OurOwnFault
+from lbadaptor.contract.headers import PROBE, PROBE_PATH
+from monitor.contract.messages import Probed, Target, Unanswered, Vitals
+from monitor.contract.peers import verified
+from monitor.contract.threads import start
+
+LATE = 0.5
+"""Seconds by which a probe may take longer than it should; beyond, this process was stopped or starved."""
+_MOST = 65536
+"""Bytes of an answer to a probe."""
+
+
+class _Claim(msgspec.Struct):
+    """The part of an answer that is not believed on its word."""
+
+    pid: int = 0
+
+
+class Prober:
+    """Probes one AppServer until `stop`. `tell` gets what it found, in the prober's thread.
+
+    Raises MemoryError where there can be no thread.
+    """
+
+    def __init__(
+        self, target: Target, interval: float, timeout: float, tell: Callable[[Probed | Unanswered], None]
+    ) -> None:
+        self.target = target
+        self._interval = interval
+        self._timeout = timeout
+        self._tell = tell
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"probe-{target.slot}", daemon=True)
+        start(self._thread)
+
+    def stop(self) -> None:
+        """No more probes; one that is under way ends by itself."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        with contextlib.closing(Line(self.target, self._timeout)) as line:
+            while True:
+                began = time.monotonic()
+                if self._stopped.wait(self._interval):
+                    return
+                with contextlib.suppress(MemoryError):  # which is not the AppServer's fault
+                    self._probe(line, began)
+
+    def _probe(self, line: Line, began: float) -> None:
+        found = line.probe()
+        if isinstance(found, Unanswered) and time.monotonic() - began > self._interval + self._timeout + LATE:
+            found = msgspec.structs.replace(found, late=True)
+        if found is not None and not self._stopped.is_set():
+            self._tell(found)
+
+
+class Line:
+    """The line to an AppServer, kept open from one probe to the next. One thread at a time may use it."""
+
+    def __init__(self, target: Target, timeout: float) -> None:
+        self._target = target
+        self._timeout = timeout
+        self._address = Address(target.host, target.port)
+        self._head = (f"GET {PROBE_PATH} HTTP/1.1\r\nHost: {self._address}\r\n{PROBE}: {target.key}\r\n\r\n").encode()
+        self._idle = Pool(1)
+        self._pid = 0
+        """who answers, as far as the kernel confirms it"""
+
+    def close(self) -> None:
+        self._idle.close()
+
+    def probe(self) -> Probed | Unanswered | None:
+        """One probe; None when it could not even be sent. Blocks for `timeout` seconds, about."""
+        try:
+            status, body = self._ask()
+        except ConnectTimeout:
+            return self._unanswered(f"no answer within {self._timeout:g} s")
+        except OurOwnFault:
+            return None
+        except ExchangeFailed as failed:
+            if failed.failure is Failure.OURS:
+                return None
+            if failed.failure is Failure.NOT_HTTP:
+                return self._unanswered("a stranger answers, not in HTTP", stranger=True)
+            silent = failed.failure is Failure.SILENT
+            return self._unanswered(f"no answer within {self._timeout:g} s" if silent else "hung up")
+        except OSError as error:
+            refused = isinstance(error, ConnectionRefusedError)
+            return self._unanswered("connection refused" if refused else "hung up", refused)
+        vitals = None
+        with contextlib.suppress(ValueError, RecursionError):
+            vitals = msgspec.json.decode(body, type=Vitals) if status == 200 else None
+        if vitals is None or vitals.generation != self._target.generation:
+            return self._unanswered(f"a stranger answers: status {status}", stranger=True)
+        pid = vitals.pid if vitals.pid == self._pid else 0
+        return Probed(self._target.slot, self._target.generation, msgspec.structs.replace(vitals, pid=pid))
+
+    def _ask(self) -> tuple[int, bytes]:
+        """The status and the body of the answer, as far as it is not too long. Raises what the exchange raises."""
+        connection = self._idle.take()
+        fresh = connection is None
+        connection = connection or connect(self._address, self._target.unix_socket, self._timeout, self._timeout)
+        answer = None
+        try:
+            answer = exchange(connection, "GET", self._head, EMPTY)
+            body = b"".join(answer.take(_MOST))
+            if fresh:
+                self._pid = self._verified(connection, body)
+            return answer.status, body
+        finally:
+            if answer is not None and answer.complete and answer.reusable:
+                self._idle.give(connection)
+            else:
+                connection.close()
+
+    def _verified(self, connection: Connection, body: bytes) -> int:
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            return verified(msgspec.json.decode(body, type=_Claim).pid, connection)
+        return 0
+
+    def _unanswered(self, why: str, refused: bool = False, stranger: bool = False) -> Unanswered:
+        return Unanswered(self._target.slot, self._target.generation, why, refused, stranger=stranger)

@@ -1,0 +1,2067 @@
+"""The gateway: a real one on port 0, with scripted applications and callers."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import json
+import logging
+import os
+import resource
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+from wsgiref.validate import validator
+
+import msgspec
+import pytest
+
+from lbadaptor.appserver.http import gateway as gateways
+from lbadaptor.appserver.http import limits, schedule
+from lbadaptor.appserver.http.admission import Admission
+from lbadaptor.appserver.http.connection import MAX_HEAD
+from lbadaptor.appserver.http.gateway import Gateway
+from lbadaptor.appserver.http.status import Vitals
+from lbadaptor.appserver.process.messages import Handover
+from lbadaptor.appserver.sessions.table import Ledger
+
+WAIT = 10.0
+"""Seconds after which a test gives up waiting for an event."""
+TICKET = "0.17.signature"
+LB = {
+    "LB-Key": "caller's",
+    "LB-Generation": "17",
+    "LB-Session": "none",
+    "LB-Remote-Addr": "192.0.2.7",
+    "LB-Remote-Port": "51234",
+    "LB-Scheme": "https",
+    "LB-Script-Name": "/app",
+    "LB-Path": "/app/page",
+    "LB-Request-Uri": "/app/page",
+    "LB-Server-Name": "www.example.org",
+    "LB-Server-Port": "443",
+    "LB-Server-Protocol": "HTTP/1.1",
+}
+MANDATORY = sorted(LB.keys() - {"LB-Session"})
+PROBE = b"GET /__lb__/status HTTP/1.1\r\nLB-Probe: probe's\r\n\r\n"
+
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+def head(
+    method: str = "GET",
+    target: str = "/app/page",
+    *lines: str,
+    version: str = "1.1",
+    without: Iterable[str] = (),
+    **lb: str,
+) -> bytes:
+    """A request's head as an adaptor sends it; `Key="x"` becomes `LB-Key: x`."""
+    fields = {**LB, **{"LB-" + name.replace("_", "-"): value for name, value in lb.items()}}
+    told = [f"{name}: {value}" for name, value in fields.items() if name not in without]
+    return "\r\n".join([f"{method} {target} HTTP/{version}", *told, *lines, "", ""]).encode("latin-1")
+
+
+class Reply:
+    """An answer, read to its end."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.reason = response.reason
+        self.headers = response.headers
+        self.chunked = response.chunked
+        self.hangs_up = bool(response.will_close)
+        self.body = response.read()
+
+    @property
+    def refused(self) -> str | None:
+        return self.headers["LB-Refused"]
+
+
+class Caller:
+    """One connection to the gateway."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.socket = socket.create_connection(address, WAIT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def reply(self, method: str = "GET") -> Reply:
+        response = http.client.HTTPResponse(self.socket, method=method)
+        with contextlib.closing(response):
+            response.begin()
+            return Reply(response)
+
+    def ask(self, data: bytes, method: str = "GET") -> Reply:
+        self.send(data)
+        return self.reply(method)
+
+    def ended(self) -> bool:
+        """Whether the gateway hangs up, or has. Blocks."""
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def reset(self) -> None:
+        """End with a reset."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+
+class House:
+    """A gateway at work, and its callers."""
+
+    def __init__(self, application: Application, threads: int, handover: Handover, deaf: bool = False) -> None:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        self.address: tuple[str, int] = listener.getsockname()
+        self.admission: Admission[Any] = Admission(threads, handover.queue)
+        self.vitals = Vitals(0, handover.generation, self.admission)
+        self.ledger = Ledger(1800.0)
+        self.gateway = Gateway([listener], application, handover, self.vitals, self.ledger)
+        if deaf:
+            listener.listen(1024)
+            listener.setblocking(False)
+        else:
+            self.gateway.start()
+        self._callers: list[Caller] = []
+
+    def caller(self) -> Caller:
+        self._callers.append(Caller(self.address))
+        return self._callers[-1]
+
+    def ask(self, data: bytes, method: str = "GET") -> Reply:
+        return self.caller().ask(data, method)
+
+    def still_serves(self) -> bool:
+        """Whether nothing is left of earlier requests, no thread is lost, and a new request is answered."""
+        assert self.admission.wait_idle(WAIT)
+        assert all(thread.is_alive() for thread in self.gateway._threads)
+        return self.ask(head()).status == 200
+
+    def hang_up(self) -> None:
+        for caller in self._callers:
+            caller.socket.close()
+
+    def end(self) -> None:
+        self.hang_up()
+        self.gateway.stop(WAIT)
+        assert not any(thread.is_alive() for thread in self.gateway._threads)
+
+
+HANDOVER = Handover(
+    "", session_cookie="_SID_", generation=17, ticket=TICKET, caller_key="caller's", probe_key="probe's"
+)
+
+
+QUEUE_OF_2 = msgspec.structs.replace(HANDOVER, queue=2)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., House]]:
+    houses: list[House] = []
+
+    def start(application: Application, threads: int = 2, handover: Handover = HANDOVER) -> House:
+        houses.append(House(application, threads, handover))
+        return houses[-1]
+
+    yield start
+    for house in houses:
+        house.end()
+
+
+Serve = Callable[..., House]
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for what nobody tells of."""
+    deadline = time.monotonic() + WAIT
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def hello(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+
+
+def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [environ["wsgi.input"].read()]
+
+
+class Gate:
+    """An application whose every request waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+        self.at_work = 0
+        self.most = 0
+        self.calls = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        with self._lock:
+            self.calls += 1
+            self.at_work += 1
+            self.most = max(self.most, self.at_work)
+        self.entered.release()
+        assert self.go.acquire(timeout=WAIT)
+        with self._lock:
+            self.at_work -= 1
+        return hello(environ, start_response)
+
+
+def seen(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Tells what it sees, as JSON."""
+    start_response("200 OK", [])
+    return [json.dumps({key: value for key, value in environ.items() if isinstance(value, str | bool)}).encode()]
+
+
+# Requests and answers.
+
+
+def test_a_request_is_answered_with_status_and_load(serve: Serve) -> None:
+    reply = serve(hello).ask(head())
+    assert (reply.status, reply.body) == (200, b"hello")
+    assert reply.headers["LB-Status"] == "OK"
+    assert reply.headers["LB-Load"] == "1/2/0"
+    assert reply.refused is None
+
+
+def test_a_connection_carries_many_requests(serve: Serve) -> None:
+    caller = serve(echo).caller()
+    for number in range(200):
+        body = b"%d" % number
+        assert caller.ask(head("POST", "/", f"Content-Length: {len(body)}") + body).body == body
+
+
+def test_a_request_may_come_byte_by_byte(serve: Serve) -> None:
+    caller = serve(echo).caller()
+    for byte in head("POST", "/", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n\r\n":
+        caller.send(bytes([byte]))
+    assert caller.reply().body == b"hello"
+    assert caller.ask(head()).status == 200
+
+
+def test_a_body_larger_than_all_buffers_arrives(serve: Serve) -> None:
+    body = os.urandom(6_000_000)
+    caller = serve(echo).caller()
+    assert caller.ask(head("POST", "/", f"Content-Length: {len(body)}") + body).body == body
+
+
+def test_a_chunked_body_ends_where_the_chunks_end(serve: Serve) -> None:
+    caller = serve(echo).caller()
+    request = head("POST", "/", "Transfer-Encoding: chunked")
+    for _ in range(2):
+        caller.send(request + b"3\r\nabc\r\n")
+        assert caller.ask(b"2;x=y\r\nde\r\n0\r\nTrailer: x\r\n\r\n").body == b"abcde"
+
+
+@pytest.mark.parametrize("size", [5, 3_000_000])
+def test_a_body_that_the_application_does_not_read_does_not_disturb_the_next_request(serve: Serve, size: int) -> None:
+    caller = serve(hello).caller()
+    caller.send(head("POST", "/", f"Content-Length: {size}"))
+    for _ in range(3):
+        assert caller.reply().body == b"hello"
+        caller.send(bytes(size) + head("POST", "/", f"Content-Length: {size}"))
+    assert caller.reply().body == b"hello"
+
+
+def test_input_may_be_read_while_the_answer_goes_out(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        while data := environ["wsgi.input"].read(3):
+            yield data
+
+    caller = serve(application).caller()
+    caller.send(head("POST", "/", "Content-Length: 6") + b"abc")
+    assert caller.socket.recv(65536).endswith(b"\r\n\r\n3\r\nabc\r\n")
+    caller.send(b"def")
+    rest = b""
+    while not rest.endswith(b"0\r\n\r\n"):
+        rest += caller.socket.recv(65536)
+    assert rest == b"3\r\ndef\r\n0\r\n\r\n"
+
+
+class Held:
+    """An application whose answer is out, and that is not done: after its last byte, or in its close()."""
+
+    def __init__(self, where: str, headers: list[tuple[str, str]], blocks: tuple[bytes, ...] = (b"hello",)) -> None:
+        self.where = where
+        self.headers = headers
+        self.blocks = blocks
+        self.go = threading.Event()
+        self.held = threading.Semaphore(0)
+        self.closed = threading.Semaphore(0)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_URI"] == "/free":
+            return hello(environ, start_response)
+        start_response("200 OK", self.headers)
+        return self
+
+    def hold(self) -> None:
+        self.held.release()
+        assert self.go.wait(WAIT)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.blocks
+        if self.where == "after the last byte":
+            self.hold()
+
+    def close(self) -> None:
+        if self.where == "in close":
+            self.hold()
+        self.closed.release()
+
+
+@pytest.mark.parametrize(
+    ("method", "where", "headers", "version"),
+    [
+        ("GET", "after the last byte", [("Content-Length", "5")], "1.1"),
+        ("HEAD", "after the last byte", [], "1.1"),
+        ("GET", "in close", [("Content-Length", "5")], "1.1"),
+        ("GET", "in close", [], "1.1"),
+        ("HEAD", "in close", [], "1.1"),
+        ("GET", "in close", [], "1.0"),
+    ],
+)
+def test_no_request_waits_for_anothers_close(
+    serve: Serve, method: str, where: str, headers: list[tuple[str, str]], version: str
+) -> None:
+    application = Held(where, headers)
+    house = serve(application)
+    caller = house.caller()
+    reply = caller.ask(head(method, version=version), method)
+    assert (reply.status, reply.body) == (200, b"" if method == "HEAD" else b"hello")
+    assert application.held.acquire(timeout=WAIT)
+    if version == "1.0":
+        assert caller.ended()
+        caller = house.caller()
+    for _ in range(3):
+        assert caller.ask(head(Request_Uri="/free")).body == b"hello"
+    until(lambda: house.admission.in_flight == 1)
+    assert not application.closed.acquire(blocking=False), "its thread and its place are not free before it is done"
+    application.go.set()
+    assert application.closed.acquire(timeout=WAIT)
+    assert caller.ask(head(Request_Uri="/free")).body == b"hello"
+    assert house.still_serves()
+
+
+def test_all_threads_may_be_held_by_close_and_the_next_request_waits_for_a_thread_only(serve: Serve) -> None:
+    application = Held("in close", [("Content-Length", "5")])
+    house = serve(application, threads=2)
+    limits = [house.caller() for _ in range(2)]
+    for caller in limits:
+        assert caller.ask(head()).body == b"hello"
+        assert application.held.acquire(timeout=WAIT)
+    limits[0].send(head(Request_Uri="/free"))
+    assert json.loads(house.ask(PROBE).body)["in_flight"] == 3
+    application.go.set()
+    assert limits[0].reply().body == b"hello"
+    assert house.still_serves()
+
+
+@pytest.mark.parametrize("fails", ["after the last byte", "in close"])
+def test_what_an_application_raises_after_its_answer_is_told_and_harms_no_other(
+    serve: Serve, capsys: pytest.CaptureFixture[str], fails: str
+) -> None:
+    class Fails(Held):
+        def hold(self) -> None:
+            super().hold()
+            raise KeyError("too late")
+
+    application = Fails(fails, [("Content-Length", "5")])
+    house = serve(application)
+    caller = house.caller()
+    assert caller.ask(head()).body == b"hello"
+    assert application.held.acquire(timeout=WAIT)
+    caller.send(head(Request_Uri="/free")[:50])  # the connection is between two requests
+    application.go.set()
+    assert house.admission.wait_idle(WAIT)
+    caller.send(head(Request_Uri="/free")[50:])
+    reply = caller.reply()
+    assert (reply.body, reply.hangs_up) == (b"hello", False)
+    assert "KeyError: 'too late'" in capsys.readouterr().err
+
+
+def test_more_than_the_length_is_dropped_though_another_answer_goes_out(serve: Serve) -> None:
+    go, more = threading.Event(), threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        if environ["REQUEST_URI"] == "/free":
+            start_response("200 OK", [])
+            yield b"he"
+            go.set()
+            assert more.wait(WAIT)
+            yield b"llo"
+            return
+        write = start_response("200 OK", [("Content-Length", "5")])
+        yield b"hello"
+        assert go.wait(WAIT)
+        for _ in range(10):
+            yield b"HTTP/1.1 200 OK\r\n\r\n"
+            write(b"HTTP/1.1 200 OK\r\n\r\n")
+        more.set()
+
+    caller = serve(application).caller()
+    assert caller.ask(head()).body == b"hello"
+    assert caller.ask(head(Request_Uri="/free")).body == b"hello"
+
+
+def test_after_its_answer_an_application_may_read_what_is_here_of_its_input_and_no_other(serve: Serve) -> None:
+    go = threading.Event()
+    read: list[bytes] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        if environ["REQUEST_URI"] == "/free":
+            yield from echo(environ, start_response)
+            return
+        body = environ["wsgi.input"]
+        read.append(body.read(1))
+        start_response("200 OK", [("Content-Length", "2")])
+        yield b"ok"
+        assert go.wait(WAIT)
+        read.append(body.read())
+        read.append(body.read())
+
+    house = serve(application)
+    caller = house.caller()
+    caller.send(head("POST", "/", "Content-Length: 4"))
+    assert json.loads(house.ask(PROBE).body)["in_flight"] == 1
+    caller.send(b"body")
+    assert caller.reply().body == b"ok"
+    caller.send(head("POST", "/", "Content-Length: 5", Request_Uri="/free") + b"other")
+    assert caller.reply().body == b"other"
+    go.set()
+    assert house.admission.wait_idle(WAIT)
+    assert b"".join(read) == b"body"
+
+
+def test_an_input_that_is_not_here_yet_may_be_read_after_the_answer_and_ends_the_connection(serve: Serve) -> None:
+    read: list[bytes] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Length", "2")])
+        yield b"ok"
+        read.append(environ["wsgi.input"].read())
+
+    house = serve(application)
+    caller = house.caller()
+    caller.send(head("POST", "/", "Content-Length: 4"))
+    reply = caller.reply()
+    assert (reply.body, reply.hangs_up) == (b"ok", True)
+    caller.send(b"body")
+    assert caller.ended()
+    assert house.admission.wait_idle(WAIT)
+    assert read == [b"body"]
+
+
+def test_a_generator_is_closed(serve: Serve) -> None:
+    closed = threading.Event()
+
+    class Blocks:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"a"
+            yield b"b"
+
+        def close(self) -> None:
+            closed.set()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Blocks:
+        start_response("200 OK", [])
+        return Blocks()
+
+    assert serve(application).ask(head()).body == b"ab"
+    assert closed.wait(WAIT)
+
+
+def test_write_goes_out_at_once(serve: Serve) -> None:
+    go = threading.Event()
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])(b"now")
+        assert go.wait(WAIT)
+        return [b"later"]
+
+    caller = serve(application).caller()
+    caller.send(head())
+    assert caller.socket.recv(65536).endswith(b"3\r\nnow\r\n")
+    go.set()
+    assert caller.socket.recv(65536).startswith(b"5\r\nlater\r\n")
+
+
+def test_a_file_wrapper_sends_its_file_and_closes_it(serve: Serve, tmp_path: Any) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 200_000)
+    file = (tmp_path / "file").open("rb")
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Length", "200000")])
+        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+        return wrapped
+
+    house = serve(application)
+    assert house.ask(head()).body == b"x" * 200_000
+    assert house.admission.wait_idle(WAIT)
+    assert file.closed
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")]
+)
+def test_an_answer_without_body_leaves_the_connection_usable(serve: Serve, method: str, status: str) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response(status, [])
+        yield b"not"
+        yield b"sent"
+
+    caller = serve(application).caller()
+    for _ in range(3):
+        reply = caller.ask(head(method), method)
+        assert (reply.status, reply.body) == (int(status[:3]), b"")
+
+
+def test_an_http_1_0_caller_gets_no_chunks_and_the_connections_end(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"one"
+        yield b"two"
+
+    caller = serve(application).caller()
+    caller.send(head(version="1.0"))
+    data = b""
+    while more := caller.socket.recv(65536):
+        data += more
+    lines, _, body = data.partition(b"\r\n\r\n")
+    assert body == b"onetwo"
+    assert b"Connection: close" in lines
+    assert b"Transfer-Encoding" not in lines
+
+
+def test_a_connection_that_is_not_to_be_kept_is_ended(serve: Serve) -> None:
+    caller = serve(hello).caller()
+    reply = caller.ask(head("GET", "/", "Connection: close"))
+    assert (reply.status, reply.hangs_up) == (200, True)
+    assert caller.ended()
+
+
+def test_an_upgrade_is_passed_over_and_its_body_arrives(serve: Serve) -> None:
+    """RFC 9110 §7.8: a server may ignore it."""
+    caller = serve(echo).caller()
+    for _ in range(2):
+        lines = ("Connection: Upgrade", "Upgrade: h2c", "Content-Length: 3")
+        reply = caller.ask(head("POST", "/", *lines) + b"abc")
+        assert (reply.status, reply.body, reply.hangs_up) == (200, b"abc", False)
+
+
+def test_of_two_pipelined_requests_the_first_is_answered_and_the_second_has_to_be_asked_again(serve: Serve) -> None:
+    gate = Gate()
+    gate.go.release()
+    house = serve(gate)
+    caller = house.caller()
+    reply = caller.ask(head() * 2)
+    assert (reply.status, reply.hangs_up) == (200, True)
+    assert caller.ended()
+    assert gate.calls == 1
+
+
+def test_the_environ_is_valid(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        body = environ["wsgi.input"].read(100)
+        environ["wsgi.errors"].write("")
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    house = serve(validator(application))
+    assert house.ask(head("POST", "/?a=b", "Content-Length: 5", "Host: x", "Cookie: a=b") + b"hello").body == b"hello"
+    assert house.ask(head("GET", "/", Script_Name="", Path="/")).status == 200
+    assert house.ask(head("POST", "/", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n\r\n").body == b"x"
+
+
+def test_method_and_query_that_http_parsers_do_not_take_arrive(serve: Serve) -> None:
+    environ = json.loads(serve(seen).ask(head("POST", "/?x=1", Method="BREW", Query="tea=%E4")).body)
+    assert environ["REQUEST_METHOD"] == "BREW"
+    assert environ["QUERY_STRING"] == "tea=\xe4"
+
+
+def test_an_answer_to_head_under_another_method_on_the_wire_has_no_body(serve: Serve) -> None:
+    caller = serve(hello).caller()
+    assert caller.ask(head("POST", "/", Method="HEAD"), "HEAD").body == b""
+    assert caller.ask(head()).body == b"hello"
+
+
+def test_names_with_an_underscore_do_not_arrive(serve: Serve) -> None:
+    environ = json.loads(
+        serve(seen).ask(head("GET", "/", "Remote_User: root", "LB_Remote_User: root", "X_A: b")).body
+    )
+    assert "root" not in environ.values()
+    assert "HTTP_X_A" not in environ
+
+
+def test_the_socket_peer_is_nobody_the_application_hears_of(serve: Serve) -> None:
+    environ = json.loads(serve(seen).ask(head()).body)
+    assert environ["REMOTE_ADDR"] == "192.0.2.7"
+    assert "127.0.0.1" not in environ.values()
+
+
+def test_the_lb_headers_of_an_application_are_removed(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("421 Mine", [("LB-Refused", "DYING"), ("lb-status", "DYING"), ("LB-LOAD", "0/0/0")])
+        return []
+
+    reply = serve(application).ask(head())
+    assert (reply.status, reply.reason) == (421, "Mine")
+    assert reply.refused is None
+    assert reply.headers.get_all("LB-Status") == ["OK"]
+    assert reply.headers.get_all("LB-Load") == ["1/2/0"]
+
+
+# Sessions.
+
+
+def login(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Set-Cookie", "_SID_=new; Path=/app")])
+    return [b"%d" % environ["lbadaptor.session_lost"]]
+
+
+def test_the_ticket_goes_along_with_a_session(serve: Serve) -> None:
+    house = serve(login)
+    reply = house.ask(head())
+    assert reply.headers.get_all("Set-Cookie") == ["_SID_=new; Path=/app", f"__PRT__={TICKET}; Path=/app; HttpOnly"]
+    assert reply.headers["Cache-Control"] == "private"
+    assert house.ledger.count(0.0) == 1
+
+
+def spoken(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+    """The application says itself who has a session: before its answer, in it, or behind its head."""
+    sessions = environ["lbadaptor.sessions"]
+    environ["SCRIPT_NAME"] = environ["wsgi.url_scheme"] = "its own"
+    when, _, word = environ["QUERY_STRING"].partition("=")
+    if when == "before":
+        getattr(sessions, word)()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if when == "after":
+        getattr(sessions, word)()
+    yield b""
+    if when == "empty":
+        getattr(sessions, word)()
+    yield b"head "
+    try:
+        if when == "late":
+            getattr(sessions, word)()
+        yield b"in time"
+    except RuntimeError as error:
+        yield str(error).encode()
+
+
+@pytest.mark.parametrize("when", ["before", "after", "empty"])
+def test_the_application_may_say_that_a_session_begins_until_its_head_is_out(serve: Serve, when: str) -> None:
+    house = serve(spoken)
+    reply = house.ask(head("GET", f"/app/page?{when}=begin"))
+    session, ticket = reply.headers.get_all("Set-Cookie")
+    assert reply.body == b"head in time"
+    assert ticket == f"__PRT__={TICKET}; Path=/app; SameSite=Lax; Secure; HttpOnly"
+    assert house.ledger.count(0.0) == 1
+    house.admission.dying = True
+    brought = f"Cookie: {session.partition(';')[0]}"
+    reply = house.ask(head("GET", f"/app/page?{when}=begin", brought, Session="held"))
+    assert reply.status == 200
+    assert "Set-Cookie" not in reply.headers
+    reply = house.ask(head("GET", f"/app/page?{when}=end", brought, Session="held"))
+    assert reply.headers["Set-Cookie"] == "__PRT__=; Path=/app; SameSite=Lax; Secure; HttpOnly; Max-Age=0"
+    assert house.ledger.count(0.0) == 0
+    assert house.ask(head("GET", "/app/page", brought, Session="held")).refused == "DYING"
+
+
+def test_once_the_head_is_out_a_session_may_end_and_none_begin(serve: Serve) -> None:
+    house = serve(spoken)
+    house.ledger.assign("mine", [], time.monotonic())
+    assert b"too late" in house.ask(head("GET", "/app/page?late=begin")).body
+    assert (
+        house.ask(head("GET", "/app/page?late=begin", "Cookie: _SID_=mine", Session="held")).body == b"head in time"
+    )
+    assert house.ledger.count(time.monotonic()) == 1
+    assert house.ask(head("GET", "/app/page?late=end", "Cookie: _SID_=mine", Session="held")).body == b"head in time"
+    assert house.ledger.count(time.monotonic()) == 0
+
+
+def test_without_a_session_cookie_there_is_nothing_to_say_it_to(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [str("lbadaptor.sessions" in environ).encode()]
+
+    for cookie in ("_SID_", ""):
+        house = serve(application, handover=msgspec.structs.replace(HANDOVER, session_cookie=cookie))
+        assert house.ask(head()).body == str(bool(cookie)).encode()
+
+
+@pytest.mark.parametrize(
+    ("session", "cookie", "lost"),
+    [
+        ("lost", "Cookie: a=b; _SID_=old", b"1"),
+        ("lost", "Cookie: a=b", b"0"),
+        ("held", "Cookie: _SID_=old", b"0"),
+        ("none", "Cookie: _SID_=old", b"0"),
+    ],
+)
+def test_a_session_is_lost_when_ticket_and_old_cookie_say_so(
+    serve: Serve, session: str, cookie: str, lost: bytes
+) -> None:
+    assert serve(login).ask(head("GET", "/", cookie, Session=session)).body == lost
+
+
+def test_dying_admits_known_sessions_only(serve: Serve) -> None:
+    house = serve(hello)
+    house.ledger.assign("mine", [], time.monotonic())
+    house.admission.dying = True
+    caller = house.caller()
+    for cookie, refused in [
+        ("X: y", "DYING"),
+        ("Cookie: _SID_=other", "DYING"),
+        ("Cookie: __PRT__=" + TICKET, "DYING"),
+        ("Cookie: _SID_=mine", None),
+        ("Cookie: a=b\r\nCookie: _SID_=other; _SID_=mine", None),
+    ]:
+        reply = caller.ask(head("POST", "/", cookie, "Content-Length: 2", Session="held") + b"ab")
+        assert reply.refused == refused
+        assert reply.status == (421 if refused else 200)
+        assert reply.headers["LB-Status"] == "DYING"
+    house.admission.dying = False
+    assert caller.ask(head()).headers["LB-Status"] == "OK"
+
+
+def test_dying_admits_a_value_that_a_login_has_just_replaced(serve: Serve) -> None:
+    house = serve(login)
+    house.ledger.assign("old", [], time.monotonic())
+    assert house.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
+    house.admission.dying = True
+    assert house.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
+
+
+def test_stopping_admits_nobody(serve: Serve) -> None:
+    house = serve(hello)
+    house.ledger.assign("mine", [], time.monotonic())
+    house.admission.stopping = True
+    reply = house.ask(head("GET", "/", "Cookie: _SID_=mine"))
+    assert (reply.status, reply.refused, reply.headers["LB-Status"]) == (421, "DYING", "DYING")
+
+
+AFFINITY = msgspec.structs.replace(HANDOVER, session_cookie="", affinity=True)
+
+
+@pytest.mark.parametrize(("session", "lost"), [("none", b"0"), ("lost", b"1")])
+def test_with_affinity_the_first_answer_has_the_ticket(serve: Serve, session: str, lost: bytes) -> None:
+    house = serve(login, handover=AFFINITY)
+    reply = house.ask(head(Session=session))
+    assert reply.headers.get_all("Set-Cookie") == [
+        "_SID_=new; Path=/app",
+        f"__PRT__={TICKET}; Path=/app; SameSite=Lax; Secure; HttpOnly",
+    ]
+    assert reply.headers["Cache-Control"] == "private"
+    assert reply.body == lost
+    assert house.ledger.count(0.0) == 1
+
+
+def test_with_affinity_a_holder_gets_no_ticket_again(serve: Serve) -> None:
+    house = serve(login, handover=AFFINITY)
+    reply = house.ask(head(Session="held"))
+    assert reply.headers.get_all("Set-Cookie") == ["_SID_=new; Path=/app"]
+    assert reply.headers["Cache-Control"] is None
+    assert reply.body == b"0"
+    assert house.ledger.count(0.0) == 1
+
+
+def test_with_affinity_the_ticket_is_for_the_mount_whatever_the_application_makes_of_it(serve: Serve) -> None:
+    def dispatcher(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        environ["SCRIPT_NAME"] += "/inner"
+        environ["wsgi.url_scheme"] = "http"
+        return hello(environ, start_response)
+
+    reply = serve(dispatcher, handover=AFFINITY).ask(head())
+    assert reply.headers["Set-Cookie"] == f"__PRT__={TICKET}; Path=/app; SameSite=Lax; Secure; HttpOnly"
+
+
+def test_with_affinity_dying_admits_every_holder_and_nobody_else(serve: Serve) -> None:
+    house = serve(hello, handover=AFFINITY)
+    house.admission.dying = True
+    caller = house.caller()
+    for session, status in (("none", 421), ("lost", 421), ("held", 200)):
+        assert caller.ask(head(Session=session)).status == status
+    assert house.ledger.count(0.0) == 1  # who was refused is no holder
+
+
+def test_a_stranger_does_not_keep_a_session_alive(serve: Serve) -> None:
+    house = serve(hello)
+    house.ledger.assign("mine", [], time.monotonic())
+    before = dict(house.ledger._last_use)
+    assert house.ask(head("GET", "/", "Cookie: _SID_=mine", Key="wrong")).status == 403
+    assert house.ask(head("GET", "/", "Cookie: _SID_=mine", Generation="18")).status == 421
+    assert dict(house.ledger._last_use) == before
+    assert house.ask(head("GET", "/", "Cookie: _SID_=mine")).status == 200
+    assert dict(house.ledger._last_use) != before
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])
+def test_a_session_that_began_with_an_answer_to_nobody_is_none(serve: Serve, size: int) -> None:
+    """Where its head may have been read, the session stays."""
+    asked, gone = threading.Event(), threading.Event()
+
+    def login(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        asked.set()
+        gone.wait(WAIT)
+        start_response("200 OK", [("Set-Cookie", "_SID_=new; Path=/")])
+        return [b"x" * size]
+
+    house = serve(login)
+    caller = house.caller()
+    caller.socket.sendall(head())
+    assert asked.wait(WAIT)
+    caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    caller.socket.close()  # by a reset
+    gone.set()
+    assert house.admission.wait_idle(WAIT)
+    assert house.ledger.count(time.monotonic()) == (size > 1)
+
+
+# Refusals.
+
+
+def never(environ: dict[str, Any], start_response: Any) -> NoReturn:
+    raise AssertionError("the application was called")
+
+
+@pytest.mark.parametrize("name", MANDATORY)
+def test_without_a_mandatory_header_a_request_is_incomplete(serve: Serve, name: str) -> None:
+    reply = serve(never).ask(head("POST", "/", "Content-Length: 10000000", without=[name]))
+    assert (reply.status, reply.refused) == (421, "INCOMPLETE")
+    assert reply.body == f"missing: {name}\n".encode()
+
+
+@pytest.mark.parametrize("generation", ["16", "18", "", "017", "17.0"])
+def test_another_generation_is_stale_whatever_the_key(serve: Serve, generation: str) -> None:
+    reply = serve(never).ask(head("POST", "/", "Content-Length: 10000000", Generation=generation, Key="x"))
+    assert (reply.status, reply.refused) == (421, "STALE")
+
+
+@pytest.mark.parametrize("key", ["", "wrong", "probe's", "caller's!", "\xe4"])
+def test_a_wrong_key_is_forbidden_before_a_byte_of_the_body_is_read(serve: Serve, key: str) -> None:
+    reply = serve(never).ask(head("POST", "/", "Content-Length: 10000000", Key=key))
+    assert (reply.status, reply.refused) == (403, "KEY")
+
+
+def test_contradicting_headers_are_incomplete(serve: Serve) -> None:
+    house = serve(hello)
+    caller = house.caller()
+    reply = caller.ask(head(Script_Name="/other"))
+    assert (reply.status, reply.refused) == (421, "INCOMPLETE")
+    assert caller.ask(head()).status == 200
+
+
+@pytest.mark.parametrize("size", [0, 5, 3_000_000])
+def test_a_refused_requests_connection_stays_usable(serve: Serve, size: int) -> None:
+    caller = serve(hello).caller()
+    for _ in range(3):
+        refusal = caller.ask(head("POST", "/", f"Content-Length: {size}", Generation="16") + bytes(size))
+        assert refusal.refused == "STALE"
+        assert caller.ask(head()).body == b"hello"
+
+
+def test_a_refusal_of_head_has_no_body(serve: Serve) -> None:
+    caller = serve(hello).caller()
+    assert caller.ask(head("HEAD", Generation="16"), "HEAD").refused == "STALE"
+    assert caller.ask(head()).body == b"hello"
+
+
+def test_a_malformed_rest_of_a_refused_requests_body_gets_no_second_answer(serve: Serve) -> None:
+    house = serve(hello)
+    caller = house.caller()
+    assert caller.ask(head("POST", "/", "Transfer-Encoding: chunked", Generation="16")).refused == "STALE"
+    caller.send(b"no size\r\n")
+    assert caller.ended()
+    assert house.still_serves()
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\xfc\x03\x03", 400),
+        (b"hello\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * (3 * MAX_HEAD), 431),
+        (head("POST", "/", "Transfer-Encoding: chunked") + b"no size\r\n", 400),
+        (head("POST", "/", "Content-Length: 3", "Content-Length: 3") + b"abc", 400),
+        (b"GET / HTTP/2.0\r\n\r\n", 400),
+    ],
+    ids=["TLS", "not HTTP", "large head", "malformed body", "two lengths", "HTTP/2"],
+)
+def test_what_is_not_taken_is_answered_and_hung_up_on(serve: Serve, data: bytes, status: int) -> None:
+    house = serve(hello)
+    caller = house.caller()
+    reply = caller.ask(data)
+    assert (reply.status, reply.hangs_up) == (status, True)
+    assert caller.socket.recv(1) == b""
+    for _ in range(3):  # no reset, which could overtake the answer
+        assert house.ask(head()).status == 200
+        caller.send(b"more")
+    caller.socket.close()
+    assert house.still_serves()
+
+
+def test_beyond_the_queue_requests_are_refused_as_busy(serve: Serve) -> None:
+    gate = Gate()
+    house = serve(gate, threads=1, handover=QUEUE_OF_2)
+    limits = [house.caller() for _ in range(4)]
+    limits[0].send(head())
+    assert gate.entered.acquire(timeout=WAIT)
+    for caller in limits[1:]:
+        caller.send(head())
+    busy = [caller for caller in limits if _readable(caller)]
+    while not busy:
+        busy = [caller for caller in limits if _readable(caller)]
+    refusal = busy[0].reply()
+    assert (refusal.status, refusal.refused) == (421, "BUSY")
+    gate.go.release(3)
+    assert [caller.reply().status for caller in limits if caller is not busy[0]] == [200] * 3
+    assert gate.calls == 3
+
+
+def _queued(house: House, count: int) -> None:
+    """Wait until so many requests are at work or in the queue."""
+    until = time.monotonic() + WAIT
+    while house.admission.in_flight != count:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+def test_ticket_holders_come_first(serve: Serve) -> None:
+    order: list[str] = []
+    gate = Gate()
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        order.append(environ["PATH_INFO"])
+        return gate(environ, start_response)
+
+    house = serve(application, threads=1)
+    limits = []
+    for number, (page, session) in enumerate(
+        [("/at-work", "none"), ("/new-1", "none"), ("/lost", "lost"), ("/held-1", "held"), ("/held-2", "held")], 1
+    ):
+        limits.append(house.caller())
+        limits[-1].send(head(Path="/app" + page, Session=session))
+        _queued(house, number)
+        if number == 1:
+            assert gate.entered.acquire(timeout=WAIT)
+    gate.go.release(5)
+    assert [caller.reply().status for caller in limits] == [200] * 5
+    assert order == ["/at-work", "/held-1", "/held-2", "/new-1", "/lost"]
+
+
+def test_in_a_full_queue_a_ticket_holder_takes_the_place_of_one_who_may_go_elsewhere(serve: Serve) -> None:
+    gate = Gate()
+    house = serve(gate, threads=1, handover=QUEUE_OF_2)
+    at_work, first, second, held, held_2, held_3 = (house.caller() for _ in range(6))
+    for number, caller in enumerate((at_work, first, second), 1):
+        caller.send(head())
+        _queued(house, number)
+        if number == 1:
+            assert gate.entered.acquire(timeout=WAIT)
+    held.send(head(Session="held"))
+    assert second.reply().refused == "BUSY"  # who has waited the least
+    held_2.send(head(Session="held"))
+    assert first.reply().refused == "BUSY"
+    assert held_3.ask(head(Session="held")).refused == "BUSY"  # they cannot go elsewhere: nobody is displaced
+    assert house.ask(head()).refused == "BUSY"
+    assert house.admission.in_flight == 3
+    gate.go.release(3)
+    assert [caller.reply().status for caller in (at_work, held, held_2)] == [200] * 3
+    assert gate.calls == 3
+    gate.go.release(3)
+    assert second.ask(head()).status == 200, "its connection is as good as before"
+    assert house.still_serves()
+
+
+def _readable(caller: Caller) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        caller.socket.settimeout(0.01)
+        try:
+            return bool(caller.socket.recv(1, socket.MSG_PEEK))
+        except TimeoutError:
+            return False
+        finally:
+            caller.socket.settimeout(WAIT)
+    return False
+
+
+# Threads.
+
+
+def test_a_probe_is_answered_while_all_threads_are_at_work(serve: Serve) -> None:
+    gate = Gate()
+    house = serve(gate, threads=3)
+    limits = [house.caller() for _ in range(5)]
+    for caller in limits:
+        caller.send(head())
+    for _ in range(3):
+        assert gate.entered.acquire(timeout=WAIT)
+    probe = house.caller()
+    reports = [json.loads(probe.ask(PROBE).body) for _ in range(3)]
+    while reports[-1]["in_flight"] < 5:
+        reports.append(json.loads(probe.ask(PROBE).body))
+    assert (reports[-1]["status"], reports[-1]["threads"], reports[-1]["served"]) == ("OK", 3, 0)
+    gate.go.release(5)
+    assert [caller.reply().status for caller in limits] == [200] * 5
+
+
+@pytest.mark.parametrize(
+    ("target", "key"),
+    [
+        ("/__lb__/status", "wrong"),
+        ("/__lb__/status", "caller's"),
+        ("/__lb__/status", ""),
+        ("/__lb__/other", "probe's"),
+    ],
+)
+def test_without_the_probes_key_or_path_it_is_a_request_as_any(serve: Serve, target: str, key: str) -> None:
+    house = serve(hello)
+    assert house.ask(head("GET", target, Probe=key)).body == b"hello"
+    assert house.ask(f"GET {target} HTTP/1.1\r\nLB-Probe: {key}\r\n\r\n".encode()).refused == "INCOMPLETE"
+
+
+def test_a_probe_is_answered_whatever_the_orders_and_is_no_request(serve: Serve) -> None:
+    house = serve(hello)
+    house.admission.dying = house.admission.stopping = True
+    report = json.loads(house.ask(PROBE).body)
+    assert (report["status"], report["in_flight"], report["served"]) == ("DYING", 0, 0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_more_requests_are_at_work_than_there_are_threads(serve: Serve, threads: int) -> None:
+    gate = Gate()
+    house = serve(gate, threads=threads)
+    limits = [house.caller() for _ in range(4 * threads)]
+    for caller in limits:
+        caller.send(head())
+    for _ in limits:
+        assert gate.entered.acquire(timeout=WAIT)
+        gate.go.release()
+    assert [caller.reply().status for caller in limits] == [200] * len(limits)
+    assert gate.most <= threads
+    gate.go.release()
+    assert house.still_serves()
+
+
+def test_requests_beyond_the_threads_wait_parked_in_no_thread_of_their_own(serve: Serve) -> None:
+    gate = Gate()
+    house = serve(gate, threads=2)
+    before = threading.active_count()
+    limits = [house.caller() for _ in range(40)]
+    for caller in limits:
+        caller.send(head())
+    for _ in range(2):
+        assert gate.entered.acquire(timeout=WAIT)
+    _queued(house, 40)
+    assert threading.active_count() == before
+    assert not gate.entered.acquire(blocking=False), "two are at work, and no other has begun"
+    for _ in limits:
+        gate.go.release()
+    assert [caller.reply().status for caller in limits] == [200] * 40
+
+
+def test_all_threads_can_be_at_work_at_once(serve: Serve) -> None:
+    together = threading.Barrier(4)
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        together.wait(WAIT)
+        return hello(environ, start_response)
+
+    house = serve(application, threads=4)
+    for _ in range(20):
+        limits = [house.caller() for _ in range(4)]
+        for caller in limits:
+            caller.send(head())
+        assert [caller.reply().status for caller in limits] == [200] * 4
+
+
+def test_short_requests_are_served_by_the_thread_that_polls(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "LONG", 1.0)  # however busy the machine is
+    monkeypatch.setattr(schedule, "WORTH", 1.0)
+    threads: set[int] = set()
+
+    def who(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        threads.add(threading.get_ident())
+        return hello(environ, start_response)
+
+    house = serve(who, threads=4)
+    limits = [house.caller() for _ in range(8)]
+    for _ in range(20):
+        for caller in limits:
+            caller.send(head())
+        assert [caller.reply().status for caller in limits] == [200] * 8
+    assert len(threads) == 1
+
+
+def test_one_that_computes_does_not_keep_others_waiting(serve: Serve) -> None:
+    over = threading.Event()
+
+    def computes(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if environ["QUERY_STRING"] == "long":
+            while not over.is_set():  # never lets go of the interpreter lock by itself
+                sum(range(1000))
+        return hello(environ, start_response)
+
+    house = serve(computes)
+    long = house.caller()
+    long.send(head("GET", "/app/page?long"))
+    other = house.caller()
+    assert [other.ask(head()).status for _ in range(20)] == [200] * 20
+    over.set()
+    assert long.reply().status == 200
+
+
+def test_after_long_requests_and_short_ones_no_thread_is_lost(serve: Serve) -> None:
+    def mixed(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        time.sleep(float(environ["QUERY_STRING"] or 0))
+        return hello(environ, start_response)
+
+    house = serve(mixed, threads=3)
+    limits = [house.caller() for _ in range(9)]
+    for number in range(60):
+        seconds = (0, 0.005, 0, 0.001, 0.01)[number % 5]
+        for caller in limits:
+            caller.send(head("GET", f"/app/page?{seconds}"))
+        assert [caller.reply().status for caller in limits] == [200] * 9
+    assert house.still_serves()
+    deadline = time.monotonic() + WAIT
+    while len(house.gateway._leadership._parked) < 3:  # all but the leader
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_an_error_in_the_leaders_own_work_costs_no_leadership(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = serve(hello)
+    first = house.caller()
+    assert first.ask(head()).status == 200
+    begin = house.admission.begin
+    failures = iter([True, True, False])
+
+    def fails() -> object:
+        if next(failures, False):
+            raise MemoryError("as it may come anywhere")
+        return begin()
+
+    monkeypatch.setattr(house.admission, "begin", fails)
+    assert first.ask(head()).status == 200
+    assert house.still_serves()
+    assert caplog.text.count("begins anew") == 2
+
+
+def test_the_last_time_limit_may_be_lifted_while_the_leader_looks_at_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another thread closes that connection at this very moment."""
+    house = serve(hello)
+    stranger = house.caller()
+    until(lambda: bool(house.gateway._limited))
+    monkeypatch.setattr(house.gateway._callers, "next_end", lambda: None)
+    assert house.ask(head()).status == 200
+    stranger.socket.close()
+    assert house.still_serves()
+    assert "begins anew" not in caplog.text
+
+
+def test_idle_connections_cost_no_thread(serve: Serve) -> None:
+    house = serve(hello, threads=1)
+    idle = [house.caller() for _ in range(50)]
+    begun = [house.caller() for _ in range(50)]
+    for caller in begun:
+        caller.send(head()[:40])
+    assert house.ask(head()).status == 200
+    for caller in begun:
+        caller.send(head()[40:])
+    assert [caller.reply().status for caller in begun] == [200] * 50
+    assert [caller.ask(head()).status for caller in idle] == [200] * 50
+
+
+def test_many_callers_at_once_lose_no_request(serve: Serve) -> None:
+    house = serve(echo, threads=3)
+    wrong: list[object] = []
+
+    def call(name: int) -> None:
+        try:
+            caller = Caller(house.address)
+            with caller.socket:
+                for number in range(60):
+                    body = b"%d.%d" % (name, number)
+                    got = caller.ask(head("POST", "/", f"Content-Length: {len(body)}") + body).body
+                    if got != body:
+                        wrong.append((body, got))
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=call, args=(name,)) for name in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert house.admission.wait_idle(WAIT)
+    assert house.admission.served == 12 * 60
+    assert house.still_serves()
+
+
+def test_stop_ends_threads_and_connections() -> None:
+    descriptors = set(os.listdir("/proc/self/fd"))
+    house = House(hello, 2, HANDOVER)
+    limits = [house.caller() for _ in range(3)]
+    assert [caller.ask(head()).status for caller in limits] == [200] * 3
+    house.gateway.stop(WAIT)
+    assert [(farewell.status, farewell.refused) for farewell in (caller.reply() for caller in limits)] == [
+        (421, "DYING")
+    ] * 3
+    assert all(caller.ended() for caller in limits)
+    assert not any(thread.is_alive() for thread in house.gateway._threads)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(house.address)
+    for caller in limits:
+        caller.socket.close()
+    assert set(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_whoever_was_let_in_and_not_heard_is_refused_at_the_end() -> None:
+    house = House(never, 2, HANDOVER, deaf=True)
+    limits = [house.caller() for _ in range(80)]
+    for caller in limits[1:]:
+        caller.send(head("POST", "/", "Content-Length: 3") + b"abc")
+    limits[0].send(head()[:20])
+    house.gateway.stop(WAIT)
+    for caller in limits:
+        reply = caller.reply()
+        assert (reply.status, reply.refused, reply.hangs_up) == (421, "DYING", True)
+    house.hang_up()
+
+
+def test_whoever_waits_for_a_thread_that_never_comes_free_is_refused() -> None:
+    gate = Gate()
+    house = House(gate, 1, HANDOVER)
+    working, waiting = house.caller(), house.caller()
+    working.send(head())
+    assert gate.entered.acquire(timeout=WAIT)
+    waiting.send(head("POST", "/", "Content-Length: 3") + b"abc")
+    assert json.loads(house.ask(PROBE).body)["in_flight"] == 2
+    house.gateway.stop(timeout=0.05)
+    reply = waiting.reply()
+    assert (reply.status, reply.refused) == (421, "DYING")
+    gate.go.release()
+    for thread in house.gateway._threads:
+        thread.join(WAIT)
+    house.hang_up()
+    os.close(house.gateway._wake)
+
+
+def test_stop_abandons_what_does_not_end_and_hangs_up_on_it() -> None:
+    gate = Gate()
+    house = House(gate, 2, HANDOVER)
+    caller = house.caller()
+    caller.send(head())
+    assert gate.entered.acquire(timeout=WAIT)
+    house.gateway.stop(timeout=0.05)
+    assert caller.ended()
+    gate.go.release()
+    for thread in house.gateway._threads:
+        thread.join(WAIT)
+    assert house.admission.in_flight == 0
+    caller.socket.close()
+    os.close(house.gateway._wake)
+
+
+# Applications that fail.
+
+
+def test_an_application_that_raises_is_a_500_and_its_traceback_is_told(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> NoReturn:
+        environ.clear()
+        raise KeyError("the reason")
+
+    caller = serve(application).caller()
+    for _ in range(3):
+        reply = caller.ask(head())
+        assert (reply.status, reply.headers["Content-Type"]) == (500, "text/html")
+        assert b"the reason" not in reply.body
+    told = capsys.readouterr().err
+    assert told.count("GET /app/page: the application failed") == 3
+    assert "KeyError: 'the reason'" in told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(1),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        ConnectionRefusedError("the database is down"),
+        BrokenPipeError(),
+        BlockingIOError(),
+        TimeoutError(),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("started", [False, True])
+def test_whatever_an_application_raises_is_a_500(
+    serve: Serve, capsys: pytest.CaptureFixture[str], error: BaseException, started: bool
+) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> NoReturn:
+        if started:
+            start_response("200 OK", [("Content-Length", "5")])
+        raise error
+
+    house = serve(application)
+    caller = house.caller()
+    for _ in range(house.admission.threads + 2):
+        assert caller.ask(head()).status == 500
+    assert type(error).__name__ in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "blocks"),
+    [
+        ("OK", [], [b"x"]),
+        ("200 OK", [("X", "a\r\nSet-Cookie: b=c")], [b"x"]),
+        ("200 OK", [("Content-Length", "many")], [b"x"]),
+        ("200 OK", [], ["text"]),
+        ("200 OK", [], [None]),
+        ("200 OK", [], None),
+    ],
+)
+def test_a_wrong_answer_is_a_500(
+    serve: Serve, capsys: pytest.CaptureFixture[str], status: str, headers: list[tuple[str, str]], blocks: Any
+) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response(status, headers)
+        return blocks
+
+    caller = serve(application).caller()
+    for _ in range(3):
+        reply = caller.ask(head())
+        assert (reply.status, reply.headers["Set-Cookie"]) == (500, None)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def still_takes(caller: Caller) -> None:
+    """Only the other side's half has ended: whoever is alive, and has failed, can be told from one that is gone."""
+    for _ in range(3):
+        caller.send(b"x")
+    error = caller.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    poll = select.poll()
+    poll.register(caller.socket, select.POLLIN)
+    assert (error, poll.poll(50)[0][1] & (select.POLLHUP | select.POLLERR)) == (0, 0)
+
+
+def test_an_application_that_fails_within_its_answer_breaks_it_off(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"begun"
+        raise KeyError("the reason")
+
+    house = serve(application)
+    caller = house.caller()
+    with pytest.raises(http.client.IncompleteRead):
+        caller.ask(head())
+    assert caller.ended()
+    still_takes(caller)
+    assert "KeyError: 'the reason'" in capsys.readouterr().err
+    caller.socket.close()
+    until(lambda: not house.gateway._connections)
+
+
+def test_an_answer_shorter_than_its_length_is_broken_off(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "10")])
+        return [b"short"]
+
+    caller = serve(application).caller()
+    with pytest.raises(http.client.IncompleteRead):
+        caller.ask(head())
+    assert caller.ended()
+    still_takes(caller)
+    assert "GET /app/page: the answer is 5 bytes shorter than its Content-Length" in caplog.text
+
+
+def test_an_answer_without_a_byte_of_its_length_is_a_500(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "5")])
+        return []
+
+    caller = serve(application).caller()
+    assert [caller.ask(head()).status for _ in range(3)] == [500] * 3
+    assert "GET /app/page: not one byte of 5 that Content-Length says" in caplog.text
+
+
+def test_an_answer_longer_than_its_length_is_cut_and_the_next_one_is_whole(serve: Serve) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Length", "5")])
+        return [b"hello", b"HTTP/1.1 200 OK\r\n\r\n"]
+
+    caller = serve(application).caller()
+    assert [caller.ask(head()).body for _ in range(3)] == [b"hello"] * 3
+
+
+def test_an_application_that_fails_in_close_does_not_spoil_the_answer(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Blocks:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"hello"
+
+        def close(self) -> None:
+            raise KeyError("in close")
+
+    def application(environ: dict[str, Any], start_response: Any) -> Blocks:
+        start_response("200 OK", [])
+        return Blocks()
+
+    house = serve(application)
+    assert house.ask(head()).body == b"hello"
+    assert house.admission.wait_idle(WAIT)
+    assert "in close" in capsys.readouterr().err
+
+
+def test_a_log_that_cannot_be_written_costs_no_answer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def write(self, text: str) -> NoReturn:
+            raise OSError("no space left on device")
+
+    def application(environ: dict[str, Any], start_response: Any) -> NoReturn:
+        raise KeyError
+
+    house = serve(application)
+    monkeypatch.setattr(sys, "stderr", Full())
+    assert house.ask(head()).status == 500
+
+
+# Callers that leave.
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", head()[:20], head("POST", "/", "Content-Length: 9", Generation="16") + b"x", b"no HTTP"],
+    ids=["before the head", "within the head", "within a refused body", "no HTTP"],
+)
+@pytest.mark.parametrize("how", ["reset", "end"])
+def test_a_caller_that_leaves_before_the_application_is_called_leaves_nothing(
+    serve: Serve, data: bytes, how: str
+) -> None:
+    house = serve(hello)
+    for _ in range(house.admission.threads + 2):
+        caller = house.caller()
+        caller.send(data)
+        if how == "reset":
+            caller.reset()
+        else:
+            caller.socket.close()
+    assert house.still_serves()
+
+
+@pytest.mark.parametrize("how", ["reset", "end"])
+@pytest.mark.parametrize("catches", [True, False])
+def test_a_caller_that_leaves_within_the_body_ends_the_read(
+    serve: Serve, capsys: pytest.CaptureFixture[str], how: str, catches: bool
+) -> None:
+    reading = threading.Semaphore(0)
+    raised: list[BaseException] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            reading.release()
+            try:
+                environ["wsgi.input"].read()
+            except OSError as error:
+                raised.append(error)
+                if not catches:
+                    raise
+        return hello(environ, start_response)
+
+    house = serve(application)
+    for _ in range(house.admission.threads + 2):
+        caller = house.caller()
+        caller.send(head("POST", "/", "Content-Length: 9") + b"x")
+        assert reading.acquire(timeout=WAIT)
+        if how == "reset":
+            caller.reset()
+        else:
+            caller.socket.close()
+    assert house.still_serves()
+    assert len(raised) == house.admission.threads + 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["reset", "end"])
+def test_a_caller_that_leaves_within_the_answer_ends_the_application(
+    serve: Serve, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    closed = threading.Semaphore(0)
+
+    class Endless:
+        def __iter__(self) -> Iterator[bytes]:
+            while True:
+                yield b"x" * 65536
+
+        def close(self) -> None:
+            closed.release()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "GET":
+            return hello(environ, start_response)
+        start_response("200 OK", [])
+        return Endless()
+
+    caplog.set_level(logging.INFO)
+    house = serve(application)
+    for _ in range(house.admission.threads + 2):
+        caller = house.caller()
+        caller.send(head("POST", "/"))
+        assert caller.socket.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        if how == "reset":
+            caller.reset()
+        else:
+            caller.socket.close()
+        assert closed.acquire(timeout=WAIT)
+    assert house.still_serves()
+    assert "the caller went away" in caplog.text
+    assert "Traceback" not in capsys.readouterr().err + caplog.text
+
+
+def test_a_caller_that_leaves_while_its_request_waits_leaves_nothing(serve: Serve) -> None:
+    gate = Gate()
+    house = serve(gate, threads=1)
+    house.caller().send(head())
+    assert gate.entered.acquire(timeout=WAIT)
+    for _ in range(5):
+        caller = house.caller()
+        caller.send(head())
+        caller.reset()
+    gate.go.release(7)
+    assert house.still_serves()
+
+
+def test_a_caller_that_takes_nothing_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways, "_TIMEVAL", struct.pack("@ll", 0, 50_000))
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "GET":
+            return hello(environ, start_response)
+        start_response("200 OK", [])
+        return iter(lambda: b"x" * 65536, b"")
+
+    house = serve(application)
+    caller = house.caller()
+    caller.send(head("POST", "/"))
+    assert house.still_serves()
+
+
+# Shortages.
+
+
+class Shortage:
+    """While it lasts, this process has no descriptor left."""
+
+    def __init__(self) -> None:
+        self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.fillers: list[int] = []
+
+    def __enter__(self) -> Shortage:
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, self.limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                self.fillers.append(os.open("/dev/null", os.O_RDONLY))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for filler in self.fillers:
+            os.close(filler)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
+
+
+@pytest.fixture
+def unconnected() -> Iterator[list[socket.socket]]:
+    """Sockets that are there before descriptors run out."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(30)]
+        for one in sockets:
+            one.settimeout(WAIT)
+        yield sockets
+
+
+def test_running_out_of_descriptors_is_outlived(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    unconnected: list[socket.socket],
+) -> None:
+    """The probe and whoever has a key are let in all the while; it is said when it begins, and when it is over."""
+    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
+    caplog.set_level(logging.INFO)
+    house = serve(hello)
+    kept = [house.caller() for _ in range(5)]
+    assert [caller.ask(head()).status for caller in kept] == [200] * 5
+    with Shortage():
+        for one in unconnected[:6]:
+            one.connect(house.address)
+            one.sendall(PROBE)
+            assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
+            one.sendall(head())
+            assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        assert [caller.ask(head()).status for caller in kept] == [200] * 5, "the reserve was enough"
+        assert caplog.text.count("cannot take connections") == 1
+        assert "there are descriptors again" not in caplog.text
+    until(lambda: "there are descriptors again" in caplog.text)
+    assert house.gateway._reserve.left == gateways.RESERVE
+    assert house.still_serves()
+    assert caplog.text.count("cannot take connections") == 1
+
+
+def test_without_descriptors_strangers_make_room_for_each_other_and_for_whoever_has_a_key(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, unconnected: list[socket.socket]
+) -> None:
+    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
+    house = serve(hello)
+    kept = house.caller()
+    assert kept.ask(head()).status == 200
+    with Shortage():
+        for stranger in unconnected[:29]:
+            stranger.connect(house.address)
+        last = unconnected[29]
+        last.connect(house.address)
+        last.sendall(head())
+        assert last.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        assert kept.ask(head()).status == 200
+    assert house.still_serves()
+
+
+def test_when_the_reserve_is_used_up_an_idle_caller_is_taken_leave_of_with_busy(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, unconnected: list[socket.socket]
+) -> None:
+    """As adaptors know it: an answer that nobody asked for makes them throw the connection away."""
+    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
+    house = serve(hello)
+    kept = [house.caller() for _ in range(2)]
+    assert [caller.ask(head()).status for caller in kept] == [200] * 2
+    with Shortage():
+        for one in unconnected[: gateways.RESERVE + 1]:
+            one.connect(house.address)
+            one.sendall(head())
+            assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        farewell = kept[0].reply()
+        assert (farewell.status, farewell.refused, farewell.hangs_up) == (421, "BUSY", True)
+        assert kept[0].ended()
+        assert kept[1].ask(head()).status == 200
+    assert house.still_serves()
+
+
+def test_without_descriptor_reserve_or_idle_caller_connections_wait(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    unconnected: list[socket.socket],
+) -> None:
+    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
+    gate = Gate()
+    house = serve(gate, threads=2)
+    working = house.caller()
+    working.send(head())
+    assert gate.entered.acquire(timeout=WAIT)
+    house.gateway._reserve.close()
+    with Shortage():
+        for one in unconnected[:3]:
+            one.connect(house.address)
+            one.sendall(PROBE)
+        until(lambda: house.gateway._accept_again is not None)
+        gate.go.release()
+        assert working.reply().status == 200
+        assert caplog.text.count("cannot take connections") == 1
+    for one in unconnected[:3]:
+        assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    gate.go.release(10)
+    assert house.still_serves()
+
+
+def test_after_a_pause_listening_is_taken_up_again_though_it_fails_at_first(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways, "STUMBLE", 0.001)
+    house = serve(hello)
+    gateway = house.gateway
+    (listener,) = gateway._listeners.values()
+    known = house.caller()
+    assert known.ask(head()).status == 200
+    failures = iter([True])
+    poll = gateway._poll
+
+    class Failing:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(poll, name)
+
+        def register(self, *arguments: Any) -> None:
+            if next(failures, False):
+                raise OSError(12, "Cannot allocate memory")
+            poll.register(*arguments)
+
+    monkeypatch.setattr(gateway, "_poll", Failing())
+    poll.unregister(listener)
+    gateway._accept_again = gateway._short_until = time.monotonic()
+    assert known.ask(head()).status == 200
+    os.eventfd_write(gateway._wake, 1)
+    until(lambda: gateway._accept_again is None)
+    assert house.still_serves()
+
+
+def test_a_limit_below_the_descriptors_in_use_costs_no_caller(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    unconnected: list[socket.socket],
+) -> None:
+    """An application may set it for itself. To close connections would make no room: who is there is served on."""
+    monkeypatch.setattr(gateways, "ACCEPT_PAUSE", 0.1)
+    house = serve(hello)
+    kept = [house.caller() for _ in range(2)]
+    assert [caller.ask(head()).status for caller in kept] == [200] * 2
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        unconnected[0].connect(house.address)
+        unconnected[0].sendall(head())
+        until(lambda: house.gateway._accept_again is not None)
+        assert [caller.ask(head()).status for caller in kept] == [200] * 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert unconnected[0].recv(65536).startswith(b"HTTP/1.1 200 OK")
+    assert [caller.ask(head()).status for caller in kept] == [200] * 2
+    assert caplog.text.count("cannot take connections") == 1
+    assert "an error in" not in caplog.text
+    assert house.still_serves()
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, OSError])
+@pytest.mark.parametrize("where", ["receive", "admit", "_environ", "headers", "lasted", "begin", "end", "log"])
+def test_an_error_of_our_own_costs_a_connection_at_most(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, where: str, error: type[Exception]
+) -> None:
+    """Memory may run out anywhere. No thread ends, no place is lost, and then all is as before."""
+    monkeypatch.setattr(gateways, "STUMBLE", 0.001)
+    house = serve(hello)
+    assert house.ask(head()).status == 200
+    failures = 4
+    owner: Any = {
+        "receive": gateways.Connection,
+        "admit": house.admission,
+        "_environ": house.gateway,
+        "headers": house.vitals,
+        "lasted": house.gateway._leadership,
+        "begin": house.admission,
+        "end": house.admission,
+        "log": gateways.log,
+    }[where]
+    name = "exception" if where == "log" else where
+    whole = getattr(owner, name)
+
+    def fails(*arguments: Any) -> Any:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            if where == "end":
+                whole(*arguments)
+            raise error("for a moment")
+        return whole(*arguments)
+
+    monkeypatch.setattr(owner, name, fails)
+    if where == "log":
+        monkeypatch.setattr(house.admission, "admit", lambda *_: 1 / 0)
+    for _ in range(8):
+        caller = house.caller()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            caller.ask(head())
+    monkeypatch.undo()
+    until(lambda: not house.admission.in_flight)
+    assert all(thread.is_alive() for thread in house.gateway._threads)
+    assert house.ask(head()).status == 200
+    assert json.loads(house.ask(PROBE).body)["in_flight"] == 0
+
+
+# Strangers.
+
+
+@pytest.fixture
+def short_limit(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(limits, "LIMIT", 0.3)
+    return 0.3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", head()[:40], head(Key="wrong"), head(Generation="16"), b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"],
+    ids=["nothing", "half a head", "a wrong key", "another generation", "half a body"],
+)
+def test_whoever_shows_no_key_has_a_while(serve: Serve, short_limit: float, data: bytes) -> None:
+    house = serve(hello)
+    known = house.caller()
+    assert known.ask(head()).status == 200
+    stranger = house.caller()
+    began = time.monotonic()
+    stranger.send(data)
+    while stranger.socket.recv(65536):
+        pass
+    assert time.monotonic() - began < WAIT / 2
+    assert known.ask(head()).status == 200, "it was idle for longer than that"
+    assert len(house.gateway._connections) == 1
+
+
+def test_a_head_that_dribbles_has_no_longer(serve: Serve, short_limit: float) -> None:
+    house = serve(hello)
+    for known in (True, False):
+        caller = house.caller()
+        if known:
+            assert caller.ask(head()).status == 200
+        dribble = itertools.cycle(b"X")
+        caller.send(b"GET / HTTP/1.1\r\nX: ")
+        poll = select.poll()
+        poll.register(caller.socket, select.POLLIN)
+        began = time.monotonic()
+        while not poll.poll(10):
+            caller.send(bytes([next(dribble)]))
+        assert 0.2 < time.monotonic() - began < WAIT / 2
+
+
+def test_half_a_head_of_one_that_is_known_may_become_a_whole_one(serve: Serve) -> None:
+    house = serve(hello)
+    caller = house.caller()
+    for _ in range(3):
+        caller.send(head()[:100])
+        until(lambda: bool(house.gateway._callers.limited))
+        assert caller.ask(head()[100:]).status == 200
+        assert not house.gateway._callers.limited
+
+
+def test_whoever_does_not_hang_up_is_hung_up_on(serve: Serve, short_limit: float) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Length", "10")])
+        yield b"short"
+
+    house = serve(application)
+    limits = [house.caller() for _ in range(3)]
+    for caller in limits:
+        caller.send(head())
+        assert b"short" in caller.socket.recv(65536)
+    until(lambda: not house.gateway._connections)
+    assert not house.gateway._callers.limited
+
+
+def test_the_eldest_stranger_makes_room_and_whoever_has_a_key_keeps_its_place(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways, "MOST_UNKNOWN", 10)
+    house = serve(hello)
+    known = house.caller()
+    assert known.ask(head()).status == 200
+    strangers = []
+    for _ in range(30):
+        strangers.append(house.caller())
+        strangers[-1].send(b"GET")
+        if len(strangers) > 10:
+            assert strangers[len(strangers) - 11].ended()
+    assert [caller.ask(head()[3:]).status for caller in strangers[20:]] == [200] * 10
+    assert known.ask(head()).status == 200
+
+
+def test_strangers_at_the_port_do_not_touch_those_at_the_unix_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways, "MOST_UNKNOWN", 10)
+    vitals = Vitals(0, 17, Admission(2, 4))
+    listeners = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)]
+    listeners[1].bind(str(tmp_path / "0"))
+    gateway = Gateway(listeners, hello, HANDOVER, vitals, Ledger(1800.0))
+    gateway.start()
+    with contextlib.ExitStack() as stack:
+        at_unix = []
+        for _ in range(10):
+            at_unix.append(stack.enter_context(socket.socket(socket.AF_UNIX)))
+            at_unix[-1].settimeout(WAIT)
+            at_unix[-1].connect(str(tmp_path / "0"))
+        at_port = [stack.enter_context(socket.create_connection(listeners[0].getsockname(), WAIT)) for _ in range(30)]
+        assert at_port[0].recv(1) == b""
+        for caller in at_unix:
+            caller.sendall(head())
+            assert caller.recv(1000).startswith(b"HTTP/1.1 200 ")
+        gateway.stop(WAIT)
+
+
+def test_what_strangers_hold_in_memory_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_UNFINISHED", 1_000_000)
+    house = serve(hello)
+    strangers = []
+    for _ in range(20):
+        strangers.append(house.caller())
+        with contextlib.suppress(OSError):
+            strangers[-1].send(b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000)
+    until(lambda: len(house.gateway._connections) == 4)
+    assert house.ask(head("GET", "/", f"X: {'x' * 500_000}")).status == 200, "whoever has a key comes first"
+    assert sum(connection.unfinished for connection in house.gateway._connections.values()) <= 1_000_000
+
+
+def test_a_head_as_large_as_apache_lets_through_is_taken(serve: Serve) -> None:
+    """LimitRequestFields 100, LimitRequestFieldSize 8190."""
+    house = serve(seen)
+    fields = [f"X-Field-{number}: {'x' * 8160}" for number in range(100)]
+    caller = house.caller()
+    for _ in range(2):
+        environ = json.loads(caller.ask(head("GET", "/", *fields)).body)
+        assert len([name for name in environ if name.startswith("HTTP_X_FIELD_")]) == 100
+
+
+def test_a_head_of_more_lines_than_anybody_sends_is_not_taken(serve: Serve) -> None:
+    house = serve(hello)
+    reply = house.ask(head("GET", "/", *(["a: b"] * 10_000)))
+    assert (reply.status, reply.hangs_up) == (431, True)
+
+
+def test_a_head_in_many_pieces_costs_no_more_than_in_one(serve: Serve) -> None:
+    """What was looked through is not looked through again."""
+    house = serve(hello)
+    caller = house.caller()
+    data = head("GET", "/", *(f"X-{number}: {'x' * 8000}" for number in range(100)))
+    began = time.process_time()
+    for place in range(0, len(data), 100):
+        caller.send(data[place : place + 100])
+    assert caller.reply().status == 200
+    assert time.process_time() - began < 3.0
+
+
+def test_alone_whoever_has_asked_may_be_idle(serve: Serve, short_limit: float) -> None:
+    house = serve(hello, handover=Handover("", session_cookie="_SID_"))
+    caller, silent = house.caller(), house.caller()
+    assert caller.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
+    assert silent.ended()
+    assert caller.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # what Python 3.12 thinks of it
+def test_a_child_needs_no_lock_that_another_thread_holds(serve: Serve) -> None:
+    statuses: list[int] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        if child := os.fork():
+            statuses.append(os.waitpid(child, 0)[1])
+        else:
+            start_response("200 OK", [("Set-Cookie", "_SID_=x")])
+            return [b"the child's"]
+        return hello(environ, start_response)
+
+    house = serve(application)
+    caller = house.caller()
+    gateway = house.gateway
+    locks = [gateway._lock, house.ledger._lock, gateway._callers._lock, house.vitals.cookies._lock]
+    with contextlib.ExitStack() as stack:
+        caller.send(head())
+        until(lambda: house.admission.in_flight == 1 or bool(statuses))
+        for lock in locks:
+            stack.enter_context(lock)
+        until(lambda: bool(statuses))
+    assert caller.reply().body == b"hello"
+    assert statuses == [0]
+
+
+def test_a_connection_that_is_closed_while_it_is_to_be_taken_out_of_the_poll_harms_nobody(
+    serve: Serve, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The serving thread is first. It is the leader's part that must not raise."""
+    house = serve(hello)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        connection = gateways.Connection(ours, None)
+        connection.served = True
+        house.gateway._close(connection)
+        house.gateway._readable(connection)
+        house.gateway._close(connection)
+    assert caplog.text == ""
+    assert house.still_serves()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # what Python 3.12 thinks of it
+def test_a_forked_child_of_the_application_does_not_hold_the_callers_connection(serve: Serve) -> None:
+    read, write = os.pipe()
+    children: list[int] = []
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        child = os.fork()
+        if not child:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+        children.append(child)
+        return hello(environ, start_response)
+
+    try:
+        caller = serve(application).caller()
+        assert caller.ask(head("GET", "/", "Connection: close")).status == 200
+        assert caller.ended()
+    finally:
+        os.close(write)
+        os.close(read)
+        for child in children:
+            os.waitpid(child, 0)
+
+
+# Alone.
+
+
+def test_alone_anybody_is_served_from_the_request_line(serve: Serve) -> None:
+    house = serve(seen, handover=Handover("", session_cookie="_SID_"))
+    environ = json.loads(house.ask(b"GET /a%20b?c HTTP/1.1\r\nHost: x\r\nLB-Remote-User: root\r\n\r\n").body)
+    assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == ("/a b", "c")
+    assert environ["REMOTE_ADDR"] == "127.0.0.1"
+    assert environ["lbadaptor.session_lost"] is False
+    assert "root" not in environ.values()
+
+
+def test_alone_there_is_no_probe_and_no_ticket(serve: Serve) -> None:
+    house = serve(login, handover=Handover("", session_cookie="_SID_"))
+    reply = house.ask(b"GET /__lb__/status HTTP/1.1\r\nLB-Probe: \r\n\r\n")
+    assert (reply.status, reply.headers.get_all("Set-Cookie")) == (200, ["_SID_=new; Path=/app"])
+
+
+def test_it_serves_all_that_it_listens_on(tmp_path: Path) -> None:
+    vitals = Vitals(0, 17, Admission(2, 4))
+    listeners = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)]
+    listeners[1].bind(str(tmp_path / "0"))
+    gateway = Gateway(listeners, hello, HANDOVER, vitals, Ledger(1800.0))
+    gateway.start()
+    with contextlib.ExitStack() as limits:
+        connections = [limits.enter_context(socket.socket(listener.family)) for listener in listeners]
+        for connection, listener in zip(connections, listeners, strict=True):
+            connection.connect(listener.getsockname())
+        for connection in (*connections, *connections):
+            connection.sendall(head())
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        gateway.stop(WAIT)
+        for connection in connections:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 421 "), "it takes leave of everybody"
+    assert all(listener.fileno() == -1 for listener in listeners)

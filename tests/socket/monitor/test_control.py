@@ -1,0 +1,346 @@
+"""The control socket: console and client over a real Unix socket."""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from scripted import PATIENCE
+
+from monitor.contract.client import NoAnswer, ask, client
+from monitor.watcher.control import LARGEST_BODY, Console
+
+STATUS: dict[str, Any] = {"pid": 4711, "appservers": [{"slot": 0, "why": "ü · \n"}]}
+
+
+class Desk:
+    """A console, the orders that came to it, and what it replies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.orders: list[tuple[str, int]] = []
+        self.now = False
+        self.reply = (True, "done")
+        self.console = Console(path, lambda: STATUS, lambda *order: self.order(*order))
+
+    def close(self) -> None:
+        self.console.shutdown()
+        self.console.server_close()
+
+    def order(self, order: str, slot: int, now: bool) -> tuple[bool, str]:
+        self.orders.append((order, slot))
+        self.now = now
+        return self.reply
+
+    def talk(self, data: bytes) -> bytes:
+        """Send raw bytes; all that comes until the console hangs up."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(str(self.path))
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            received = b""
+            while more := connection.recv(65536):
+                received += more
+            return received
+
+
+@pytest.fixture(scope="module")
+def only_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    desk = Desk(tmp_path_factory.mktemp("desk") / "control.sock")
+    yield desk
+    desk.close()
+
+
+@pytest.fixture
+def desk(only_desk: Desk) -> Desk:
+    only_desk.orders.clear()
+    only_desk.reply = (True, "done")
+    return only_desk
+
+
+def test_the_socket_is_for_its_owner_alone(desk: Desk) -> None:
+    assert stat.S_IMODE(desk.path.stat().st_mode) == 0o600
+
+
+def test_what_a_dead_console_left_is_replaced_and_the_umask_is_what_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    before = os.umask(0o027)
+    try:
+        desk = Desk(path)
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    assert ask(path) == STATUS
+    desk.close()
+
+
+def test_status(desk: Desk) -> None:
+    assert ask(desk.path) == STATUS
+
+
+@pytest.mark.parametrize(
+    ("order", "slot", "heard"), [("drain", 3, 3), ("undrain", 0, 0), ("restart", None, -1), ("drain", None, -1)]
+)
+def test_orders_are_carried(desk: Desk, order: str, slot: int | None, heard: int) -> None:
+    desk.reply = (True, f"{order} it is")
+    assert ask(desk.path, order, slot) == {"text": f"{order} it is"}
+    assert desk.orders == [(order, heard)]
+
+
+def test_no_is_an_answer(desk: Desk) -> None:
+    desk.reply = (False, "slot 3 is STARTING")
+    with pytest.raises(NoAnswer, match=r"^slot 3 is STARTING$"):
+        ask(desk.path, "drain", 3)
+
+
+def test_an_unknown_order_names_those_that_there_are(desk: Desk) -> None:
+    with pytest.raises(NoAnswer, match="there is no order 'explode'; orders are drain, undrain, restart"):
+        ask(desk.path, "explode", 3)
+    assert desk.orders == []
+
+
+def test_an_unknown_page(desk: Desk) -> None:
+    with client(desk.path) as session:
+        answer = session.get("http://monitor/secrets", timeout=PATIENCE)
+        assert (answer.status_code, answer.json()) == (404, {"error": "there is no /secrets; ask for /status"})
+
+
+BAD = [
+    b"{",
+    b"[]",
+    b'"3"',
+    b"\xff",
+    b"[" * 4000,
+    b'{"slot": "3"}',
+    b'{"slot": 3.7}',
+    b'{"slot": true}',
+    b'{"slot": -1}',
+    b'{"x": ' + b"[" * 2000 + b"]" * 2000 + b"}",
+    b'{"slot": 65536}',
+    b'{"slot": 1e999}',
+    b'{"slot": 1000000000000000000000000000000000}',
+    b'{"x": 1}',
+    b'{"slot": 3, "Slot": 4}',
+    b'{"slot": 3, "x": null}',
+    b'{"slot": 3, "slot": 3}',
+    b'{"slot": {"slot": 3}}',
+    b'{"slot": ' + b"[" * 2000 + b"]" * 2000 + b"}",
+    b'{"slot": 3} {}',
+    b"null",
+]
+"""Each is refused whatever the interpreter's limits are: no decoder goes deeper than an order does."""
+
+
+@pytest.mark.parametrize("body", BAD)
+def test_what_is_no_order_is_refused(desk: Desk, body: bytes) -> None:
+    with client(desk.path) as session:
+        answer = session.post("http://monitor/drain", data=body, timeout=PATIENCE)
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith('the body is to be JSON such as {"slot": 3}: ')
+    assert desk.orders == []
+
+
+@pytest.mark.parametrize(
+    ("order", "body", "what"),
+    [
+        ("drain", {"slot": 3, "now": True}, "drain takes no now"),
+        ("undrain", {"now": False}, "undrain takes no now"),
+        ("restart", {"slot": 3}, "restart takes no slot"),
+        ("stop", {"slot": 3, "now": True}, "stop takes no now, slot"),
+        ("reexec", {"slot": 0}, "reexec takes no slot"),
+    ],
+)
+def test_what_does_not_belong_to_an_order_is_refused(desk: Desk, order: str, body: dict[str, Any], what: str) -> None:
+    with client(desk.path) as session:
+        answer = session.post(f"http://monitor/{order}", json=body, timeout=PATIENCE)
+        assert (answer.status_code, answer.json()) == (400, {"error": what})
+    assert desk.orders == []
+
+
+@pytest.mark.parametrize("path", ["drain?slot=3", "drain/", "drain/3", "Drain", "drain#x", "%64rain"])
+def test_an_order_is_its_path_and_nothing_else(desk: Desk, path: str) -> None:
+    answer = desk.talk(f"POST /{path} HTTP/1.1\r\nContent-Length: 11\r\n\r\n".encode() + b'{"slot": 3}')
+    assert (answer.startswith(b"HTTP/1.1 404 "), answer.count(b"HTTP/1.1 ")) == (True, 1)
+    assert desk.orders == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (["Content-Length: 11", "Content-Type: application/json"], 200),
+        (["Content-Length: 11", "Content-Type: application/json; charset=utf-8"], 200),
+        (["Content-Length: 11", "Content-Length: 11"], 200),
+        (["Content-Length: 11", "Content-Type: application/x-www-form-urlencoded"], 415),
+        (["Content-Length: 11", "Content-Type: text/plain"], 415),
+        (["Content-Length: 11", "Content-Type: application/json", "Content-Type: text/plain"], 415),
+        (["Content-Length: 11", "Content-Length: 2"], 400),
+        (["Content-Length: 11", "Transfer-Encoding: chunked"], 400),
+        (["Transfer-Encoding: chunked"], 400),
+        (["Content-Length: +11"], 400),
+        (["Content-Length: 1_1"], 400),
+        (["Content-Length: 12"], 400),
+        (["Content-Length: "], 400),
+    ],
+)
+def test_what_a_body_is_has_to_be_said_clearly(desk: Desk, headers: list[str], status: int) -> None:
+    head = "\r\n".join(["POST /drain HTTP/1.1", "Host: monitor", *headers, "", ""])
+    answer = desk.talk(head.encode() + b'{"slot": 3}')
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert desk.orders == ([("drain", 3)] if status == 200 else [])
+
+
+def test_the_body_of_a_question_is_no_order(desk: Desk) -> None:
+    order = b"POST /restart HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
+    answer = desk.talk(b"GET /status HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(order) + order)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert desk.orders == []
+
+
+@pytest.mark.parametrize("length", [LARGEST_BODY + 1, 10**12, -1, "many", "0x10"])
+def test_a_body_too_long_is_not_read(desk: Desk, length: object) -> None:
+    answer = desk.talk(f"POST /drain HTTP/1.1\r\nHost: monitor\r\nContent-Length: {length}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert desk.orders == []
+
+
+@pytest.mark.parametrize("path", ["explode", "drain"])
+def test_the_body_of_what_is_refused_is_no_request(desk: Desk, path: str) -> None:
+    within = b"POST /restart HTTP/1.1\r\nHost: monitor\r\nContent-Length: 0\r\n\r\n"
+    length = len(within) if path == "explode" else -5
+    head = f"POST /{path} HTTP/1.1\r\nHost: monitor\r\nContent-Length: {length}\r\n\r\n".encode()
+    answer = desk.talk(head + within)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"Connection: close" in answer
+    assert desk.orders == []
+
+
+@pytest.mark.parametrize(("body", "now"), [({}, False), ({"now": False}, False), ({"now": True}, True)])
+def test_a_restart_may_end_sessions(desk: Desk, body: dict[str, bool], now: bool) -> None:
+    with client(desk.path) as session:
+        assert session.post("http://monitor/restart", json=body, timeout=PATIENCE).status_code == 200
+    assert (desk.orders, desk.now) == ([("restart", -1)], now)
+
+
+def test_a_connection_is_kept_for_the_next_order(desk: Desk) -> None:
+    order = b'POST /drain HTTP/1.1\r\nHost: monitor\r\nContent-Length: 11\r\n\r\n{"slot": 3}'
+    assert desk.talk(order * 2).count(b"HTTP/1.1 200 OK") == 2
+    assert desk.orders == [("drain", 3)] * 2
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GET", b"\0\xff\r\n\r\n", b"POST /drain HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"]
+)
+def test_whoever_talks_nonsense_or_goes_away_harms_nobody(desk: Desk, data: bytes) -> None:
+    desk.talk(data)
+    assert ask(desk.path) == STATUS
+
+
+def test_whoever_goes_away_without_reading_is_nobodys_trouble(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    at_work: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
+    gone = threading.Event()
+
+    def slow(order: str, slot: int, now: bool) -> tuple[bool, str]:
+        at_work.put(threading.current_thread())
+        gone.wait(PATIENCE)
+        return True, "done"
+
+    monkeypatch.setattr(desk, "order", slow)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(desk.path))
+        connection.sendall(b"POST /restart HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+        thread = at_work.get(timeout=PATIENCE)
+    gone.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_one_who_is_slow_keeps_nobody_waiting(desk: Desk) -> None:
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.connect(str(desk.path))
+        slow.sendall(b"POST /drain HTTP/1.1\r\n")
+        assert ask(desk.path) == STATUS
+
+
+# The client's side.
+
+
+def test_no_socket(tmp_path: Path) -> None:
+    with pytest.raises(NoAnswer, match=r"there is no control socket; is the monitor running\?"):
+        ask(tmp_path / "control.sock")
+
+
+def test_a_socket_that_nobody_listens_on(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    with pytest.raises(NoAnswer, match=r"control\.sock: the monitor does not answer"):
+        ask(path)
+
+
+def test_somebody_who_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "control.sock"
+    path.touch()
+    monkeypatch.setattr("monitor.contract.client.os.access", lambda *_: False)  # root may everything
+    with pytest.raises(
+        NoAnswer, match="permission denied; orders may be given by the monitor's own user and by root"
+    ):
+        ask(path)
+
+
+def test_an_answer_that_is_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def stranger() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+        thread = threading.Thread(target=stranger)
+        thread.start()
+        with pytest.raises(NoAnswer, match="the monitor does not answer"):
+            ask(path)
+        thread.join(PATIENCE)
+
+
+def test_the_client_asks_no_proxy(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert ask(desk.path) == STATUS
+
+
+def test_the_client_leaves_no_connection_behind(desk: Desk) -> None:
+    def sockets() -> int:
+        names = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+        return sum(os.path.exists(name) and os.readlink(name).startswith("socket:") for name in names)
+
+    before = sockets()
+    for _ in range(20):
+        ask(desk.path)
+    # The console's own ends close in threads of their own.
+    until = time.monotonic() + PATIENCE
+    while sockets() > before:
+        assert time.monotonic() < until, "connections were left open"
+        time.sleep(0.01)
+
+
+def test_only_our_own_address_goes_to_the_socket(desk: Desk) -> None:
+    with client(desk.path) as session, pytest.raises(requests.ConnectionError):
+        session.get("http://127.0.0.1:9/status", timeout=PATIENCE)

@@ -1,0 +1,163 @@
+"""Probes against scripted AppServers."""
+
+from __future__ import annotations
+
+import json
+import queue
+import resource
+import socket
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+
+import pytest
+from scripted import PATIENCE, ScriptedServer, Talk, answer, hang_up
+
+from lbadaptor.contract.address import Address
+from lbadaptor.contract.headers import PROBE, PROBE_PATH
+from monitor.contract.messages import Probed, Target, Unanswered, Vitals
+from monitor.watcher.probe import Line, Prober
+
+GENERATION = 1763805600123
+
+
+def target(address: Address) -> Target:
+    return Target(3, GENERATION, address.host, address.port, "the probe's key")
+
+
+def vitals(**values: object) -> bytes:
+    return answer(json.dumps({"status": "OK", "generation": GENERATION, **values}).encode(), kind="application/json")
+
+
+def probe(target: Target, timeout: float) -> Probed | Unanswered | None:
+    with closing(Line(target, timeout)) as line:
+        return line.probe()
+
+
+Serve = Callable[..., ScriptedServer]
+
+
+def test_a_good_answer_is_what_it_says(serve: Serve) -> None:
+    server = serve(vitals(sessions=4, past_limit="requests", empty=True, memory=1 << 30, cpu=1.5, news="more"))
+    found = probe(target(server.address), 2.0)
+    expected = Vitals(GENERATION, past_limit="requests", empty=True, sessions=4, memory=1 << 30, cpu=1.5, status="OK")
+    assert found == Probed(3, GENERATION, expected)
+    (request,) = server.requests
+    assert request.line == f"GET {PROBE_PATH} HTTP/1.1"
+    assert request.get(PROBE) == "the probe's key"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        vitals(generation=GENERATION - 1),
+        answer(b"<h1>Not found</h1>", "404 Not Found"),
+        answer(b"", "302 Found", "Location: http://127.0.0.1:9/"),
+    ],
+    ids=["old generation", "404", "redirect"],
+)
+def test_whoever_else_answers_is_a_stranger(serve: Serve, reply: bytes) -> None:
+    server = serve(reply)
+    found = probe(target(server.address), 2.0)
+    assert isinstance(found, Unanswered)
+    assert found.why.startswith("a stranger answers: status ")
+    assert not found.refused
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer(b"<h1>It works!</h1>"),
+        answer(b"[]"),
+        answer(b"\xff\xfe"),
+        answer(b"[" * 100_000),
+        answer(b'{"generation": ' + b"9" * 400 + b"}"),
+        answer(b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b', "generation": 1}'),
+        vitals(generation=str(GENERATION)),
+        vitals(sessions=None),
+        vitals(sessions="many"),
+        vitals(memory=[1]),
+        answer(b"{}"),
+        answer(b" " * 100_000 + b"{}"),
+        b"HTTP/1.1 200 OK\r\n\r\n",
+    ],
+)
+def test_an_answer_that_is_none_is_a_failed_probe(serve: Serve, reply: bytes) -> None:
+    found = probe(target(serve(reply).address), 2.0)
+    assert isinstance(found, Unanswered)
+    assert not found.refused
+
+
+def test_nobody_listens(nobody: Address) -> None:
+    assert probe(target(nobody), 2.0) == Unanswered(3, GENERATION, "connection refused", True)
+
+
+def test_who_hangs_up_does_not_refuse(serve: Serve) -> None:
+    found = probe(target(serve(hang_up).address), 2.0)
+    assert found == Unanswered(3, GENERATION, "hung up", False)
+
+
+def test_who_says_nothing_is_waited_for_as_long_as_asked() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # connects in the kernel, as with a stopped process
+        begun = time.monotonic()
+        found = probe(target(Address(*listener.getsockname())), 0.2)
+        assert found == Unanswered(3, GENERATION, "no answer within 0.2 s", False)
+        assert 0.2 <= time.monotonic() - begun < 2
+
+
+def test_half_an_answer_is_none(serve: Serve) -> None:
+    def half(talk: Talk) -> None:
+        talk.send(vitals()[:-5])
+        talk.close()
+
+    found = probe(target(serve(half).address), 2.0)
+    assert isinstance(found, Unanswered)
+    assert not found.refused
+
+
+def test_what_we_run_short_of_ourselves_is_held_against_nobody(nobody: Address) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # what is open stays so; the next is one too many
+    try:
+        found = probe(target(nobody), 2.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found is None
+    assert isinstance(probe(target(nobody), 2.0), Unanswered)
+
+
+def test_no_proxy_is_asked(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert isinstance(next(told(serve(default=vitals()))), Probed)
+
+
+def told(server: ScriptedServer) -> Generator[Probed | Unanswered, None, None]:
+    """What a prober tells, until the caller has heard enough."""
+    heard: queue.Queue[Probed | Unanswered] = queue.Queue()
+    prober = Prober(target(server.address), 0.01, 2.0, heard.put)
+    try:
+        while True:
+            yield heard.get(timeout=PATIENCE)
+    finally:
+        prober.stop()
+        prober._thread.join(PATIENCE)
+        assert not prober._thread.is_alive()
+
+
+def test_a_prober_goes_on_whatever_it_is_answered(serve: Serve) -> None:
+    server = serve(vitals(), answer(b"["), hang_up, answer(b"", "500 Oh"), vitals(sessions=2), default=vitals())
+    news = told(server)
+    kinds = [type(next(news)) for _ in range(5)]
+    news.close()
+    assert kinds == [Probed, Unanswered, Unanswered, Unanswered, Probed]
+
+
+def test_a_prober_keeps_its_connection(serve: Serve) -> None:
+    server = serve(default=vitals())
+    news = told(server)
+    for _ in range(5):
+        assert isinstance(next(news), Probed)
+    news.close()
+    assert server.connections == 1

@@ -1,0 +1,83 @@
+"""The watcher, at the other end of its channel."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from scripted import PATIENCE, ScriptedServer, answer
+
+from monitor.contract import messages
+from monitor.contract.messages import Alive, Begin, Probed, Target, Unanswered, View
+from monitor.watcher.main import Watcher
+
+GENERATION = 1763805600123
+GOOD = answer(json.dumps({"status": "OK", "generation": GENERATION}).encode(), kind="application/json")
+
+Serve = Callable[..., ScriptedServer]
+
+
+class Channel:
+    """The arbiter's end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ours, theirs = socket.socketpair()
+        self._ours.settimeout(PATIENCE)
+        self._thread = threading.Thread(target=self._run, args=(theirs,))
+        self._thread.start()
+        self._rest = b""
+        self.send(Begin(str(folder / "control.sock"), 0.05, 1.0))
+
+    def _run(self, theirs: socket.socket) -> None:
+        with theirs:
+            Watcher(theirs).run()
+
+    def send(self, message: Begin | View) -> None:
+        self._ours.sendall(messages.encode(message) + b"\n")
+
+    def piece(self) -> list[Probed | Unanswered]:
+        """What comes at once, signs of life apart."""
+        *lines, self._rest = (self._rest + self._ours.recv(1 << 20)).split(b"\n")
+        told = map(messages.from_watcher, lines)
+        return [message for message in told if isinstance(message, Probed | Unanswered)]
+
+    def close(self) -> None:
+        self._ours.close()
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def channel(tmp_path: Path) -> Iterator[Channel]:
+    made = Channel(tmp_path)
+    yield made
+    made.close()
+
+
+def view(*servers: ScriptedServer) -> View:
+    return View([Target(slot, GENERATION, *server.address, "key") for slot, server in enumerate(servers)], {})
+
+
+def test_good_news_of_many_comes_in_one_piece(channel: Channel, serve: Serve) -> None:
+    channel.send(view(*(serve(default=lambda talk: talk.send(GOOD)) for _ in range(5))))
+    while len({message.slot for message in channel.piece()}) < 5:
+        pass
+
+
+def test_bad_news_comes_along_with_what_was_gathered_and_after_it(channel: Channel, serve: Serve) -> None:
+    good, bad = serve(default=lambda talk: talk.send(GOOD)), serve(GOOD)
+    channel.send(view(good, bad))
+    told: list[Probed | Unanswered] = []
+    while not any(isinstance(message, Unanswered) for message in told):
+        told += channel.piece()
+    about = [type(message) for message in told if message.slot == 1]
+    assert about.index(Unanswered) == about.count(Probed) == 1
+
+
+def test_it_gives_signs_of_life(channel: Channel) -> None:
+    first = channel._ours.recv(1000).partition(b"\n")[0]
+    assert isinstance(messages.from_watcher(first), Alive)

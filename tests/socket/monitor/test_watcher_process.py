@@ -1,0 +1,94 @@
+"""The link to the watcher: when it sends a view of how things are."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from monitor.arbiter.processes.child import Child, Reaper
+from monitor.arbiter.watcher_process import VIEW_INTERVAL, Link
+from monitor.contract import messages
+from monitor.contract.messages import Begin, FromArbiter, View
+
+
+class Stage:
+    """A link whose watcher is the test, and a clock that stands still unless moved."""
+
+    def __init__(self, theirs: socket.socket) -> None:
+        self.now = 1000.0
+        self.views = 0
+        self._lines = theirs
+        self._selector = selectors.DefaultSelector()
+        self.link = Link(self._selector, Reaper(), {}, lambda: Begin("control.sock", 1.0, 1.0), lambda _: None)
+
+    def show(self, news: object) -> list[FromArbiter]:
+        """What the watcher hears of one turn."""
+
+        def view(now: float) -> View:
+            self.views += 1
+            return View([], {"at": now, "number": self.views})
+
+        self.link.show(view, news, self.now)
+        try:
+            return [messages.from_arbiter(line) for line in self._lines.recv(1 << 20).splitlines()]
+        except BlockingIOError:
+            return []
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, closing(os.fdopen(os.eventfd(0))) as never:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+
+        class Watcher(Child):
+            def __init__(self) -> None:
+                self.pidfd = never.fileno()
+                self.channel = ours
+                self._unsent = b""
+
+        monkeypatch.setattr("monitor.arbiter.watcher_process.Child.start", lambda *_: Watcher())
+        stage = Stage(theirs)
+        stage.link.tend(stage.now, wanted=True)
+        assert [type(message) for message in stage.show("news")] == [Begin, View]
+        yield stage
+
+
+def test_a_view_is_sent_now_and_then(stage: Stage) -> None:
+    stage.now += VIEW_INTERVAL - 0.01
+    assert stage.show("news") == []
+    stage.now += 0.02
+    assert stage.show("news") == [View([], {"at": stage.now, "number": 2})]
+    assert stage.show("news") == []
+
+
+def test_news_are_sent_at_once_and_only_once(stage: Stage) -> None:
+    assert stage.show("other news") == [View([], {"at": stage.now, "number": 2})]
+    assert stage.show("other news") == []
+
+
+def test_a_new_watcher_and_whoever_gave_an_order_need_not_wait(stage: Stage) -> None:
+    stage.link.begin()
+    assert [type(message) for message in stage.show("news")] == [Begin, View]
+    stage.link.reply(messages.Reply(1, True, "done"))
+    assert [type(message) for message in stage.show("news")] == [messages.Reply, View]
+
+
+def test_news_wait_for_a_watcher_that_takes_nothing_and_are_not_forgotten(stage: Stage) -> None:
+    begin = Begin(str(Path("/") / ("x" * 1000)), 1.0, 1.0)
+    stage.link._begin = lambda: begin
+    while not stage.link._watcher.backlog:  # type: ignore[union-attr]
+        stage.link.begin()
+    made = stage.views
+    stage.link.show(lambda now: pytest.fail("a view was made for nobody"), "other news", stage.now)
+    assert stage.views == made
+    while stage.show("other news"):
+        pass
+    assert stage.views == made + 1

@@ -1,0 +1,144 @@
+"""Whose connection has a time limit, and how many strangers there may be; with a clock of the tests' own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lbadaptor.appserver.http import limits as module
+from lbadaptor.appserver.http.limits import LIMIT, Callers
+
+PORT, UNIX = 3, 4
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Fake:
+    """A connection, as far as it matters here."""
+
+    last = 10
+
+    def __init__(self, unfinished: int = 0) -> None:
+        Fake.last += 1
+        self.number = Fake.last
+        self.socket = self
+        self.request = None
+        self.unfinished = unfinished
+
+    def fileno(self) -> int:
+        return self.number
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def callers(clock: Clock) -> Callers:
+    return Callers(clock, most_unknown=3)
+
+
+def add(callers: Callers, listener: int = PORT, unfinished: int = 0) -> Any:
+    connection: Any = Fake(unfinished)
+    assert callers.add(connection, listener) is None
+    return connection
+
+
+def test_whoever_comes_has_a_while_to_show_a_key(callers: Callers, clock: Clock) -> None:
+    first = add(callers)
+    clock.now += 1
+    second = add(callers)
+    assert callers.next_end() == 100 + LIMIT
+    clock.now = 100 + LIMIT
+    assert callers.ended() == [first]
+    callers.remove(first)
+    assert callers.next_end() == 101 + LIMIT
+    clock.now += 1
+    assert callers.ended() == [second]
+
+
+def test_whoever_has_shown_a_key_may_be_idle_for_ever(callers: Callers, clock: Clock) -> None:
+    connection = add(callers)
+    callers.showed_key(connection)
+    clock.now += 1e6
+    assert (callers.ended(), callers.next_end(), callers.is_unknown(connection)) == ([], None, False)
+    assert list(callers.idle()) == [connection]
+
+
+def test_of_one_listening_socket_the_eldest_makes_room_and_the_other_ones_are_none_of_its_business(
+    callers: Callers,
+) -> None:
+    at_unix = [add(callers, UNIX) for _ in range(3)]
+    at_port = [add(callers, PORT) for _ in range(3)]
+    new: Any = Fake()
+    assert callers.add(new, PORT) is at_port[0]
+    callers.remove(at_port[0])
+    callers.showed_key(at_unix[0])
+    add(callers, UNIX)
+    assert callers.eldest_unknown() is at_unix[1]
+
+
+def test_half_a_head_has_a_time_from_its_first_byte_on(callers: Callers, clock: Clock) -> None:
+    connection = add(callers)
+    callers.showed_key(connection)
+    connection.unfinished = 10
+    clock.now += 50
+    assert callers.began(connection)
+    end = clock.now + LIMIT
+    for _ in range(5):
+        clock.now += 1
+        connection.unfinished += 1
+        assert callers.began(connection)
+    assert callers.next_end() == end, "not from its last"
+    assert list(callers.idle()) == []
+    callers.finished(connection)
+    assert callers.next_end() is None
+
+
+def test_a_strangers_time_goes_on_whatever_it_sends(callers: Callers, clock: Clock) -> None:
+    connection = add(callers)
+    for _ in range(5):
+        clock.now += 1
+        connection.unfinished = 10
+        assert callers.began(connection)
+        callers.finished(connection)
+        callers.goes_on(connection)
+    assert callers.next_end() == 100 + LIMIT
+
+
+def test_whoever_is_known_and_sends_on_after_its_answer_has_a_new_while_each_time(
+    callers: Callers, clock: Clock
+) -> None:
+    connection = add(callers)
+    callers.showed_key(connection)
+    assert callers.limit(connection), "whoever polls has to be told of the first one"
+    clock.now += 5
+    callers.goes_on(connection)
+    assert callers.next_end() == 105 + LIMIT
+
+
+def test_all_unfinished_heads_together_are_bounded_and_strangers_go_first(
+    callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_UNFINISHED", 100)
+    known, first, second = (add(callers, unfinished=size) for size in (40, 20, 40))
+    callers.showed_key(known)
+    assert callers.unfinished_stranger(known) is None
+    assert all(callers.began(connection) for connection in (known, first, second))
+    known.unfinished = 50
+    assert not callers.began(known)
+    assert callers.unfinished_stranger(known) is first
+    assert callers.unfinished_stranger(first) is second
+    callers.remove(first)
+    assert callers.began(known)
+    callers.finished(known)
+    second.unfinished = 100
+    assert callers.began(second)
+    assert callers.unfinished_stranger(second) is None

@@ -1,0 +1,440 @@
+"""Who leads, with real threads and an application that is played."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import random
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lbadaptor.appserver.http import schedule
+from lbadaptor.appserver.http.schedule import Leadership, Staff
+
+WAIT = 10.0
+
+
+class Crew:
+    """Threads that do what they are told, one deed at a time."""
+
+    def __init__(self) -> None:
+        self.leadership = Leadership()
+        self.threads: list[threading.Thread] = []
+        self.staff: Staff = []
+
+    def start(self, deed: Callable[[], object]) -> threading.Thread:
+        thread = threading.Thread(target=deed)
+        self.threads.append(thread)
+        thread.start()
+        return thread
+
+    def keep(self) -> bool:
+        """This thread is about to serve as the leader."""
+        staff = self.leadership.keep(time.monotonic())
+        if staff is not None:
+            self.staff = staff
+        return staff is not None
+
+    def kept(self) -> bool:
+        return self.leadership.kept(self.staff)
+
+    def watched(self) -> Crew:
+        self.start(self.leadership.watch)
+        return self
+
+    def waiting(self) -> threading.Event:
+        """A thread that waits for the leadership, and is parked; the event tells that it leads."""
+        leads = threading.Event()
+        before = len(self.leadership._parked)
+
+        def deed() -> None:
+            if self.leadership.wait():
+                leads.set()
+
+        self.start(deed)
+        until(lambda: len(self.leadership._parked) > before or leads.is_set())
+        return leads
+
+
+@pytest.fixture
+def crew() -> Iterator[Crew]:
+    made = Crew()
+    yield made
+    made.leadership.end()
+    for thread in made.threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    made.leadership.close()
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+
+
+def test_the_first_who_waits_leads_and_the_others_park(crew: Crew) -> None:
+    assert crew.leadership.wait()
+    one = crew.waiting()
+    assert not one.is_set()
+
+
+def test_who_parked_last_is_the_next_leader(crew: Crew) -> None:
+    assert crew.leadership.wait()
+    first, last = crew.waiting(), crew.waiting()
+    crew.leadership.pass_on()
+    assert last.wait(WAIT)
+    assert not first.is_set()
+
+
+def test_passed_on_to_nobody_the_next_who_waits_leads(crew: Crew) -> None:
+    assert crew.leadership.wait()
+    crew.leadership.pass_on()
+    assert crew.leadership.wait()
+
+
+def test_while_requests_are_short_the_leader_leads_on(crew: Crew) -> None:
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    for _ in range(100):
+        assert crew.keep()
+        assert crew.kept()
+        crew.leadership.lasted(0.0001)
+    assert not other.is_set()
+
+
+def test_when_they_are_long_it_leads_no_more_before_it_serves_until_they_are_short_again(crew: Crew) -> None:
+    assert crew.leadership.wait()
+    for _ in range(50):
+        crew.leadership.lasted(0.02)
+    other = crew.waiting()
+    assert not crew.keep()
+    assert other.wait(WAIT)
+    for _ in range(100):
+        crew.leadership.lasted(0.00001)
+    assert crew.leadership._lately < schedule.WORTH
+
+
+def test_who_does_not_lead_can_give_nothing_up(crew: Crew) -> None:
+    assert crew.leadership.wait()
+    leads = crew.waiting()
+    crew.start(crew.leadership.give_up).join()
+    assert not leads.is_set()
+    crew.leadership.give_up()
+    assert leads.wait(WAIT)
+
+
+def test_a_single_long_request_among_short_ones_changes_nothing(crew: Crew) -> None:
+    assert crew.leadership.wait()
+    for _ in range(20):
+        crew.leadership.lasted(1.0)
+        assert crew.keep()
+        assert crew.kept()
+        for _ in range(20):
+            crew.leadership.lasted(0.00005)
+
+
+def test_from_a_request_that_had_to_be_taken_the_leadership_others_need_not_wait_to_be_found_out(crew: Crew) -> None:
+    crew.watched()
+    assert crew.leadership.wait()
+    assert crew.keep()
+    until(lambda: crew.leadership._leader == 0)
+    assert not crew.kept()
+    assert crew.leadership.wait()
+    assert not crew.keep()
+    short = 0
+    while crew.leadership._lately > schedule.WORTH:
+        crew.leadership.lasted(0.00005)
+        short += 1
+    assert 5 < short < 50
+
+
+def test_who_serves_for_long_loses_the_leadership(crew: Crew) -> None:
+    crew.watched()
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    assert crew.keep()
+    assert other.wait(WAIT)
+    assert not crew.kept()
+
+
+def test_it_is_lost_even_with_nobody_there_to_take_it(crew: Crew) -> None:
+    crew.watched()
+    assert crew.leadership.wait()
+    assert crew.keep()
+    until(lambda: crew.leadership._leader == 0)
+    assert not crew.kept()
+    assert crew.waiting().wait(WAIT)
+
+
+def test_who_lost_it_does_not_take_it_from_the_next_one_who_serves(crew: Crew) -> None:
+    crew.watched()
+    assert crew.leadership.wait()
+    assert crew.keep()
+    until(lambda: crew.leadership._leader == 0)
+    crew.leadership._lately = 0.0
+    mine = crew.staff
+    serves, ended = threading.Event(), threading.Event()
+    keeps: list[bool] = []
+
+    def next_one() -> None:
+        assert crew.leadership.wait()
+        staff = crew.leadership.keep(time.monotonic() + WAIT)  # nobody finds this one long
+        assert staff is not None
+        serves.set()
+        ended.wait(WAIT)
+        keeps.append(crew.leadership.kept(staff))
+
+    following = crew.start(next_one)
+    assert serves.wait(WAIT)
+    assert not crew.leadership.kept(mine)
+    ended.set()
+    following.join(WAIT)
+    assert keeps == [True]
+
+
+class Rings:
+    """When the watching thread was woken."""
+
+    def __init__(self, crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times: list[float] = []
+        wait = crew.leadership._timer.wait
+
+        def counted() -> None:
+            wait()
+            self.times.append(time.monotonic())
+
+        monkeypatch.setattr(crew.leadership._timer, "wait", counted)
+
+
+def test_while_requests_are_short_nobody_is_woken_to_watch(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_at: list[float] = []
+    monkeypatch.setattr(crew.leadership._timer, "set", lambda: set_at.append(now))
+    assert crew.leadership.wait()
+    now = 100.0
+    for _ in range(1000):
+        staff = crew.leadership.keep(now)
+        assert staff is not None
+        assert crew.leadership.kept(staff)
+        assert now - set_at[-1] < schedule.MOMENT, "it would ring too late for this one"
+        now += 0.0003
+    steps = [later - earlier for earlier, later in itertools.pairwise(set_at)]
+    assert min(steps) >= schedule.MOMENT
+    assert max(steps) < schedule.LOOK, "it would ring meanwhile"
+
+
+def test_nobody_watches_while_the_leader_rests(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    rings = Rings(crew, monkeypatch)
+    crew.watched()
+    assert crew.leadership.wait()
+    for _ in range(3):
+        rings.times.clear()
+        assert crew.keep()
+        assert crew.kept()
+        until(lambda: bool(rings.times))
+        time.sleep(5 * schedule.LOOK)
+        assert len(rings.times) == 1
+
+
+def test_who_begins_when_the_watch_has_ended_is_watched(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    rings = Rings(crew, monkeypatch)
+    crew.watched()
+    for _ in range(30):
+        rings.times.clear()
+        assert crew.leadership.wait()
+        assert crew.keep()
+        assert crew.kept()
+        until(lambda: bool(rings.times))
+        assert crew.keep()
+        until(lambda: crew.leadership._leader == 0)
+        assert not crew.kept()
+        crew.leadership._lately = 0.0
+
+
+def test_one_that_computes_for_long_loses_the_leadership(crew: Crew) -> None:
+    crew.watched()
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    assert crew.keep()
+    until_computed = time.thread_time() + 0.1
+    while time.thread_time() < until_computed:
+        pass
+    assert not crew.kept()
+    assert other.wait(WAIT)
+
+
+def test_one_that_gets_no_processor_keeps_the_leadership(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = threading.Semaphore(0)
+
+    def runs(state: int) -> bool:
+        looks.release()
+        return False
+
+    monkeypatch.setattr(schedule, "_waits", runs)
+    crew.watched()
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    assert crew.keep()
+    for _ in range(5):
+        assert looks.acquire(timeout=WAIT)  # this thread sleeps, and computes nothing
+    assert crew.kept()
+    assert not other.is_set()
+
+
+def test_whether_a_thread_waits_or_computes_can_be_told() -> None:
+    me = threading.get_native_id()
+    mine = os.open(f"/proc/self/task/{me}/stat", os.O_RDONLY)
+    assert not schedule._waits(mine)
+    asleep = threading.Event()
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: (found.append(threading.get_native_id()), asleep.wait(WAIT)))
+    thread.start()
+    until(lambda: bool(found))
+    its = os.open(f"/proc/self/task/{found[0]}/stat", os.O_RDONLY)
+    until(lambda: schedule._waits(its))
+    asleep.set()
+    thread.join()
+    before = schedule._computed(me)
+    until(lambda: time.thread_time() > before + 0.01)
+    assert schedule._computed(me) > before
+    assert schedule._computed(found[0]) == 0.0
+    for descriptor in (mine, its):
+        os.close(descriptor)
+    assert schedule._waits(-1), "where it cannot be told, the leadership is rather taken"
+
+
+def test_a_look_at_the_leader_needs_no_descriptor(crew: Crew) -> None:
+    """It is just when there is none that a request may sleep for long."""
+    crew.watched()
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        assert crew.keep()
+        assert other.wait(WAIT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not crew.kept()
+
+
+def test_whoever_begins_by_an_old_clock_is_watched(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock was read before it waited for a lock; the timer that was set then has rung meanwhile, in vain."""
+    waits = threading.Semaphore(0)
+    wait = crew.leadership._timer.wait
+
+    def counted() -> None:
+        waits.release()
+        wait()
+
+    monkeypatch.setattr(crew.leadership._timer, "wait", counted)
+    crew.watched()
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    assert waits.acquire(timeout=WAIT)
+    now = time.monotonic()
+    staff = crew.leadership.keep(now)
+    assert staff is not None
+    assert crew.leadership.kept(staff)
+    assert waits.acquire(timeout=WAIT)  # it has looked, and sleeps again
+    staff = crew.leadership.keep(now + schedule.MOMENT / 2)
+    assert staff is not None
+    assert other.wait(WAIT), "nobody polls until its end"
+    assert not crew.leadership.kept(staff)
+
+
+def test_whoever_begins_while_the_watch_looks_at_the_one_before_is_watched(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look at one request comes to its end when that is over and the next one has begun."""
+    looks, looked = threading.Event(), threading.Event()
+    monkeypatch.setattr(schedule, "_waits", lambda state: looks.set() or looked.wait(WAIT))
+    crew.watched()
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    assert crew.keep()
+    assert looks.wait(WAIT)
+    assert crew.kept()
+    staff = crew.leadership.keep(crew.leadership._set_at + schedule.MOMENT / 2)
+    assert staff is not None
+    looked.set()
+    assert other.wait(WAIT)
+    assert not crew.leadership.kept(staff)
+
+
+def test_whoever_serves_when_the_watch_begins_anew_is_watched(crew: Crew) -> None:
+    assert crew.leadership.wait()
+    other = crew.waiting()
+    assert crew.keep()
+    crew.leadership._timer.wait()  # one that had an error takes the ring along
+    crew.watched()
+    assert other.wait(WAIT)
+
+
+def test_at_the_end_nobody_waits(crew: Crew) -> None:
+    crew.watched()
+    assert crew.leadership.wait()
+    parked = [crew.waiting() for _ in range(3)]
+    crew.leadership.end()
+    for thread in crew.threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    assert not any(one.is_set() for one in parked)
+    assert not crew.leadership.wait()
+
+
+def test_whoever_leads_at_the_end_does_not_keep_the_watching_thread(crew: Crew) -> None:
+    assert crew.leadership.wait()
+    assert crew.keep()
+    crew.leadership.end()
+    assert crew.kept()
+    assert crew.keep()
+    watching = crew.start(crew.leadership.watch)
+    watching.join(WAIT)
+    assert not watching.is_alive()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_somebody_always_leads_and_never_two(crew: Crew, seed: int) -> None:
+    crew.watched()
+    chance = random.Random(seed)
+    few_long = 0.003 if seed % 2 else 0.0
+    durations = [chance.choice((0.0, 0.0, 0.0, 0.0001, few_long, 0.006)) for _ in range(600)]
+    leaders: list[int] = []
+    wrong: list[str] = []
+    lock = threading.Lock()
+
+    def lead(me: int) -> None:
+        leadership = crew.leadership
+        while leadership.wait():
+            leads = True
+            while leads:
+                with lock:
+                    if leadership._leader != threading.get_native_id():
+                        wrong.append(f"{me} polls, and {leadership._leader} leads")
+                    if not durations:
+                        leadership.end()
+                        return
+                    duration = durations.pop()
+                    leaders.append(me)
+                began = time.monotonic()
+                staff = leadership.keep(began)
+                if duration:
+                    time.sleep(duration)
+                leadership.lasted(time.monotonic() - began)
+                leads = staff is not None and leadership.kept(staff)
+
+    for number in range(5):
+        crew.start(functools.partial(lead, number))
+    for thread in crew.threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    assert not wrong
+    assert len(leaders) == 600
+    assert len(set(leaders)) > 1

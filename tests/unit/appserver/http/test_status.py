@@ -1,0 +1,140 @@
+"""Vitals: what every answer says, and when nothing is left."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from lbadaptor.appserver.http import status as module
+from lbadaptor.appserver.http.admission import Admission
+from lbadaptor.appserver.http.status import Vitals
+
+
+@pytest.fixture
+def vitals() -> Vitals:
+    return Vitals(slot=3, generation=17, admission=Admission(2, 256), max_requests=2)
+
+
+def admit(vitals: Vitals) -> None:
+    """A request begins."""
+    assert vitals.admission.admit("task", known=False, held=False) is None
+    assert vitals.admission.begin() == "task"
+
+
+@pytest.mark.parametrize(
+    ("dying", "stopping", "status"),
+    [(False, False, "OK"), (True, False, "DYING"), (False, True, "DYING"), (True, True, "DYING")],
+)
+def test_every_answer_says_status_and_load(vitals: Vitals, dying: bool, stopping: bool, status: str) -> None:
+    admit(vitals)
+    vitals.admission.dying, vitals.admission.stopping, vitals.sessions = dying, stopping, 41
+    assert vitals.headers() == f"LB-Status: {status}\r\nLB-Load: 1/2/41\r\n".encode()
+
+
+@pytest.mark.parametrize(("served", "limit"), [(1, ""), (2, "requests"), (3, "requests")])
+def test_past_the_number_of_requests(vitals: Vitals, served: int, limit: str) -> None:
+    vitals.admission.served = served
+    assert vitals.past_limit == limit
+
+
+def test_past_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    vitals = Vitals(0, 1, Admission(2, 256), max_age=60.0)
+    assert vitals.past_limit == ""
+    now = time.monotonic()
+    monkeypatch.setattr(module, "monotonic", lambda: now + 59)
+    assert vitals.past_limit == ""
+    monkeypatch.setattr(module, "monotonic", lambda: now + 60)
+    assert vitals.past_limit == "age"
+
+
+def test_past_a_resident_memory() -> None:
+    resident = Vitals(0, 1, Admission(2, 256)).report()["memory"]
+    assert Vitals(0, 1, Admission(2, 256), max_memory=resident * 2).past_limit == ""
+    assert Vitals(0, 1, Admission(2, 256), max_memory=resident // 2).past_limit == "memory"
+
+
+def test_a_memory_that_is_needed_from_the_start_is_no_limit(caplog: pytest.LogCaptureFixture) -> None:
+    vitals = Vitals(0, 1, Admission(2, 256), max_memory=1000)
+    vitals.warm()
+    assert vitals.past_limit == ""
+    assert "max_memory = 1000 is less than it needs from the start" in caplog.text
+
+
+def test_what_the_warm_up_served_does_not_count(vitals: Vitals) -> None:
+    assert vitals.report()["ready"] is False
+    for _ in range(2):
+        admit(vitals)
+        vitals.admission.end()
+    vitals.warm()
+    assert (vitals.admission.served, vitals.past_limit) == (0, "")
+    assert vitals.report()["ready"] is True
+
+
+def test_no_number_of_requests_is_no_limit() -> None:
+    vitals = Vitals(0, 1, Admission(2, 256))
+    vitals.admission.served = 1_000_000
+    assert vitals.past_limit == ""
+
+
+@pytest.mark.parametrize(
+    ("dying", "in_flight", "sessions", "empty"),
+    [
+        (True, 0, 0, True),
+        (False, 0, 0, False),
+        (True, 1, 0, False),
+        (True, 0, 1, False),
+    ],
+)
+def test_empty_is_dying_with_no_session_and_nothing_in_flight(
+    vitals: Vitals, dying: bool, in_flight: int, sessions: int, empty: bool
+) -> None:
+    vitals.admission.dying, vitals.admission.in_flight = dying, in_flight
+    vitals.look(lambda: sessions)
+    assert vitals.empty is empty
+    assert vitals.sessions == sessions
+
+
+def test_a_session_that_a_request_leaves_while_the_sessions_are_counted_is_not_overlooked(vitals: Vitals) -> None:
+    admit(vitals)
+    vitals.admission.dying = True
+
+    def count_just_before_the_session_is_assigned() -> int:
+        vitals.admission.end()
+        return 0
+
+    vitals.look(count_just_before_the_session_is_assigned)
+    assert not vitals.empty
+
+
+def test_the_report_of_a_request_that_ended_since_the_last_look_does_not_say_empty(vitals: Vitals) -> None:
+    admit(vitals)
+    vitals.admission.dying = True
+    vitals.look(lambda: 0)
+    vitals.admission.end()  # and it may have left a session
+    assert vitals.report()["empty"] is False
+
+
+def test_the_report_names_everything_a_probe_asks(vitals: Vitals) -> None:
+    admit(vitals)
+    vitals.sessions, vitals.longest_session, vitals.admission.served = 41, 12.34, 2
+    report = vitals.report()
+    assert report.pop("memory") > 1_000_000
+    assert report.pop("cpu") > 0
+    assert 0 <= report.pop("uptime") < 60
+    assert report == {
+        "status": "OK",
+        "ready": False,
+        "past_limit": "requests",
+        "empty": False,
+        "slot": 3,
+        "generation": 17,
+        "pid": os.getpid(),
+        "sessions": 41,
+        "longest_session": 12.3,
+        "in_flight": 1,
+        "threads": 2,
+        "served": 2,
+        "cookies": {"name": "", "session": True, "answers": 0, "others": [], "framework": []},
+    }

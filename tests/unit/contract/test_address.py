@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import pytest
+
+from lbadaptor.contract.address import VERSION, Address, Entry, Identity, State, Table, free_slots, parse, write
+from lbadaptor.contract.errors import AddressFileError
+
+GENERATION = 1763805600123
+
+
+def entry(slot: int, state: State = State.OK, **more: int) -> Entry:
+    identity = Identity(slot, GENERATION + slot)
+    return Entry(f"{identity}.{'s' * 43}", Address("127.0.0.1", 9000 + slot), state, identity, **more)
+
+
+def line(**changes: object) -> str:
+    columns = {
+        "ticket": f"0.{GENERATION}.sig",
+        "address": "127.0.0.1:9000",
+        "state": "OK",
+        "slot": 0,
+        "generation": GENERATION,
+        "weight": 100,
+        "sessions": 41,
+    }
+    return "  ".join(map(str, (columns | changes).values())) + "\n"
+
+
+TABLE = Table(42, (entry(0, sessions=41), entry(1, State.DYING, weight=50), entry(7, State.FAILING)))
+
+
+def test_what_is_written_is_read_again() -> None:
+    assert parse(write(TABLE, "monitor 4711 on web1", "2026-11-22T10:00:00Z")) == TABLE
+
+
+def test_a_table_without_entries_is_written_and_read_again() -> None:
+    assert parse(write(Table(7), "monitor", "now")) == Table(7)
+
+
+def test_the_first_two_columns_are_key_and_value_of_a_rewrite_map() -> None:
+    rows = [row for row in write(TABLE, "monitor", "now").splitlines() if not row.startswith("#")]
+    assert [row.split()[:2] for row in rows] == [[e.ticket, str(e.address)] for e in TABLE.entries]
+
+
+def test_the_header_names_version_serial_writer_time_and_number_of_entries() -> None:
+    first = write(TABLE, "monitor 4711 on web1", "2026-11-22T10:00:00Z").splitlines()[0]
+    assert first == "# address.text 1 · serial 42 · monitor 4711 on web1 · 2026-11-22T10:00:00Z · entries 3"
+
+
+def test_a_table_finds_entries_by_ticket_and_those_for_anybody() -> None:
+    assert TABLE.by_ticket[TABLE.entries[1].ticket] is TABLE.entries[1]
+    assert TABLE.ok == TABLE.entries[:1]
+
+
+def test_a_text_without_header_has_serial_0() -> None:
+    assert parse(line()).serial == 0
+
+
+def test_comments_and_empty_lines_are_passed_over() -> None:
+    assert len(parse(f"# a remark\n\n{line()}   \n# another\n").entries) == 1
+
+
+def test_line_ends_of_another_system_do_no_harm() -> None:
+    text = write(TABLE, "monitor", "now")
+    assert parse(text.replace("\n", "\r\n")).entries == TABLE.entries
+
+
+@pytest.mark.parametrize("text", ["\n", "# address.text 1 · serial 3 · entries 0\n"])
+def test_a_text_with_no_entry_is_an_empty_table(text: str) -> None:
+    assert parse(text).entries == ()
+
+
+def test_a_text_cut_anywhere_is_refused_or_was_not_ours_yet() -> None:
+    text = write(TABLE, "monitor", "now")
+    for end in range(len(text)):
+        with pytest.raises(AddressFileError, match=r"half written|columns"):
+            parse(text[:end])
+
+
+def test_a_header_with_a_number_beyond_measure_raises_nothing_else() -> None:
+    for digits in ("9" * 20, "9" * 5000):
+        parse(f"# address.text 1 · serial {digits} · entries 0\n")
+        parse(f"# address.text {digits} · serial 1 · entries 0\n")
+
+
+def test_a_later_version_is_refused() -> None:
+    with pytest.raises(AddressFileError, match="version 2") as caught:
+        parse(f"# address.text {VERSION + 1} · serial 1 · entries 0\n")
+    assert caught.value.line == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ("one two three\n", "3 columns"),
+        (line()[:-1] + " more\n", "8 columns"),
+        (line(state="ok"), "state 'ok' is none of OK, DYING, FAILING"),
+        (line(state="STOPPING"), "STOPPING"),
+        (line(slot="x"), "slot 'x'"),
+        (line(slot="-1"), "slot '-1'"),
+        (line(slot="²"), "slot '²'"),
+        (line(sessions="1.5"), "sessions '1.5'"),
+        (line(weight="9" * 20), "weight"),
+        (line(slot=1), "does not belong to slot 1"),
+        (line(generation=5), "does not belong to slot 0, generation 5"),
+        (line(address="127.0.0.1"), "not host:port"),
+        (line(address=":9000"), "not host:port"),
+        (line(address="127.0.0.1:65536"), "not host:port"),
+        (line(address="127.0.0.1:-1"), "not host:port"),
+        (line(address="127.0.0.1:" + "9" * 5000), "not host:port"),
+        (line(address="::1:9000"), "brackets"),
+        (line(), "slot 0 stands in line 2 too"),
+        (line(ticket="1.5.sig", slot=1, generation=5), "address 127.0.0.1:9000 stands in line 2 too"),
+    ],
+)
+def test_a_malformed_line_is_named_by_its_number(bad: str, why: str) -> None:
+    with pytest.raises(AddressFileError, match=why) as caught:
+        parse(f"# a comment\n{line()}{bad}")
+    assert caught.value.line == 3
+    assert str(caught.value).startswith("line 3: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9000", Address("127.0.0.1", 9000)),
+        ("web1.example:1", Address("web1.example", 1)),
+        ("[::1]:65535", Address("::1", 65535)),
+    ],
+)
+def test_an_address_is_read_and_written(text: str, address: Address) -> None:
+    assert Address.parse(text) == address
+    assert str(address) == text
+
+
+def test_free_slots_come_lowest_first() -> None:
+    assert free_slots([0, 2, 9], 5) == [1, 3, 4]
+    assert free_slots(range(3), 3) == []

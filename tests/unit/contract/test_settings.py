@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from lbadaptor.contract import settings as module
+from lbadaptor.contract.errors import SettingsError
+from lbadaptor.contract.settings import COUNTED, SECTIONS, Settings, load, parse, reference
+
+LEAST = '[application]\napp = "shop.wsgi:application"\nsession_cookie = "sid"\n'
+
+
+def test_the_least_file_takes_every_default() -> None:
+    settings = parse(LEAST)
+    assert settings.application.ticket_cookie == "__PRT__"
+    assert (settings.appservers.servers, settings.slots, settings.max_dying) == (4, 16, 4)
+    assert settings.address_file == Path("/run/lbadaptor/address.text")
+    assert settings.control_socket == Path("/run/lbadaptor/control.sock")
+    assert settings.key_file == Path("/var/lib/lbadaptor/keys")
+
+
+def test_numbers_that_are_set_win_over_those_that_follow_from_others() -> None:
+    settings = parse(f"{LEAST}[appservers]\nservers = 2\nslots = 5\n[monitor]\nmax_dying = 1\n")
+    assert (settings.slots, settings.max_dying) == (5, 1)
+
+
+def test_affinity_goes_without_session_cookie_and_with_a_limit_on_drains() -> None:
+    settings = parse('[application]\napp = "a:b"\naffinity = true\n[monitor]\ndrain_limit = 60\n')
+    assert (settings.application.affinity, settings.application.session_cookie) == (True, "")
+
+
+@pytest.mark.parametrize("name", [*COUNTED, "shop.sessions:count", ""])
+def test_sessions_are_counted_by_a_framework_or_a_function(name: str) -> None:
+    assert parse(f'{LEAST}session_count = "{name}"\n').application.session_count == name
+
+
+def test_a_hard_limit_needs_no_other() -> None:
+    assert parse(f"{LEAST}[appservers]\nhard_memory = 9\n").appservers.hard_memory == 9
+
+
+def test_the_standby_has_slots_too() -> None:
+    assert parse(f"{LEAST}[appservers]\nservers = 2\nstandby = 1\n").slots == 12
+
+
+def test_the_time_to_end_a_hung_appserver_is_probes_and_patience() -> None:
+    assert parse(LEAST).time_to_end_hung == 3 * (1 + 2) + 5
+
+
+def test_a_relative_path_begins_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "lbadaptor.toml"
+    path.write_text(f'{LEAST}[files]\nrun_folder = "run"\nkey_file = "keys"\n')
+    settings = load(path)
+    assert settings.address_file == tmp_path / "run" / "address.text"
+    assert settings.key_file == tmp_path / "keys"
+
+
+def test_every_default_is_within_its_own_bounds() -> None:
+    for name, section in SECTIONS.items():
+        if name != "application":
+            rows = {key: getattr(section(), key) for key in section.__struct_fields__}
+            lines = [f"{key} = {_toml(value)}" for key, value in rows.items()]
+            assert getattr(parse(f"{LEAST}[{name}]\n" + "\n".join(lines)), name) == section()
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "the section [application] is missing"),
+        ('[application]\napp = "a:b"\n', "line 1: the setting [application] session_cookie is missing"),
+        (
+            '[application]\napp = "a:b"\naffinity = false\n[monitor]\ndrain_limit = 60\n',
+            "line 1: the setting [application] session_cookie is missing",
+        ),
+        ('[application]\napp = "a:b"\nsession_cookie = ""\n', "session_cookie is missing"),
+        (f"{LEAST}affinity = true\n[monitor]\ndrain_limit = 60\n", "line 4: [application] affinity = true is for an"),
+        (f"{LEAST}affinity = true\n[monitor]\ndrain_limit = 60\n", "goes without session_cookie"),
+        (
+            '[application]\napp = "a:b"\naffinity = true\nsession_count = "a:c"\n[monitor]\ndrain_limit = 60\n',
+            "goes without session_count",
+        ),
+        (
+            '[application]\napp = "a:b"\naffinity = true\n',
+            "line 3: [application] affinity = true needs a [monitor] drain_limit",
+        ),
+        (
+            f'{LEAST}session_count = "flsk"\n',
+            '[application] session_count = "flsk" is no framework; did you mean flask?',
+        ),
+        (f'{LEAST}session_count = "a:"\n', "line 4: [application] session_count: expected"),
+        (f"{LEAST}[aplication]\n", "line 4: unknown section [aplication]; did you mean application?"),
+        (f"{LEAST}[adaptor]\nwiat = 1\n", "line 5: unknown setting [adaptor] wiat; did you mean wait?"),
+        (f"{LEAST}[adaptor]\nthreads = 1\n", "line 5: unknown setting [adaptor] threads; it belongs to [appservers]"),
+        (f"wait = 1\n{LEAST}", "line 1: unknown setting 'wait'; did you mean [adaptor] wait?"),
+        (f'folder = "/"\n{LEAST}', "unknown setting 'folder'"),
+        (f"{LEAST}[adaptor]\nwait = -1\n", "line 5: [adaptor] wait: expected"),
+        (f"{LEAST}[adaptor]\nwait = 'x'\n", "line 5: [adaptor] wait: expected"),
+        (f"{LEAST}[adaptor]\nwait = nan\n", "line 5: [adaptor] wait: expected"),
+        (f"{LEAST}[adaptor]\nconnect_timeout = inf\n", "[adaptor] connect_timeout = inf s is longer than a year"),
+        (f"{LEAST}[adaptor]\nanswer_timeout = 1e19\n", "[adaptor] answer_timeout = 1e+19 s is longer than a year"),
+        (f"{LEAST}[appservers]\nweights = [100, -1]\n", "line 5: [appservers] weights: expected"),
+        (f"{LEAST}[appservers]\nwarm_up = ['shop']\n", "line 5: [appservers] warm_up: expected"),
+        (f"{LEAST}[appservers]\nwarm_up = ['/a b']\n", "line 5: [appservers] warm_up: expected"),
+        (f"{LEAST}[appservers]\nservers = 1\nslots = 2\nweights = [1, 2, 3]\n", "weights names 3 slots; there are 2"),
+        (f"{LEAST}[appservers]\nservers = 2\nstandby = 1\nslots = 3\n", "more than servers = 2 and standby = 1"),
+        (
+            f"{LEAST}[appservers]\nmax_memory = 9\nhard_memory = 9\n",
+            "hard_memory = 9 is not more than max_memory = 9",
+        ),
+        (f"{LEAST}[adaptor]\npolicy = 'best'\n", "line 5: [adaptor] policy:"),
+        (f"{LEAST}[adaptor]\npass_variables = [1]\n", "line 5: [adaptor] pass_variables:"),
+        (f"{LEAST}[adaptor]\npass_variables = ['Shop_mode']\n", "line 5: [adaptor] pass_variables:"),
+        (f"{LEAST}[monitor]\nheartbeat = 16\n", "line 5: [monitor] heartbeat:"),
+        (f"{LEAST}[appservers]\nhost = ''\n", "line 5: [appservers] host:"),
+        (f"{LEAST}[appservers]\nhost = 'a b'\n", "line 5: [appservers] host:"),
+        (f"{LEAST}[appservers]\nhost = '[::1]'\n", "line 5: [appservers] host:"),
+        (f"{LEAST}ticket_cookie = 'a;b'\n", "line 4: [application] ticket_cookie:"),
+        (f'{LEAST}ticket_cookie = "a\\n"\n', "line 4: [application] ticket_cookie:"),
+        (f"{LEAST}ticket_cookie = ''\n", "line 4: [application] ticket_cookie:"),
+        (LEAST.replace("shop.wsgi:", ""), "line 2: [application] app:"),
+        ("application = 3\n", "[application]"),
+        ("[application\n", "not TOML"),
+        (f"{LEAST}app = 'a:b'\n", "not TOML"),
+        (f"{LEAST}[appservers]\nenvironment = {{A = 1}}\n", "line 5: [appservers] environment: expected"),
+        (f"{LEAST}[appservers.environment]\nA = 1\n", "line 4: [appservers] environment: expected"),
+        (f"{LEAST}[appservers]\nenvironment = {{'A B' = '1'}}\n", "line 5: [appservers] environment: expected"),
+        (f'{LEAST}[appservers]\nworking_folder = "a\\u0000"\n', "line 5: [appservers] working_folder: expected"),
+        (f"{LEAST}[appservers.limits]\nfiles = 1\n", "line 4: [appservers] limits: invalid enum value 'files'"),
+        (f"{LEAST}[appservers.limits]\nnofile = -2\n", "line 4: [appservers] limits: expected"),
+        (f"{LEAST}[appservers]\numask = 0o1000\n", "line 5: [appservers] umask: expected"),
+        # contradictions
+        (f"{LEAST}[appservers]\nworking_folder = '{{folder}}'\n", "{folder} is used, but own_folder is not set"),
+        (f"{LEAST}[appservers.environment]\nA = '{{folder}}/a'\n", "{folder} is used, but own_folder is not set"),
+        (f"{LEAST}[appservers]\nservers = 4\nslots = 4\n", "leaves no slot for a replacement"),
+        (f"{LEAST}[appservers]\nbase_port = 65530\n", "beyond port 65535"),
+        (f"{LEAST}[adaptor]\nbody_spool = 100\n", "less than body_memory"),
+        (
+            f"{LEAST}[adaptor]\nanswer_timeout = 14\n",
+            "not longer than it takes to find and end a hung AppServer: 14 s",
+        ),
+        (f"{LEAST}[monitor]\nfailing_limit = 60\n", "not longer than it takes"),
+        (f'{LEAST}ticket_cookie = "sid"\n', "the same name"),
+    ],
+)
+def test_what_is_unknown_wrong_or_contradictory_is_refused_with_its_place(text: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(why)):
+        parse(text)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "web1.example"])
+def test_a_host_is_a_name_or_an_address(host: str) -> None:
+    assert parse(f'{LEAST}[appservers]\nhost = "{host}"\n').appservers.host == host
+
+
+def test_a_table_may_stand_in_a_section_of_its_own() -> None:
+    text = (
+        f"{LEAST}[appservers]\nservers = 2\n[appservers.environment]\nA = '{{slot}}'\n[appservers.limits]\ncore = 0\n"
+    )
+    servers = parse(text).appservers
+    assert (servers.servers, servers.environment, servers.limits) == (2, {"A": "{slot}"}, {"core": 0})
+
+
+def test_no_spool_means_that_what_is_not_in_memory_is_streamed() -> None:
+    assert parse(f"{LEAST}[adaptor]\nbody_spool = 0\n").adaptor.body_spool == 0
+
+
+def test_the_last_port_may_be_65535() -> None:
+    assert parse(f"{LEAST}[appservers]\nbase_port = 65520\n").appservers.base_port == 65520
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "No such file"), (b"\xff", "not UTF-8 text (byte 0)"), (b"x = 1\n", "line 1: unknown setting")],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None, why: str) -> None:
+    path = tmp_path / "lbadaptor.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=re.escape(f"{path}: ") + f".*{re.escape(why)}"):
+        load(path)
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = parse(LEAST)
+    with pytest.raises(AttributeError):
+        settings.folder = "/elsewhere"  # type: ignore[misc]
+
+
+def test_the_reference_has_a_row_for_every_setting() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", reference(), re.MULTILINE)
+    assert rows == [name for section in SECTIONS.values() for name in section.__struct_fields__]
+
+
+def test_every_section_of_the_file_is_one_of_settings() -> None:
+    assert set(SECTIONS) == set(Settings.__struct_fields__) - {"folder"}
+    assert module.DEFAULT_FILE.is_absolute()
+
+
+def test_an_appserver_has_a_unix_socket_where_its_path_is_short_enough() -> None:
+    settings = parse(f'{LEAST}[files]\nrun_folder = "/run/shop"\n')
+    assert settings.unix_socket(12) == "/run/shop/sockets/12"
+    room = 107 - len("/run//sockets/7")
+    for length, path in ((room, f"/run/{'x' * room}/sockets/7"), (room + 1, "")):
+        assert parse(f'{LEAST}[files]\nrun_folder = "/run/{"x" * length}"\n').unix_socket(7) == path
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ('[application]\napp = "/srv/x.py"', '[application] app: expected `module:callable`, such as "shop:'),
+        ('[application]\napp = "shop"', "[application] app: expected `module:callable`"),
+        (
+            '[application]\napp = "a:b"\nticket_cookie = "a b"',
+            "[application] ticket_cookie: expected the name of a cookie",
+        ),
+        (
+            '[application]\napp = "a:b"\nsession_count = "1-2"',
+            "[application] session_count: expected `module:function`",
+        ),
+        ('[appservers]\nhost = "a b"', "[appservers] host: expected an address or a name"),
+        ('[appservers]\nwarm_up = ["x"]', "[appservers] warm_up: expected a path that begins with /"),
+        ('[appservers]\nenvironment = { "1x" = "y" }', "[appservers] environment: expected the name of a variable"),
+        ('[appservers]\nenvironment = { x = "\\u0000" }', "[appservers] environment: expected text without a NUL"),
+        ('[appservers]\nworking_folder = "\\u0000"', "[appservers] working_folder: expected text without a NUL"),
+        (
+            "[appservers]\nlimits = { foo = 1 }",
+            "[appservers] limits: invalid enum value 'foo'; known are as, core, cpu, data",
+        ),
+        ('[adaptor]\npolicy = "x"', "[adaptor] policy: invalid enum value 'x'; known are less-loaded, random"),
+        (
+            '[adaptor]\npass_variables = ["x"]',
+            "[adaptor] pass_variables: expected the name of a variable, in capitals",
+        ),
+    ],
+)
+def test_no_pattern_is_shown_to_people(rows: str, said: str) -> None:
+    least = "" if "[application]" in rows else '[application]\napp = "a:b"\nsession_cookie = "sid"\n'
+    with pytest.raises(SettingsError) as refused:
+        parse(f"{least}{rows}\n")
+    assert said in str(refused.value)
+    assert "regex" not in str(refused.value)
+
+
+def test_every_pattern_has_its_words() -> None:
+    for section, struct in SECTIONS.items():
+        for pattern in set(
+            re.findall(r"pattern='((?:[^'\\]|\\.)*)'", repr(get_type_hints(struct, include_extras=True)))
+        ):
+            assert any(repr(known)[1:-1] == pattern for known in module._WANTED), f"[{section}] {pattern}"

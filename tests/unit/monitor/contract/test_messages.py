@@ -1,0 +1,68 @@
+"""What arbiter and watcher tell each other."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from monitor.contract import messages
+from monitor.contract.messages import Alive, Begin, Cookies, Ordered, Probed, Reply, Target, Unanswered, View, Vitals
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Probed(3, 17, Vitals(17, 4711, "requests", True, 5, 12.5, 1, 8, 100, 1 << 40, 0.25, False)),
+        Probed(3, 17, Vitals(17, cookies=Cookies("sid", False, 3, ("session",), ("session",)))),
+        Unanswered(3, 17, "connection refused", True),
+        Ordered(1, "drain", 3),
+        Ordered(2, "restart"),
+        Alive(),
+    ],
+)
+def test_what_the_watcher_says_is_heard(message: messages.FromWatcher) -> None:
+    line = messages.encode(message)
+    assert b"\n" not in line
+    assert messages.from_watcher(line) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Begin("/run/lbadaptor/control.sock", 1.0, 2.0),
+        View([Target(3, 17, "127.0.0.1", 9003, "key")], {"pid": 1, "appservers": [{"why": "line\nbreak · ü"}]}),
+        Reply(1, False, "no"),
+    ],
+)
+def test_what_the_arbiter_says_is_heard(message: messages.FromArbiter) -> None:
+    line = messages.encode(message)
+    assert b"\n" not in line
+    assert messages.from_arbiter(line) == message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"type":"view","targets":[],"status":{}}',
+        b'{"type":"probed","slot":"3","generation":17,"vitals":{"generation":17}}',
+        b'{"type":"probed","slot":3,"generation":17,"vitals":{"generation":17,"sessions":null}}',
+        b'{"type":"probed","slot":3,"generation":17,"vitals":{"generation":17,"sessions":"5"}}',
+        b'{"type":"probed","slot":3,"generation":17,"vitals":{"generation":17,"memory":"much"}}',
+        b'{"type":"probed","slot":3,"generation":17,"vitals":[]}',
+        b'{"type":"ordered","order":"drain"}',
+    ],
+)
+def test_what_is_no_message_is_refused(line: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        messages.from_watcher(line)
+
+
+def test_an_appserver_of_a_newer_release_may_say_more() -> None:
+    answer = json.dumps({"generation": 17, "sessions": 2, "news": [1]}).encode()
+    assert msgspec.json.decode(answer, type=Vitals) == Vitals(17, sessions=2)

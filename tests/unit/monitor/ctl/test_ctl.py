@@ -1,0 +1,283 @@
+"""lbctl: the table for people, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import socket
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.contract import client
+from monitor.ctl import main
+
+
+def server(slot: int = 0, **values: Any) -> dict[str, Any]:
+    return {
+        "slot": slot,
+        "generation": 1763805600123,
+        "state": "OK",
+        "for": 12.3,
+        "pid": 4711,
+        "address": f"127.0.0.1:{9000 + slot}",
+        "sessions": 41,
+        "leaving": [],
+        "why": "",
+        "in_flight": 2,
+        "threads": 8,
+        "served": 12345,
+        "memory": 52_400_000,
+        "cpu": 1.5,
+        "longest_session": 100.0,
+        "past_limit": "",
+        "standby": False,
+        **values,
+    }
+
+
+UNKNOWN = dict.fromkeys(("in_flight", "threads", "served", "memory", "cpu", "longest_session", "past_limit"))
+
+
+def status(*servers: dict[str, Any], **values: Any) -> dict[str, Any]:
+    head = {
+        "pid": 4700,
+        "run_folder": "/run/lbadaptor",
+        "address_file": "/run/lbadaptor/address.text",
+        "servers": 2,
+        "slots": 8,
+        "standby": 0,
+        "release": "",
+        "replaced": [0, 0],
+        "ended": [],
+        "stopping": False,
+    }
+    return {**head, **values, "appservers": list(servers)}
+
+
+def row(text: str, number: int = 0) -> list[str]:
+    return text.splitlines()[4 + number].split()
+
+
+def test_the_head_says_what_is_under_way() -> None:
+    assert main.table(status()).splitlines()[:2] == [
+        "monitor 4700 · 2 AppServers asked for, 8 slots",
+        "/run/lbadaptor/address.text",
+    ]
+    release = status(release="slot 3 is STARTING", replaced=[1, 4])
+    assert " · release: 1 of 4 replaced, slot 3 is STARTING" in main.table(release)
+    assert " · 1 in standby" in main.table(status(standby=1))
+    assert " · stopping" in main.table(status(stopping=True))
+
+
+def test_an_appserver_is_a_line() -> None:
+    text = main.table(status(server(0), server(1, state="STARTING", sessions=0, **UNKNOWN)))
+    assert tuple(text.splitlines()[3].split()) == tuple(" ".join(main.COLUMNS).split())
+    assert row(text) == ["0", "OK", "12", "s", "41", "2/8", "12345", "52", "MB", "4711", "127.0.0.1:9000"]
+    assert row(text, 1) == ["1", "STARTING", "12", "s", "0", "4711", "127.0.0.1:9001"]
+
+
+def test_a_session_cookie_that_was_never_set_is_a_note_of_its_own() -> None:
+    told = {"name": "sid", "never_set": "it may be wrong", "others": ["session"]}
+    assert main.table(status(server(0), session_cookie=told)).endswith("\n\nnote: it may be wrong.")
+    assert "note:" not in main.table(status(server(0), session_cookie={"name": "sid", "never_set": ""}))
+
+
+def test_columns_stand_under_their_titles() -> None:
+    lines = main.table(status(server(0, sessions=1234567), server(11))).splitlines()[3:]
+    for title in ("state", "sessions", "address"):
+        column = lines[0].index(title)
+        assert all(line[column - 2 : column] == "  " and line[column] != " " for line in lines)
+    assert not any(line.endswith(" ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ({"leaving": ["limit", "release"]}, "to be replaced: limit, release"),
+        ({"state": "DYING", "leaving": ["order"]}, "the last session ends in 100 s at the latest"),
+        ({"state": "DYING", "longest_session": None}, "the last session ends in 0 s at the latest"),
+        ({"state": "BACKOFF", "pid": None, "why": "app:app: ImportError", **UNKNOWN}, "app:app: ImportError"),
+    ],
+)
+def test_notes(values: dict[str, Any], note: str) -> None:
+    assert main.table(status(server(0, **values))).endswith(note)
+
+
+def test_a_dying_one_without_sessions_has_no_note() -> None:
+    assert main.table(status(server(0, state="DYING", sessions=0))).endswith("127.0.0.1:9000")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (119, "119 s"),
+        (120, "2 m"),
+        (7199, "120 m"),
+        (7200, "2 h"),
+        (172_799, "48 h"),
+        (172_800, "2 d"),
+        (86_400 * 400, "400 d"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert main._duration(seconds) == text
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    calls: list[tuple[Any, ...]] = []
+
+    def ask(*arguments: Any, now: bool = False) -> dict[str, Any]:
+        calls.append((*arguments, now) if now else arguments)
+        return {"text": "done"} if len(arguments) > 1 else status(server())
+
+    monkeypatch.setattr(main, "ask", ask)
+    return calls
+
+
+def test_status_for_people_and_for_programs(asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["--socket", "/x.sock", "status"]) == 0
+    assert capsys.readouterr().out == main.table(status(server())) + "\n"
+    assert main.main(["--socket", "/x.sock", "status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == status(server())
+    assert asked == [(Path("/x.sock"),)] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (["drain", "3"], ("drain", 3)),
+        (["undrain", "0"], ("undrain", 0)),
+        (["restart", "--no-wait"], ("restart",)),
+        (["restart", "--now", "--no-wait"], ("restart", True)),
+    ],
+)
+def test_orders(
+    asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str], words: list[str], call: tuple[Any, ...]
+) -> None:
+    assert main.main(["--socket", "/x.sock", *words]) == 0
+    assert asked == [(Path("/x.sock"), *call)]
+    assert capsys.readouterr().out == "done\n"
+
+
+def test_a_release_is_waited_for(asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--wait", "5"]):
+        assert main.main(["--socket", "/x.sock", "restart", *words]) == 0
+        assert asked == [(Path("/x.sock"), "restart"), (Path("/x.sock"),)]
+        assert capsys.readouterr().out == "done\n0 of 0 replaced\n"
+        asked.clear()
+
+
+def test_in_a_terminal_a_release_is_followed_to_its_end(
+    asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main.main(["--socket", "/x.sock", "restart"]) == 0
+    assert asked == [(Path("/x.sock"), "restart"), (Path("/x.sock"),)]
+    out = capsys.readouterr().out
+    assert out.startswith("done\n")
+    assert out.endswith("] 0 of 0 replaced\n")
+    asked.clear()
+    assert main.main(["--socket", "/x.sock", "restart", "--no-wait"]) == 0
+    assert asked == [(Path("/x.sock"), "restart")]
+
+
+def test_a_standby_is_called_so() -> None:
+    assert "standby" in main.table(status(server(0, standby=True))).splitlines()[-1]
+
+
+def test_the_socket_is_found_by_the_settings(asked: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    config = tmp_path / "lbadaptor.toml"
+    config.write_text('[application]\napp = "a:b"\nsession_cookie = "sid"\n[files]\nrun_folder = "run"\n')
+    assert main.main(["--config", str(config), "status"]) == 0
+    assert asked == [(tmp_path / "run" / "control.sock",)]
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main.main(["--version"])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out == f"lbctl {version('lbadaptor')}\n"
+
+
+@pytest.mark.parametrize("words", [["--socket", "/x.sock"], ["--config", "/x.toml"]])
+def test_the_demo_has_its_own(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main([*words, "demo"]) == 1
+    assert "it takes neither --config nor --socket" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["stop", "--all"], ["apache-config", "--unchecked"]])
+def test_a_socket_that_nobody_answers_at_is_not_another_site(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "control.sock"
+    assert main.main(["--socket", str(path), *words]) == 1
+    assert capsys.readouterr() == (
+        "",
+        f"lbctl: {path}: there is no control socket; is the monitor running?; name its lbadaptor.toml with --config "
+        "instead\n",
+    )
+
+
+def test_with_a_socket_the_monitor_tells_its_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "shop.toml"
+    config.write_text('[application]\napp = "a:b"\nsession_cookie = "sid"\n[files]\nrun_folder = "run"\n')
+    monkeypatch.setattr(main, "ask", lambda *_: {"config": str(config)})
+    path = tmp_path / "run" / "control.sock"
+    assert main.main(["--socket", str(path), "apache-config", "--unchecked"]) == 0
+    assert f"{tmp_path}/run/address.text" in capsys.readouterr().out
+    assert main.main(["--socket", str(path), "stop", "--all"]) == 0
+    assert f"nothing runs from {tmp_path}/run any more" in capsys.readouterr().out
+    assert main.main(["--socket", "/elsewhere/control.sock", "stop", "--all"]) == 1
+    assert "now has another run folder" in capsys.readouterr().err
+
+
+def test_trouble_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "control.sock"
+    assert main.main(["--socket", str(path), "status"]) == 1
+    assert capsys.readouterr() == ("", f"lbctl: {path}: there is no control socket; is the monitor running?\n")
+    assert main.main(["--config", str(tmp_path / "none.toml"), "status"]) == 1
+    assert capsys.readouterr().err == f"lbctl: {tmp_path / 'none.toml'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([], ["explode"], ["drain"], ["drain", "x"], ["--socket", "a", "--config", "b", "status"]),
+        *(["restart", "--wait", "5", "--no-wait"], ["restart", "--wait", "0"], ["restart", "--wait", "nan"]),
+    ],
+)
+def test_what_is_no_command_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main.main(words)
+    assert exit.value.code == 2
+    assert "usage: lbctl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_what_is_no_time_to_wait_is_said_in_words(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main.main(["restart", "--wait", seconds])
+    assert f"a number of seconds greater than 0 is wanted, not '{seconds}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_monitor_that_does_not_answer_is_told_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    monkeypatch.setattr(client, "REPLY_TIMEOUT", 0.2)
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        if answers:
+            listener.listen()
+        with pytest.raises(main.NoAnswer) as refused:
+            main.ask(path)
+    why = "in time; its log may tell why" if answers else ": Connection refused"
+    assert str(refused.value).replace("answer:", "answer :") == f"{path}: the monitor does not answer {why}"

@@ -1,0 +1,98 @@
+"""The units for systemd, as systemd itself reads them. None is started here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).parents[3] / "monitor" / "units"
+SINGLE, INSTANCE = UNITS / "lbadaptor.service", UNITS / "lbadaptor@.service"
+LARGEST_EXPOSURE = 30
+"""Tenths; 100 is a service that may do everything."""
+
+
+def rows(path: Path) -> dict[str, list[str]]:
+    """The settings of a unit."""
+    found: dict[str, list[str]] = {}
+    for line in path.read_text().splitlines():
+        if line and line[0] not in "#[":
+            name, _, value = line.partition("=")
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def analyze(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", *words], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A folder of the units, for programs that are there."""
+    for unit in (SINGLE, INSTANCE):
+        name = unit.name.replace("@", "@shop")
+        (tmp_path / name).write_text(unit.read_text().replace("/opt/lbadaptor/bin", str(Path(sys.executable).parent)))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["lbadaptor.service", "lbadaptor@shop.service"])
+def test_systemd_finds_nothing_wrong(installed: Path, name: str) -> None:
+    done = analyze(installed, "verify", f"./{name}")
+    complaints = [line for line in done.stderr.splitlines() if "lbadaptor" in line]
+    assert (done.returncode, complaints) == (0, [])
+
+
+@pytest.mark.parametrize("name", ["lbadaptor.service", "lbadaptor@shop.service"])
+def test_little_is_open_to_it(installed: Path, name: str) -> None:
+    done = analyze(installed, "security", "--offline=true", f"--threshold={LARGEST_EXPOSURE}", f"./{name}")
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+def test_both_units_are_one() -> None:
+    text = SINGLE.read_text()
+    for single, instance in (
+        ("the WSGI application (", "the WSGI application %i ("),
+        ("/etc/lbadaptor/lbadaptor.toml", "/etc/lbadaptor/%i.toml"),
+        ("RuntimeDirectory=lbadaptor\n", "RuntimeDirectory=lbadaptor-%i\n"),
+        ("StateDirectory=lbadaptor\n", "StateDirectory=lbadaptor-%i\n"),
+    ):
+        assert single in text
+        text = text.replace(single, instance)
+    assert INSTANCE.read_text() == text
+
+
+@pytest.mark.parametrize("unit", [SINGLE, INSTANCE])
+def test_no_unit_takes_along_what_is_anothers(unit: Path) -> None:
+    """systemd removes a unit's RuntimeDirectory with all that is in it."""
+    for name in ("RuntimeDirectory", "StateDirectory"):
+        [value] = rows(unit)[name]
+        assert "/" not in value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Type", "notify"),
+        ("OOMPolicy", "continue"),
+        ("KillMode", "process"),
+        ("StartLimitIntervalSec", "0"),  # a crash loop is never given up
+        ("Restart", "on-failure"),  # what ended in order (status 0) stays ended
+        ("RestartPreventExitStatus", "2"),  # of wrong settings
+        ("RuntimeDirectoryPreserve", "yes"),  # AppServers outlive a monitor, whatever ended it
+        ("NotifyAccess", "exec"),  # `lbctl stop --all` asks for time, too
+    ],
+)
+def test_what_the_end_of_a_monitor_means(name: str, value: str) -> None:
+    assert rows(SINGLE)[name] == [value]
+
+
+@pytest.mark.parametrize("name", ["PrivateTmp", "PrivateDevices", "RestrictSUIDSGID", "MemoryDenyWriteExecute"])
+def test_what_would_harm_appservers_is_left_out_and_the_page_says_why(name: str) -> None:
+    assert name not in rows(SINGLE)
+    page = (UNITS.parents[1] / "docs" / "systemd.md").read_text()
+    assert re.search(rf"^- .*`{name}`", page, re.MULTILINE)
