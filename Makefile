@@ -53,8 +53,8 @@ check: .venv/ready-test
 	$(OWN) .venv/bin/python -m pytest -q tests/unit/test_layers.py tests/unit/test_docs.py
 
 docs: .venv/ready-test
-	$(OWN) .venv/bin/python -m lbadaptor.contract.settings > docs/settings.md
-	$(OWN) .venv/bin/python -m monitor.policy.states > docs/states.md
+	$(OWN) .venv/bin/python -m lbadaptor.contract.settings > docs/reference/settings.md
+	$(OWN) .venv/bin/python -m monitor.policy.states > docs/reference/states.md
 
 clean:
 	rm -rf .venv build lbadaptor.egg-info

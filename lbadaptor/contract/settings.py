@@ -1,6 +1,6 @@
 """lbadaptor.toml: every setting of adaptor, AppServers and monitor, one row each.
 
-A row is a field: its name, type, bounds, unit, default and explanation. docs/settings.md is written from
+A row is a field: its name, type, bounds, unit, default and explanation. docs/reference/settings.md is written from
 these rows (`python -m lbadaptor.contract.settings`).
 """
 
@@ -77,7 +77,7 @@ class Application(Struct, forbid_unknown_fields=True, frozen=True):
     session_count: Annotated[
         str,
         row("Who counts the sessions that live in a process: the own store of a framework, one of "
-            f"{', '.join(f'`{name}`' for name in COUNTED)} ([frameworks](frameworks.md)); or `module:function`, "
+            f"{', '.join(f'`{name}`' for name in COUNTED)} ([frameworks](../howto/sessions.md)); or `module:function`, "
             "which returns the number and alone decides when a session cache is empty. Empty: the cookies alone.",
             pattern=rf"{_IMPORT}|^[A-Za-z]*\Z"),
     ] = ""  # fmt: skip
@@ -174,7 +174,7 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
     preload: Annotated[
         bool,
         row("Import the application once, in a template process from which the AppServers are forked, so that they "
-            "share its memory. A release makes a new template. What to mind: [Preload](design.md#preload)."),
+            "share its memory. A release makes a new template. What to mind: [Preload](../design/preload.md)."),
     ] = False  # fmt: skip
     environment: Annotated[
         dict[Annotated[str, Meta(pattern=_ENVIRONMENT)], Annotated[str, Meta(pattern=_WITHOUT_NUL)]],
@@ -577,17 +577,16 @@ def _in_words(what: str, section: str, key: str) -> str:
 
 
 def reference() -> str:
-    """The text of docs/settings.md."""
+    """The text of docs/reference/settings.md."""
     lines = [
         "# Settings",
         "",
         "`lbadaptor.toml` is read by the monitor when it starts and at each release (`lbctl restart`), and by "
         "`lbctl`. Unknown and contradictory settings are refused.",
         "What the monitor has accepted counts for all at that moment, in Apache too, and without a reload; what is "
-        "in the file meanwhile, right or wrong, counts for nobody ([how](design.md#one-moment-for-a-change)). A "
+        "in the file meanwhile, right or wrong, counts for nobody ([how](../design/settings.md)). A "
         "change in [files] needs a restart of the monitor. `lbmonitor --check` tells what is wrong.",
-        "This page is written from the settings themselves: "
-        "`python -m lbadaptor.contract.settings > docs/settings.md`.",
+        "This page is written from the settings themselves by `make docs`.",
     ]
     for section, struct in SECTIONS.items():
         about = (struct.__doc__ or "").partition(": ")[2]

@@ -1,6 +1,6 @@
 """The life of an AppServer: one table, pure. No state is changed but by `after`.
 
-docs/states.md is drawn from it (`python -m monitor.policy.states`).
+docs/reference/states.md is drawn from it (`python -m monitor.policy.states`).
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def diagram() -> str:
 
 
 def page() -> str:
-    """The text of docs/states.md."""
+    """The text of docs/reference/states.md."""
     rows = []
     for life in Life:
         if life is END:
@@ -123,7 +123,7 @@ def page() -> str:
         (
             "# The life of an AppServer",
             "",
-            "Drawn from the table in `monitor/policy/states.py`: `python -m monitor.policy.states > docs/states.md`.",
+            "Drawn from the table in `monitor/policy/states.py` by `make docs`.",
             "",
             "```mermaid",
             diagram() + "```",

@@ -10,7 +10,7 @@ import pytest
 import requests
 from cluster import INSTALLATIONS, TIMEOUT, Cluster, Site, running_cluster
 
-PAGE = Path(__file__).parents[2] / "docs" / "environ.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "environ.md"
 LANES = ("embedded-debian", "daemon-debian", "cgi-debian")
 
 

@@ -1,4 +1,4 @@
-"""The application sees behind the adaptor what mod_wsgi itself would show it, but for what docs/environ.md tells."""
+"""The application sees behind the adaptor what mod_wsgi itself would show it, but for what docs/reference/environ.md tells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from cluster import INSTALLATIONS, SITES, Cluster, running_cluster
 from corpus import CASES, MOUNTS, SETTINGS, Case, Place, prepare
 
-PAGE = Path(__file__).parents[2] / "docs" / "environ.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "environ.md"
 COLUMNS = ("keys", "mod_wsgi", "embedded", "daemon", "cgi", "requests", "why")
 VERSIONS = {"4.9": ["debian"], "6.1": ["pypi"], "both": list(INSTALLATIONS)}
 

@@ -7,7 +7,7 @@ import pytest
 from lbadaptor.contract import settings
 from monitor.policy import states
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
 
 @pytest.mark.parametrize(("page", "text"), [("settings.md", settings.reference()), ("states.md", states.page())])
