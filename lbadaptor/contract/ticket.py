@@ -37,6 +37,9 @@ MOST_VERIFIED = 8
 
 _SHAPE = re.compile(r"\d{1,6}\.\d{1,16}\.[A-Za-z0-9_-]{43}", re.ASCII)
 _SHORTEST_KEY = 32
+_SALT = b"lbadaptor.ticket"
+"""Part of every signature: with another one, the tickets that visitors have and the keys of running AppServers would
+be wrong."""
 
 
 class Verdict(Enum):
@@ -60,8 +63,7 @@ class Keys:
             raise KeyFileError("no key")
         self._masters = tuple(masters)
         self._signers = tuple(
-            Signer(master, salt=b"lbadaptor.contract.ticket", key_derivation="hmac", digest_method=hashlib.sha256)
-            for master in masters
+            Signer(master, salt=_SALT, key_derivation="hmac", digest_method=hashlib.sha256) for master in masters
         )
 
     def ticket(self, identity: Identity) -> str:

@@ -1,4 +1,4 @@
-"""The application sees behind the adaptor what mod_wsgi itself would show it, but for what docs/reference/environ.md tells."""
+"""The application sees behind the adaptor what mod_wsgi itself would show it, but for docs/reference/environ.md."""
 
 from __future__ import annotations
 

@@ -36,6 +36,13 @@ def test_a_ticket_is_slot_generation_signature() -> None:
     assert len(signature) == 43
 
 
+def test_what_was_signed_by_an_earlier_version_is_signed() -> None:
+    """A new version must not change the signature: visitors and running AppServers would lose each other."""
+    keys, ticket = Keys(["m" * 32]), "3.1763805600123.pFYAuX89lNiWQmjfWh4cRBcltGcv6rcOrwbPlyu0nos"
+    assert keys.ticket(Identity(3, 1763805600123)) == ticket
+    assert keys.caller_key(ticket) == "dbf49b3561676ee23a9aca694d3768c5e88f14395894f1bd76db812ae1a2d757"
+
+
 def test_the_newest_key_signs_and_all_verify() -> None:
     keys = Keys([OLD, NEW])
     assert keys.ticket(IDENTITY) == Keys([NEW]).ticket(IDENTITY) != Keys([OLD]).ticket(IDENTITY)
