@@ -104,4 +104,9 @@ def test_heads_that_are_large_and_never_the_same_leave_no_memory_behind(new_clus
     with ThreadPoolExecutor(4) as visitors:
         assert set(visitors.map(ask, range(160))) == {b"HTTP/1.1 200"}
     children = Path(f"/proc/{site.httpd.pid}/task/{site.httpd.pid}/children").read_text().split()
-    assert max(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in children) * PAGE < 80 << 20
+
+    def largest() -> int:
+        return max(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in children) * PAGE
+
+    # The last visitors have their answers before Apache's threads are done with the requests.
+    eventually("the memory is given back", lambda: largest() < 80 << 20)

@@ -75,6 +75,16 @@ def drain(cluster: Cluster, ticket: str | None) -> int:
     return int(pid)
 
 
+def drain_in_use(cluster: Cluster, visitor: Visitor) -> int:
+    """Drain a visitor's AppServer while they use their session, so that it does not end before; the process."""
+    home = visitor.count()["pid"]
+    with ThreadPoolExecutor(1) as pool:
+        draining = pool.submit(drain, cluster, visitor.ticket)
+        while not draining.done():
+            assert visitor.count()["pid"] == home
+        return draining.result()
+
+
 def ended(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
@@ -130,7 +140,7 @@ def test_a_session_that_ends_by_itself_is_not_waited_for(
     visitor = site.visitor()
     home = visitor.count()["pid"]
     eventually("it is counted", lambda: 1 in sessions(cluster))
-    assert drain(cluster, visitor.ticket) == home
+    assert drain_in_use(cluster, visitor) == home
     eventually("the session ends", lambda: ended(home))
     visitor.forget()
     assert visitor.count()["pid"] != home
@@ -146,11 +156,7 @@ def test_sessions_that_no_process_holds_outlive_it_and_a_drain_ends_by_idle_time
     site = cluster.site("embedded-debian")
     visitor = site.visitor()
     home = visitor.count()["pid"]
-    with ThreadPoolExecutor(1) as pool:
-        draining = pool.submit(drain, cluster, visitor.ticket)
-        while not draining.done():  # as long as it is used, the session does not end
-            assert visitor.count()["pid"] == home
-        assert draining.result() == home
+    assert drain_in_use(cluster, visitor) == home
     assert visitor.count()["pid"] == home
     eventually("nobody has used it for long enough", lambda: ended(home))
     assert visitor.count()["pid"] != home
