@@ -78,7 +78,8 @@ class Application(Struct, forbid_unknown_fields=True, frozen=True):
         str,
         row("Who counts the sessions that live in a process: the own store of a framework, one of "
             f"{', '.join(f'`{name}`' for name in COUNTED)} ([frameworks](../howto/sessions.md)); or "
-            "`module:function`, which returns the number and alone decides when a session cache is empty. Empty: the cookies alone.",
+            "`module:function`, which returns the number and alone decides when a session cache is empty. Empty: the "
+            "cookies alone.",
             pattern=rf"{_IMPORT}|^[A-Za-z]*\Z"),
     ] = ""  # fmt: skip
     ticket_cookie: Annotated[
