@@ -7,14 +7,16 @@ import re
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 
 from lbadaptor.adaptor.pool import Connection
 from lbadaptor.adaptor.retry import Failure
 from lbadaptor.adaptor.spool import Body, VisitorGone
 from lbadaptor.contract.headers import HOP_BY_HOP, is_ours
-from lbadaptor.http1.lines import TEXT, Chunks, Lines, Memory, NotHttp, is_name, length
+from lbadaptor.http1.chunks import ChunkDecoder
+from lbadaptor.http1.framing import length
+from lbadaptor.http1.lines import TEXT, LineMemo, Memo, ProtocolError
 from lbadaptor.log import texts
 
 MAX_HEAD = 1 << 20
@@ -57,23 +59,22 @@ class _For(Enum):
 _VISITOR, _US, _LENGTH = _For.VISITOR, _For.US, _For.LENGTH  # an enum's own look-up takes longer
 
 
-def _mean(name: str, value: str) -> tuple[_For, tuple[str, str]]:
+def _read_name(name: str) -> Callable[[str], tuple[_For, tuple[str, str]]]:
     """What a header of an answer means: whom it concerns; its name (ours in lower case) and its value."""
-    if not is_name(name):
-        raise NotHttp(f"{name[:40]!r} is no header's name")
     key = name.lower()
     if is_ours(key):
-        return _For.US, (key, value)
+        return lambda value: (_For.US, (key, value))
     if key == "content-length":
-        return _For.LENGTH, (name, value)
+        return lambda value: (_For.LENGTH, (name, value))
     if key == "transfer-encoding":
-        return _For.CODINGS, (name, value.lower())
+        return lambda value: (_For.CODINGS, (name, value.lower()))
     if key == "connection":
-        return _For.CONNECTION, (name, value.lower())
-    return _For.NOBODY if key in HOP_BY_HOP else _For.VISITOR, (name, value)
+        return lambda value: (_For.CONNECTION, (name, value.lower()))
+    whom = _For.NOBODY if key in HOP_BY_HOP else _For.VISITOR
+    return lambda value: (whom, (name, value))
 
 
-_lines: Lines[tuple[_For, tuple[str, str]]] = Lines(_mean, 262144)
+_lines: LineMemo[tuple[_For, tuple[str, str]]] = LineMemo(_read_name, 262144)
 
 
 class Sending:
@@ -221,7 +222,7 @@ class Answer:
         self._sending = sending
         self._rest = rest
         """what came along with the head"""
-        self._chunks: Chunks | None = None
+        self._chunks: ChunkDecoder | None = None
         self._left, codings = self._read(lines)
         """bytes of a counted body that are still to come"""
         # How the body is framed (RFC 9112 §6.3).
@@ -233,8 +234,8 @@ class Answer:
             self.reusable = False
         if codings is not None:
             if codings != "chunked" or self._left is not None:
-                raise NotHttp(f"Transfer-Encoding {codings!r}")
-            self._chunks = Chunks()
+                raise ProtocolError(f"Transfer-Encoding {codings!r}")
+            self._chunks = ChunkDecoder()
 
     @property
     def over(self) -> bool:
@@ -292,7 +293,7 @@ class Answer:
                 self.own.setdefault(*header)
             elif whom is _LENGTH:
                 if left is not None and left != length(header[1]):
-                    raise NotHttp("two different lengths")
+                    raise ProtocolError("two different lengths")
                 left = length(header[1])
                 self.headers.append(header)
             elif whom is _For.CODINGS:
@@ -344,9 +345,9 @@ class Answer:
             raise _ended(self.connection, Failure.BROKEN, "the last chunk is missing")
         try:
             pieces = self._chunks.feed(data)
-        except NotHttp as error:
+        except ProtocolError as error:
             raise ExchangeFailed(Failure.BROKEN, str(error)) from None
-        if self._chunks.over:
+        if self._chunks.complete:
             self._end(self._chunks.rest)
         return b"".join(pieces)
 
@@ -410,7 +411,7 @@ def _answer(connection: Connection, method: str, sending: Sending | None, reset:
                     sending.stop()
                     answer.reusable = False
                 return answer
-        except NotHttp as error:
+        except ProtocolError as error:
             raise ExchangeFailed(_at_fault(lines), str(error)) from None
         if status[1] == 101:
             raise ExchangeFailed(_at_fault(lines), "it changes the protocol")
@@ -446,8 +447,8 @@ def _at_fault(lines: list[str]) -> Failure:
 def _status(line: str) -> Status:
     found = _STATUS_LINE(line)
     if not found:
-        raise NotHttp(repr(line[:40]))
+        raise ProtocolError(repr(line[:40]))
     return found[1], int(found[2]), f"{found[2]} {found[3] or ''}"
 
 
-_statuses = Memory(_status, 65536)
+_statuses = Memo(_status, 65536)

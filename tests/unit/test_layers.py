@@ -14,7 +14,7 @@ TOP = Path(__file__).parents[2]
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "lbadaptor.log": (),
     "lbadaptor.contract": ("lbadaptor.log",),
-    "lbadaptor.http1": (),
+    "lbadaptor.http1": ("lbadaptor.contract",),
     "lbadaptor.adaptor": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1"),
     "lbadaptor.appserver.process": ("lbadaptor.log",),
     "lbadaptor.appserver.wsgi": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1"),

@@ -26,7 +26,7 @@ import msgspec
 
 from lbadaptor.appserver.http import listening
 from lbadaptor.appserver.http.admission import Admission
-from lbadaptor.appserver.http.connection import Connection, Malformed
+from lbadaptor.appserver.http.connection import Connection
 from lbadaptor.appserver.http.limits import MOST_UNFINISHED, MOST_UNKNOWN, Callers
 from lbadaptor.appserver.http.schedule import Leadership
 from lbadaptor.appserver.http.status import Vitals
@@ -40,6 +40,8 @@ from lbadaptor.appserver.wsgi.answer import Answer, FileWrapper, ShortAnswer
 from lbadaptor.appserver.wsgi.environ import Environ, Incomplete, Request
 from lbadaptor.contract import headers
 from lbadaptor.contract.headers import Refusal
+from lbadaptor.http1.lines import ProtocolError
+from lbadaptor.http1.states import HEAD
 from lbadaptor.log import logs, texts
 
 log = logs.logger("lbadaptor.appserver")
@@ -423,18 +425,17 @@ class Gateway:
                 self._close(connection)
             elif connection.leaving:
                 self._callers.goes_on(connection)
-            elif connection.request is None:
+            elif connection.state is HEAD:
                 self._begun(connection)
+            elif connection.request is None:  # the rest of an answered request's body was discarded to its end
+                self._callers.finished(connection)
             elif not connection.discarding:
                 self._admit(connection, connection.request)
-            elif connection.complete:
-                self._callers.finished(connection)
-                self._answered(connection)
             else:
                 self._callers.goes_on(connection)
         except BlockingIOError:
             pass
-        except Malformed as error:
+        except ProtocolError as error:
             if connection.discarding:  # it has its answer
                 self._close(connection)
             else:
@@ -446,11 +447,11 @@ class Gateway:
             self._give_up(connection)
 
     def _begun(self, connection: Connection) -> None:
-        """Not all of a head is here. Raises Malformed."""
+        """Not all of a head is here. Raises ProtocolError."""
         while not self._callers.began(connection):
             other = self._callers.unfinished_stranger(besides=connection)
             if other is None:
-                raise Malformed(431, f"unfinished heads of more than {MOST_UNFINISHED} bytes")
+                raise ProtocolError(f"unfinished heads of more than {MOST_UNFINISHED} bytes", 431)
             self._close(other)
 
     def _give_up(self, connection: Connection) -> None:

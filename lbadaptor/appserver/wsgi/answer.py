@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 from lbadaptor.contract.headers import HOP_BY_HOP, is_ours
-from lbadaptor.http1.lines import TEXT, Memory, illegal, is_name
+from lbadaptor.http1.lines import TEXT, Memo, illegal, is_name
 
 Headers = list[tuple[str, str]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
@@ -34,8 +34,10 @@ class Caller(Protocol):
 
     keep_alive: bool
     """the connection may carry another request"""
-    complete: bool
-    """all of the request's body is here"""
+
+    @property
+    def complete(self) -> bool:
+        """All of the request's body is here."""
 
     def send(self, data: bytes) -> None:
         """Blocks."""
@@ -267,8 +269,8 @@ def _kind(name: str) -> _Kind:
     return _Kind.DROPPED if lower in HOP_BY_HOP or is_ours(lower) else _Kind.SENT
 
 
-_status_lines = Memory(_status_line, 65536)
-_kinds = Memory(_kind, 65536)
+_status_lines = Memo(_status_line, 65536)
+_kinds = Memo(_kind, 65536)
 
 
 def _refuse_illegal(headers: Headers) -> None:

@@ -1,4 +1,4 @@
-"""A caller's request → what the application sees (PEP 3333, RFC 9112). Pure.
+"""A caller's request → what the application sees (PEP 3333). Pure.
 
 The environ is built from the LB- headers, never re-derived from the request line (but for the query
 string): so the application sees the path that Apache authorised.
@@ -6,32 +6,41 @@ string): so the application sees the path that Apache authorised.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lbadaptor.contract import headers
-from lbadaptor.contract.headers import METHODS, Refusal, decode
-from lbadaptor.http1.lines import PLAIN_NAMES, Lines, Memory, NotHttp, is_name, length
+from lbadaptor.contract.headers import Refusal, decode
+from lbadaptor.http1 import framing
+from lbadaptor.http1.lines import ProtocolError
+from lbadaptor.http1.request import (
+    CONNECTION,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    TRANSFER_ENCODING,
+    RequestFields,
+    RequestHead,
+)
 from lbadaptor.log import logs
 
 Environ = dict[str, Any]
 
-_OURS = {
-    name.lower(): name
-    for name in (headers.KEY, headers.GENERATION, headers.SESSION, headers.PROBE, headers.PATH, headers.LENGTH)
+_OWN_NAMES = {
+    name.lower(): name for name in (headers.KEY, headers.GENERATION, headers.SESSION, headers.PROBE, headers.LENGTH)
 }
-"""What is between the caller and us, kept by its own name until it is looked at."""
-_TOLD = {name.lower(): key for name, key in (headers.MANDATORY | headers.OPTIONAL).items()}
-_TOLD[headers.VARIABLES.lower()] = headers.VARIABLES
+"""Fields between the caller and this AppServer; `Request` takes them out."""
+_ENCODED = {name.lower(): key for name, key in (headers.MANDATORY | headers.OPTIONAL).items()}
+"""Fields that stand for a key of environ, percent-encoded."""
+_ENCODED[headers.PATH.lower()] = headers.PATH
+_ENCODED[headers.VARIABLES.lower()] = headers.VARIABLES
 _PREFIX = headers.PREFIX.lower()
-_CONNECTION = "connection"
+_VARIABLE = headers.VAR.upper()
+_NAMES = {"content-type": CONTENT_TYPE, "content-length": CONTENT_LENGTH, "connection": CONNECTION}
 # A body that comes in chunks has no CONTENT_LENGTH: the application shall see why.
 # HTTP_PROXY in a process' environment names a proxy: a visitor's must not pass for it (httpoxy, CVE-2016-5385).
-_DROPPED = headers.HOP_BY_HOP - {"transfer-encoding", _CONNECTION} | {"proxy"}
-_PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH", _CONNECTION: _CONNECTION}
+_DROPPED = headers.HOP_BY_HOP - {"transfer-encoding", "connection"} | {"proxy"}
 _MANDATORY = frozenset(headers.MANDATORY.values())
-
-_MINOR = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 
 
 class Incomplete(Exception):
@@ -40,24 +49,65 @@ class Incomplete(Exception):
     refusal = Refusal.INCOMPLETE
 
 
-class Request:
-    """A request's head, without the empty line at its end. Raises NotHttp."""
+def _read_name(name: str) -> Callable[[str], tuple[str | None, str]]:
+    """What a field's value becomes in environ: its key, None if there is none, and the decoded value."""
+    lower = name.lower()
+    if lower in _ENCODED:
+        encoded_key = _ENCODED[lower]
+        return lambda value: (encoded_key, decode(value))
+    key: str | None
+    if lower in _OWN_NAMES:
+        key = _OWN_NAMES[lower]
+    # As in mod_wsgi: an underscore could pass for a hyphen, and other signs stand in no variable's name.
+    elif lower.startswith(_PREFIX) or lower in _DROPPED or not name.replace("-", "").isalnum():
+        key = None
+    else:
+        key = _NAMES.get(lower) or "HTTP_" + name.upper().replace("-", "_")
+    return lambda value: (key, value)
 
-    __slots__ = (
-        *("chunked", "fields", "generation", "held", "keep_alive", "key", "length", "lost", "method", "path"),
-        *("probe", "target", "version"),
-    )
 
-    def __init__(self, head: str) -> None:
-        first, *lines = head.split("\r\n")
-        self.method, self.target, self.version = _request_line(first)
-        meanings = list(map(_meaning, lines))
-        fields = dict(meanings)
-        if len(fields) < len(lines) or None in fields:
-            fields = _joined(lines, meanings)
-        self.fields: dict[str, str] = fields  # type: ignore[assignment] # None was taken out
-        """the visitor's headers, and what the caller tells of the visitor, by their keys in environ; the application
-        may change its environ, but not this"""
+class _Fields(RequestFields):
+    """The fields of a request and the variables that Apache told."""
+
+    def combine(self, lines: list[str]) -> dict[str, str]:
+        fields = super().combine(lines)
+        variables: dict[str, str] = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            name = name.upper()
+            if name.startswith(_VARIABLE):
+                if name in variables:
+                    raise ProtocolError(f"{name} is said twice")
+                variables[name] = decode(value.strip(" \t"))
+        named = fields.get(headers.VARIABLES)
+        believed = None if named is None else named.upper().split()
+        for name, value in variables.items():
+            short = name[len(_VARIABLE) :]
+            if believed is None or short in believed:
+                fields[short.replace("-", "_")] = value
+        return fields
+
+
+_fields = _Fields(_read_name, 262144)
+
+
+def know_key(key: str) -> None:
+    """Keep the line with the key that the callers of this very process show: it holds the key anyway."""
+    _fields.pin(f"{headers.KEY}: {key}")
+
+
+class Request(RequestHead):
+    """A request's head, without the empty line at its end. Raises ProtocolError.
+
+    `fields`: the visitor's headers, and what the caller tells of the visitor, by their keys in environ; the
+    application may change its environ, but not this.
+    """
+
+    __slots__ = ("generation", "held", "key", "lost", "path", "probe")
+
+    def __init__(self, text: str) -> None:
+        RequestHead.__init__(self, text, _fields.read)
+        fields = self.fields
         take = fields.pop
         self.key = take(headers.KEY, None)
         self.generation = take(headers.GENERATION, None)
@@ -70,21 +120,11 @@ class Request:
         self.probe = take(headers.PROBE) if headers.PROBE in fields else None
         if headers.VARIABLES in fields:
             del fields[headers.VARIABLES]
-        self.keep_alive = self.version == "1.1"
-        if _CONNECTION in fields and "close" in take(_CONNECTION).lower():
-            self.keep_alive = False
-        # How the body is framed (RFC 9112 §6.3).
-        self.length = length(fields["CONTENT_LENGTH"]) if "CONTENT_LENGTH" in fields else 0
-        self.chunked = "HTTP_TRANSFER_ENCODING" in fields
-        if self.chunked:
-            codings = fields["HTTP_TRANSFER_ENCODING"]
-            if codings.lower() != "chunked" or "CONTENT_LENGTH" in fields or self.version == "1.0":
-                raise NotHttp(f"Transfer-Encoding {codings[:40]!r}")
         if headers.LENGTH in fields:
-            said = str(length(take(headers.LENGTH)))
-            if self.chunked or "CONTENT_LENGTH" in fields:  # else there is no body, and it is nobody's word
-                fields["CONTENT_LENGTH"] = said
-                fields.pop("HTTP_TRANSFER_ENCODING", None)
+            said = str(framing.length(take(headers.LENGTH)))
+            if CONTENT_LENGTH in fields or TRANSFER_ENCODING in fields:  # else there is no body, and no length of one
+                fields[CONTENT_LENGTH] = said
+                fields.pop(TRANSFER_ENCODING, None)
         if "HTTP_HOST" in fields and not fields["HTTP_HOST"]:
             del fields["HTTP_HOST"]
 
@@ -95,106 +135,6 @@ class Request:
         ours = {headers.KEY: self.key, headers.GENERATION: self.generation, headers.PATH: self.path}
         names = [name for name, key in headers.MANDATORY.items() if key not in self.fields]
         return sorted([*names, *(name for name, value in ours.items() if value is None)])
-
-
-def _request_line(line: str) -> tuple[str, str, str]:
-    # The target is visible: without a space, for there it ends.
-    try:
-        method, target, version = line.split(" ")
-        minor = _MINOR[version]
-    except (ValueError, KeyError):
-        raise NotHttp(f"{line[:40]!r} begins no request") from None
-    if not (target and line.isascii() and line.isprintable() and (method in METHODS or is_name(method))):
-        raise NotHttp(f"{line[:40]!r} begins no request")
-    return method, target, minor
-
-
-def _place(name: str) -> tuple[str | None, bool, bool]:
-    """Of a header's name: its key, None if it is nobody's, or a variable's; whether the value is percent-encoded; and
-    whether its lines may be kept.
-    """
-    if not is_name(name):
-        raise NotHttp(f"{name[:40]!r} is no header's name")
-    lower = name.lower()
-    kept = lower in PLAIN_NAMES
-    if lower in _OURS:
-        return _OURS[lower], lower == headers.PATH.lower(), kept
-    if lower in _TOLD:
-        return _TOLD[lower], True, kept
-    # As in mod_wsgi: an underscore could pass for a hyphen, and other signs stand in no variable's name.
-    if lower.startswith(_PREFIX) or lower in _DROPPED or not name.replace("-", "").isalnum():
-        return None, False, kept
-    return _PLAIN.get(lower) or "HTTP_" + name.upper().replace("-", "_"), False, kept
-
-
-_places = Memory(_place, 131072)
-
-
-def _mean(name: str, value: str) -> tuple[str | None, str]:
-    key, encoded, _ = _places[name]
-    return key, decode(value) if encoded else value
-
-
-class _Lines(Lines[tuple[str | None, str]]):
-    """What lines mean. Those that may not be kept are of few names, mostly: these are read in one step."""
-
-    own: ClassVar[dict[str, tuple[str | None, str]]] = {}
-    """what is always kept"""
-
-    def clear(self) -> None:
-        super().clear()
-        self.update(self.own)
-
-    def __missing__(self, line: str) -> tuple[str | None, str]:
-        if not (line.isascii() and line.isprintable()):
-            return self.read(line)
-        name, _, value = line.partition(": ")
-        place = _places.get(name)
-        if place is None:
-            return self.read(line)
-        key, encoded, kept = place
-        value = value.strip(" ")
-        if encoded and "%" in value:
-            value = decode(value)
-        if kept:
-            self.keep(line, (key, value))
-        return key, value
-
-
-_lines = _Lines(_mean, 262144)
-_meaning = _lines.__getitem__
-
-
-def know_key(key: str) -> None:
-    """Keep the line with the key that the callers of this very process show: it holds the key anyway."""
-    line = f"{headers.KEY}: {key}"
-    _lines.own[line] = _lines[line] = (headers.KEY, key)
-
-
-def _joined(lines: list[str], meanings: list[tuple[str | None, str]]) -> dict[str | None, str]:
-    """What lines mean of which some are nobody's, variables, or of the same name (RFC 9110 §5.3, RFC 9113 §8.2.3)."""
-    fields: dict[str | None, str] = {}
-    variables: dict[str, str] = {}
-    for line, (key, value) in zip(lines, meanings, strict=True):
-        if key is None:
-            name = line.partition(":")[0].upper()
-            if name.startswith(headers.VAR.upper()):
-                if name in variables:
-                    raise NotHttp(f"{name} is said twice")
-                variables[name] = decode(value)
-            continue
-        if key in fields and key != "CONTENT_TYPE":
-            if not (key.startswith("HTTP_") or key == _CONNECTION):
-                raise NotHttp(f"{key} is said twice")
-            value = f"{fields[key]}{'; ' if key == 'HTTP_COOKIE' else ', '}{value}"
-        fields[key] = value
-    told = fields.get(headers.VARIABLES)
-    known = None if told is None else told.upper().split()
-    for name, value in variables.items():
-        short = name[len(headers.VAR) :]
-        if known is None or short in known:
-            fields[short.replace("-", "_")] = value
-    return fields
 
 
 def build(request: Request, base: Environ) -> Environ:

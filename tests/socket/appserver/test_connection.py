@@ -9,7 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from lbadaptor.appserver.http.connection import MAX_HEAD, Connection, Malformed
+from lbadaptor.appserver.http.connection import Connection
+from lbadaptor.http1.lines import ProtocolError
+from lbadaptor.http1.request import MAX_HEAD
+from lbadaptor.http1.states import IDLE
 
 GET = b"GET /one HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /two HTTP/1.1\r\nContent-Length: 10\r\n\r\n"
@@ -111,7 +114,7 @@ def test_nothing_there_is_told(pair: Pair) -> None:
     ],
 )
 def test_what_is_not_http_is_a_400(pair: Pair, head: bytes) -> None:
-    with pytest.raises(Malformed) as caught:
+    with pytest.raises(ProtocolError) as caught:
         pair.feed(head)
     assert caught.value.status == 400
 
@@ -121,7 +124,7 @@ def test_a_head_without_end_is_a_431(pair: Pair) -> None:
     line = b"X: " + b"x" * 4091 + b"\r\n"
     for _ in range(MAX_HEAD // len(line) - 1):
         pair.feed(line)
-    with pytest.raises(Malformed) as caught:
+    with pytest.raises(ProtocolError) as caught:
         pair.feed(line)
     assert caught.value.status == 431
 
@@ -241,10 +244,10 @@ def test_the_rest_of_an_answered_requests_body_is_thrown_away(pair: Pair) -> Non
     assert not connection.finish()
     pair.feed(b"3456")
     assert connection.discarding
-    assert not connection._body
+    assert not connection.pieces
     pair.feed(b"789")
-    assert connection.complete
-    assert connection.finish()
+    assert connection.state is IDLE
+    assert connection.request is None
     pair.feed(GET)
     assert connection.request is not None
     assert connection.request.target == "/one"
@@ -280,7 +283,6 @@ def test_input_that_an_application_kept_does_not_read_into_the_next_request(pair
     assert body.read(1) == b"0"
     connection.finish()
     pair.feed(b"456789")
-    connection.finish()
     pair.feed(POST)
     with pytest.raises(ValueError, match="over"):
         body.read()
@@ -302,7 +304,7 @@ def test_hanging_up_reads_on_until_the_caller_ends(pair: Pair) -> None:
     assert connection.hang_up()
     assert pair.caller.recv(1) == b""
     pair.feed(b"no HTTP " * 1000)
-    assert not connection._body
+    assert not connection.pieces
     pair.caller.close()
     assert connection.receive() is False
 

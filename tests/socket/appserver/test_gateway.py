@@ -26,11 +26,12 @@ import pytest
 from lbadaptor.appserver.http import gateway as gateways
 from lbadaptor.appserver.http import limits, schedule
 from lbadaptor.appserver.http.admission import Admission
-from lbadaptor.appserver.http.connection import MAX_HEAD
 from lbadaptor.appserver.http.gateway import Gateway
 from lbadaptor.appserver.http.status import Vitals
 from lbadaptor.appserver.process.messages import Handover
 from lbadaptor.appserver.sessions.table import Ledger
+from lbadaptor.http1.request import MAX_HEAD
+from lbadaptor.http1.states import REQUEST
 
 WAIT = 10.0
 """Seconds after which a test gives up waiting for an event."""
@@ -1997,7 +1998,7 @@ def test_a_connection_that_is_closed_while_it_is_to_be_taken_out_of_the_poll_har
     ours, theirs = socket.socketpair()
     with theirs:
         connection = gateways.Connection(ours, None)
-        connection.served = True
+        connection.state = REQUEST
         house.gateway._close(connection)
         house.gateway._readable(connection)
         house.gateway._close(connection)
