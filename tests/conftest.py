@@ -1,4 +1,4 @@
-"""What all tests share: how they hear the log, which is none of `logging`'s (see `lbadaptor.log.logs`)."""
+"""What all tests share: how they hear the log, which is none of `logging`'s (see `lbadaptor.log.loggers`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lbadaptor.log import logs
+from lbadaptor.log import loggers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,8 +32,8 @@ class _Stderr:
 
 @pytest.fixture(autouse=True)
 def _log_goes_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs._lines, "output", _Stderr())
-    monkeypatch.setattr(logs, "_threshold", logs.WARNING)
+    monkeypatch.setattr(loggers.program, "output", _Stderr())
+    monkeypatch.setattr(loggers, "_threshold", loggers.WARNING)
 
 
 @pytest.fixture
@@ -42,22 +42,22 @@ def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
     set_level, at_level = caplog.set_level, caplog.at_level
 
     def set_ours(level: int, logger: str | None = None) -> None:
-        logs.set_threshold(level)
+        loggers.set_threshold(level)
         set_level(level, logger)
 
     @contextlib.contextmanager
     def at_ours(level: int, logger: str | None = None) -> Iterator[None]:
-        before = logs.threshold()
-        logs.set_threshold(level)
+        before = loggers.threshold()
+        loggers.set_threshold(level)
         try:
             with at_level(level, logger):
                 yield
         finally:
-            logs.set_threshold(before)
+            loggers.set_threshold(before)
 
     changed: dict[str, Any] = {"set_level": set_ours, "at_level": at_ours}
     for name, function in changed.items():
         monkeypatch.setattr(caplog, name, function)
-    logs.handlers.append(caplog.handler)
+    loggers.handlers.append(caplog.handler)
     yield caplog
-    logs.handlers.remove(caplog.handler)
+    loggers.handlers.remove(caplog.handler)

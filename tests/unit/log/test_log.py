@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from lbadaptor.log import logs
-from lbadaptor.log.logs import _Descriptor
+from lbadaptor.log import descriptors, loggers, standard_error, wsgi_errors
+from lbadaptor.log.writer import BACKLOG, TextStream, Writer
 
 WAIT = 20.0
 PREFIX = "AppServer 7: "
@@ -27,25 +27,25 @@ class Log:
     """A log that writes to one end of something, and its other end."""
 
     def __init__(self, descriptor: int) -> None:
-        self.output = _Descriptor(descriptor, PREFIX)
-        self.lines = logs._Lines(PREFIX, self.output)
+        self.output = Writer(descriptor, PREFIX)
+        self.lines = loggers.LineHandler(PREFIX, self.output)
 
     def close(self) -> None:
         os.close(self.output._descriptor)
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> logs.Logger:
-    monkeypatch.setattr(logs, "_threshold", logs.INFO)
-    return logs.logger("test")
+def log(monkeypatch: pytest.MonkeyPatch) -> loggers.Logger:
+    monkeypatch.setattr(loggers, "_threshold", loggers.INFO)
+    return loggers.logger("test")
 
 
 @contextlib.contextmanager
-def logging_to(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Descriptor]:
+def logging_to(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writer]:
     made = Log(descriptor)
     with monkeypatch.context() as patch:
-        patch.setattr(logs, "handlers", [made.lines])
-        patch.setattr(logs, "_lines", made.lines)
+        patch.setattr(loggers, "handlers", [made.lines])
+        patch.setattr(loggers, "program", made.lines)
         yield made.output
     made.close()
 
@@ -62,7 +62,7 @@ def pipe(size: int = 4096) -> Iterator[tuple[int, int]]:
                 os.close(descriptor)
 
 
-def drain(reader: int, output: _Descriptor) -> str:
+def drain(reader: int, output: Writer) -> str:
     """All that comes of a pipe or socket while the log is flushed."""
     os.set_blocking(reader, False)
     read = b""
@@ -79,7 +79,7 @@ def drain(reader: int, output: _Descriptor) -> str:
     return read.decode()
 
 
-def test_a_line_for_each_record(log: logs.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_for_each_record(log: loggers.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     with pipe() as (reader, writer), logging_to(writer, monkeypatch) as output:
         log.info("slot %d is up", 3)
         log.warning("two\nlines \x1b[0m")
@@ -94,7 +94,7 @@ def test_a_line_for_each_record(log: logs.Logger, monkeypatch: pytest.MonkeyPatc
         ]
 
 
-def test_a_traceback_has_the_prefix_on_each_line(log: logs.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_has_the_prefix_on_each_line(log: loggers.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     with pipe(65536) as (reader, writer), logging_to(writer, monkeypatch) as output:
         try:
             raise KeyError("why")
@@ -108,7 +108,7 @@ def test_a_traceback_has_the_prefix_on_each_line(log: logs.Logger, monkeypatch: 
 
 @pytest.mark.parametrize("kind", ["pipe", "pipe of another user", "stream socket", "datagram socket"])
 def test_where_nobody_reads_it_does_not_block_and_says_how_much_was_lost(
-    log: logs.Logger, monkeypatch: pytest.MonkeyPatch, kind: str
+    log: loggers.Logger, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     with contextlib.ExitStack() as stack:
         if "pipe" in kind:
@@ -132,7 +132,7 @@ def test_where_nobody_reads_it_does_not_block_and_says_how_much_was_lost(
         output = stack.enter_context(logging_to(writer, monkeypatch))
         for number in range(3_000):
             log.info("line %d of many that are long enough", number)
-        assert output._size <= logs.BACKLOG
+        assert output._size <= BACKLOG
         assert os.get_blocking(writer)  # the application writes to the same open file description
         told = drain(reader, output).splitlines()
         log.info("and on")
@@ -144,7 +144,7 @@ def test_where_nobody_reads_it_does_not_block_and_says_how_much_was_lost(
     assert lost > 1000
 
 
-def test_a_terminal_that_is_stopped(log: logs.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_that_is_stopped(log: loggers.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = os.openpty()
     try:
         with logging_to(theirs, monkeypatch) as output:
@@ -165,7 +165,7 @@ def test_a_terminal_that_is_stopped(log: logs.Logger, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
 def test_a_reader_that_has_gone_costs_nobody_anything(
-    log: logs.Logger, monkeypatch: pytest.MonkeyPatch, kind: str, handler: signal.Handlers
+    log: loggers.Logger, monkeypatch: pytest.MonkeyPatch, kind: str, handler: signal.Handlers
 ) -> None:
     if kind == "pipe":
         reader, writer = os.pipe()
@@ -177,7 +177,7 @@ def test_a_reader_that_has_gone_costs_nobody_anything(
             os.close(reader)
             for _ in range(3000):
                 log.info("is anybody there? %s", "x" * 50)
-            logs.flush()
+            standard_error.flush()
             assert signal.SIGPIPE not in signal.sigpending()
             assert signal.SIGPIPE not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     finally:
@@ -186,7 +186,7 @@ def test_a_reader_that_has_gone_costs_nobody_anything(
 
 
 def test_a_full_disk_is_said_when_there_is_room_again(
-    log: logs.Logger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    log: loggers.Logger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "log"
     with open("/dev/full", "wb") as full, logging_to(full.fileno(), monkeypatch) as output:
@@ -194,12 +194,12 @@ def test_a_full_disk_is_said_when_there_is_room_again(
             log.info("line %d that nobody keeps", number)
         with open(path, "wb", buffering=0) as file:
             output._put = file.write  # type: ignore[assignment]  # there is room again
-            logs.flush()
+            standard_error.flush()
     assert path.read_text().endswith("lines of the log were lost: No space left on device\n")
 
 
 def test_a_file_that_is_shared_is_not_overwritten(
-    log: logs.Logger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    log: loggers.Logger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "log"
     with open(path, "wb", buffering=0) as file, logging_to(file.fileno(), monkeypatch):
@@ -210,7 +210,7 @@ def test_a_file_that_is_shared_is_not_overwritten(
 
 
 def test_a_descriptor_that_somebody_has_closed_and_used_again_gets_nothing(
-    log: logs.Logger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    log: loggers.Logger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pipe() as (reader, writer), logging_to(writer, monkeypatch) as output:
         log.info("one")
@@ -224,7 +224,7 @@ def test_a_descriptor_that_somebody_has_closed_and_used_again_gets_nothing(
 
 
 def test_in_a_forked_child_no_lock_is_held_and_nothing_is_said_twice(
-    log: logs.Logger, monkeypatch: pytest.MonkeyPatch
+    log: loggers.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pipe() as (reader, writer), logging_to(writer, monkeypatch) as output:
         for number in range(200):
@@ -254,18 +254,18 @@ def test_in_a_forked_child_no_lock_is_held_and_nothing_is_said_twice(
 
 def test_a_line_that_was_begun_before_a_fork_is_the_parents(monkeypatch: pytest.MonkeyPatch) -> None:
     with pipe() as (reader, writer), logging_to(writer, monkeypatch):
-        logs.errors.write("begun, ")
+        wsgi_errors.stream.write("begun, ")
         pid = os.fork()
         if not pid:
-            logs.errors.write("the child\n")
+            wsgi_errors.stream.write("the child\n")
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
-        logs.errors.write("and ended\n")
+        wsgi_errors.stream.write("and ended\n")
         assert os.read(reader, 4096).decode() == "the child\nbegun, and ended\n"
 
 
 def test_what_waits_for_a_reader_is_written_by_the_next_line(
-    log: logs.Logger, monkeypatch: pytest.MonkeyPatch
+    log: loggers.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pipe() as (reader, writer), logging_to(writer, monkeypatch):
         os.write(writer, b"x" * 4096)
@@ -275,7 +275,7 @@ def test_what_waits_for_a_reader_is_written_by_the_next_line(
         assert os.read(reader, 4096).decode() == f"{PREFIX}one\n{PREFIX}two\n"
 
 
-def test_many_threads_write_whole_lines(log: logs.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_threads_write_whole_lines(log: loggers.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     with pipe(1 << 20) as (reader, writer), logging_to(writer, monkeypatch) as output:
         threads = [threading.Thread(target=lambda: [log.info("%s", "x" * 100) for _ in range(100)]) for _ in range(8)]
         for thread in threads:
@@ -297,14 +297,14 @@ class Unspeakable:
     [("%s", (Unspeakable(),)), ("%d", ("x",)), ("%s %s", ("x",)), ("%", ("x",)), ("x", (1,)), ("\ud800", ())],
 )
 def test_no_line_raises(
-    log: logs.Logger, monkeypatch: pytest.MonkeyPatch, text: str, args: tuple[object, ...]
+    log: loggers.Logger, monkeypatch: pytest.MonkeyPatch, text: str, args: tuple[object, ...]
 ) -> None:
     with pipe() as (reader, writer), logging_to(writer, monkeypatch) as output:
         log.error(text, *args)
         assert drain(reader, output).count("\n") == 1
 
 
-def test_logging_and_its_configuration_do_not_reach_it(log: logs.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logging_and_its_configuration_do_not_reach_it(log: loggers.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: object, **more: object) -> Any:
         raise AssertionError("the application's")
 
@@ -319,7 +319,7 @@ def test_logging_and_its_configuration_do_not_reach_it(log: logs.Logger, monkeyp
         assert drain(reader, output) == f"{PREFIX}heard\n"
 
 
-def test_the_journal_is_told_the_level(log: logs.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_is_told_the_level(log: loggers.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         found = os.fstat(theirs.fileno())
@@ -336,7 +336,7 @@ def test_the_journal_is_told_the_level(log: logs.Logger, monkeypatch: pytest.Mon
 
 def test_wsgi_errors_is_a_text_stream_whose_lines_go_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     with pipe() as (reader, writer), logging_to(writer, monkeypatch) as output:
-        errors = logs.Errors()
+        errors = wsgi_errors.WsgiErrors()
         assert errors.write("be") == 2
         print("gun", 7, file=errors)
         errors.writelines(["one\ntwo", " half \ud800"])
@@ -349,13 +349,13 @@ def test_wsgi_errors_is_a_text_stream_whose_lines_go_out_whole(monkeypatch: pyte
 
 def test_what_no_line_ends_goes_out_with_the_next_flush_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     with pipe() as (reader, writer), logging_to(writer, monkeypatch):
-        logs.errors.write("half")
-        logs.flush()
+        wsgi_errors.stream.write("half")
+        standard_error.flush()
         assert os.read(reader, 100) == b"half"
 
 
 def test_wsgi_errors_waits_for_a_slow_reader_but_not_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "PATIENCE", WAIT)
+    monkeypatch.setattr("lbadaptor.log.writer.PATIENCE", WAIT)
     with pipe() as (reader, writer), logging_to(writer, monkeypatch) as output:
         read = bytearray()
 
@@ -366,45 +366,66 @@ def test_wsgi_errors_waits_for_a_slow_reader_but_not_for_none(monkeypatch: pytes
 
         slow = threading.Thread(target=slowly)
         slow.start()
-        logs.errors.write("y" * 999_999 + "\n")
+        wsgi_errors.stream.write("y" * 999_999 + "\n")
         until = time.monotonic() + WAIT
         while slow.is_alive() and time.monotonic() < until:
             output.flush()
         slow.join(WAIT)
         assert len(read) == 1_000_000
-        monkeypatch.setattr(logs, "PATIENCE", 0.2)
+        monkeypatch.setattr("lbadaptor.log.writer.PATIENCE", 0.2)
         began = time.monotonic()
         for _ in range(100):
-            logs.errors.write("z" * 9_999 + "\n")
+            wsgi_errors.stream.write("z" * 9_999 + "\n")
         assert time.monotonic() - began < 5
         assert output._lost
 
 
+def test_a_patient_write_that_cannot_wait_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(descriptor: int, seconds: float) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(descriptors, "await_room", fails)
+    monkeypatch.setattr("lbadaptor.log.writer.PATIENCE", WAIT)
+    with pipe() as (_, writer), logging_to(writer, monkeypatch) as output:
+        wsgi_errors.stream.write("z" * 99_999 + "\n")
+        assert output._lost
+
+
+def test_a_patient_write_does_not_spin_where_a_descriptor_seems_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(descriptors, "await_room", lambda *given: calls.append(given))
+    monkeypatch.setattr("lbadaptor.log.writer.PATIENCE", 0.1)
+    with pipe() as (_, writer), logging_to(writer, monkeypatch) as output:
+        wsgi_errors.stream.write("z" * 99_999 + "\n")
+        assert output._lost
+    assert 0 < len(calls) < 50
+
+
 def test_a_guarded_thread_says_what_ended_it(
-    log: logs.Logger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    log: loggers.Logger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def work() -> None:
         raise GeneratorExit("enough")
 
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    thread = threading.Thread(target=logs.guarded(work, log), name="worker")
+    thread = threading.Thread(target=standard_error.guarded(work, log), name="worker")
     thread.start()
     thread.join(WAIT)
     assert "the thread worker has ended" in caplog.text
     assert "GeneratorExit: enough" in caplog.text
 
 
-def test_a_stream_that_is_closed_or_missing_is_no_error(log: logs.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_is_closed_or_missing_is_no_error(log: loggers.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     with open(os.devnull, "w") as stream:
         pass
     for closed in (stream, None):
-        monkeypatch.setattr(logs, "handlers", [logs._Lines("", logs._Stream(closed))])
+        monkeypatch.setattr(loggers, "handlers", [loggers.LineHandler("", TextStream(closed))])
         log.error("unheard")
 
 
 def test_no_other_module_uses_pythons_own_logging() -> None:
     top = Path(__file__).parents[3]
     modules = [
-        path for path in (*top.glob("lbadaptor/**/*.py"), *top.glob("monitor/**/*.py")) if path.name != "logs.py"
+        path for path in (*top.glob("lbadaptor/**/*.py"), *top.glob("monitor/**/*.py")) if path.name != "loggers.py"
     ]
     assert not [path for path in modules if "logging." in path.read_text() or "import logging" in path.read_text()]
