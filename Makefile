@@ -53,7 +53,7 @@ check: .venv/ready-test
 	$(OWN) .venv/bin/python -m pytest -q tests/unit/test_layers.py tests/unit/test_docs.py
 
 docs: .venv/ready-test
-	$(OWN) .venv/bin/python -m lbadaptor.contract.settings > docs/reference/settings.md
+	$(OWN) .venv/bin/python -m lbadaptor.contract.settings.reference > docs/reference/settings.md
 	$(OWN) .venv/bin/python -m monitor.policy.states > docs/reference/states.md
 
 clean:

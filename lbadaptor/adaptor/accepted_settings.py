@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lbadaptor.contract import snapshot
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.snapshot import Snapshot
+from lbadaptor.contract.settings import snapshot
+from lbadaptor.contract.settings.snapshot import Snapshot
 from lbadaptor.log import logs, texts
 
 log = logs.logger("lbadaptor")

@@ -27,7 +27,7 @@ from lbadaptor.contract.address import Entry, State, Table
 from lbadaptor.contract.cookies import values
 from lbadaptor.contract.errors import KeyFileError, OurOwnFault
 from lbadaptor.contract.settings import DEFAULT_FILE, Settings
-from lbadaptor.contract.snapshot import Snapshot
+from lbadaptor.contract.settings.snapshot import Snapshot
 from lbadaptor.contract.ticket import Verdict
 from lbadaptor.log import logs
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lbadaptor.commands import version
-from lbadaptor.contract import snapshot
 from lbadaptor.contract.errors import LbadaptorError, SettingsError
-from lbadaptor.contract.settings import DEFAULT_FILE, Settings, load
+from lbadaptor.contract.settings import DEFAULT_FILE, Settings, load, snapshot
 from lbadaptor.log import texts
 from monitor.arbiter.systemd import Systemd
 from monitor.contract.client import NOT_YOURS, NoAnswer, ask

@@ -12,7 +12,7 @@ from monitor_fixture import SLOTS, Site, free_ports
 
 from lbadaptor.adaptor.accepted_settings import AcceptedSettings
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.snapshot import Snapshot, read
+from lbadaptor.contract.settings.snapshot import Snapshot, read
 from lbadaptor.contract.ticket import make_keys
 from monitor.contract.client import NoAnswer
 

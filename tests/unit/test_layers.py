@@ -14,6 +14,7 @@ TOP = Path(__file__).parents[2]
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "lbadaptor.log": (),
     "lbadaptor.contract": ("lbadaptor.log",),
+    "lbadaptor.contract.settings": ("lbadaptor.log", "lbadaptor.contract"),
     "lbadaptor.http1": ("lbadaptor.contract",),
     "lbadaptor.adaptor": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1"),
     "lbadaptor.appserver.process": ("lbadaptor.log",),

@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from lbadaptor.contract import snapshot
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.settings import Settings
+from lbadaptor.contract.settings import Settings, snapshot
 from lbadaptor.log import texts
 from monitor.arbiter.files.atomic_file import WholeFile
 from monitor.policy.problems import Problems

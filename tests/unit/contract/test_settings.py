@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
+from msgspec.structs import replace
 
-from lbadaptor.contract import settings as module
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.settings import COUNTED, SECTIONS, Settings, load, parse, reference
+from lbadaptor.contract.settings import COUNTED, DEFAULT_FILE, SECTIONS, Settings, load, parse, reference
+from lbadaptor.contract.settings.load import EXPECTED
+from lbadaptor.contract.settings.schema import Step
+from monitor.apacheconfig import fastlane
 
 LEAST = '[application]\napp = "shop.wsgi:application"\nsession_cookie = "sid"\n'
 
@@ -197,13 +200,13 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_the_reference_has_a_row_for_every_setting() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", reference(), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", reference.page(), re.MULTILINE)
     assert rows == [name for section in SECTIONS.values() for name in section.__struct_fields__]
 
 
 def test_every_section_of_the_file_is_one_of_settings() -> None:
     assert set(SECTIONS) == set(Settings.__struct_fields__) - {"folder"}
-    assert module.DEFAULT_FILE.is_absolute()
+    assert DEFAULT_FILE.is_absolute()
 
 
 def test_an_appserver_has_a_unix_socket_where_its_path_is_short_enough() -> None:
@@ -256,4 +259,33 @@ def test_every_pattern_has_its_words() -> None:
         for pattern in set(
             re.findall(r"pattern='((?:[^'\\]|\\.)*)'", repr(get_type_hints(struct, include_extras=True)))
         ):
-            assert any(repr(known)[1:-1] == pattern for known in module._WANTED), f"[{section}] {pattern}"
+            assert any(repr(known)[1:-1] == pattern for known in EXPECTED), f"[{section}] {pattern}"
+
+
+def _changed(settings: Settings, section: str, name: str) -> Settings:
+    """The settings with another value of one of them."""
+    value = getattr(getattr(settings, section), name)
+    other: object = {
+        "pass_variables": ("SSL_CLIENT_VERIFY",),
+        "host": "127.0.0.2",
+        "slots": settings.slots + 1,
+        "ticket_cookie": "__SHOP__",
+    }.get(name, not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float) else value)
+    if isinstance(value, str) and other == value:
+        other = f"{value}x"
+    return replace(settings, **{section: replace(getattr(settings, section), **{name: other})})
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(section, name) for section, of in SECTIONS.items() for name in of.__struct_fields__]
+)
+def test_a_setting_needs_a_new_fast_lane_file_exactly_where_that_file_holds_it(section: str, name: str) -> None:
+    def lane(settings: Settings) -> str:
+        return fastlane.text(settings, settings.slots)
+
+    settings = parse(LEAST)
+    meta = get_args(get_type_hints(SECTIONS[section], include_extras=True)[name])[1]
+    steps = meta.extra["takes effect"]
+    assert (lane(_changed(settings, section, name)) != lane(settings)) == (Step.FAST_LANE in steps)
+    assert (Step.RESTART in steps) == (section == "files")
+    assert Step.RESTART in steps or steps[0] in (Step.RELEASE, Step.NEW_APPSERVERS)

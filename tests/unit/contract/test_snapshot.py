@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from lbadaptor.adaptor.accepted_settings import AcceptedSettings
-from lbadaptor.contract import snapshot
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.settings import Settings, load
+from lbadaptor.contract.settings import Settings, load, snapshot
 from monitor.arbiter.files.settings_json import SettingsFile
 
 TEXT = """

@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.settings import COOKIE, SECTIONS, Files, Settings, load
+from lbadaptor.contract.settings.load import load
+from lbadaptor.contract.settings.schema import COOKIE, SECTIONS, Files, Settings
 
 NAME = "settings.json"
 """In the run folder."""
