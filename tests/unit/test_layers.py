@@ -13,10 +13,10 @@ TOP = Path(__file__).parents[2]
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "lbadaptor.log": (),
-    "lbadaptor.contract": ("lbadaptor.log",),
+    "lbadaptor.contract": (),
     "lbadaptor.contract.settings": ("lbadaptor.log", "lbadaptor.contract"),
     "lbadaptor.http1": ("lbadaptor.contract",),
-    "lbadaptor.adaptor": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1"),
+    "lbadaptor.adaptor": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "lbadaptor.http1"),
     "lbadaptor.appserver.process": ("lbadaptor.log",),
     "lbadaptor.appserver.wsgi": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1"),
     "lbadaptor.appserver.sessions": (
@@ -33,31 +33,39 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "lbadaptor.examples": (),
     "lbadaptor": ("lbadaptor.contract", "lbadaptor.adaptor"),
     "monitor.contract": ("lbadaptor.log", "lbadaptor.contract"),
-    "monitor.policy": ("lbadaptor.log", "lbadaptor.contract", "monitor.contract"),
+    "monitor.policy": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
     "monitor.watcher": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.adaptor", "monitor.contract"),
-    "monitor.arbiter.files": ("lbadaptor.log", "lbadaptor.contract", "monitor.policy"),
+    "monitor.arbiter.files": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.policy"),
+    ),
     "monitor.arbiter.processes": (
-        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.appserver.process", "monitor.contract"),
-        *("monitor.policy", "monitor.arbiter.files"),
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings"),
+        *("lbadaptor.appserver.process", "monitor.contract", "monitor.policy", "monitor.arbiter.files"),
     ),
     "monitor.arbiter": (
-        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.appserver.sessions", "monitor.contract"),
-        *("monitor.policy", "monitor.arbiter.files", "monitor.arbiter.processes"),
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings"),
+        *("lbadaptor.appserver.sessions", "monitor.contract", "monitor.policy", "monitor.arbiter.files"),
+        *("monitor.arbiter.processes",),
     ),
     "monitor.check": (
-        *("lbadaptor.log", "lbadaptor.contract", "monitor.contract", "monitor.arbiter.files"),
-        "monitor.arbiter.processes",
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
+        *("monitor.arbiter.files", "monitor.arbiter.processes"),
     ),
-    "monitor.apacheconfig": ("lbadaptor.contract", "monitor.contract"),
+    "monitor.apacheconfig": ("lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
     "monitor.ctl": (
-        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.appserver.process", "lbadaptor"),
-        *("monitor.contract", "monitor.watcher", "monitor.arbiter.files", "monitor.arbiter.processes"),
-        *("monitor.arbiter", "monitor.apacheconfig"),
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings"),
+        *("lbadaptor.appserver.process", "lbadaptor", "monitor.contract", "monitor.watcher"),
+        *("monitor.arbiter.files", "monitor.arbiter.processes", "monitor.arbiter"),
+        *("monitor.apacheconfig",),
     ),
     "monitor.demo": (
-        *("lbadaptor.log", "lbadaptor.contract", "monitor.contract", "monitor.apacheconfig", "monitor.ctl"),
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
+        *("monitor.apacheconfig", "monitor.ctl"),
     ),
-    "monitor": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor", "monitor.arbiter", "monitor.check"),
+    "monitor": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "lbadaptor"),
+        *("monitor.arbiter", "monitor.check"),
+    ),
 }
 """By folder, from the ground to the roof: what its modules may import besides each other."""
 

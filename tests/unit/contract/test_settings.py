@@ -281,7 +281,7 @@ def _changed(settings: Settings, section: str, name: str) -> Settings:
 )
 def test_a_setting_needs_a_new_fast_lane_file_exactly_where_that_file_holds_it(section: str, name: str) -> None:
     def lane(settings: Settings) -> str:
-        return fastlane.text(settings, settings.slots)
+        return fastlane.snippet(settings, settings.slots, "", "/usr/share/lbadaptor", "shop")
 
     settings = parse(LEAST)
     meta = get_args(get_type_hints(SECTIONS[section], include_extras=True)[name])[1]
