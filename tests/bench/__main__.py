@@ -2,6 +2,7 @@
 
 make bench                      everything
 make bench QUICK=1              what the targets need, with fewer and shorter runs
+.venv/bin/python -m tests.bench --pages-only    docs/bench.md anew, from what the last run found
 .venv/bin/python -m tests.bench --chains gateway,granian --connections 16    a look: nothing is judged or written
 """
 
@@ -34,6 +35,10 @@ LOOK = (3, 2.0)
 def main() -> int:
     """The exit status: 0, all answers were right; 1, some were not; 2, it could not be measured."""
     options = _options()
+    every = [*ALONE, *CHAINS, *SCALE]
+    if options.pages_only:
+        page.write(results.read(every))
+        return 0
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(130))
     if load.absent():
@@ -47,7 +52,6 @@ def main() -> int:
     aims = targets()
     needed = {cell for aim in aims for cell in aim.cells}
     figures, grown = Figures(), dict[str, float]()
-    every = [*ALONE, *CHAINS, *SCALE]
     absent = {chain.name: why for chain in every if (why := chain.absent())}
     for name, why in absent.items():
         print(f"absent: {name}: {why}")
@@ -67,7 +71,7 @@ def main() -> int:
             print(error, file=sys.stderr)
     lines = [judge(aim, figures, grown, absent) for aim in aims]
     took = time.monotonic() - begin
-    told = results.Results(figures, grown, lines, absent, every, options.quick, took)
+    told = results.Results(figures, grown, lines, absent, every, options.quick, took, results.machine())
     told.write()
     if not options.quick:
         page.write(told)
@@ -169,6 +173,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Ours and what people use today.")
     parser.add_argument(
         "--quick", action="store_true", help="only what the targets need, with fewer and shorter runs"
+    )
+    parser.add_argument(
+        "--pages-only", action="store_true", help="measure nothing; write docs/bench.md anew from results.json"
     )
 
     def words(text: str) -> list[str]:

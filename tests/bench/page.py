@@ -1,4 +1,4 @@
-"""docs/bench.md and its plots, from what one run found."""
+"""What one run found, for people: docs/bench.md with its plots; RESULTS.md and TARGETS.md beside this file."""
 
 from __future__ import annotations
 
@@ -8,59 +8,156 @@ from .chains import ALONE, CHAINS, PAGES_AND_MIX, SCALE, Chain
 from .load import VISITORS
 from .measure import WHAT, Cell
 from .plot import bars, lines
-from .results import Results, machine
+from .results import FILE, Results
 from .servers import CHECKOUT, settings
 from .targets import ALL as CONNECTIONS
 
 DOCS = CHECKOUT / "docs"
 PLOTTED = 16
-"""Connections, where a plot shows one number of them."""
-SCALE_WORDS = {
-    "reload_ms": "reload of 1,000 entries, ms",
-    "reloads_unchanged": "reloads at 1,000 looks at an unchanged file",
-    "adaptor_mb": "the adaptor in an Apache process, beyond bare mod_wsgi, MB",
-    "appserver_mb": "an AppServer beyond Python's own server with the same application, MB",
-    "arbiter_mb": "the arbiter of 100 AppServers, MB",
-    "watcher_mb": "its watcher, MB",
-    "monitor_percent": "both together, 100 AppServers probed each second, % of a core",
+"""Connections, where a plot or a table shows one number of them."""
+OTHERS_AT = 4
+"""Connections, where the page is not the one of 100 bytes."""
+COMPARED = tuple(chain for chain in CHAINS if chain.name not in ("balancer-gateway",))
+"""What somebody might use."""
+COLUMNS = {
+    "large": "100 kB",
+    "upload": "upload of 1 MB",
+    "compute": "computes 2 ms",
+    "wait": "waits 20 ms",
+    "mix": "100 bytes, beside slow ones",
 }
+SCALE_WORDS = {
+    "reload_ms": "read address.text with 1,000 AppServers, ms",
+    "reloads_unchanged": "reads of an unchanged address.text at 1,000 looks",
+    "adaptor_mb": "the adaptor in an Apache process, beyond mod_wsgi without one, MB",
+    "appserver_mb": "an AppServer, beyond Python's own server with the same application, MB",
+    "arbiter_mb": "the monitor's arbiter with 100 AppServers, MB",
+    "watcher_mb": "the monitor's watcher, MB",
+    "monitor_percent": "the monitor with 100 AppServers, probed each second, % of a core",
+}
+CHOICE = """
+**Does a visitor have to come back to the same process?** If not, and you use Apache, take mod_wsgi's daemon mode: it
+is simple, and one package. If you do not need Apache, HAProxy before granian costs least here.
+
+**If they have to**, all others here can do that. They differ in what happens to sessions:
+
+- mod_proxy_balancer, HAProxy and Passenger keep visitors at their process while it lives. They do not know whether a
+  process still holds sessions. So the end of a process, at a release for example, ends the sessions in it, unless you
+  choose a time to wait.
+- lbadaptor knows. A process ends when its own sessions have ended.
+
+**Python lane or fast lane?** The Python lane needs mod_wsgi and one `Include`. The
+[fast lane](howto/fast-lane.md) needs some of Apache's modules and a generated file besides. It takes GET and HEAD of
+visitors who have a ticket, and costs less. Begin with the Python lane.
+
+**Does the cost matter to you?** Look at *computes 2 ms* in the second table. Where a page takes milliseconds, as most
+do, the way to it is a small part of the cost. It matters for short answers in great numbers.
+""".strip()
 
 
 def write(told: Results) -> None:
-    """Write the page and its plots."""
-    where = machine()
+    """Write the pages and the plots."""
+    _write_page(told)
+    _write_results(told)
+    _write_targets(told)
+
+
+def _machine(told: Results) -> str:
+    where = told.machine
+    return f"{where['processor']}, {where['cores']} cores, Linux {where['kernel']}, Python {where['python']}"
+
+
+def _write_page(told: Results) -> None:
     text = [
-        "# The benchmark",
-        "Made by `make bench`; do not edit. All that is compared ran side by side in one run, in turn, in several"
-        " rounds. **Cost** is processor time, user and system, of all processes of the chain, for one request; it is"
-        " what to compare by. Figures are medians, with the least and the greatest in brackets. wrk asked, over"
-        f" kept-alive connections, for {VISITORS} visitors with a session each, and every answer was checked.",
-        f"Machine: {where['processor']}, {where['cores']} cores, Linux {where['kernel']}, Python {where['python']}."
-        " Absolute figures move with the machine.",
-        "## Targets",
-        _targets(told.targets),
+        "# What a request costs",
+        "lbadaptor beside what you might use instead: the same application, 4 processes, a visitor's request to the"
+        " process that holds their session. **Cost** is processor time of all processes on the way, Apache's and the"
+        f" application's, for one request. Measured on: {_machine(told)}. Compare the rows with each other: on another"
+        " machine all figures differ.",
+        _plot(told, "bench-chains", f"Cost of a request, {PLOTTED} connections", COMPARED),
+        _plot_lines(told, "bench-connections", "Cost of a request over connections", COMPARED),
+        "## When to take which",
+        CHOICE,
+        "## Figures",
+        f"Short answers (100 bytes), {PLOTTED} connections, the least cost first:",
+        _short(told),
+        f"Cost in µs of other requests, {OTHERS_AT} connections. A dash: not measured.",
+        _others(told),
+        "All rows are sticky but mod_wsgi's daemon mode.",
+        "## What lbadaptor itself takes",
+        _scale(told),
+        "## The server alone",
+        "One process, no Apache: lbadaptor's AppServer beside other servers for WSGI.",
+        _plot(told, "bench-alone", f"Cost of a request, {PLOTTED} connections", ALONE),
+        "## How it was measured",
+        "All ran side by side in one run, in turn, in several rounds; figures are medians. wrk asked over kept-alive"
+        f" connections, for {VISITORS} visitors with a session each, and every answer was checked."
+        " `tests/bench/RESULTS.md` has every figure, their spread, and the settings of each. `make bench` measures it"
+        " on your machine and writes this page.",
+    ]
+    (DOCS / "bench.md").write_text("\n\n".join(text) + "\n")
+
+
+def _short(told: Results) -> str:
+    found = []
+    for chain in COMPARED:
+        cell = Cell(PLOTTED, "small", chain.name)
+        cost, rate, p99 = (told.figures.median(cell, figure) for figure in ("cpu", "rate", "p99"))
+        if cost is not None and rate is not None and p99 is not None:
+            found.append((cost, [_name(chain), f"{cost:.0f}", f"{rate:.0f}", f"{p99 / 1000:.1f}"]))
+    rows = [row for _, row in sorted(found)]
+    return _rows(["", "cost, µs", "requests/s", "99 % are answered within, ms"], rows)
+
+
+def _others(told: Results) -> str:
+    rows = []
+    for chain in COMPARED:
+        costs = [told.figures.median(Cell(OTHERS_AT, page, chain.name)) for page in COLUMNS]
+        if any(costs):
+            rows.append([_name(chain), *("–" if cost is None else f"{cost:.0f}" for cost in costs)])
+    return _rows(["", *COLUMNS.values()], rows)
+
+
+def _name(chain: Chain) -> str:
+    return f"**{chain.what}**" if chain.own else chain.what
+
+
+def _scale(told: Results) -> str:
+    rows = [[words, f"{told.scale[key]:.1f}"] for key, words in SCALE_WORDS.items() if key in told.scale]
+    return _rows(["what", "measured"], rows)
+
+
+def _write_results(told: Results) -> None:
+    text = [
+        "# Results of the benchmark",
+        "Written by `make bench`; do not edit. [What it means for users](../../docs/bench.md), [targets](TARGETS.md)."
+        f" Machine: {_machine(told)}. Figures are medians, with the least and the greatest in brackets.",
         "## Chains",
-        "A visitor's request to the one of 4 processes that holds their session; answers of 100 bytes.",
-        _plot(told, "bench-chains", f"Cost of a request, {PLOTTED} connections", CHAINS),
-        _plot_lines(told, "bench-connections", "Cost of a request over connections", CHAINS),
+        "A visitor's request to the one of 4 processes that holds their session.",
         _tables(told, CHAINS, "ours"),
         "## Servers alone",
         "One process, no Apache.",
-        _plot(told, "bench-alone", f"Cost of a request, {PLOTTED} connections", ALONE),
         _tables(told, ALONE, "gateway"),
         "## Scale",
         _table(told, "small", SCALE, "entries-4"),
-        _rows(
-            ["what", "measured"],
-            [[words, f"{told.scale[key]:.2f}"] for key, words in SCALE_WORDS.items() if key in told.scale],
-        ),
+        _scale(told),
         "## Settings",
         "Every httpd: "
         + ", ".join(settings(4))
         + "; no access log. Every backend has a port of its own on loopback, ours a Unix socket besides.",
         _rows(["chain", "settings"], [[chain.what, _state(chain, told.absent)] for chain in (*ALONE, *CHAINS)]),
     ]
-    (DOCS / "bench.md").write_text("\n\n".join(text) + "\n")
+    FILE.with_name("RESULTS.md").write_text("\n\n".join(text) + "\n")
+
+
+def _write_targets(told: Results) -> None:
+    text = [
+        "# Targets of the benchmark",
+        "Written by `make bench` from `tests/bench/targets.py`; do not edit. Each is a ratio, ours ÷ theirs, that"
+        f" must not exceed a limit. Machine: {_machine(told)}.",
+        _targets(told.targets),
+    ]
+    FILE.with_name("TARGETS.md").write_text("\n\n".join(text) + "\n")
 
 
 def _state(chain: Chain, absent: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .chains import Chain
-from .measure import Cell, Figures
+from .measure import Cell, Figures, Sample
 
 FILE = Path(__file__).with_name("results.json")
 
@@ -29,11 +29,13 @@ class Results:
     quick: bool
     seconds: float
     """how long the run took"""
+    machine: Mapping[str, Any]
+    """where it was measured"""
 
     def write(self) -> None:
         """Write results.json: every measurement, and `targets`."""
         content = {
-            "machine": machine(),
+            "machine": dict(self.machine),
             "quick": self.quick,
             "seconds": round(self.seconds),
             "targets": list(self.targets),
@@ -72,6 +74,17 @@ class Results:
         missing = len(self.targets) - len(judged)
         rows.append(f"{sum(judged)} of {len(judged)} reached, {missing} absent; {self.seconds / 60:.0f} minutes")
         return "\n".join(rows)
+
+
+def read(chains: Sequence[Chain]) -> Results:
+    """What the last run wrote into results.json. Raises OSError, ValueError."""
+    content = json.loads(FILE.read_text())
+    samples = []
+    for row in content["samples"]:
+        cell = Cell(row.pop("connections"), row.pop("page"), row.pop("chain"))
+        samples.append(Sample(cell, **row))
+    told = (content[name] for name in ("scale", "targets", "absent"))
+    return Results(Figures(samples), *told, chains, content["quick"], content["seconds"], content["machine"])
 
 
 def figures_table(figures: Figures, cells: Iterable[Cell]) -> str:
