@@ -27,7 +27,7 @@ from monitor.arbiter.files import run_folder
 from monitor.arbiter.files.address_text import CallerKeys, Publisher
 from monitor.arbiter.files.run_folder import AlreadyRunning, Hold
 from monitor.arbiter.files.settings_json import SettingsFile
-from monitor.arbiter.files.state_json import StateFile, cpu_time
+from monitor.arbiter.files.state_json import StateFile
 from monitor.arbiter.processes.adoption import Adoption
 from monitor.arbiter.processes.appservers import AppServers
 from monitor.arbiter.processes.child import Reaper
@@ -36,8 +36,9 @@ from monitor.arbiter.settings_reader import Checked, Checker, command
 from monitor.arbiter.signals import Signals
 from monitor.arbiter.status import status
 from monitor.arbiter.systemd import VARIABLES, Systemd
-from monitor.arbiter.watcher_process import Link
+from monitor.arbiter.watcher_process import WatcherProcess
 from monitor.contract.messages import Alive, Begin, FromWatcher, Ordered, Probed, Reply, Target, Unanswered, View
+from monitor.contract.processes import cpu_time
 from monitor.policy.plan import Plan
 from monitor.policy.problems import Problems
 from monitor.policy.record import Deed, weight
@@ -101,7 +102,9 @@ class Arbiter:
             self._reaper,
             self._problems,
         )
-        self._link = Link(self._selector, self._reaper, environment, self._begin, self._hear_watcher, self._problems)
+        self._watcher = WatcherProcess(
+            self._selector, self._reaper, environment, self._begin, self._hear_watcher, self._problems
+        )
         self._checker = Checker(self._selector, self._reaper, environment)
         self._was_ready = False
         self._cleaned = False
@@ -127,7 +130,7 @@ class Arbiter:
             while True:
                 before, turn = turn, time.monotonic()
                 if turn - before > LATE:  # it was this process that was late: hear first, then judge
-                    self._link.excuse(turn)
+                    self._watcher.excuse(turn)
                     self._plan.stood_still(turn - before)
                     self._hear_all(0.0)
                 wanted = not self._plan.stopping or self._adoption.undecided(turn)
@@ -137,7 +140,7 @@ class Arbiter:
                     self._reaper.look,
                     self._adoption.go_on,
                     partial(self._appservers.tend, turn),
-                    partial(self._link.tend, turn, wanted=wanted),
+                    partial(self._watcher.tend, turn, wanted=wanted),
                     partial(self._checker.tend, turn),
                     partial(self._act, turn),
                 ):
@@ -151,7 +154,7 @@ class Arbiter:
                     self._settings_file.delete()
                     remove_sockets(self._settings)
                     return 0
-                self._safely(partial(self._link.show, self._view, self._plan.news, turn))
+                self._safely(partial(self._watcher.show, self._view, self._plan.news, turn))
                 self._safely(partial(self._tell_systemd, turn))
                 logs.flush()
                 if turn >= self._upgrade_at:
@@ -272,7 +275,7 @@ class Arbiter:
         """Do as ordered. The reply comes at once, or when the settings have been checked."""
 
         def reply(done: bool, text: str) -> None:
-            self._link.reply(Reply(ordered.number, done, text))
+            self._watcher.reply(Reply(ordered.number, done, text))
 
         try:
             if ordered.order == "drain":
@@ -316,10 +319,10 @@ class Arbiter:
         self._accept(settings)
         self._plan.settings = settings
         self._appservers.renew(checked.user)
-        self._link.begin()
+        self._watcher.begin()
         now = time.monotonic()
         text = self._plan.release(now, end_sessions)
-        self._link.show(self._view, self._plan.news, now)  # whoever has the reply sees the release in the status
+        self._watcher.show(self._view, self._plan.news, now)  # whoever has the reply sees the release in the status
         return text
 
     def _order_upgrade(self, reply: Callable[[bool, str], None]) -> None:
@@ -413,7 +416,7 @@ class Arbiter:
             log.info("the monitor is not upgraded: %s", _ENDING)
             return
         log.info("the monitor is upgraded in place")
-        self._link.drop("ends")
+        self._watcher.drop("ends")
         self._appservers.drop_template()
         self._appservers.write_down()
         logs.flush()
@@ -425,7 +428,7 @@ class Arbiter:
     def _end(self) -> None:
         """Leave nothing behind but, after an error, the AppServers: they serve on until the next monitor comes."""
         self._checker.drop()
-        self._link.drop("ends")
+        self._watcher.drop("ends")
         self._appservers.drop_template()
         self._reaper.wait(DEATH)
         with contextlib.suppress(OSError):

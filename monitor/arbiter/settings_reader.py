@@ -22,7 +22,7 @@ from lbadaptor.contract.settings import Settings, load, parse
 from lbadaptor.log import texts
 from monitor.arbiter.files import run_folder
 from monitor.arbiter.processes.child import FLAGS, Child, Reaper
-from monitor.arbiter.processes.process_environment import Surroundings, User, user
+from monitor.arbiter.processes.process_environment import ProcessEnvironment, User, user
 
 LIMIT = 8.0
 """Seconds for one check: less than a console waits for the reply to an order."""
@@ -76,7 +76,7 @@ class Checker:
     def __init__(self, selector: selectors.BaseSelector, reaper: Reaper, environment: Mapping[str, str]) -> None:
         self._selector = selector
         self._reaper = reaper
-        self._surroundings = Surroundings(dict(environment))
+        self._environment = ProcessEnvironment(dict(environment))
         self._waiting: deque[tuple[Sequence[str], Callable[[Checked], object]]] = deque()
         self._child: Child | None = None
         self._then: Callable[[Checked], object] = lambda _: None
@@ -125,7 +125,7 @@ class Checker:
         self._then, self._deadline, self._last_line = then, time.monotonic() + LIMIT, ""
         child = None
         try:
-            child = Child.start(command, self._surroundings, output=True)
+            child = Child.start(command, self._environment, output=True)
             self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._hear(child))
         except OSError as error:
             if child is not None:

@@ -15,7 +15,7 @@ import msgspec
 
 from lbadaptor.log import logs, texts
 from monitor.arbiter.processes.child import FLAGS, Child, Reaper
-from monitor.arbiter.processes.process_environment import Surroundings
+from monitor.arbiter.processes.process_environment import ProcessEnvironment
 from monitor.contract import messages
 from monitor.contract.messages import SILENCE
 from monitor.policy.problems import Problems
@@ -28,7 +28,7 @@ VIEW_INTERVAL = 0.5
 """Seconds between two views sent to the watcher, at least, unless what they tell is news."""
 
 
-class Link:
+class WatcherProcess:
     """Nothing here blocks. `hear` gets what the watcher says; `begin` is asked what to tell a new one first."""
 
     def __init__(
@@ -60,7 +60,7 @@ class Link:
             self._due = now + PAUSE
             command = [sys.executable, *FLAGS, "-I", "-m", "monitor.watcher", "{channel}"]
             try:
-                self._follow(Child.start(command, Surroundings(self._environment)))
+                self._follow(Child.start(command, ProcessEnvironment(self._environment)))
             except OSError as error:
                 why = texts.what(error)
                 self._problems.begin(

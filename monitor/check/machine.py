@@ -26,7 +26,7 @@ from lbadaptor.contract.ticket import read_keys, unreadable_for
 from lbadaptor.log import texts
 from monitor.arbiter.files import run_folder
 from monitor.arbiter.processes import process_environment
-from monitor.arbiter.processes.process_environment import Surroundings, User
+from monitor.arbiter.processes.process_environment import ProcessEnvironment, User
 
 TIMEOUT = 20.0
 """Seconds within which the application's module has to be found; a package above it is imported for that."""
@@ -165,7 +165,7 @@ def _not_found(settings: Settings, who: User | None, module: str) -> str:
     """Why an AppServer would not find a module; empty: it would. Starts a process, and waits for it."""
     mine, folder = process_environment.of_slot(settings, 0, "")
     common = process_environment.common(settings, who, os.environ)
-    there = Surroundings(
+    there = ProcessEnvironment(
         {**(common.environment or {}), **mine}, folder or common.folder, who, common.umask, limits=common.limits
     )
     where = there.folder or os.getcwd()

@@ -10,18 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lbadaptor.appserver.process.messages import STOP
-from lbadaptor.contract.address import Entry, parse
+from lbadaptor.contract.address import Entry, Identity, parse
 from lbadaptor.contract.errors import AddressFileError, KeyFileError, LbadaptorError
 from lbadaptor.contract.settings import Settings
 from lbadaptor.contract.ticket import read_keys
 from lbadaptor.log import texts
 from monitor.arbiter.files import run_folder
-from monitor.arbiter.files.state_json import StateFile, start_time
+from monitor.arbiter.files.state_json import StateFile
 from monitor.arbiter.processes.child import Child
 from monitor.arbiter.processes.discovery import discover
 from monitor.arbiter.processes.process_environment import lock_own_folders, old_own_folders, removal
+from monitor.arbiter.processes.unrecorded import UnrecordedAppServers
 from monitor.contract.messages import Probed, Target
-from monitor.contract.peers import belongs
 from monitor.watcher.probe import Line
 
 
@@ -31,7 +31,10 @@ class LeftRunning(LbadaptorError):
 
 MARGIN = 5.0
 """Seconds beyond the AppServers' own grace."""
-LOOK = 0.05
+POLL_INTERVAL = 0.05
+"""Seconds between two looks at whether the monitor has ended."""
+ANSWERS = 2
+"""Answers of one process until it is known which one it is (`UnrecordedAppServers.answered`)."""
 
 
 def end(settings: Settings) -> tuple[int, int]:
@@ -80,7 +83,7 @@ def _end_monitor(folder: Path, grace: float) -> None:
                 monitor.release()
             if time.monotonic() >= deadline:
                 raise LeftRunning(f"the monitor (pid {pid or 'unknown'}) still runs from {folder}; nothing was ended")
-            time.sleep(LOOK)
+            time.sleep(POLL_INTERVAL)
     except ProcessLookupError:
         return  # it ends just now, or is another process
     except OSError as error:
@@ -88,39 +91,47 @@ def _end_monitor(folder: Path, grace: float) -> None:
 
 
 def _living(settings: Settings) -> Iterator[Child]:
-    """The AppServers that live: those of state.json, and those that show the right key: of address.text, or found at
-    their sockets. A pid that one of these tells is the kernel's word, too (`peers`)."""
-    found = set()
+    """The AppServers that live: those of state.json, those of address.text, and those found at their sockets.
+
+    Blocks for a few probes of each that state.json does not record.
+    """
+    recorded = set()
     for known in StateFile(settings.run_folder / "state.json").read():
-        found.add(known.identity)
-        try:
+        recorded.add(known.identity)
+        with contextlib.suppress(OSError):
             yield Child.adopt(known.pid, known.started)
-        except OSError:
-            continue
-    entries: tuple[Entry, ...] = ()
+    named: tuple[Entry, ...] = ()
     with contextlib.suppress(OSError, UnicodeDecodeError, AddressFileError):
-        entries = parse(settings.address_file.read_text("utf-8")).entries
+        named = parse(settings.address_file.read_text("utf-8")).entries
     try:
         keys = read_keys(settings.key_file)
     except KeyFileError:
         return
-    slots = {identity.slot for identity in found} | {entry.identity.slot for entry in entries}
-    lost = discover(settings, keys, slots, ports=True)
-    folder = str(settings.run_folder.absolute())
-    for entry in (*entries, *lost):
-        if entry.identity in found:
-            continue
-        try:
-            unix_socket = settings.unix_socket(entry.identity.slot)
-            target = Target(*entry.identity, *entry.address, keys.probe_key(entry.ticket), unix_socket)
-            with contextlib.closing(Line(target, settings.monitor.probe_timeout)) as line:
-                answer = line.probe()
-            if not isinstance(answer, Probed) or not answer.vitals.pid:
-                continue
-            child = Child.adopt(answer.vitals.pid, start_time(answer.vitals.pid))
-            if entry in lost and not belongs(child.pid, folder):
-                child.release()  # another monitor's, with the same keys
-                continue
-            yield child
-        except (OSError, KeyFileError):
-            continue
+    slots = {identity.slot for identity in recorded} | {entry.identity.slot for entry in named}
+    unrecorded = UnrecordedAppServers(
+        [entry for entry in named if entry.identity not in recorded],
+        keys,
+        fall=1,
+        until=float("inf"),
+        unix_socket=settings.unix_socket,
+        found=discover(settings, keys, slots, ports=True),
+        run_folder=str(settings.run_folder.absolute()),
+    )
+    try:
+        for target in unrecorded.targets():
+            if (child := _process(unrecorded, target, settings.monitor.probe_timeout)) is not None:
+                yield child
+    finally:
+        unrecorded.close()
+
+
+def _process(unrecorded: UnrecordedAppServers, target: Target, timeout: float) -> Child | None:
+    """The process that answers there; None where none does, or where it cannot be told which one it is."""
+    with contextlib.closing(Line(target, timeout)) as line, contextlib.suppress(OSError):
+        for _ in range(ANSWERS):
+            answer = line.probe()
+            if not isinstance(answer, Probed) or Identity(target.slot, target.generation) not in unrecorded.entries:
+                return None
+            if (child := unrecorded.answered(answer)) is not None:
+                return child
+    return None

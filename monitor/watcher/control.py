@@ -75,7 +75,7 @@ def _keys(body: bytes) -> set[str]:
     return found
 
 
-class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     """Answers people. `status` gives the newest status, `order` carries an order and gives (done, text).
 
     Raises OSError, and MemoryError where there can be no thread.
@@ -140,7 +140,7 @@ class Console(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Console
+    server: ControlServer
     protocol_version = "HTTP/1.1"
     timeout = 30
 

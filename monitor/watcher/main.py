@@ -29,7 +29,7 @@ from monitor.contract.messages import (
     View,
 )
 from monitor.contract.threads import start
-from monitor.watcher.control import Console
+from monitor.watcher.control import ControlServer
 from monitor.watcher.probe import Prober
 
 log = logs.logger("lbmonitor.watcher")
@@ -46,7 +46,7 @@ class Watcher:
         self._sending = threading.Lock()
         self._unsent = b""
         self._begin: Begin | None = None
-        self._console: Console | None = None
+        self._server: ControlServer | None = None
         self._opening = threading.Lock()
         """held while the console is looked after: two threads do so"""
         self._console_said = ""
@@ -76,7 +76,7 @@ class Watcher:
         if isinstance(message, Begin):
             first, self._begin = self._begin is None, message
             if first:
-                self._tend_console()
+                self._tend_server()
         elif isinstance(message, View):
             self._see(message)
         else:
@@ -92,21 +92,21 @@ class Watcher:
                     log.info("all are probed again")
         self._short = why
 
-    def _tend_console(self) -> None:
+    def _tend_server(self) -> None:
         """Open the console, anew where somebody deleted its socket. Without one there are probes all the same."""
         with self._opening:
-            self._open_console()
+            self._open_server()
 
-    def _open_console(self) -> None:
-        if self._begin is None or (self._console is not None and self._console.found()):
+    def _open_server(self) -> None:
+        if self._begin is None or (self._server is not None and self._server.found()):
             return
         path = Path(self._begin.control_socket)
-        if self._console is not None:
+        if self._server is not None:
             log.warning("%s was deleted; it is made anew", path)
-            self._console.close()
-            self._console = None
+            self._server.close()
+            self._server = None
         try:
-            self._console = Console(path, lambda: self._view.status, self._order)
+            self._server = ControlServer(path, lambda: self._view.status, self._order)
             self._console_said = ""
         except (OSError, MemoryError) as error:
             why = texts.what(error) if isinstance(error, OSError) else str(error) or "out of memory"
@@ -155,7 +155,7 @@ class Watcher:
             with contextlib.suppress(MemoryError):  # the next turn tells
                 logs.flush()
                 if turn == 0:
-                    self._tend_console()
+                    self._tend_server()
                     self._tell(Alive())
                 elif self._unsent:
                     self._send(b"")

@@ -20,7 +20,7 @@ from lbadaptor.contract.address import Address
 from lbadaptor.contract.errors import OurOwnFault
 from lbadaptor.contract.headers import PROBE, PROBE_PATH
 from monitor.contract.messages import Probed, Target, Unanswered, Vitals
-from monitor.contract.peers import verified
+from monitor.contract.processes import verified
 from monitor.contract.threads import start
 
 LATE = 0.5

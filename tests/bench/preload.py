@@ -46,7 +46,7 @@ def measure(preload: bool, servers: int, size: int, requests: int) -> None:
             site.start()
             wait_for(lambda: len(site.ok) == servers, "all are OK", 120)
             started = time.monotonic() - begun
-            site.wait_console()
+            site.wait_control()
             pids = [int(site.eval(slot, "os.getpid()")) for slot in range(servers)]
             print(f"\n{'with' if preload else 'without'} preload: all {servers} are OK after {started:.1f} s")
             show("after the start", pids)

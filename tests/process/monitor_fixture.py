@@ -220,7 +220,7 @@ class Site:
         """Start the monitor, and wait until as many are OK as asked for, and orders can be given."""
         self.start(**environment)
         self.wait_ok()
-        self.wait_console()
+        self.wait_control()
 
     def wait_ok(self) -> list[Entry]:
         count = int(self.sections["appservers"]["servers"])
@@ -278,7 +278,7 @@ class Site:
     def wait_said(self, what: str) -> None:
         self.wait(lambda: what in self.said, f"it says {what!r}")
 
-    def wait_console(self) -> None:
+    def wait_control(self) -> None:
         def answers() -> bool:
             with contextlib.suppress(NoAnswer):
                 return bool(ask(self.control))
@@ -288,7 +288,7 @@ class Site:
 
     def wait_order(self, order: str, slot: int | None = None) -> str:
         """Give an order at the console, as soon as there is one."""
-        self.wait_console()
+        self.wait_control()
         return str(ask(self.control, order, slot)["text"])
 
     def watchers(self) -> list[int]:

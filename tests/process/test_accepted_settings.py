@@ -75,7 +75,7 @@ def test_the_names_of_all_living_tickets_are_told_the_newest_first(site: Site) -
     site.settings("application", ticket_cookie="__NEWEST__")
     site.start()
     site.wait(lambda: names(site) == ("__NEWEST__", "__NEW__", "__OLD__"), "the next monitor knows them all")
-    site.wait_console()
+    site.wait_control()
     site.wait_states(s0="DYING", s1="OK")
 
 

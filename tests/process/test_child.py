@@ -19,33 +19,33 @@ from pathlib import Path
 import pytest
 from monitor_fixture import PATIENCE, wait_for
 
-from monitor.arbiter.files.state_json import start_time
 from monitor.arbiter.processes.child import LONGEST_LINE, Child, Reaper, become_subreaper
-from monitor.arbiter.processes.process_environment import Surroundings
+from monitor.arbiter.processes.process_environment import ProcessEnvironment
+from monitor.contract.processes import start_time
 
 CHANNEL = "import os, socket, sys; channel = socket.socket(fileno=int(sys.argv[1]))\n"
 
 
-class Nursery:
+class Children:
     """Children of one test; none outlives it."""
 
     def __init__(self) -> None:
         self.children: list[Child] = []
 
     def start(self, code: str, environment: dict[str, str] | None = None) -> Child:
-        surroundings = Surroundings(environment)
-        child = Child.start([sys.executable, "-S", "-I", "-c", CHANNEL + code, "{channel}"], surroundings)
+        environment = ProcessEnvironment(environment)
+        child = Child.start([sys.executable, "-S", "-I", "-c", CHANNEL + code, "{channel}"], environment)
         self.children.append(child)
         return child
 
 
 @pytest.fixture
-def nursery() -> Iterator[Nursery]:
+def children() -> Iterator[Children]:
     gc.collect()  # what other tests left to the collector is not this one's
     before = sorted(os.listdir("/proc/self/fd"))
-    nursery = Nursery()
-    yield nursery
-    for child in nursery.children:
+    children = Children()
+    yield children
+    for child in children.children:
         if child.channel.fileno() != -1:
             child.kill_group()
             child.wait(PATIENCE)
@@ -82,35 +82,35 @@ def over(child: Child) -> str:
     return how
 
 
-def test_lines_go_both_ways(nursery: Nursery) -> None:
-    child = nursery.start("for line in channel.makefile('rb'): channel.sendall(line.upper())")
+def test_lines_go_both_ways(children: Children) -> None:
+    child = children.start("for line in channel.makefile('rb'): channel.sendall(line.upper())")
     assert child.send(b"one")
     assert child.send(b"two")
     assert lines_of(child, 2) == [b"ONE", b"TWO"]
     assert child.receive() == []
 
 
-def test_half_a_line_waits_for_its_other_half(nursery: Nursery) -> None:
-    child = nursery.start("channel.sendall(b'one\\ntw'); channel.recv(9); channel.sendall(b'o\\n'); channel.recv(9)")
+def test_half_a_line_waits_for_its_other_half(children: Children) -> None:
+    child = children.start("channel.sendall(b'one\\ntw'); channel.recv(9); channel.sendall(b'o\\n'); channel.recv(9)")
     assert lines_of(child, 1) == [b"one"]
     assert child.receive() == []
     child.send(b"go on")
     assert lines_of(child, 1) == [b"two"]
 
 
-def test_a_closed_channel_says_so(nursery: Nursery) -> None:
-    child = nursery.start("channel.close(); import time; time.sleep(600)")
+def test_a_closed_channel_says_so(children: Children) -> None:
+    child = children.start("channel.close(); import time; time.sleep(600)")
     wait_for(lambda: child.receive() is None, "the channel is closed")
 
 
-def test_a_line_without_end_is_not_kept(nursery: Nursery) -> None:
-    child = nursery.start("channel.sendall(b'x' * (4 << 20))")
+def test_a_line_without_end_is_not_kept(children: Children) -> None:
+    child = children.start("channel.sendall(b'x' * (4 << 20))")
     wait_for(lambda: child.receive() is None, "it is not listened to any more")
     assert len(child._received) < LONGEST_LINE + (1 << 19)
 
 
-def test_who_does_not_listen_blocks_nobody(nursery: Nursery) -> None:
-    child = nursery.start("import time; time.sleep(600)")
+def test_who_does_not_listen_blocks_nobody(children: Children) -> None:
+    child = children.start("import time; time.sleep(600)")
     begun = time.monotonic()
     line = b"x" * 10_000
     taken = 0
@@ -121,8 +121,8 @@ def test_who_does_not_listen_blocks_nobody(nursery: Nursery) -> None:
     assert time.monotonic() - begun < 5
 
 
-def test_what_could_not_be_sent_goes_with_the_next_call(nursery: Nursery) -> None:
-    child = nursery.start(
+def test_what_could_not_be_sent_goes_with_the_next_call(children: Children) -> None:
+    child = children.start(
         "channel.recv(1)\nfor line in channel.makefile('rb'): channel.sendall(b'%d\\n' % len(line))"
     )
     big = b"x" * 900_000
@@ -138,8 +138,8 @@ def test_what_could_not_be_sent_goes_with_the_next_call(nursery: Nursery) -> Non
     assert lines_of(child, 1) == [b"900001"]
 
 
-def test_sending_to_one_that_is_over(nursery: Nursery) -> None:
-    child = nursery.start("")
+def test_sending_to_one_that_is_over(children: Children) -> None:
+    child = children.start("")
     assert select.select([child.pidfd], [], [], PATIENCE)[0]
     assert not child.send(b"hello")
     child.signal(signal.SIGUSR1)  # to a zombie: no trouble
@@ -157,20 +157,20 @@ def test_sending_to_one_that_is_over(nursery: Nursery) -> None:
         ("raise SystemExit", "exited"),
     ],
 )
-def test_how_it_ended_in_words(nursery: Nursery, code: str, words: str) -> None:
-    assert over(nursery.start(code)) == words
+def test_how_it_ended_in_words(children: Children, code: str, words: str) -> None:
+    assert over(children.start(code)) == words
 
 
-def test_one_that_runs_is_not_reaped(nursery: Nursery) -> None:
-    child = nursery.start("channel.recv(9)")
+def test_one_that_runs_is_not_reaped(children: Children) -> None:
+    child = children.start("channel.recv(9)")
     assert child.reap() is None
     assert child.channel.fileno() != -1
     child.signal(signal.SIGTERM)
     assert over(child) == "was ended by SIGTERM"
 
 
-def test_a_signal_reaches_it_and_nobody_else(nursery: Nursery) -> None:
-    child = nursery.start(
+def test_a_signal_reaches_it_and_nobody_else(children: Children) -> None:
+    child = children.start(
         "import signal, subprocess\n"
         "other = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'])\n"
         "signal.signal(signal.SIGTERM, lambda *_: channel.sendall(b'%d\\n' % (other.poll() is None)))\n"
@@ -182,8 +182,8 @@ def test_a_signal_reaches_it_and_nobody_else(nursery: Nursery) -> None:
     assert lines_of(child, 1) == [b"1"]
 
 
-def test_all_that_it_started_ends_with_it(nursery: Nursery) -> None:
-    child = nursery.start(
+def test_all_that_it_started_ends_with_it(children: Children) -> None:
+    child = children.start(
         "import subprocess\n"
         "other = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'])\n"
         "channel.sendall(b'%d\\n' % other.pid)\n"
@@ -199,16 +199,16 @@ def test_all_that_it_started_ends_with_it(nursery: Nursery) -> None:
     assert over(child) == "exited"
 
 
-def test_it_is_in_a_session_of_its_own(nursery: Nursery) -> None:
-    child = nursery.start("channel.sendall(b'%d %d\\n' % (os.getsid(0), os.getpgid(0)))")
+def test_it_is_in_a_session_of_its_own(children: Children) -> None:
+    child = children.start("channel.sendall(b'%d %d\\n' % (os.getsid(0), os.getpgid(0)))")
     assert lines_of(child, 1) == [b"%d %d" % (child.pid, child.pid)]
 
 
-def test_it_inherits_its_channel_and_standard_streams_alone(nursery: Nursery, tmp_path: Path) -> None:
+def test_it_inherits_its_channel_and_standard_streams_alone(children: Children, tmp_path: Path) -> None:
     with open(tmp_path / "secret", "w") as secret:
         os.set_inheritable(secret.fileno(), True)
-        first = nursery.start("channel.recv(9)")
-        second = nursery.start(
+        first = children.start("channel.recv(9)")
+        second = children.start(
             "names = [name for name in os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd/' + name)]\n"
             "left = set(map(int, names)) - {0, 1, 2, channel.fileno()}\n"
             "channel.sendall(repr(sorted(left)).encode() + b'\\n')\n"
@@ -217,25 +217,25 @@ def test_it_inherits_its_channel_and_standard_streams_alone(nursery: Nursery, tm
         assert first.reap() is None
 
 
-def test_its_environment_is_the_one_given(nursery: Nursery) -> None:
-    child = nursery.start("channel.sendall(repr(dict(os.environ)).encode() + b'\\n')", {"ONLY": "this"})
+def test_its_environment_is_the_one_given(children: Children) -> None:
+    child = children.start("channel.sendall(repr(dict(os.environ)).encode() + b'\\n')", {"ONLY": "this"})
     (line,) = lines_of(child, 1)
     environment = eval(line)
     assert environment.pop("LC_CTYPE", None) in (None, "C.UTF-8")  # Python's own (PEP 538)
     assert environment == {"ONLY": "this"}
 
 
-def test_signals_that_its_parent_handles_are_its_own_again(nursery: Nursery) -> None:
+def test_signals_that_its_parent_handles_are_its_own_again(children: Children) -> None:
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        child = nursery.start("import signal; channel.sendall(b'%d\\n' % signal.getsignal(signal.SIGTERM))")
+        child = children.start("import signal; channel.sendall(b'%d\\n' % signal.getsignal(signal.SIGTERM))")
         assert lines_of(child, 1) == [b"%d" % signal.SIG_DFL]
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_waiting_for_one_that_does_not_die_has_an_end(nursery: Nursery) -> None:
-    child = nursery.start("channel.recv(9)")
+def test_waiting_for_one_that_does_not_die_has_an_end(children: Children) -> None:
+    child = children.start("channel.recv(9)")
     begun = time.monotonic()
     child.wait(0.1)
     assert time.monotonic() - begun < 5
@@ -245,13 +245,13 @@ def test_waiting_for_one_that_does_not_die_has_an_end(nursery: Nursery) -> None:
     assert child.channel.fileno() == -1
 
 
-def test_a_program_that_is_not_there(nursery: Nursery) -> None:
+def test_a_program_that_is_not_there(children: Children) -> None:
     with pytest.raises(FileNotFoundError):
         Child.start(["/nonexistent/python"])
 
 
 @pytest.mark.parametrize("spare", range(12))
-def test_without_descriptors_nothing_is_left_behind(nursery: Nursery, spare: int) -> None:
+def test_without_descriptors_nothing_is_left_behind(children: Children, spare: int) -> None:
     # Wherever they run out: in the socket pair, in the fork, or when the child runs already.
     before = own_children()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -265,12 +265,12 @@ def test_without_descriptors_nothing_is_left_behind(nursery: Nursery, spare: int
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     if child is not None:
-        nursery.children.append(child)
+        children.children.append(child)
     assert own_children() == before | ({child.pid} if child else set())
     assert (child is not None) or spare < 10, "this many are enough"
 
 
-def test_one_that_cannot_be_watched_is_not_left_running(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_cannot_be_watched_is_not_left_running(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(pid: int) -> int:
         raise OSError(errno.ENFILE, "Too many open files in system")
 
@@ -281,7 +281,7 @@ def test_one_that_cannot_be_watched_is_not_left_running(nursery: Nursery, monkey
     assert own_children() == before
 
 
-def test_hundreds_of_lives_leave_no_descriptor_and_no_zombie(nursery: Nursery) -> None:
+def test_hundreds_of_lives_leave_no_descriptor_and_no_zombie(children: Children) -> None:
     before = own_children()
     for _ in range(100):
         child = Child.start(["/bin/true"])
@@ -290,8 +290,8 @@ def test_hundreds_of_lives_leave_no_descriptor_and_no_zombie(nursery: Nursery) -
     assert own_children() == before
 
 
-def test_an_adopted_one_tells_of_its_end_and_takes_signals(nursery: Nursery) -> None:
-    child = nursery.start("import time; print(1); time.sleep(600)")
+def test_an_adopted_one_tells_of_its_end_and_takes_signals(children: Children) -> None:
+    child = children.start("import time; print(1); time.sleep(600)")
     adopted = Child.adopt(child.pid, start_time(child.pid))
     assert (adopted.reap(), adopted.receive(), adopted.send(b"x")) == (None, None, False)
     adopted.signal(signal.SIGTERM)
@@ -299,14 +299,14 @@ def test_an_adopted_one_tells_of_its_end_and_takes_signals(nursery: Nursery) -> 
     assert adopted.released
 
 
-def test_a_pid_that_is_another_process_now_is_not_adopted(nursery: Nursery) -> None:
-    child = nursery.start("import time; time.sleep(600)")
+def test_a_pid_that_is_another_process_now_is_not_adopted(children: Children) -> None:
+    child = children.start("import time; time.sleep(600)")
     with pytest.raises(ProcessLookupError):
         Child.adopt(child.pid, start_time(child.pid) + 1)
 
 
-def test_what_an_adopted_one_started_ends_with_it(nursery: Nursery) -> None:
-    child = nursery.start(
+def test_what_an_adopted_one_started_ends_with_it(children: Children) -> None:
+    child = children.start(
         "import subprocess\n"
         "other = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'])\n"
         "channel.sendall(b'%d\\n' % other.pid)\n"
@@ -314,7 +314,7 @@ def test_what_an_adopted_one_started_ends_with_it(nursery: Nursery) -> None:
     )
     (pid,) = map(int, lines_of(child, 1))
     adopted = Child.adopt(child.pid, child.started)
-    nursery.children.append(adopted)
+    children.children.append(adopted)
     other = os.pidfd_open(pid)
     try:
         os.kill(child.pid, signal.SIGKILL)
@@ -325,20 +325,20 @@ def test_what_an_adopted_one_started_ends_with_it(nursery: Nursery) -> None:
         os.close(other)
 
 
-def test_a_group_whose_pid_is_another_process_now_is_not_killed(nursery: Nursery) -> None:
-    child = nursery.start("import time; time.sleep(600)")
+def test_a_group_whose_pid_is_another_process_now_is_not_killed(children: Children) -> None:
+    child = children.start("import time; time.sleep(600)")
     adopted = Child.adopt(child.pid, child.started)
-    nursery.children.append(adopted)
+    children.children.append(adopted)
     adopted.started -= 1
     adopted.kill_group()
     assert child.reap() is None
 
 
-def test_what_it_goes_by_is_still_known_when_it_is_over(nursery: Nursery) -> None:
-    child = nursery.start("import time; time.sleep(600)")
+def test_what_it_goes_by_is_still_known_when_it_is_over(children: Children) -> None:
+    child = children.start("import time; time.sleep(600)")
     started = start_time(child.pid)
     adopted = Child.adopt(child.pid, started)
-    nursery.children.append(adopted)
+    children.children.append(adopted)
     child.kill_group()
     child.wait(PATIENCE)
     assert child.released
@@ -347,8 +347,8 @@ def test_what_it_goes_by_is_still_known_when_it_is_over(nursery: Nursery) -> Non
     assert child.started == adopted.started == started
 
 
-def test_a_kill_that_cannot_be_done_now_is_done_later(nursery: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    child = nursery.start("import time; time.sleep(600)")
+def test_a_kill_that_cannot_be_done_now_is_done_later(children: Children, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = children.start("import time; time.sleep(600)")
     adopted = Child.adopt(child.pid, child.started)
     reaper = Reaper()
     reaper.take(adopted, patience=0.0)
@@ -390,31 +390,31 @@ def subreaper() -> Iterator[None]:
     assert libc.prctl(36, *map(ctypes.c_ulong, (0, 0, 0, 0))) == 0
 
 
-def forked_for_us(nursery: Nursery, does: str = "channel.recv(1)") -> Child:
-    template = nursery.start(FORKED_FOR_US.replace("{does}", does))
+def forked_for_us(children: Children, does: str = "channel.recv(1)") -> Child:
+    template = children.start(FORKED_FOR_US.replace("{does}", does))
     (pid,) = lines_of(template, 1)
     ours, theirs = socket.socketpair()
     theirs.close()
     wait_for(lambda: int(pid) in own_children(), "it is our child")
     child = Child.reparented(int(pid), ours)
-    nursery.children.append(child)
+    children.children.append(child)
     return child
 
 
 @pytest.mark.usefixtures("subreaper")
-def test_one_that_was_forked_for_us_tells_how_it_ended(nursery: Nursery) -> None:
-    child = forked_for_us(nursery)
+def test_one_that_was_forked_for_us_tells_how_it_ended(children: Children) -> None:
+    child = forked_for_us(children)
     assert child.reap() is None
-    nursery.children[0].send(b"end")
+    children.children[0].send(b"end")
     assert over(child) == "exited with status 7"
 
 
 @pytest.mark.usefixtures("subreaper")
-def test_one_that_was_forked_for_us_takes_its_group_along_when_it_is_over(nursery: Nursery) -> None:
+def test_one_that_was_forked_for_us_takes_its_group_along_when_it_is_over(children: Children) -> None:
     spawn = "sleeper = os.posix_spawn('/bin/sleep', ['sleep', '600'], {})"
-    child = forked_for_us(nursery, does=f"channel.recv(1); {spawn}; channel.sendall(b'%d\\n' % sleeper)")
-    nursery.children[0].send(b"go on")
-    (line,) = lines_of(nursery.children[0], 1)
+    child = forked_for_us(children, does=f"channel.recv(1); {spawn}; channel.sendall(b'%d\\n' % sleeper)")
+    children.children[0].send(b"go on")
+    (line,) = lines_of(children.children[0], 1)
     sleeper = int(line)
     wait_for(child.over, "it is over")
     assert sleeper in own_children()
@@ -426,8 +426,8 @@ def test_one_that_was_forked_for_us_takes_its_group_along_when_it_is_over(nurser
     wait_for(lambda: reaper.look() or sleeper not in own_children(), "the sleeper is killed, and reaped")
 
 
-def test_nobody_else_is_taken_for_one_that_was_forked_for_us(nursery: Nursery) -> None:
-    followed = nursery.start("channel.recv(1)").pid
+def test_nobody_else_is_taken_for_one_that_was_forked_for_us(children: Children) -> None:
+    followed = children.start("channel.recv(1)").pid
     before = sorted(os.listdir("/proc/self/fd"))
     for pid in (os.getppid(), followed):
         ours, theirs = socket.socketpair()
@@ -439,17 +439,17 @@ def test_nobody_else_is_taken_for_one_that_was_forked_for_us(nursery: Nursery) -
 # What they are born into.
 
 
-def test_a_child_is_born_into_its_surroundings(tmp_path: Path) -> None:
+def test_a_child_is_born_into_its_environment(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     code = (
         "import os, resource; channel.recv(9); mask = os.umask(0); channel.sendall(repr((os.getcwd(), mask,"
         " os.getpriority(os.PRIO_PROCESS, 0), resource.getrlimit(resource.RLIMIT_NOFILE),"
         " resource.getrlimit(resource.RLIMIT_CORE), dict(os.environ))).encode() + b'\\n')"
     )
-    surroundings = Surroundings(
+    environment = ProcessEnvironment(
         {"A": "1", "LC_ALL": "C.UTF-8"}, str(tmp_path / "work"), None, 0o027, 3, {"nofile": 99, "core": 0}
     )
-    child = Child.start([sys.executable, "-S", "-I", "-c", CHANNEL + code, "{channel}"], surroundings)
+    child = Child.start([sys.executable, "-S", "-I", "-c", CHANNEL + code, "{channel}"], environment)
     child.send(b"go on")
     (line,) = lines_of(child, 1)
     nice = os.getpriority(os.PRIO_PROCESS, 0) + 3
@@ -461,5 +461,5 @@ def test_a_child_is_born_into_its_surroundings(tmp_path: Path) -> None:
 def test_one_that_may_not_be_limited_so_is_not_started() -> None:
     before = own_children(), sorted(os.listdir("/proc/self/fd"))
     with pytest.raises(PermissionError, match="limits, nice or user cannot be set"):
-        Child.start(["/bin/sleep", "600"], Surroundings(limits={"nofile": 1 << 62}))
+        Child.start(["/bin/sleep", "600"], ProcessEnvironment(limits={"nofile": 1 << 62}))
     assert (own_children(), sorted(os.listdir("/proc/self/fd"))) == before

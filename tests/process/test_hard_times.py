@@ -133,7 +133,7 @@ def test_a_fork_that_is_refused_is_tried_again(site: Site) -> None:
         assert site.said.count("no watcher") == 1
         assert site.get(1).status == 200
     reborn()
-    site.wait_console()
+    site.wait_control()
     site.end()
 
 
@@ -198,7 +198,7 @@ def test_who_cannot_be_adopted_for_want_of_anything_is_adopted_later_and_stays_p
     flag.unlink()
     site.wait(lambda: site.said.count("is adopted: OK") == 2, "both are adopted")
     site.wait_said("every AppServer is adopted")
-    site.wait_console()
+    site.wait_control()
     assert (identities(site), site.pids(), site.get(0, "/", sid).status) == (before, pids, 200)
     assert [server["sessions"] for server in ask(site.control)["appservers"]] == [1, 0]
     site.end()
@@ -209,7 +209,7 @@ def test_a_computing_one_is_not_ended_because_it_cannot_be_looked_at(site: Site)
     flag = start_short(site, "EMFILE")
     flag.unlink()
     site.wait_ok()
-    site.wait_console()
+    site.wait_control()
     pids = site.pids()
     flag.touch()
     os.kill(pids[0], signal.SIGSTOP)
@@ -245,14 +245,14 @@ def test_out_of_memory_the_monitor_goes_on(site: Site, preload: bool) -> None:
         pause(site, 3.0)
         assert site.get(1).status == 200
     reborn()
-    site.wait_console()
+    site.wait_control()
     site.end()
 
 
 def test_a_full_disk_stands_in_the_status_and_its_end_in_the_log(site: Site) -> None:
     site.start(piped=True)
     site.wait_ok()
-    site.wait_console()
+    site.wait_control()
     with limited(site.pid, resource.RLIMIT_FSIZE, 64):
         reborn = kill(site, 0)
         said = "address.text cannot be written: File too large; adaptors go on with the last one"
@@ -563,7 +563,7 @@ def test_a_control_socket_that_was_deleted_is_made_anew(site: Site) -> None:
     site.up()
     watchers = site.watchers()
     site.control.unlink()
-    site.wait_console()
+    site.wait_control()
     assert site.watchers() == watchers
     assert site.said.count("control.sock was deleted; it is made anew") == 1
     site.end()

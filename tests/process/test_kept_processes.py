@@ -16,10 +16,11 @@ from monitor_fixture import wait_for
 from lbadaptor.contract.address import Address
 from lbadaptor.contract.settings import Application, Files, Settings
 from lbadaptor.contract.ticket import make_keys
-from monitor.arbiter.files.state_json import StateFile, start_time
+from monitor.arbiter.files.state_json import StateFile
 from monitor.arbiter.processes import appservers as module
 from monitor.arbiter.processes.appservers import AppServers
 from monitor.arbiter.processes.child import Child, Reaper
+from monitor.contract.processes import start_time
 from monitor.policy.plan import Plan
 from monitor.policy.problems import Problems
 from monitor.policy.record import Order, Record, Tell

@@ -170,7 +170,7 @@ def test_a_start_that_hangs_says_where(site: Site, preload: bool) -> None:
     site.write_application("import threading\nthreading.Event().wait()")
     site.start()
     site.wait_said("shop:app did not get ready within 2 s: its main thread is in")
-    site.wait_console()
+    site.wait_control()
     site.wait(lambda: f"{site.app_folder}/shop.py, line " in site.lbctl("status")[1], "lbctl says where")
     site.end()
 

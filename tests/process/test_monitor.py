@@ -47,7 +47,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 COLOUR="blue as the sea",
                 PYTHONPATH=str(elsewhere),
             )
-            site.wait_console()
+            site.wait_control()
             yield site
         site.clear()
 
@@ -227,7 +227,7 @@ def test_a_watcher_that_dies_is_replaced_and_no_appserver_notices(calm: Site) ->
     (watcher,) = calm.watchers()
     os.kill(watcher, signal.SIGKILL)
     calm.wait(lambda: calm.watchers() not in ([], [watcher]), "there is another watcher")
-    calm.wait_console()
+    calm.wait_control()
     assert calm.pids() == before
     assert [entry.identity for entry in calm.table.entries] == generations
     calm.wait(lambda: not zombies(calm.pid), "the old one was reaped")
@@ -325,7 +325,7 @@ def test_an_application_that_does_not_import_and_is_mended(site: Site) -> None:
     site.wait_said("slot 0: Traceback (most recent call last):")
     site.wait_said("slot 0 is tried again in 0 s: shop:app: ModuleNotFoundError: No module named 'pandemonium'")
     assert site.table.entries == ()
-    site.wait_console()
+    site.wait_control()
     site.wait(
         lambda: "ModuleNotFoundError: No module named 'pandemonium'" in site.lbctl("status")[1], "lbctl says it"
     )
@@ -453,12 +453,12 @@ def test_a_silent_watcher_is_replaced(site: Site) -> None:
     site.settings("appservers", servers=1)
     site.start(command=[sys.executable, "-B", "-I", "-c", code, "--config", str(site.config)])
     site.wait_ok()
-    site.wait_console()
+    site.wait_control()
     (silent,) = site.watchers()
     before = site.pids()
     os.kill(silent, signal.SIGSTOP)
     site.wait(lambda: site.watchers() not in ([], [silent]), "there is another watcher")
-    site.wait_console()
+    site.wait_control()
     assert silent not in processes(site.mark)
     assert site.pids() == before
     site.end()
@@ -499,7 +499,7 @@ def test_past_its_limit_it_is_replaced_first_and_leaves_after_its_last_session(s
 def test_drain_and_undrain(site: Site) -> None:
     site.up()
     sid = site.get(1, "/login").cookies["sid"]
-    site.wait_console()
+    site.wait_control()
     assert site.lbctl("drain", "1") == (0, "slot 1 will be drained when its replacement is up")
     site.wait_states(s0="OK", s1="DYING", s2="OK")
     site.wait(lambda: site.get(1).status == 421, "it takes no new visitors")
@@ -556,7 +556,7 @@ def test_a_release_replaces_everybody(site: Site, way: str) -> None:
     if way == "SIGHUP":
         os.kill(site.pid, signal.SIGHUP)
     else:
-        site.wait_console()
+        site.wait_control()
         assert site.lbctl("restart", "--no-wait") == (0, "2 AppServers are replaced, 1 at a time")
 
     def rolled() -> bool:
@@ -590,7 +590,7 @@ def test_settings_that_cannot_be_are_no_release(site: Site) -> None:
     site.settings("appservers", servers=1)
     site.up()
     before = site.pids()
-    site.wait_console()
+    site.wait_control()
     site.settings("files", run_folder="elsewhere")
     with pytest.raises(NoAnswer, match=r"a change in \[files\] needs a restart of the monitor"):
         ask(site.folder / "run" / "control.sock", "restart")
@@ -715,7 +715,7 @@ def test_a_session_cookie_that_the_application_never_sets_is_said_everywhere(sit
 def test_an_orderly_end_leaves_nothing_behind(site: Site, number: signal.Signals, ignored: bool) -> None:
     site.start(wrapper=("/bin/sh", "-c", 'trap "" INT TERM HUP; exec "$@"', "sh") if ignored else ())
     site.wait_ok()
-    site.wait_console()
+    site.wait_control()
     site.end(number)
     assert processes(site.mark) == {}
     assert {file.name for file in site.run_folder.iterdir()} == LEFT

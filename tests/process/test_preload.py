@@ -39,7 +39,7 @@ def template(site: Site) -> int:
         pid = ask(site.control)["template"]
         return int(pid) if pid and named(pid) == "template" else 0
 
-    site.wait_console()
+    site.wait_control()
     return site.wait(look, "there is a template")
 
 
@@ -52,7 +52,7 @@ def appservers(site: Site) -> dict[int, int]:
         found = {told[one]["slot"]: told[one]["pid"] for one in named if one in told and told[one]["pid"]}
         return found if len(found) == len(named) else {}
 
-    site.wait_console()
+    site.wait_control()
     return site.wait(look, "the status tells of all")
 
 
@@ -297,7 +297,7 @@ def test_appservers_outlive_the_monitor_and_its_template_does_not(preload: Site)
     preload.start()
     preload.wait_said("slot 1 is adopted: OK")
     preload.wait_ok()
-    preload.wait_console()
+    preload.wait_control()
     assert appservers(preload) == before
     old = entry(preload, 0)
     os.kill(before[0], signal.SIGKILL)
@@ -313,7 +313,7 @@ def test_a_monitor_that_is_upgraded_in_place_stays_their_parent(preload: Site) -
     born, before = template(preload), appservers(preload)
     preload.wait_order("reexec")
     preload.wait_said("slot 1 is adopted: OK")
-    preload.wait_console()
+    preload.wait_control()
     wait_for(lambda: stat(born)[0] == "gone", "the template has ended")
     assert appservers(preload) == before
     old = entry(preload, 0)

@@ -155,7 +155,7 @@ def test_a_release_that_ends_sessions_lets_in_flight_requests_finish(site: Site)
     slow = threading.Thread(target=lambda: statuses.append(site.get(0, "/slow").status))
     slow.start()
     site.wait(lambda: (site.app_folder / "entered").exists(), "a request is at work")
-    site.wait_console()
+    site.wait_control()
     with client(site.control) as session:
         assert session.post("http://monitor/restart", json={"now": True}, timeout=PATIENCE).status_code == 200
     site.wait_states(s1="OK")

@@ -35,7 +35,7 @@ class Verdict:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.before = {entry.identity.slot: entry for entry in site.wait_ok()}
-        site.wait_console()
+        site.wait_control()
         self.pids = self._pids()
         self.sessions = {
             slot: [site.get(slot, "/login").cookies["sid"] for _ in range(SESSIONS)] for slot in self.before
@@ -49,7 +49,7 @@ class Verdict:
             self.site.wait_reborn(self.before[killed])
         self.site.wait(lambda: self._all_ok(kept), "address.text says that all are OK")
         self.site.wait(self._current, "address.text is current")
-        self.site.wait_console()
+        self.site.wait_control()
         self.site.wait(lambda: self._counted(kept), "their sessions live")
         assert self.site.seen or self.site.lbctl("status")[0] == 0
         pids = self._pids()
@@ -181,7 +181,7 @@ def test_the_arbiter_and_orders(site: Site, shortage: Shortage) -> None:
         for order in orders:
             order.result()  # whatever became of it
     for slot in (0, 1):
-        site.wait_console()
+        site.wait_control()
         for sid in verdict.sessions[slot]:
             reply = site.get(slot, "/", sid)
             assert (reply.status, reply.content["pid"]) == (200, verdict.pids[slot]), (
@@ -254,7 +254,7 @@ def test_an_appserver_without_descriptors_is_probed_by_a_new_watcher(site: Site)
     with no_descriptor(verdict.pids[0]):
         os.kill(watcher, signal.SIGKILL)
         last(site)
-        site.wait_console()
+        site.wait_control()
         assert requests(site, [1], 4) == [200] * 4
     verdict.holds()
     site.end()
@@ -317,7 +317,7 @@ def test_no_file_can_be_written(site: Site) -> None:
     settings(site)
     site.start(piped=True)
     site.wait_ok()
-    site.wait_console()
+    site.wait_control()
     verdict = Verdict(site)
     text = site.text
     with no_file(site.pid):
@@ -342,7 +342,7 @@ def test_nobody_reads_the_log(site: Site) -> None:
     site.start(log_to=write)
     os.close(write)
     site.wait_ok()
-    site.wait_console()
+    site.wait_control()
     verdict = Verdict(site)
     verdict.kill(0)
     verdict.holds(killed=0)
@@ -358,7 +358,7 @@ def test_the_logs_disk_is_full(site: Site) -> None:
     site.start(log_to=full)
     os.close(full)
     site.wait_ok()
-    site.wait_console()
+    site.wait_control()
     verdict = Verdict(site)
     verdict.kill(0)
     verdict.holds(killed=0)
@@ -384,7 +384,7 @@ def on_its_own_disk(site: Site) -> None:
     site.seen = site.folder / "seen"
     site.seen.symlink_to(f"/proc/{site.pid}/root{run_folder}")
     site.wait_ok()
-    site.wait_console()
+    site.wait_control()
 
 
 @contextlib.contextmanager

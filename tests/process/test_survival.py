@@ -53,7 +53,7 @@ def identities(site: Site) -> set[Identity]:
 def restart(site: Site, adopted: int) -> None:
     site.start()
     site.wait(lambda: site.said.count("is adopted") == adopted, f"{adopted} AppServers are adopted")
-    site.wait_console()
+    site.wait_control()
 
 
 def state(site: Site) -> Path:
@@ -167,7 +167,7 @@ def test_killed_as_soon_as_address_text_is_written_it_takes_nobody_out_of_it(sit
     before = identities(site)
     site.start()
     site.wait(lambda: site.said.count("is adopted: OK") == 2, "both are adopted as what they are")
-    site.wait_console()
+    site.wait_control()
     assert identities(site) == before
 
 
@@ -256,7 +256,7 @@ def test_without_any_file_they_are_found_at_their_sockets_or_ports(site: Site, l
         shutil.rmtree(site.run_folder)
     restart(site, adopted=2)
     site.wait(lambda: identities(site) == before, "address.text names them again")
-    site.wait_console()
+    site.wait_control()
     assert site.pids() == pids
     assert site.get(0, "/", sid).status == 200
     site.end()
@@ -336,7 +336,7 @@ def test_what_is_deleted_of_the_run_folder_is_made_again(site: Site, what: str) 
     shutil.rmtree(path.rename(site.folder / "gone")) if path.is_dir() else path.unlink()
     site.wait(lambda: path.exists() and {file.name for file in site.run_folder.iterdir()} >= names, "it is all there")
     site.wait(lambda: identities(site) == before, "address.text names them")
-    site.wait_console()
+    site.wait_control()
     assert (site.pids(), site.get(0).status) == (pids, 200)
     assert "another monitor" in site.refused(status=1)
     old = site.entry(0)
@@ -355,11 +355,11 @@ def test_a_monitor_whose_run_folder_another_one_has_writes_no_more_and_ends_nobo
     shutil.rmtree(site.run_folder)
     site.start()
     site.wait(lambda: site.said.count("is adopted") == 2, "another one has adopted them")
-    site.wait_console()
+    site.wait_control()
     os.kill(first.pid, signal.SIGCONT)
     assert first.wait(20) == 1
     assert f"another monitor (pid {site.pid}) runs from {site.run_folder}: this one ends, and leaves" in site.said
-    site.wait_console()
+    site.wait_control()
     assert (identities(site), site.pids()) == (before, pids)
     assert f"monitor {site.pid} " in site.text
     site.end()
@@ -420,7 +420,7 @@ def test_reexec_keeps_the_pid_and_every_appserver(site: Site) -> None:
     sid = site.get(0, "/login").cookies["sid"]
     site.wait_order("reexec")
     site.wait(lambda: site.said.count("is adopted") == 2, "the new program has adopted them")
-    site.wait_console()
+    site.wait_control()
     assert (identities(site), site.pids()) == (before, pids)
     assert site.get(0, "/", sid).status == 200
     old = site.entry(1)
@@ -443,7 +443,7 @@ def test_reexec_is_refused_where_the_new_program_does_not_load(site: Site, harm:
     )
     site.start(command=[sys.executable, "-B", "-I", "-c", code, "--config", str(site.config)])
     site.wait_ok()
-    site.wait_console()
+    site.wait_control()
     before, good = identities(site), site.config.read_text()
     if harm == "settings":
         site.config.write_text(good + "[nonsense]\n")
@@ -459,7 +459,7 @@ def test_reexec_is_refused_where_the_new_program_does_not_load(site: Site, harm:
     site.config.write_text(good)
     assert site.lbctl("reexec") == (0, "the monitor becomes its new release; its AppServers go on")
     site.wait(lambda: site.said.count("is adopted") == 2, "the new program has adopted them")
-    site.wait_console()
+    site.wait_control()
     assert identities(site) == before
     site.end()
 
@@ -484,7 +484,7 @@ def test_an_order_to_stop_wins_over_an_upgrade(site: Site, when: str) -> None:
     )
     site.start(command=[sys.executable, "-B", "-I", "-c", code, "--config", str(site.config)])
     site.wait_ok()
-    site.wait_console()
+    site.wait_control()
     (site.app_folder / "again").touch()
     if when == "in the new one":
         (site.app_folder / "again").unlink()
@@ -620,7 +620,7 @@ def test_a_starved_watcher_gets_nobody_ended(site: Site) -> None:
         os.kill(watcher, signal.SIGCONT)
         with pytest.raises(subprocess.TimeoutExpired):
             site.monitor.wait(0.15)  # type: ignore[union-attr]
-    site.wait_console()
+    site.wait_control()
     assert site.pids() == pids
     assert "hung" not in site.said
 

@@ -32,7 +32,7 @@ def asked():
 IMPORTED = "say(type='imported')\n"
 
 
-class Nursery:
+class TemplateOwner:
     """Starts a scripted template, and keeps what it is told."""
 
     def __init__(self) -> None:
@@ -51,13 +51,13 @@ class Nursery:
     def request(self, identity: Identity) -> messages.Fork:
         return messages.Fork(identity.slot, "127.0.0.1:1")
 
-    def born(self, identity: Identity, child: Child) -> None:
+    def forked(self, identity: Identity, child: Child) -> None:
         self.living[identity] = child
 
-    def say_trace(self, who: str, trace: Sequence[str]) -> None:
+    def log_trace(self, who: str, trace: Sequence[str]) -> None:
         pass
 
-    def unborn(self, identity: Identity, why: str) -> None:
+    def not_forked(self, identity: Identity, why: str) -> None:
         self.told.append((identity, why))
 
     def start(self, identity: Identity) -> None:
@@ -68,10 +68,10 @@ class Stage:
     """A template and the loop that hears it."""
 
     def __init__(self) -> None:
-        self.nursery = Nursery()
+        self.owner = TemplateOwner()
         self.selector = selectors.DefaultSelector()
         self.reaper = Reaper()
-        self.template = Template(self.nursery, self.selector, self.reaper)
+        self.template = Template(self.owner, self.selector, self.reaper)
 
     def wait(self, look: Callable[[], object], what: str) -> None:
         until = time.monotonic() + PATIENCE
@@ -97,7 +97,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 
 def test_they_are_asked_for_one_at_a_time_and_one_that_fails_stops_nobody(stage: Stage) -> None:
-    stage.nursery.script = """
+    stage.owner.script = """
 for _ in range(2):
     slot, own = asked()
     channel.setblocking(False)
@@ -110,13 +110,13 @@ channel.recv(1)
 """
     stage.template.fork(ONE)
     stage.template.fork(TWO)
-    stage.wait(lambda: len(stage.nursery.told) == 2, "both are told")
-    assert stage.nursery.told == [(ONE, "cannot fork: no room for 0"), (TWO, "cannot fork: no room for 1")]
-    assert len(stage.nursery.started) == 1
+    stage.wait(lambda: len(stage.owner.told) == 2, "both are told")
+    assert stage.owner.told == [(ONE, "cannot fork: no room for 0"), (TWO, "cannot fork: no room for 1")]
+    assert len(stage.owner.started) == 1
 
 
 def test_one_that_is_not_wanted_any_more_finds_its_channel_closed(stage: Stage) -> None:
-    stage.nursery.script = """
+    stage.owner.script = """
 slot, own = asked()
 say(type="nothing that matters") if own.recv(1) else say(type="forked", pid=os.getpid())
 slot, own = asked()
@@ -129,28 +129,28 @@ channel.recv(1)
     assert ONE in stage.template
     stage.template.cancel(ONE)
     assert ONE not in stage.template
-    stage.wait(lambda: stage.nursery.told, "the next one is asked for")
-    assert stage.nursery.told == [(TWO, "cannot fork: the second")]
-    assert stage.nursery.living == {}
+    stage.wait(lambda: stage.owner.told, "the next one is asked for")
+    assert stage.owner.told == [(TWO, "cannot fork: the second")]
+    assert stage.owner.living == {}
 
 
 def test_one_that_waits_may_be_cancelled(stage: Stage) -> None:
-    stage.nursery.script = "slot, own = asked()\nsay(type='unforked', why=str(slot))\nchannel.recv(1)"
+    stage.owner.script = "slot, own = asked()\nsay(type='unforked', why=str(slot))\nchannel.recv(1)"
     stage.template.fork(ONE)
     stage.template.fork(TWO)
     stage.template.cancel(ONE)
-    stage.wait(lambda: stage.nursery.told, "the other one is asked for")
-    assert stage.nursery.told == [(TWO, "cannot fork: 1")]
+    stage.wait(lambda: stage.owner.told, "the other one is asked for")
+    assert stage.owner.told == [(TWO, "cannot fork: 1")]
 
 
 @pytest.mark.parametrize("pid", ["os.getppid()", "os.getpid()", "1 << 22"])
 def test_a_pid_that_is_not_a_child_of_its_own_is_not_followed(stage: Stage, pid: str) -> None:
-    stage.nursery.script = f"asked()\nsay(type='forked', pid={pid})\nchannel.recv(1)"
+    stage.owner.script = f"asked()\nsay(type='forked', pid={pid})\nchannel.recv(1)"
     stage.template.fork(ONE)
-    stage.wait(lambda: stage.nursery.told, "it is told")
-    ((identity, why),) = stage.nursery.told
+    stage.wait(lambda: stage.owner.told, "it is told")
+    ((identity, why),) = stage.owner.told
     assert (identity, why.startswith("it ended at once")) == (ONE, True)
-    assert stage.nursery.living == {}
+    assert stage.owner.living == {}
 
 
 @pytest.mark.parametrize(
@@ -161,46 +161,46 @@ def test_a_pid_that_is_not_a_child_of_its_own_is_not_followed(stage: Stage, pid:
     ],
 )
 def test_who_waits_for_a_template_that_fails_has_failed(stage: Stage, script: str, why: str) -> None:
-    stage.nursery.script = script
+    stage.owner.script = script
     stage.template.fork(ONE)
     stage.template.fork(TWO)
-    stage.wait(lambda: len(stage.nursery.told) == 2, "both are told")
-    assert [identity for identity, _ in stage.nursery.told] == [ONE, TWO]
-    assert all(said.startswith(why) for _, said in stage.nursery.told)
+    stage.wait(lambda: len(stage.owner.told) == 2, "both are told")
+    assert [identity for identity, _ in stage.owner.told] == [ONE, TWO]
+    assert all(said.startswith(why) for _, said in stage.owner.told)
     assert stage.template.pid is None
 
 
 def test_who_waits_for_a_template_that_cannot_import_is_told_why(stage: Stage) -> None:
-    stage.nursery.first, stage.nursery.script = "", "say(type='failed', why='no such module')\nos._exit(3)"
+    stage.owner.first, stage.owner.script = "", "say(type='failed', why='no such module')\nos._exit(3)"
     stage.template.fork(ONE)
     stage.template.fork(TWO)
-    stage.wait(lambda: len(stage.nursery.told) == 2, "both are told")
-    assert stage.nursery.told == [(ONE, "no such module"), (TWO, "no such module")]
+    stage.wait(lambda: len(stage.owner.told) == 2, "both are told")
+    assert stage.owner.told == [(ONE, "no such module"), (TWO, "no such module")]
 
 
 def test_a_release_starts_those_that_wait_anew(stage: Stage) -> None:
-    stage.nursery.script = "asked()\nchannel.recv(1)"
+    stage.owner.script = "asked()\nchannel.recv(1)"
     stage.template.fork(ONE)
     stage.template.fork(TWO)
     stage.wait(lambda: stage.template._asked == ONE, "it is asked")
     stage.template.renew()
-    assert stage.nursery.told == [(ONE, "again"), (TWO, "again")]
+    assert stage.owner.told == [(ONE, "again"), (TWO, "again")]
 
 
 def test_an_unfit_one_leaves_those_that_wait_to_others(stage: Stage) -> None:
-    stage.nursery.first, stage.nursery.script = "", "say(type='unfit', why='threads')"
+    stage.owner.first, stage.owner.script = "", "say(type='unfit', why='threads')"
     stage.template.fork(ONE)
-    stage.wait(lambda: stage.nursery.told, "it is told")
-    assert stage.nursery.told == [(ONE, "again")]
+    stage.wait(lambda: stage.owner.told, "it is told")
+    assert stage.owner.told == [(ONE, "again")]
     assert stage.template.unfit
 
 
 def test_one_that_had_imported_and_died_gets_a_successor_after_a_pause(stage: Stage) -> None:
-    stage.nursery.script = "channel.recv(1)"
+    stage.owner.script = "channel.recv(1)"
     stage.template.fork(ONE)
     stage.template.cancel(ONE)
     stage.wait(lambda: stage.template._imported, "it can fork")
-    stage.nursery.started[0].kill_group()
+    stage.owner.started[0].kill_group()
     stage.wait(lambda: stage.template.pid is None, "it is gone")
     now = time.monotonic()
     stage.template.tend(now, wanted=True)
@@ -218,16 +218,16 @@ def full(*_: object) -> NoReturn:
 def test_without_a_descriptor_nobody_is_forked_and_the_template_stays(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.nursery.script = "slot, own = asked()\nsay(type='unforked', why='seen')\nchannel.recv(1)\n"
+    stage.owner.script = "slot, own = asked()\nsay(type='unforked', why='seen')\nchannel.recv(1)\n"
     stage.template.fork(ONE)
-    stage.wait(lambda: stage.nursery.told, "it was asked for one")
+    stage.wait(lambda: stage.owner.told, "it was asked for one")
     pid = stage.template.pid
     with monkeypatch.context() as short:
         short.setattr("monitor.arbiter.processes.template.socket.socketpair", full)
         stage.template.fork(ONE)
         stage.template.fork(TWO)
     why = "cannot fork: Too many open files"
-    assert stage.nursery.told[1:] == [(ONE, why), (TWO, why)]
+    assert stage.owner.told[1:] == [(ONE, why), (TWO, why)]
     assert stage.template.pid == pid
 
 
@@ -235,17 +235,17 @@ def test_a_template_that_cannot_be_followed_is_ended(stage: Stage, monkeypatch: 
     with monkeypatch.context() as short:
         short.setattr(stage.selector, "register", full)
         stage.template.fork(ONE)
-    assert stage.nursery.told == [(ONE, "the template cannot be started: Too many open files")]
-    (child,) = stage.nursery.started
+    assert stage.owner.told == [(ONE, "the template cannot be started: Too many open files")]
+    (child,) = stage.owner.started
     stage.reaper.wait(PATIENCE)
     assert child.released
     assert not stage.selector.get_map()
 
 
 def test_what_is_heard_late_of_a_former_template_is_not_taken_for_the_new_ones(stage: Stage) -> None:
-    stage.nursery.script = "channel.recv(1)\n"
+    stage.owner.script = "channel.recv(1)\n"
     stage.template.fork(ONE)
-    child = stage.nursery.started[0]
+    child = stage.owner.started[0]
     late = [stage.selector.get_key(descriptor).data for descriptor in (child.pidfd, child.channel)]
     stage.template.renew()
     stage.template.fork(TWO)

@@ -10,7 +10,7 @@ from pathlib import Path
 from lbadaptor.contract.address import Entry, State, Table, parse, write
 from lbadaptor.contract.errors import AddressFileError, KeyFileError
 from lbadaptor.log import logs, texts
-from monitor.arbiter.files.atomic_file import WholeFile
+from monitor.arbiter.files.atomic_file import AtomicFile
 from monitor.policy.problems import Problems
 
 log = logs.logger("lbmonitor")
@@ -27,7 +27,7 @@ class CallerKeys:
     """
 
     def __init__(self, path: Path, group: int | None, key: Callable[[str], str]) -> None:
-        self._file = WholeFile(path, _MODE, group)
+        self._file = AtomicFile(path, _MODE, group)
         self._key = key
         self._keys: dict[str, str] = {}
         self._written = ""
@@ -77,7 +77,7 @@ class Publisher:
         self.written_at = float("-inf")
         """monotonic seconds"""
         self._path = path
-        self._file = WholeFile(path, _MODE, group)
+        self._file = AtomicFile(path, _MODE, group)
         self._caller_keys = caller_keys
         self._writer = f"monitor {os.getpid()} on {os.uname().nodename}"
         self.before: tuple[Entry, ...] = ()

@@ -11,7 +11,7 @@ LEAST_STEP = 1_000
 """Nanoseconds between the mtimes of two writes: a reader that looks at nothing else must see each."""
 
 
-class WholeFile:
+class AtomicFile:
     """`group`: a number; None leaves the writer's own. No fsync: run folders are tmpfs.
 
     Every write gets an mtime of its own, later than the one before, also when the clock was set back.

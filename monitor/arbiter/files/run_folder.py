@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 
 from lbadaptor.contract.errors import LbadaptorError, SettingsError
-from monitor.arbiter.files.state_json import boot_id, start_time
+from monitor.contract.processes import boot_id, start_time
 
 
 class AlreadyRunning(LbadaptorError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings import Settings, snapshot
 from lbadaptor.log import texts
-from monitor.arbiter.files.atomic_file import WholeFile
+from monitor.arbiter.files.atomic_file import AtomicFile
 from monitor.policy.problems import Problems
 
 _MODE = 0o640
@@ -20,7 +20,7 @@ class SettingsFile:
 
     def __init__(self, path: Path, group: int | None, config: Path, problems: Problems | None = None) -> None:
         self._path = path
-        self._file = WholeFile(path, _MODE, group)
+        self._file = AtomicFile(path, _MODE, group)
         self._config = config
         self._written = b""
         self._problems = Problems() if problems is None else problems

@@ -8,7 +8,6 @@ had no handover either, and ends by itself.
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 import msgspec
@@ -16,14 +15,13 @@ from msgspec import Struct
 
 from lbadaptor.contract.address import Address, Identity
 from lbadaptor.log import logs, texts
-from monitor.arbiter.files.atomic_file import WholeFile
+from monitor.arbiter.files.atomic_file import AtomicFile
+from monitor.contract.processes import boot_id
 from monitor.policy.problems import Problems
 from monitor.policy.record import Record
 from monitor.policy.states import Life
 
 log = logs.logger("lbmonitor")
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Known(Struct, frozen=True):
@@ -113,7 +111,7 @@ class StateFile:
         self.last_generation = 0
         self._problems = Problems() if problems is None else problems
         self._path = path
-        self._file = WholeFile(path, 0o600)
+        self._file = AtomicFile(path, 0o600)
         self._boot = boot_id()
         self._written: bytes = b""
 
@@ -156,44 +154,3 @@ class StateFile:
         """There is nothing left to know."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
-
-
-def boot_id() -> str:
-    """Which boot of the machine this is."""
-    try:
-        return _BOOT_ID.read_text("ascii").strip()
-    except OSError:
-        return ""
-
-
-def start_time(pid: int) -> int:
-    """When a process was started, in clock ticks since the boot. Raises ProcessLookupError, OSError."""
-    return int(_stat(pid)[19])
-
-
-def cpu_time(pid: int) -> float | None:
-    """How long a process has computed, in seconds; 0 when it is gone; None when it cannot be looked at."""
-    try:
-        fields = _stat(pid)
-    except ProcessLookupError:
-        return 0.0
-    except OSError:
-        return None
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident(pid: int) -> int:
-    """A process's resident memory in bytes; 0 when it cannot be looked at."""
-    try:
-        return max(0, int(_stat(pid)[21])) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def _stat(pid: int) -> list[bytes]:
-    """The fields of /proc/PID/stat from the third on: what stands before may hold spaces and brackets."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
-    except FileNotFoundError:
-        raise ProcessLookupError(f"there is no process {pid}") from None

@@ -1,4 +1,4 @@
-"""Adopting the AppServers that outlived the monitor before: those that state.json knows, and strays."""
+"""Adopting the AppServers that outlived the monitor before: those that state.json knows, and those it does not."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from monitor.arbiter.files.state_json import Known
 from monitor.arbiter.processes.appservers import AppServers
 from monitor.arbiter.processes.child import Child
 from monitor.arbiter.processes.discovery import discover
-from monitor.arbiter.processes.unrecorded import Strays
+from monitor.arbiter.processes.unrecorded import UnrecordedAppServers
 from monitor.contract.messages import Probed, Target, Unanswered
-from monitor.contract.peers import belongs
 from monitor.policy.problems import Problems
 from monitor.policy.record import Record
 from monitor.policy.states import PUBLISHED, Life
@@ -26,7 +25,9 @@ _STATES = {state.value: state for state in State}
 
 
 class Adoption:
-    """Those that are adopted at once, those that could not be looked at yet, and strays. Nothing here blocks.
+    """Those that are adopted at once, those that could not be looked at yet, and those that are unrecorded.
+
+    Nothing here blocks.
 
     A process that cannot be looked at for want of a descriptor or memory is not taken for dead: it stays in
     address.text and state.json as it is, and is tried again with every turn.
@@ -57,12 +58,17 @@ class Adoption:
                 appservers.remove(one.own_folder)
         taken = {identity.slot for identity in (*self._waiting, *left)}
         lost = discover(settings, keys, taken, ports=not taken)
-        self._lost = {entry.identity for entry in lost}
-        self._run_folder = str(settings.run_folder.absolute())
         for entry in lost:
             log.warning("slot %d is named by no file, and is asked who it is", entry.identity.slot)
-        self._strays = Strays(
-            [*left.values(), *lost], keys, monitor.fall, self._until, problems, settings.unix_socket
+        self._unrecorded = UnrecordedAppServers(
+            left.values(),
+            keys,
+            monitor.fall,
+            self._until,
+            problems,
+            settings.unix_socket,
+            found=lost,
+            run_folder=str(settings.run_folder.absolute()),
         )
         self.go_on()
 
@@ -93,38 +99,33 @@ class Adoption:
 
     def undecided(self, now: float) -> bool:
         """Whether to wait before anybody is replaced, or leaves address.text."""
-        return (bool(self._waiting) and now < self._until) or self._strays.undecided(now)
+        return (bool(self._waiting) and now < self._until) or self._unrecorded.undecided(now)
 
     @property
     def identities(self) -> set[Identity]:
         """Who is not adopted and may live."""
-        return {*self._waiting, *self._strays.entries}
+        return {*self._waiting, *self._unrecorded.entries}
 
     def entries(self) -> Iterator[Entry]:
         """What address.text goes on to say of them."""
         for one, entry in self._waiting.values():
             if entry is not None and Life(one.life) in PUBLISHED:
                 yield entry
-        yield from self._strays.entries.values()
+        yield from self._unrecorded.entries.values()
 
     def targets(self) -> list[Target]:
         """Whom to probe."""
-        return self._strays.targets()
+        return self._unrecorded.targets()
 
     def hear(self, message: Probed | Unanswered) -> bool:
-        """A probe of a stray tells whether to adopt it. False: it was about another AppServer."""
+        """A probe of an unrecorded one tells whether to adopt it. False: it was about another AppServer."""
         identity = Identity(message.slot, message.generation)
-        entry = self._strays.entries.get(identity)
+        entry = self._unrecorded.entries.get(identity)
         if entry is None:
             return False
         if isinstance(message, Unanswered):
-            self._strays.unanswered(message)
-        elif identity in self._lost and not (ours := belongs(message.vitals.pid, self._run_folder)):
-            if ours is None:
-                return True  # the next probe asks again
-            log.warning("slot %d is another monitor's, and is not adopted", identity.slot)
-            self._strays.forget(identity)
-        elif (child := self._strays.answered(message)) is not None:
+            self._unrecorded.unanswered(message)
+        elif (child := self._unrecorded.answered(message)) is not None:
             now = time.monotonic()
             began = now - message.vitals.uptime
             dying = State.DYING in (entry.state, _STATES.get(message.vitals.status))
@@ -135,6 +136,6 @@ class Adoption:
             try:
                 self._appservers.take_over(record, child, entry.address, entry.ticket)
             except OSError:
-                self._strays.take_back(entry)
+                self._unrecorded.take_back(entry)
                 raise
         return True

@@ -22,10 +22,10 @@ from lbadaptor.contract.address import Address, Identity
 from lbadaptor.contract.errors import KeyFileError
 from lbadaptor.contract.ticket import Keys
 from lbadaptor.log import logs, texts
-from monitor.arbiter.files.state_json import Known, StateFile, resident
+from monitor.arbiter.files.state_json import Known, StateFile
 from monitor.arbiter.processes.child import FLAGS, Child, Reaper
 from monitor.arbiter.processes.process_environment import (
-    Surroundings,
+    ProcessEnvironment,
     User,
     common,
     lock_own_folders,
@@ -35,9 +35,9 @@ from monitor.arbiter.processes.process_environment import (
     old_own_folders,
     removal,
 )
-from monitor.arbiter.processes.start_errors import Traces
+from monitor.arbiter.processes.start_errors import StartErrors
 from monitor.arbiter.processes.template import Template
-from monitor.contract.peers import RUN_FOLDER
+from monitor.contract.processes import RUN_FOLDER, resident
 from monitor.policy.plan import MARGIN, Plan
 from monitor.policy.problems import Problems
 from monitor.policy.record import Deed, Order, Record, Start, own_limits
@@ -104,7 +104,7 @@ class AppServers:
         self._reaper = reaper
         self._living: dict[Identity, AppServer] = {}
         self._births: dict[Identity, _Birth] = {}
-        self._traces = Traces()
+        self._start_errors = StartErrors()
         self._problems = Problems() if problems is None else problems
         self._template = Template(self, selector, reaper, self._problems)
         self._to_remove: deque[str] = deque()
@@ -140,11 +140,11 @@ class AppServers:
                 self._template.give_up("was not ready to fork in time")
             else:
                 self._template.cancel(deed.identity)
-                self.unborn(deed.identity, "it is not wanted any more")
+                self.not_forked(deed.identity, "it is not wanted any more")
 
     def renew(self, user: User | None) -> None:
         """A release: whoever is started from now on has the new settings, and comes from a new template."""
-        self._traces.forget()
+        self._start_errors.forget()
         self._user = user
         self._template.renew()
 
@@ -272,16 +272,16 @@ class AppServers:
         mine = of_slot(settings, identity.slot, own_folder)
         self._births[identity] = _Birth(self.address(identity.slot), message, own_folder, *mine)
         if why:
-            self.unborn(identity, why)
+            self.not_forked(identity, why)
             return
         self.write_down()
         self.start(identity)
 
     # What the template wants to know, and tells.
 
-    def say_trace(self, who: str, trace: Sequence[str]) -> None:
+    def log_trace(self, who: str, trace: Sequence[str]) -> None:
         """The traceback of a start that failed, unless an equal one was said already."""
-        self._traces.say(who, trace)
+        self._start_errors.say(who, trace)
 
     def start(self, identity: Identity) -> None:
         """Have it forked, by the template or here."""
@@ -297,9 +297,9 @@ class AppServers:
             )
         except OSError as error:
             place = f": {error.filename}" if error.filename else ""
-            self.unborn(identity, f"cannot fork: {texts.what(error)}{place}")
+            self.not_forked(identity, f"cannot fork: {texts.what(error)}{place}")
         else:
-            self.born(identity, child)
+            self.forked(identity, child)
 
     def start_template(self) -> Child:
         """Fork it, and tell it what to import. Raises OSError."""
@@ -315,7 +315,7 @@ class AppServers:
         birth = self._births[identity]
         return messages.Fork(identity.slot, str(birth.address), dict(birth.variables), birth.working_folder)
 
-    def born(self, identity: Identity, child: Child) -> None:
+    def forked(self, identity: Identity, child: Child) -> None:
         """It was forked, and waits for its handover."""
         birth = self._births[identity]
         message = birth.message
@@ -326,21 +326,21 @@ class AppServers:
         except OSError as error:
             child.kill_group()
             self._reaper.take(child)
-            self.unborn(identity, f"cannot be followed: {texts.what(error)}")
+            self.not_forked(identity, f"cannot be followed: {texts.what(error)}")
             return
         del self._births[identity]
         self.write_down()
         child.send(messages.encode(message))
         log.info("slot %d starts: pid %d, %s", identity.slot, child.pid, birth.address)
 
-    def unborn(self, identity: Identity, why: str) -> None:
+    def not_forked(self, identity: Identity, why: str) -> None:
         """It could not be forked, or is not wanted any more."""
         self.remove(self._births.pop(identity).own_folder)
         self._plan.failed(identity, why, port=False)
         self._plan.exited(identity, "was not forked", time.monotonic())
 
     @property
-    def _common(self) -> Surroundings:
+    def _common(self) -> ProcessEnvironment:
         settings = self._plan.settings
         given = common(settings, self._user, self._environment)
         mark = {RUN_FOLDER: str(settings.run_folder.absolute())}
@@ -404,7 +404,7 @@ class AppServers:
                 self._plan.ready(identity, now, resident(appserver.child.pid))
             elif isinstance(report, messages.Failed):
                 self._plan.failed(identity, texts.clean(report.why, texts.REASON), report.port)
-                self.say_trace(f"slot {identity.slot}", report.trace)
+                self.log_trace(f"slot {identity.slot}", report.trace)
             elif isinstance(report, messages.PastLimit):
                 self._plan.past_limit(identity, report.limit)
             else:

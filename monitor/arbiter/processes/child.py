@@ -25,8 +25,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
-from monitor.arbiter.files.state_json import start_time
-from monitor.arbiter.processes.process_environment import SAME, Surroundings
+from monitor.arbiter.processes.process_environment import SAME, ProcessEnvironment
+from monitor.contract.processes import start_time
 
 _UNKNOWN = 1 << 16
 _PR_SET_CHILD_SUBREAPER = 36
@@ -69,13 +69,13 @@ class Child:
         self._unsent = b""
 
     @classmethod
-    def start(cls, command: Sequence[str], surroundings: Surroundings = SAME, output: bool = False) -> Child:
+    def start(cls, command: Sequence[str], environment: ProcessEnvironment = SAME, output: bool = False) -> Child:
         """Fork and exec. `{channel}` in the command becomes the descriptor's number. `output`: what it writes to
         stdout and stderr comes through the channel, too. Raises OSError."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                fork = surroundings.for_fork()
+                fork = environment.for_fork()
                 fork["preexec_fn"] = partial(_begin_afresh, fork["preexec_fn"])
                 words = [word.replace("{channel}", str(theirs.fileno())) for word in command]
                 process = subprocess.Popen(

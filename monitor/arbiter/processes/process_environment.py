@@ -40,7 +40,7 @@ class User:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ProcessEnvironment:
     """Of one process. By default, those of the monitor."""
 
     environment: Mapping[str, str] | None = None
@@ -75,7 +75,7 @@ class Surroundings:
             raise
 
 
-SAME = Surroundings()
+SAME = ProcessEnvironment()
 
 
 def user(settings: Settings) -> User | None:
@@ -111,12 +111,12 @@ def user(settings: Settings) -> User | None:
     return User(entry.pw_uid, group, groups, variables)
 
 
-def common(settings: Settings, who: User | None, environment: Mapping[str, str]) -> Surroundings:
+def common(settings: Settings, who: User | None, environment: Mapping[str, str]) -> ProcessEnvironment:
     """Those of a template: as far as they do not depend on the slot."""
     servers = settings.appservers
     mine = {name: value for name, value in servers.environment.items() if not _of_a_slot(value)}
     folder = "" if _of_a_slot(servers.working_folder) else _path(settings, servers.working_folder)
-    return Surroundings(
+    return ProcessEnvironment(
         {**environment, **(who.variables if who else {}), **mine},
         folder,
         who,

@@ -14,7 +14,7 @@ MOST = 20
 LINES = texts.TRACE_LINES + 1
 
 
-class Traces:
+class StartErrors:
     """What was said already, since the last release. One thread."""
 
     def __init__(self) -> None:

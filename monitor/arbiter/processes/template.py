@@ -28,7 +28,7 @@ PAUSE = 2.0
 """Seconds between the death of a template and the start of another that nobody waits for yet."""
 
 
-class Nursery(Protocol):
+class TemplateOwner(Protocol):
     """Who wants the AppServers."""
 
     def start_template(self) -> Child:
@@ -37,16 +37,16 @@ class Nursery(Protocol):
     def request(self, identity: Identity) -> messages.Fork:
         """What the AppServer is to be."""
 
-    def born(self, identity: Identity, child: Child) -> None:
+    def forked(self, identity: Identity, child: Child) -> None:
         """It was forked."""
 
-    def unborn(self, identity: Identity, why: str) -> None:
+    def not_forked(self, identity: Identity, why: str) -> None:
         """It could not be forked."""
 
     def start(self, identity: Identity) -> None:
         """It is to be started anew, from another template or alone."""
 
-    def say_trace(self, who: str, trace: Sequence[str]) -> None:
+    def log_trace(self, who: str, trace: Sequence[str]) -> None:
         """It failed with this traceback."""
 
 
@@ -55,14 +55,14 @@ class Template:
 
     def __init__(
         self,
-        nursery: Nursery,
+        owner: TemplateOwner,
         selector: selectors.BaseSelector,
         reaper: Reaper,
         problems: Problems | None = None,
     ) -> None:
         self.unfit = False
         """the application cannot be forked: no AppServer is to be asked for"""
-        self._nursery = nursery
+        self._owner = owner
         self._selector = selector
         self._reaper = reaper
         self._problems = Problems() if problems is None else problems
@@ -109,7 +109,7 @@ class Template:
         """A release: whoever is asked for comes from a new template."""
         self.unfit = False
         for identity in self._drop_all("is replaced"):
-            self._nursery.start(identity)
+            self._owner.start(identity)
 
     def drop(self, why: str) -> None:
         """End the process. AppServers that it has forked go on: they are the arbiter's children."""
@@ -132,7 +132,7 @@ class Template:
         if self._imported:
             self._due = time.monotonic() + PAUSE
         for identity in self._drop_all(why):
-            self._nursery.unborn(identity, self._why or f"the template {why}")
+            self._owner.not_forked(identity, self._why or f"the template {why}")
 
     def _drop_all(self, why: str) -> Iterable[Identity]:
         """End the process. Who was to be forked by it."""
@@ -145,7 +145,7 @@ class Template:
         self._begun, self._due = time.monotonic(), float("inf")
         try:
             become_subreaper()
-            child = self._child = self._nursery.start_template()
+            child = self._child = self._owner.start_template()
             self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(child))
             self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._hear(child))
         except OSError as error:
@@ -167,13 +167,13 @@ class Template:
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:  # this process is short of something: the template is not to blame
-            self._nursery.unborn(identity, f"cannot fork: {texts.what(error)}")
+            self._owner.not_forked(identity, f"cannot fork: {texts.what(error)}")
             return
         ours.setblocking(False)
         self._asked, self._channel = identity, ours
         with theirs:
             try:
-                line = messages.encode(self._nursery.request(identity)) + b"\n"
+                line = messages.encode(self._owner.request(identity)) + b"\n"
                 whole = socket.send_fds(template.channel, [line], [theirs.fileno()]) == len(line)
             except OSError:
                 whole = False
@@ -201,13 +201,13 @@ class Template:
             log.info("the template has imported the application after %.1f s", time.monotonic() - self._begun)
         elif isinstance(report, messages.Failed):
             self._why = texts.clean(report.why, texts.REASON)  # its exit follows
-            self._nursery.say_trace("the template", report.trace)
+            self._owner.log_trace("the template", report.trace)
             return
         elif isinstance(report, messages.Unfit):
             self.unfit = True
             log.error("preload is of NO use: %s. Each AppServer imports it for itself", report.why)
             for identity in self._drop_all("is unfit"):
-                self._nursery.start(identity)
+                self._owner.start(identity)
             return
         else:
             self._heed_fork(report)
@@ -220,16 +220,16 @@ class Template:
             return  # not wanted any more
         if isinstance(report, messages.Unforked):
             channel.close()
-            self._nursery.unborn(identity, f"cannot fork: {report.why}")
+            self._owner.not_forked(identity, f"cannot fork: {report.why}")
             return
         try:
             child = Child.reparented(report.pid, channel)
         except ProcessLookupError as error:
-            self._nursery.unborn(identity, f"it ended at once: {texts.what(error)}")
+            self._owner.not_forked(identity, f"it ended at once: {texts.what(error)}")
         except OSError as error:  # its channel is closed, so it ends
-            self._nursery.unborn(identity, f"cannot be followed: {texts.what(error)}")
+            self._owner.not_forked(identity, f"cannot be followed: {texts.what(error)}")
         else:
-            self._nursery.born(identity, child)
+            self._owner.forked(identity, child)
 
     def _hear_exit(self, child: Child) -> None:
         if self._child is not child:

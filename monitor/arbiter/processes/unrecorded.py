@@ -1,7 +1,8 @@
-"""AppServers that the old address.text names and state.json does not: whose are they, and do they live?
+"""AppServers that run, and that state.json does not record: named by the old address.text, or found at their sockets.
 
-Only a probe with the generation's own key can tell. Until each is decided on, a new monitor writes nothing;
-one that does not answer, and whose port is not refused either, stays in address.text as it was.
+Here alone is decided which process an answer to a probe comes from, for a new monitor that adopts AppServers as for
+`lbctl stop --all`, which ends them. Only a probe with the generation's own key is believed. A new monitor writes no
+address.text until each of these AppServers is decided on, or time is up.
 """
 
 from __future__ import annotations
@@ -12,25 +13,31 @@ from lbadaptor.contract.address import Entry, Identity
 from lbadaptor.contract.errors import KeyFileError
 from lbadaptor.contract.ticket import Keys
 from lbadaptor.log import logs, texts
-from monitor.arbiter.files.state_json import start_time
 from monitor.arbiter.processes.child import Child
 from monitor.contract.messages import Probed, Target, Unanswered
+from monitor.contract.processes import belongs, start_time
 from monitor.policy.problems import Problems
 
 log = logs.logger("lbmonitor")
 
 
-class Strays:
-    """All that are not decided on, or stay as they are. `patience` is in seconds, `fall` in failed probes."""
+class UnrecordedAppServers:
+    """Those that are not decided on yet, and those that stay in address.text as they are.
+
+    `named` are those of address.text; `found` those that no file names, which must have been started for
+    `run_folder`. `fall`: failed probes until one is waited for no longer; `until`: monotonic seconds when none is.
+    """
 
     def __init__(
         self,
-        entries: Iterable[Entry],
+        named: Iterable[Entry],
         keys: Keys,
         fall: int,
         until: float,
         problems: Problems | None = None,
         unix_socket: Callable[[int], str] = lambda slot: "",
+        found: Iterable[Entry] = (),
+        run_folder: str = "",
     ) -> None:
         self._unix_socket = unix_socket
         self._problems = Problems() if problems is None else problems
@@ -41,7 +48,10 @@ class Strays:
         self._children: dict[Identity, Child] = {}
         self._fall = fall
         self._until = until
-        for entry in entries:
+        self._run_folder = run_folder
+        found = tuple(found)
+        self._found = {entry.identity for entry in found}
+        for entry in (*named, *found):
             try:
                 self._keys[entry.identity] = keys.probe_key(entry.ticket)
             except KeyFileError as error:
@@ -57,19 +67,22 @@ class Strays:
         return bool(self._undecided) and now < self._until
 
     def targets(self) -> list[Target]:
-        """Whom to probe."""
+        """Which to probe."""
         return [
             Target(*identity, *entry.address, self._keys[identity], self._unix_socket(identity.slot))
             for identity, entry in self.entries.items()
         ]
 
     def answered(self, probed: Probed) -> Child | None:
-        """One answered. The process to adopt, when it has answered twice from the same one.
+        """One answered. Its process, when it has answered twice from the same one; it is forgotten here then.
 
-        The pid is its own word, confirmed by the kernel (`peers`); 0 where it is not. The process is opened after the
-        first answer; that the same pid answers again, and that one has not ended, says that they are one.
+        The pid in the answer is confirmed by the kernel already (`Line`); it is 0 where it is not. The process is
+        opened after the first answer. The same pid in a second answer, while the opened process has not ended, shows
+        that the process that was opened is the one that answers.
         """
         identity = Identity(probed.slot, probed.generation)
+        if not self._of_this_run_folder(identity, probed.vitals.pid):
+            return None
         self._failed.pop(identity, None)
         child = self._children.pop(identity, None)
         if child is not None:
@@ -79,7 +92,7 @@ class Strays:
             child.release()
         if not probed.vitals.pid:
             self._problems.begin(
-                f"stray {identity.slot}",
+                f"unrecorded {identity.slot}",
                 f"slot {identity.slot} answers, but the system does not say which process it is: it is not adopted",
             )
             return None
@@ -87,10 +100,20 @@ class Strays:
             self._children[identity] = Child.adopt(probed.vitals.pid, start_time(probed.vitals.pid))
         except OSError as error:
             self._problems.begin(
-                f"stray {identity.slot}",
+                f"unrecorded {identity.slot}",
                 f"slot {identity.slot} says that it is process {probed.vitals.pid}: {texts.what(error)}",
             )
         return None
+
+    def _of_this_run_folder(self, identity: Identity, pid: int) -> bool:
+        """Whether it may be adopted: two monitors may have one key file, and ports in common."""
+        if identity not in self._found:
+            return True
+        ours = belongs(pid, self._run_folder)
+        if ours is False:
+            log.warning("slot %d is another monitor's, and is not adopted", identity.slot)
+            self.forget(identity)
+        return bool(ours)  # where that is unknown, the next probe asks again
 
     def unanswered(self, missed: Unanswered) -> None:
         """One did not answer."""
@@ -108,9 +131,14 @@ class Strays:
         self.entries[entry.identity] = entry
 
     def forget(self, identity: Identity) -> None:
-        """It is gone, adopted, or none of ours."""
-        self._problems.end(f"stray {identity.slot}")
+        """It is gone, adopted, or not ours."""
+        self._problems.end(f"unrecorded {identity.slot}")
         del self.entries[identity]
         if child := self._children.pop(identity, None):
             child.release()
         self._undecided.discard(identity)
+
+    def close(self) -> None:
+        """Let go of all processes that were opened."""
+        for identity in list(self.entries):
+            self.forget(identity)

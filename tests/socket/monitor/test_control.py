@@ -17,7 +17,7 @@ import requests
 from scripted import PATIENCE
 
 from monitor.contract.client import NoAnswer, ask, client
-from monitor.watcher.control import LARGEST_BODY, Console
+from monitor.watcher.control import LARGEST_BODY, ControlServer
 
 STATUS: dict[str, Any] = {"pid": 4711, "appservers": [{"slot": 0, "why": "ü · \n"}]}
 
@@ -30,11 +30,11 @@ class Desk:
         self.orders: list[tuple[str, int]] = []
         self.now = False
         self.reply = (True, "done")
-        self.console = Console(path, lambda: STATUS, lambda *order: self.order(*order))
+        self.server = ControlServer(path, lambda: STATUS, lambda *order: self.order(*order))
 
     def close(self) -> None:
-        self.console.shutdown()
-        self.console.server_close()
+        self.server.shutdown()
+        self.server.server_close()
 
     def order(self, order: str, slot: int, now: bool) -> tuple[bool, str]:
         self.orders.append((order, slot))

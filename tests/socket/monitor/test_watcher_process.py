@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from monitor.arbiter.processes.child import Child, Reaper
-from monitor.arbiter.watcher_process import VIEW_INTERVAL, Link
+from monitor.arbiter.watcher_process import VIEW_INTERVAL, WatcherProcess
 from monitor.contract import messages
 from monitor.contract.messages import Begin, FromArbiter, View
 
@@ -25,7 +25,9 @@ class Stage:
         self.views = 0
         self._lines = theirs
         self._selector = selectors.DefaultSelector()
-        self.link = Link(self._selector, Reaper(), {}, lambda: Begin("control.sock", 1.0, 1.0), lambda _: None)
+        self.watcher = WatcherProcess(
+            self._selector, Reaper(), {}, lambda: Begin("control.sock", 1.0, 1.0), lambda _: None
+        )
 
     def show(self, news: object) -> list[FromArbiter]:
         """What the watcher hears of one turn."""
@@ -34,7 +36,7 @@ class Stage:
             self.views += 1
             return View([], {"at": now, "number": self.views})
 
-        self.link.show(view, news, self.now)
+        self.watcher.show(view, news, self.now)
         try:
             return [messages.from_arbiter(line) for line in self._lines.recv(1 << 20).splitlines()]
         except BlockingIOError:
@@ -56,7 +58,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
         monkeypatch.setattr("monitor.arbiter.watcher_process.Child.start", lambda *_: Watcher())
         stage = Stage(theirs)
-        stage.link.tend(stage.now, wanted=True)
+        stage.watcher.tend(stage.now, wanted=True)
         assert [type(message) for message in stage.show("news")] == [Begin, View]
         yield stage
 
@@ -75,19 +77,19 @@ def test_news_are_sent_at_once_and_only_once(stage: Stage) -> None:
 
 
 def test_a_new_watcher_and_whoever_gave_an_order_need_not_wait(stage: Stage) -> None:
-    stage.link.begin()
+    stage.watcher.begin()
     assert [type(message) for message in stage.show("news")] == [Begin, View]
-    stage.link.reply(messages.Reply(1, True, "done"))
+    stage.watcher.reply(messages.Reply(1, True, "done"))
     assert [type(message) for message in stage.show("news")] == [messages.Reply, View]
 
 
 def test_news_wait_for_a_watcher_that_takes_nothing_and_are_not_forgotten(stage: Stage) -> None:
     begin = Begin(str(Path("/") / ("x" * 1000)), 1.0, 1.0)
-    stage.link._begin = lambda: begin
-    while not stage.link._watcher.backlog:  # type: ignore[union-attr]
-        stage.link.begin()
+    stage.watcher._begin = lambda: begin
+    while not stage.watcher._watcher.backlog:  # type: ignore[union-attr]
+        stage.watcher.begin()
     made = stage.views
-    stage.link.show(lambda now: pytest.fail("a view was made for nobody"), "other news", stage.now)
+    stage.watcher.show(lambda now: pytest.fail("a view was made for nobody"), "other news", stage.now)
     assert stage.views == made
     while stage.show("other news"):
         pass

@@ -9,7 +9,7 @@ import pytest
 
 from monitor.arbiter.files import run_folder
 from monitor.arbiter.files.run_folder import PID_FILE, Hold
-from monitor.arbiter.files.state_json import start_time
+from monitor.contract.processes import start_time
 
 
 @pytest.mark.parametrize("text", ["", "nonsense\n", "1\n2 of-another-boot\n"])

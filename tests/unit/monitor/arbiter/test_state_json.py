@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from monitor.arbiter.files import state_json
 from monitor.arbiter.files.state_json import Known, StateFile
 
 KNOWN = Known(2, 1700, 4711, 99, "h", 9002, "DYING", "OK", ["limit"], False, 12.5, 10.0, True, 11.0, "/own/2.1700")
@@ -76,12 +75,3 @@ def test_one_that_cannot_be_written_is_said_once_and_tried_again(
     folder.mkdir()
     file.write([KNOWN], 1)
     assert StateFile(folder / "state.json").read() == [KNOWN]
-
-
-def test_a_process_is_known_by_its_start() -> None:
-    assert state_json.start_time(os.getpid()) == state_json.start_time(os.getpid()) > 0
-    assert state_json.start_time(1) < state_json.start_time(os.getpid())
-    assert state_json.cpu_time(os.getpid()) > 0
-    assert state_json.cpu_time(2**22 + 1) == 0
-    with pytest.raises(ProcessLookupError):
-        state_json.start_time(2**22 + 1)

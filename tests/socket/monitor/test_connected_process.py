@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.contract.peers import RUN_FOLDER, belongs, listens, verified
+from monitor.contract.processes import RUN_FOLDER, belongs, listens, verified
 
 
 @pytest.mark.parametrize("claimed", [-1, 0, 1, os.getppid()])
