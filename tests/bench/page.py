@@ -72,8 +72,8 @@ def _write_page(told: Results) -> None:
         "# What a request costs",
         "lbadaptor beside what you might use instead: the same application, 4 processes, a visitor's request to the"
         " process that holds their session. **Cost** is processor time of all processes on the way, Apache's and the"
-        f" application's, for one request. Measured on: {_machine(told)}. Compare the rows with each other: on another"
-        " machine all figures differ.",
+        f" application's, for one request. Measured on: {_machine(told)}. Compare the rows with each other: on"
+        " another machine all figures differ.",
         _plot(told, "bench-chains", f"Cost of a request, {PLOTTED} connections", COMPARED),
         _plot_lines(told, "bench-connections", "Cost of a request over connections", COMPARED),
         "## When to take which",

@@ -1,15 +1,310 @@
-"""Pages that are written from the code say what the code says."""
+"""The documents say what the code says: links resolve, names exist, generated pages are current."""
 
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from lbadaptor.contract import headers
 from lbadaptor.contract.settings import reference
+from lbadaptor.contract.settings.schema import SECTIONS
 from monitor.policy import states
 
-DOCS = Path(__file__).parents[2] / "docs" / "reference"
+TOP = Path(__file__).parents[2]
+REFERENCE = TOP / "docs" / "reference"
+PAGES = sorted([*TOP.glob("*.md"), *TOP.glob("docs/**/*.md"), *TOP.glob("tests/**/*.md")])
+CURRENT = [page for page in PAGES if page.name != "CHANGELOG.md"]
+"""Those that speak of the code as it is now."""
+SOURCES = ("lbadaptor", "monitor", "apache", "tests")
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(TOP))
+
+
+def of_each(pages: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", pages, ids=name)
+
+
+def prose(page: Path) -> str:
+    """The text of a page without its blocks of code."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    return re.sub(r"^ {4}.*$", "", text, flags=re.M)
+
+
+def code(page: Path) -> list[str]:
+    """The lines of a page's blocks of code, and what stands between backquotes."""
+    text = page.read_text()
+    fenced = re.findall(r"^```[^\n]*\n(.*?)^```$", text, flags=re.M | re.S)
+    indented = re.findall(r"^ {4,}(\S.*)$", text, flags=re.M)
+    return [*(line for block in fenced for line in block.splitlines()), *indented, *quoted(page)]
+
+
+def quoted(page: Path) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", prose(page))
+
+
+@cache
+def source() -> str:
+    """All of the code, Apache's and systemd's configuration too; not this file."""
+    files = [file for top in SOURCES for file in TOP.glob(f"{top}/**/*") if file.suffix != ".md"]
+    texts = [
+        file.read_text("utf-8", "replace") for file in files if file.is_file() and "__pycache__" not in file.parts
+    ]
+    me = Path(__file__).read_text()
+    return "\n".join(text for text in texts if text != me)
+
+
+@cache
+def words() -> frozenset[str]:
+    """Of the code and of its files' names."""
+    stems = (file.stem for top in SOURCES for file in TOP.glob(f"{top}/**/*.py"))
+    return frozenset((*re.findall(r"\w+", source()), *stems))
+
+
+# Files and names.
+
+
+@of_each(CURRENT)
+def test_every_file_and_folder_named_exists(page: Path) -> None:
+    named = [
+        word
+        for text in code(page)
+        for word in re.findall(rf"(?<![\w/.-])(?:{'|'.join(SOURCES)}|docs)/[\w./@*-]*", text)
+    ]
+    assert [path for path in named if not list(TOP.glob(path.rstrip("/.")))] == []
+
+
+OF_OTHERS = frozenset(("channel_timeout", "connection_limit", "patch_all", "perf_event_open"))
+"""Names of waitress, gevent and the kernel that stand in the reference."""
+
+
+def names_on(page: Path) -> set[str]:
+    """With an underscore: settings, variables, functions, keys."""
+    return {word for text in quoted(page) for word in re.findall(r"\b[a-z][a-z0-9]*_[a-z0-9_]*[a-z0-9]\b", text)}
+
+
+@of_each([page for page in CURRENT if page.parent in (TOP, REFERENCE, TOP / "docs" / "design")])
+def test_every_name_exists(page: Path) -> None:
+    assert sorted(names_on(page) - words() - OF_OTHERS) == []
+
+
+@of_each(CURRENT)
+def test_no_name_is_nearly_a_setting(page: Path) -> None:
+    """One that was renamed or mistyped. A framework's own names are on these pages, too."""
+    known = [field for struct in SECTIONS.values() for field in struct.__struct_fields__]
+    unknown = names_on(page) - words() - OF_OTHERS
+    assert {name: near for name in unknown if (near := difflib.get_close_matches(name, known, 1, 0.8))} == {}
+
+
+@of_each(CURRENT)
+def test_every_module_that_is_run_exists(page: Path) -> None:
+    named = [run for text in code(page) for run in re.findall(r"-m ((?:lbadaptor|monitor|tests)[\w.]*)", text)]
+    paths = [TOP / run.rstrip(".").replace(".", "/") for run in named]
+    assert [str(path) for path in paths if not (path.is_dir() or path.with_suffix(".py").exists())] == []
+
+
+def test_the_tree_of_the_overview_is_the_tree() -> None:
+    page = (TOP / "docs" / "design" / "overview.md").read_text()
+    told = set(re.findall(r"^    ((?:lbadaptor|monitor)/\S*)  ", page, flags=re.M))
+    files = [file for top in ("lbadaptor", "monitor") for file in TOP.glob(f"{top}/**/*") if file.is_file()]
+    there = {f"{file.parent.relative_to(TOP)}/" for file in files if "__pycache__" not in file.parts}
+    assert told == there
+
+
+# Settings.
+
+
+@of_each(CURRENT)
+def test_every_setting_in_an_example_exists(page: Path) -> None:
+    known = {section: set(struct.__struct_fields__) for section, struct in SECTIONS.items()}
+    section, wrong = "", []
+    for line in page.read_text().splitlines():
+        text = line.strip()
+        if head := re.fullmatch(r"\[(\w+)\]", text):
+            section = head[1] if head[1] in known else ""
+        elif section and (row := re.match(r"(\w+) = ", text)):
+            wrong += [f"[{section}] {row[1]}"] * (row[1] not in known[section])
+        elif text and not text.startswith("#") and not line.startswith(" "):
+            section = ""
+    for text in quoted(page):
+        for where, key in re.findall(r"\[(\w+)\] (\w+)", text):
+            if where in known:
+                wrong += [f"[{where}] {key}"] * (key not in known[where])
+    assert wrong == []
+
+
+def test_the_reference_says_when_a_change_takes_effect() -> None:
+    rows = [line for line in (REFERENCE / "settings.md").read_text().splitlines() if line.startswith("| `")]
+    fields = [field for struct in SECTIONS.values() for field in struct.__struct_fields__]
+    assert [row.split("`")[1] for row in rows] == fields
+    heads = [line for line in (REFERENCE / "settings.md").read_text().splitlines() if line.startswith("| setting")]
+    assert heads
+    for head in heads:
+        assert "| takes effect |" in head
+    column = [cell.strip() for cell in heads[0].split("|")].index("takes effect")
+    assert all(re.split(r"(?<!\\)\|", row)[column].strip() for row in rows)
+
+
+# Commands, orders, exit codes, signals.
+
+
+@cache
+def help_of(*command: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-m", *command, "--help"], cwd=TOP, capture_output=True, text=True, check=True, timeout=60
+    )
+    return run.stdout
+
+
+def options(*command: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z-]+", help_of(*command))) - {"--help"}
+
+
+@cache
+def commands() -> tuple[str, ...]:
+    """Of lbctl."""
+    return tuple(re.findall(r"^ {4}([a-z-]+)(?: |$)", help_of("monitor.ctl"), flags=re.M))
+
+
+def test_lbctl_tells_its_commands() -> None:
+    assert {"status", "restart", "demo"} <= set(commands())
+
+
+def of_lbctl(command: str) -> set[str]:
+    return options("monitor.demo") if command == "demo" else options("monitor.ctl", command)
+
+
+def calls(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every `lbctl COMMAND …` on a page, and its words."""
+    for text in code(page):
+        for call in re.findall(r"(?<![\w.-])lbctl ([^|;#`)>]*)", text):
+            given = call.split()
+            while given and given[0].startswith("-"):
+                given = given[2:] if given[0] in ("--config", "--socket") else given[1:]
+            if given:
+                yield given[0], given[1:]
+
+
+@of_each(CURRENT)
+def test_every_command_of_lbctl_exists(page: Path) -> None:
+    wrong = []
+    for command, given in calls(page):
+        if not re.fullmatch("[a-z-]+", command):
+            continue  # COMMAND, as a placeholder, or a text that lbctl prints
+        if command not in commands():
+            wrong.append(command)
+        else:
+            named = {word.partition("=")[0].strip("[]") for word in given if word.strip("[").startswith("--")}
+            wrong += [f"{command} {option}" for option in named - of_lbctl(command)]
+    assert wrong == []
+
+
+def test_the_reference_has_every_command_and_option_of_lbctl() -> None:
+    page = (REFERENCE / "lbctl.md").read_text()
+    assert [command for command in commands() if f"`{command}" not in page] == []
+    told = set(re.findall(r"--[a-z][a-z-]+", page))
+    known = options("monitor.ctl").union(*map(of_lbctl, commands()))
+    assert (told - known, known - told) == ({"--unix-socket"}, set())
+
+
+@of_each(CURRENT)
+def test_every_option_of_lbmonitor_exists(page: Path) -> None:
+    named = {option for text in code(page) for option in re.findall(r"lbmonitor (--[a-z-]+)", text)}
+    assert named - options("monitor") - {"--prepare"} == set()  # which lbmonitor asks itself
+
+
+def statuses() -> set[int]:
+    """Exit statuses that the code names: constants whose docstring says so."""
+    found = set()
+    for top in ("lbadaptor", "monitor"):
+        for file in TOP.glob(f"{top}/**/*.py"):
+            body = ast.parse(file.read_text()).body
+            for line, then in pairwise(body):
+                if not isinstance(line, ast.Assign) or not isinstance(then, ast.Expr):
+                    continue
+                value, about = ast.unparse(line.value), ast.unparse(then)
+                if value.isdigit() and "exit status" in about.lower():
+                    found.add(int(value))
+    return found
+
+
+def test_the_reference_has_every_exit_status() -> None:
+    page = (REFERENCE / "exit-codes-and-signals.md").read_text()
+    told = {int(status) for status in re.findall(r"^\| (\d+) \|", page, flags=re.M)}
+    assert statuses() >= {1, 2, 3, 4, 130}
+    assert told == statuses() | {0}
+
+
+@of_each(CURRENT)
+def test_every_signal_exists(page: Path) -> None:
+    named = set(re.findall(r"\bSIG[A-Z0-9]+\b", page.read_text()))
+    assert [one for one in named if not hasattr(signal, one) or one not in words()] == []
+
+
+# Headers.
+
+OUR_HEADERS = set(re.findall(r'"(LB-[\w-]*\w)', Path(headers.__file__).read_text()))
+
+
+@of_each(CURRENT)
+def test_every_header_exists(page: Path) -> None:
+    named = set(re.findall(r"\bLB-[A-Z][A-Za-z-]*[a-z]\b", page.read_text())) - {"LB-Var"}
+    assert named - OUR_HEADERS == set()
+
+
+def test_the_reference_has_every_header() -> None:
+    page = (REFERENCE / "headers.md").read_text()
+    assert len(OUR_HEADERS) > 15
+    assert [header for header in OUR_HEADERS if f"`{header}" not in page] == []
+    assert [refusal.value for refusal in headers.Refusal if f"`{refusal.value}`" not in page] == []
+
+
+# Log lines.
+
+
+@cache
+def texts_of_code() -> tuple[str, ...]:
+    """Every text in the code, with … for what differs."""
+    found = []
+    for top in ("lbadaptor", "monitor"):
+        for file in TOP.glob(f"{top}/**/*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(re.sub(r"%[-\d.]*[sdgrfx]", "…", node.value))
+                elif isinstance(node, ast.JoinedStr):
+                    parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                    found.append("".join(map(str, parts)))
+    return tuple(found)
+
+
+def is_part_of(row: str, text: str) -> bool:
+    """Whether a text of the code says what a page tells: a part of it, or, with names in its places, all of it."""
+    if re.search(".*".join(map(re.escape, row.split("…"))), text, flags=re.S):
+        return True
+    parts = text.split("…")
+    return len("".join(parts)) > 15 and bool(re.fullmatch(".+".join(map(re.escape, parts)), row))
+
+
+def test_every_log_line_of_the_reference_is_in_the_code() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|", (REFERENCE / "log-lines.md").read_text(), flags=re.M)
+    assert len(rows) > 20
+    assert [row for row in rows if not any(is_part_of(row, text) for text in texts_of_code())] == []
+
+
+# Generated pages.
 
 
 @pytest.mark.parametrize(("page", "text"), [("settings.md", reference.page()), ("states.md", states.page())])
 def test_generated_page_is_current(page: str, text: str) -> None:
-    assert (DOCS / page).read_text() == text, "run: make docs"
+    assert (REFERENCE / page).read_text() == text, "run: make docs"

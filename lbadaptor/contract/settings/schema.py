@@ -49,7 +49,7 @@ class Step(Enum):
     RESTART = "restart of the monitor"
     RELOAD = "reload of Apache"
     FAST_LANE = "new fast lane file"
-    """`lbctl apache-config --fast-lane`, and a reload of Apache; only where the fast lane is used"""
+    """`lbctl apache-config`, and a reload of Apache; only where the fast lane is used"""
 
 
 RELEASE = (Step.RELEASE,)
