@@ -62,7 +62,7 @@ missing() {
 good() { "$1" -I -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
 
 packages="libapache2-mod-wsgi-py3 python3-venv"
-[ "$what" != test ] || packages="$packages apache2-dev python3-dev gcc systemd"
+[ "$what" != test ] || packages="$packages apache2-dev python3-dev gcc systemd curl"
 [ "$what" != bench ] || packages="$packages wrk haproxy uwsgi uwsgi-plugin-python3 libapache2-mod-passenger"
 lacking=
 if command -v dpkg-query >/dev/null; then
