@@ -42,8 +42,8 @@ from lbadaptor.appserver.process.signals import Orders
 from lbadaptor.appserver.process.startup import Watch, failed
 from lbadaptor.appserver.sessions import affinity, stores
 from lbadaptor.appserver.sessions.cookie_check import CookieCheck, doubt
-from lbadaptor.appserver.sessions.count import by_cookies, by_store, by_word
-from lbadaptor.appserver.sessions.table import MOST, Ledger
+from lbadaptor.appserver.sessions.count import by_application, by_cookies, by_store
+from lbadaptor.appserver.sessions.table import MAX_VALUES, SessionTable
 from lbadaptor.appserver.warmup import WarmUpFailed, warm_up
 from lbadaptor.contract.address import Address
 from lbadaptor.log import logs, texts
@@ -92,7 +92,7 @@ def main(
         forks.guard(listener.close)
     sockets = listening.identities(listeners)
     orders = Orders((DRAIN, UNDRAIN, STOP) if handover.caller_key else (DRAIN, UNDRAIN, STOP, signal.SIGINT))
-    ledger = Ledger(handover.session_idle, affinity.MOST if handover.affinity else MOST)
+    ledger = SessionTable(handover.session_idle, affinity.MAX_VISITORS if handover.affinity else MAX_VALUES)
     watch = Watch(handover.app, handover.start_timeout, handover.ready_by, report)
     try:
         application = imported(handover.app)
@@ -230,7 +230,7 @@ def _goes_on(
     orders: Orders,
     gateway: Gateway,
     vitals: Vitals,
-    ledger: Ledger,
+    ledger: SessionTable,
     count: Callable[[], int],
     report: Callable[[Report], object],
     said: set[type[Report]],
@@ -272,11 +272,11 @@ def _watch_the_application(gateway: Gateway) -> None:
         sys.setswitchinterval(0.005)
 
 
-def _counter(handover: Handover, application: Any, ledger: Ledger) -> Callable[[], int]:
+def _counter(handover: Handover, application: Any, ledger: SessionTable) -> Callable[[], int]:
     """A function that counts live sessions. Raises stores.Unreadable, and what an import raises."""
     named = handover.session_count
     if ":" in named:
-        return by_word(imported(named), ledger, monotonic)
+        return by_application(imported(named), ledger, monotonic)
     if named:
         count, warning = stores.reader(named, application, handover.session_cookie)
         counter = by_store(count, ledger, monotonic)

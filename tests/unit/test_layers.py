@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "lbadaptor.adaptor": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "lbadaptor.http1"),
     "lbadaptor.appserver.process": ("lbadaptor.log",),
     "lbadaptor.appserver.wsgi": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1"),
+    "lbadaptor.appserver.sessions.stores": (),
     "lbadaptor.appserver.sessions": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1", "lbadaptor.appserver.wsgi"),
     ),
@@ -28,7 +29,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "lbadaptor.appserver": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.appserver.process"),
-        *("lbadaptor.appserver.sessions", "lbadaptor.appserver.http"),
+        *("lbadaptor.appserver.sessions.stores", "lbadaptor.appserver.sessions"),
+        *("lbadaptor.appserver.http",),
     ),
     "lbadaptor.examples": (),
     "lbadaptor": ("lbadaptor.contract", "lbadaptor.adaptor"),

@@ -32,9 +32,9 @@ from lbadaptor.appserver.http.schedule import Leadership
 from lbadaptor.appserver.http.status import Vitals
 from lbadaptor.appserver.process import forks
 from lbadaptor.appserver.process.messages import Handover
-from lbadaptor.appserver.sessions.affinity import Affinity, Holder
+from lbadaptor.appserver.sessions.affinity import Affinity, AffinityVisit
 from lbadaptor.appserver.sessions.cookies import Sessions, Visit
-from lbadaptor.appserver.sessions.table import Ledger
+from lbadaptor.appserver.sessions.table import SessionTable
 from lbadaptor.appserver.wsgi import environ as environs
 from lbadaptor.appserver.wsgi.answer import Answer, FileWrapper, ShortAnswer
 from lbadaptor.appserver.wsgi.environ import Environ, Incomplete, Request
@@ -70,7 +70,7 @@ _REASONS = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 43
 _LONGEST_PATH = 200
 """Characters of a path that the log is told."""
 
-Task = tuple[Connection, Visit | Holder]
+Task = tuple[Connection, Visit | AffinityVisit]
 """A request that waits for a thread, and who came with it."""
 
 
@@ -83,7 +83,7 @@ class Gateway:
         application: Application,
         handover: Handover,
         vitals: Vitals,
-        ledger: Ledger,
+        ledger: SessionTable,
     ) -> None:
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._sockets = listening.identities(listeners)
@@ -571,7 +571,7 @@ class Gateway:
 
     # The serving thread's part.
 
-    def _serve(self, connection: Connection, visit: Visit | Holder) -> None:
+    def _serve(self, connection: Connection, visit: Visit | AffinityVisit) -> None:
         """One request through the application. Never raises.
 
         From the moment that the answer's last byte is out (`_release`) the connection is the poller's, and perhaps

@@ -61,7 +61,7 @@ class CookieCheck:
             if self.answers == ENOUGH:
                 log.warning("%s", doubt(self.session_cookie, self.answers, self.others, self.framework))
 
-    def told(self) -> None:
+    def declared(self) -> None:
         """The application says itself who has a session; its cookie's name need not be right."""
         self.settled = True
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote_from_bytes
 
 from lbadaptor.appserver.sessions.cookie_check import CookieCheck
-from lbadaptor.appserver.sessions.table import UNKNOWN, Ledger
+from lbadaptor.appserver.sessions.table import UNKNOWN, SessionTable
 from lbadaptor.appserver.wsgi.environ import Request
 from lbadaptor.contract.cookies import Scope, SetCookie, host_of, values
 
@@ -29,20 +29,20 @@ class Visit:
 
     __slots__ = (
         "_brought",
+        "_declared",
+        "_fields",
         "_head_is_out",
         "_lost",
         "_new",
         "_sessions",
         "_set_at",
-        "_told",
         "_values",
-        "_word",
         "held",
         "known",
     )
 
     def __init__(
-        self, sessions: Sessions, brought: Sequence[str], held: bool, told: Mapping[str, str], lost: bool = False
+        self, sessions: Sessions, brought: Sequence[str], held: bool, fields: Mapping[str, str], lost: bool = False
     ) -> None:
         self.known = bool(brought) and sessions.lives(brought)
         """a session that lives here was brought"""
@@ -51,14 +51,14 @@ class Visit:
         self._sessions = sessions
         self._brought = brought
         self._values = list(brought)
-        self._told = told
+        self._fields = fields
         self._lost = lost
         """the ticket was of an AppServer that is gone"""
         self._new: tuple[str, ...] = ()
         """values that the answer was the first to set"""
         self._set_at = 0.0
         """when it did"""
-        self._word: bool | None = None
+        self._declared: bool | None = None
         self._head_is_out = False
 
     def tell(self, environ: dict[str, Any], lost: bool) -> None:
@@ -73,23 +73,23 @@ class Visit:
         `cookies`: some may be set.
         """
         self._head_is_out = True
-        if not cookies and self._word is None:
+        if not cookies and self._declared is None:
             return headers
         return self._sessions.answered(headers, self)
 
     def undelivered(self) -> None:
         """Nobody has got the answer, nor the cookies that it set: sessions that began with it are none."""
-        self._sessions.take_back(self._new, self._set_at)
+        self._sessions.forget_undelivered(self._new, self._set_at)
 
     @property
     def _attributes(self) -> str:
-        return own_attributes(self._told)
+        return own_attributes(self._fields)
 
     def _scope(self, cookie: SetCookie) -> tuple[str, bool]:
         """Where a browser keeps a cookie of this answer; whether it may have brought one of that scope just now."""
-        told = self._told
-        host = host_of(told.get("HTTP_HOST") or told.get("SERVER_NAME", ""))
-        uri = told.get("REQUEST_URI", "/")
+        fields = self._fields
+        host = host_of(fields.get("HTTP_HOST") or fields.get("SERVER_NAME", ""))
+        uri = fields.get("REQUEST_URI", "/")
         scope: Scope = cookie.scope(host, uri)
         return " ".join(scope), scope.sent_to(host, uri)
 
@@ -108,19 +108,19 @@ class Visit:
         """
         if self._head_is_out and not (self.held and self.living):
             raise RuntimeError("lbadaptor.sessions: begin() comes too late, the answer's head is out")
-        self._word = True
+        self._declared = True
 
     def end(self) -> None:
         """Their session is over, and the ticket goes; a session cookie that this answer sets begins none.
 
         At any time. Once the answer's head is out the visitor keeps their ticket, to no effect.
         """
-        self._word = False
+        self._declared = False
         self._sessions.end(self._values)
 
 
 class Sessions:
-    """Reads the session cookie in answers, keeps the ledger, and adds the ticket.
+    """Reads the session cookie in answers, keeps the table, and adds the ticket.
 
     `ticket` is empty in an AppServer that runs alone: then no ticket is set. `clock` is monotonic,
     `wall_clock` unix time (for the cookie's Expires).
@@ -131,7 +131,7 @@ class Sessions:
         cookie: str,
         ticket_cookie: str,
         ticket: str,
-        ledger: Ledger,
+        table: SessionTable,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         check: CookieCheck | None = None,
@@ -139,36 +139,36 @@ class Sessions:
         self.cookie = cookie
         self._ticket_cookie = ticket_cookie
         self._ticket = ticket
-        self._ledger = ledger
+        self._table = table
         self._clock = clock
         self._wall_clock = wall_clock
         self._check = check or CookieCheck("")
 
     def of(self, request: Request) -> Visit:
         """Who comes with a request."""
-        told = request.fields
-        brought = values(told.get("HTTP_COOKIE", ""), self.cookie, only_ascii=False)
-        if "REQUEST_URI" not in told:  # it runs alone, and a person asks
-            told = {**told, "REQUEST_URI": request.target}
-        return Visit(self, brought, request.held, told, request.lost)
+        fields = request.fields
+        brought = values(fields.get("HTTP_COOKIE", ""), self.cookie, only_ascii=False)
+        if "REQUEST_URI" not in fields:  # it runs alone, and a person asks
+            fields = {**fields, "REQUEST_URI": request.target}
+        return Visit(self, brought, request.held, fields, request.lost)
 
     def lives(self, brought: Sequence[str]) -> bool:
         """Whether one of these sessions lives in this process; it is used thereby."""
-        return self._ledger.use(brought, self._clock())
+        return self._table.use(brought, self._clock())
 
     def end(self, sessions: Sequence[str]) -> None:
         """They are over."""
-        self._ledger.end(sessions, self._clock())
+        self._table.end(sessions, self._clock())
 
-    def take_back(self, values: Sequence[str], set_at: float) -> None:
+    def forget_undelivered(self, values: Sequence[str], set_at: float) -> None:
         """An answer that set these values has reached nobody."""
         for value in values:
-            self._ledger.take_back(value, set_at)
+            self._table.forget_undelivered(value, set_at)
 
     def answered(self, headers: Headers, visit: Visit) -> Headers:
         """What `visit.answered` does."""
         if not self._check.settled:
-            self._look_at_names(headers, visit)
+            self._check_names(headers, visit)
         cookies = [
             cookie
             for name, value in headers
@@ -177,23 +177,23 @@ class Sessions:
             and (cookie := SetCookie.parse(value)) is not None
             and cookie.name == self.cookie
         ]
-        if visit._word is False:
-            added = self._ended(cookies, visit)
+        if visit._declared is False:
+            added = self._end(cookies, visit)
         elif cookies:
-            added = self._told(cookies, visit)
-        elif visit._word:
-            added = self._begun(visit)
+            added = self._cookies_set(cookies, visit)
+        elif visit._declared:
+            added = self._begin(visit)
         else:
             return headers
         return [*private(headers), *(("Set-Cookie", cookie) for cookie in added)] if added else headers
 
-    def _look_at_names(self, headers: Headers, visit: Visit) -> None:
-        if visit._word is not None:
-            self._check.told()
+    def _check_names(self, headers: Headers, visit: Visit) -> None:
+        if visit._declared is not None:
+            self._check.declared()
         parsed = (SetCookie.parse(value) for name, value in headers if name.lower() == "set-cookie")
         self._check.saw(cookie.name for cookie in parsed if cookie is not None)
 
-    def _told(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
+    def _cookies_set(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
         """The answer's own session cookies say what becomes of the session."""
         now = visit._set_at = self._clock()
         # Of several in one scope the last one counts: a browser takes them in their order (RFC 6265 §5.3). Two scopes
@@ -201,45 +201,47 @@ class Sessions:
         last = {visit._scope(cookie): cookie for cookie in cookies}
         for place, cookie in last.items():
             if cookie.deletes(self._wall_clock()):
-                self._ledger.end([*visit._brought, cookie.value], now, *place)
+                self._table.end([*visit._brought, cookie.value], now, *place)
         for place, cookie in last.items():
             if not cookie.deletes(self._wall_clock()):
-                if self._ledger.assign(cookie.value, visit._brought, now, *place, visit._lost):
+                if self._table.assign(cookie.value, visit._brought, now, *place, visit._lost):
                     visit._new += (cookie.value,)
                 visit._values.append(cookie.value)
-        return [self._ticket_like(cookie) for cookie in cookies] if self._ticket else []
+        return [self._ticket_for(cookie) for cookie in cookies] if self._ticket else []
 
-    def _begun(self, visit: Visit) -> list[str]:
+    def _begin(self, visit: Visit) -> list[str]:
         """The application says that there is a session."""
         lived, added = visit.living, []
         scope = UNKNOWN  # of a cookie that was brought: whoever set it knows
         if not visit._brought:
             visit._values.append(secrets.token_urlsafe(16))
-            text = f"{self.cookie}={visit._values[0]}; {'; '.join(_fit(self.cookie, visit._attributes.split('; ')))}"
+            text = (
+                f"{self.cookie}={visit._values[0]}; {'; '.join(_allowed(self.cookie, visit._attributes.split('; ')))}"
+            )
             cookie = SetCookie.parse(text)
             assert cookie is not None
             scope, _ = visit._scope(cookie)
             added.append(text)
         if not lived:
             visit._set_at = self._clock()
-            new = self._ledger.assign(visit._values[0], (), visit._set_at, scope)
+            new = self._table.assign(visit._values[0], (), visit._set_at, scope)
             if new and not visit._brought:
                 visit._new = (visit._values[0],)
         if self._ticket and not (lived and visit.held):
-            attributes = "; ".join(_fit(self._ticket_cookie, visit._attributes.split("; ")))
+            attributes = "; ".join(_allowed(self._ticket_cookie, visit._attributes.split("; ")))
             added.append(f"{self._ticket_cookie}={self._ticket}; {attributes}")
         return added
 
-    def _ended(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
+    def _end(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
         """The application says that there is none."""
-        self._ledger.end([*visit._values, *(cookie.value for cookie in cookies)], self._clock())
+        self._table.end([*visit._values, *(cookie.value for cookie in cookies)], self._clock())
         if not self._ticket or not visit.held:
             return []
-        attributes = "; ".join(_fit(self._ticket_cookie, visit._attributes.split("; ")))
+        attributes = "; ".join(_allowed(self._ticket_cookie, visit._attributes.split("; ")))
         own = f"{self._ticket_cookie}=; {attributes}; Max-Age=0"
-        return [*(self._ticket_like(cookie, ended=True) for cookie in cookies), own]
+        return [*(self._ticket_for(cookie, ended=True) for cookie in cookies), own]
 
-    def _ticket_like(self, cookie: SetCookie, ended: bool = False) -> str:
+    def _ticket_for(self, cookie: SetCookie, ended: bool = False) -> str:
         """The ticket, with the very scope and lifetime of the session cookie, so that neither outlives the other."""
         now = self._wall_clock()
         deleted = ended or cookie.deletes(now)
@@ -247,11 +249,11 @@ class Sessions:
         lifetime = cookie.lifetime(now)
         if deleted and (lifetime is None or lifetime > 0):
             shared.append("Max-Age=0")  # emptied only; the last Max-Age is what counts (RFC 6265 §5.3)
-        shared = _fit(self._ticket_cookie, shared)
+        shared = _allowed(self._ticket_cookie, shared)
         return "; ".join([f"{self._ticket_cookie}={'' if deleted else self._ticket}", *shared, "HttpOnly"])
 
 
-def _fit(name: str, attributes: list[str]) -> list[str]:
+def _allowed(name: str, attributes: list[str]) -> list[str]:
     """The attributes that a cookie of this name can have. Browsers refuse a `__Host-` cookie with a Domain, another
     Path than `/`, or without Secure, and a `__Secure-` one without Secure (RFC 6265bis §4.1.3)."""
     lower = name.lower()
@@ -264,10 +266,10 @@ def _fit(name: str, attributes: list[str]) -> list[str]:
     return attributes if "secure" in names else [*attributes, "Secure"]
 
 
-def own_attributes(told: Mapping[str, str]) -> str:
-    """Those of a cookie that goes along with none of the application's. `told`: by the caller, of the request."""
-    path = quote_from_bytes(told.get("SCRIPT_NAME", "").encode("latin-1"), _MOUNT_SAFE) or "/"
-    secure = "; Secure" if told.get("wsgi.url_scheme") == "https" else ""
+def own_attributes(fields: Mapping[str, str]) -> str:
+    """Those of a cookie that goes along with none of the application's. `fields`: by the caller, of the request."""
+    path = quote_from_bytes(fields.get("SCRIPT_NAME", "").encode("latin-1"), _MOUNT_SAFE) or "/"
+    secure = "; Secure" if fields.get("wsgi.url_scheme") == "https" else ""
     return f"Path={path}; SameSite=Lax{secure}; HttpOnly"
 
 

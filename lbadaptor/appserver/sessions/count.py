@@ -1,10 +1,10 @@
-"""How many sessions live, from those who know: the application, its framework's store, the ledger. Pure."""
+"""How many sessions live, from those who know: the application, its framework's store, the table. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from lbadaptor.appserver.sessions.table import Ledger
+from lbadaptor.appserver.sessions.table import SessionTable
 from lbadaptor.log import logs
 
 log = logs.logger("lbadaptor.appserver")
@@ -16,25 +16,25 @@ PAUSE = 50
 """A count that takes its time is not made again for so many times as long: it costs 2 % of a processor."""
 
 
-def by_cookies(ledger: Ledger, clock: Clock) -> Count:
+def by_cookies(table: SessionTable, clock: Clock) -> Count:
     """The ledger's count."""
-    return lambda: ledger.count(clock())
+    return lambda: table.count(clock())
 
 
-def by_word(count: Count, ledger: Ledger, clock: Clock) -> Count:
+def by_application(count: Count, table: SessionTable, clock: Clock) -> Count:
     """The application's own count alone decides; the ledger's does while it fails."""
-    asked = _asked(count, clock)
-    return lambda: ledger.count(clock()) if (number := asked()) is None else number
+    asked = _guarded(count, clock)
+    return lambda: table.count(clock()) if (number := asked()) is None else number
 
 
-def by_store(count: Count, ledger: Ledger, clock: Clock) -> Count:
-    """Of a framework's store and the ledger the smaller: who is not in the ledger is not admitted any more, and
+def by_store(count: Count, table: SessionTable, clock: Clock) -> Count:
+    """Of a framework's store and the table the smaller: who is not in the table is not admitted any more, and
     what is not in the store has ended."""
-    asked = _asked(count, clock)
-    return lambda: ledger.count(clock()) if (number := asked()) is None else min(number, ledger.count(clock()))
+    asked = _guarded(count, clock)
+    return lambda: table.count(clock()) if (number := asked()) is None else min(number, table.count(clock()))
 
 
-def _asked(count: Count, clock: Clock) -> Callable[[], int | None]:
+def _guarded(count: Count, clock: Clock) -> Callable[[], int | None]:
     """The same count; None when it fails, which is said once."""
     failing = False
     last: int | None = None

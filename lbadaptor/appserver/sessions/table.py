@@ -1,7 +1,7 @@
-"""The ledger: which sessions live in this process, by the application's own session cookie. Pure.
+"""The table: which sessions live in this process, by the application's own session cookie. Pure.
 
 A session counts from the moment the application sets its cookie until the application deletes it or nobody
-has used it for the idle time. Where there is affinity without session, what counts are visitors, from their
+has used it for the idle time. Where there is affinity without session, what counts are visitors, from tsuccessor
 last request on. Times are monotonic seconds, given by the caller. Any thread may use it.
 
 A session has one or several values of its cookie. An application may set another value with each answer (a signed
@@ -24,13 +24,13 @@ log = logs.logger("lbadaptor.appserver")
 OVERLAP = 60.0
 """Seconds after which no request, and no answer, is under way any more that was sent along with a value: who brings
 another value of the session now does not have that one."""
-MOST = 1 << 20
+MAX_VALUES = 1 << 20
 """Values of all sessions together. One takes some 600 bytes with all that belongs to it, so 600 MB at most."""
-MOST_VALUES = 64
+MAX_VALUES_OF_SESSION = 64
 """Values of one session, of which a browser may have any that was set within OVERLAP."""
-LONGEST = 64
+LONGEST_KEY = 64
 """Characters of a value or scope that is kept as it is; of a longer one, a digest is."""
-MOST_SCOPES = 4
+MAX_SCOPES = 4
 """Scopes of one value."""
 
 UNKNOWN = ""
@@ -47,8 +47,8 @@ class _Session:
         """of each value: its scopes, one a line; when it was last seen, as far as there was another one"""
 
 
-class Ledger:
-    """Live sessions, in the order of their last use, so that a sweep looks at nothing but what has ended.
+class SessionTable:
+    """Live sessions, in the order of tsuccessor last use, so that a sweep looks at nothing but what has ended.
 
     `most`: how many values are known at most; beyond that the session longest unused is forgotten, and that is said
     once.
@@ -58,7 +58,7 @@ class Ledger:
     scope are meant, too.
     """
 
-    def __init__(self, idle: float, most: int = MOST) -> None:
+    def __init__(self, idle: float, most: int = MAX_VALUES) -> None:
         self._idle = idle
         self._most = most
         self._last_use: OrderedDict[_Session, float] = OrderedDict()
@@ -70,7 +70,7 @@ class Ledger:
         """values of sessions that were deleted or lost: when, and the session begun since"""
         self._sweep_at = float("inf")
         """nothing ends before"""
-        self._said_full = False
+        self._warned_full = False
         self._lock = threading.Lock()
 
     def use(self, values: Iterable[str], now: float) -> bool:
@@ -80,14 +80,14 @@ class Ledger:
             if now >= self._sweep_at:
                 self._sweep(now)
             for value in values:
-                key = value if len(value) <= LONGEST else _digest(value)
+                key = value if len(value) <= LONGEST_KEY else _digest(value)
                 session = self._owners.get(key)
                 if session is not None:
                     known = True
                     self._last_use[session] = now
                     self._last_use.move_to_end(session)
                     if len(session.values) > 1:
-                        self._brought(session, key, now)
+                        self._forget_replaced(session, key, now)
         return known
 
     def assign(
@@ -114,12 +114,12 @@ class Ledger:
             session = self._owners.get(key)
             new = session is None
             if session is None:
-                session = origin or self._heir(keys, now, lost)
+                session = origin or self._new_session(keys, now, lost)
             elif session is not origin:
                 if not any(self._owners.get(old) is session for old in keys):
                     self._shared.add(key)  # another visitor has it already
                 if origin is not None:
-                    self._leave(origin, session, now)
+                    self._merge(origin, session, now)
             scopes, _ = session.values.pop(key, (UNKNOWN, now))
             for old in keys:
                 if old in session.values:
@@ -128,14 +128,14 @@ class Ledger:
             self._owners[key] = session
             self._last_use[session] = now
             self._last_use.move_to_end(session)
-            while len(session.values) > MOST_VALUES:
-                self._drop(next(iter(session.values)))
+            while len(session.values) > MAX_VALUES_OF_SESSION:
+                self._forget_value(next(iter(session.values)))
             while len(self._owners) > self._most and len(self._last_use) > 1:
                 self._forget_longest_unused()
             self._sweep_at = min(self._sweep_at, now + self._idle)
         return new
 
-    def take_back(self, value: str, set_at: float) -> None:
+    def forget_undelivered(self, value: str, set_at: float) -> None:
         """The answer that set this value at that moment has reached nobody. Not if it was set or brought since."""
         key = _short(value)
         with self._lock:
@@ -143,7 +143,7 @@ class Ledger:
             if session is None or key in self._shared or session.values[key][1] != set_at:
                 return
             if len(session.values) > 1 or self._last_use[session] == set_at:
-                self._drop(key)
+                self._forget_value(key)
 
     def end(self, values: Iterable[str], now: float = 0.0, scope: str | None = None, unknown: bool = True) -> None:
         """The application deleted these sessions; with a scope: the cookies of that scope only.
@@ -162,7 +162,7 @@ class Ledger:
                     if left or not (short is None or _is_of(scopes, short, unknown)):
                         session.values[one] = left or scopes, seen
                     else:
-                        self._bury(one, now)
+                        self._end_value(one, now)
 
     def abandon(self) -> None:
         """In a forked child: the lock may be held by a thread that is not there."""
@@ -190,7 +190,7 @@ class Ledger:
 
     # With the lock held.
 
-    def _brought(self, session: _Session, key: str, now: float) -> None:
+    def _forget_replaced(self, session: _Session, key: str, now: float) -> None:
         """A request shows what the browser has kept: forget values that it can neither have nor get any more."""
         mine, _ = session.values.pop(key)
         session.values[key] = mine, now
@@ -201,7 +201,7 @@ class Ledger:
             if other not in self._shared and _within(scopes, mine):
                 over.append(other)
         for other in over:
-            self._drop(other)
+            self._forget_value(other)
 
     def _origin(self, keys: Iterable[str], key: str, scope: str, unknown: bool) -> _Session | None:
         """The session that a new value is of, because the request brought a value of it, current or replaced.
@@ -214,7 +214,7 @@ class Ledger:
                 return session
         return None
 
-    def _heir(self, keys: Iterable[str], now: float, lost: bool) -> _Session:
+    def _new_session(self, keys: Iterable[str], now: float, lost: bool) -> _Session:
         """A new session; one for all parallel requests whose session was deleted by one of them, or lost."""
         if lost:
             for old in keys:
@@ -222,23 +222,23 @@ class Ledger:
                     self._note_end(old, now)
         ended = [old for old in keys if old in self._ended]
         for old in ended:
-            heir = self._ended[old][1]
-            if heir in self._last_use:
-                assert heir is not None
-                return heir
+            successor = self._ended[old][1]
+            if successor in self._last_use:
+                assert successor is not None
+                return successor
         session = _Session()
         for old in ended:
             self._ended[old] = (self._ended[old][0], session)
         return session
 
-    def _leave(self, left: _Session, session: _Session, now: float) -> None:
+    def _merge(self, left: _Session, session: _Session, now: float) -> None:
         """A browser goes over to a session that is known already; requests that it sent before are under way."""
         for key, (scopes, _) in left.values.items():
             self._owners[key] = session
             session.values[key] = scopes, now
         del self._last_use[left]
 
-    def _drop(self, key: str) -> None:
+    def _forget_value(self, key: str) -> None:
         """Forget a value; with its last one, a session is over."""
         session = self._owners.pop(key)
         del session.values[key]
@@ -246,11 +246,11 @@ class Ledger:
         if not session.values:
             del self._last_use[session]
 
-    def _bury(self, key: str, now: float) -> None:
+    def _end_value(self, key: str, now: float) -> None:
         """Forget a value that was deleted; answers to parallel requests may still set another one in its place."""
         if key not in self._shared:
             self._note_end(key, now)
-        self._drop(key)
+        self._forget_value(key)
 
     def _note_end(self, key: str, now: float) -> None:
         self._ended[key] = (now, None)
@@ -259,19 +259,19 @@ class Ledger:
         if len(self._ended) > self._most:
             self._ended.popitem(last=False)
 
-    def _forget(self, session: _Session) -> None:
+    def _forget_session(self, session: _Session) -> None:
         for key in list(session.values):
-            self._drop(key)
+            self._forget_value(key)
 
     def _forget_longest_unused(self) -> None:
-        if not self._said_full:
-            self._said_full = True
+        if not self._warned_full:
+            self._warned_full = True
             log.warning(
                 "more than %d values of session cookies are known: from now on the session longest unused is "
                 "forgotten for each new one; a shorter session_idle, or more AppServers, would do",
                 self._most,
             )
-        self._forget(next(iter(self._last_use)))
+        self._forget_session(next(iter(self._last_use)))
 
     def _sweep(self, now: float) -> None:
         self._sweep_at = float("inf")
@@ -280,7 +280,7 @@ class Ledger:
             if now - used < self._idle:
                 self._sweep_at = used + self._idle
                 break
-            self._forget(session)
+            self._forget_session(session)
         while self._ended:
             key, (since, _) = next(iter(self._ended.items()))
             if now - since < OVERLAP:
@@ -290,7 +290,7 @@ class Ledger:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else _digest(text)
+    return text if len(text) <= LONGEST_KEY else _digest(text)
 
 
 def _digest(text: str) -> str:
@@ -314,7 +314,7 @@ def _with(scopes: str, scope: str) -> str:
     """These scopes, and another one, which comes last."""
     if UNKNOWN in (scopes, scope) or scopes == scope:
         return scope or scopes
-    return "\n".join([*(one for one in scopes.split("\n") if one != scope), scope][-MOST_SCOPES:])
+    return "\n".join([*(one for one in scopes.split("\n") if one != scope), scope][-MAX_SCOPES:])
 
 
 def _without(scopes: str, scope: str) -> str:

@@ -29,7 +29,7 @@ from lbadaptor.appserver.http.admission import Admission
 from lbadaptor.appserver.http.gateway import Gateway
 from lbadaptor.appserver.http.status import Vitals
 from lbadaptor.appserver.process.messages import Handover
-from lbadaptor.appserver.sessions.table import Ledger
+from lbadaptor.appserver.sessions.table import SessionTable
 from lbadaptor.http1.request import MAX_HEAD
 from lbadaptor.http1.states import REQUEST
 
@@ -128,7 +128,7 @@ class House:
         self.address: tuple[str, int] = listener.getsockname()
         self.admission: Admission[Any] = Admission(threads, handover.queue)
         self.vitals = Vitals(0, handover.generation, self.admission)
-        self.ledger = Ledger(1800.0)
+        self.ledger = SessionTable(1800.0)
         self.gateway = Gateway([listener], application, handover, self.vitals, self.ledger)
         if deaf:
             listener.listen(1024)
@@ -1899,7 +1899,7 @@ def test_strangers_at_the_port_do_not_touch_those_at_the_unix_socket(
     vitals = Vitals(0, 17, Admission(2, 4))
     listeners = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)]
     listeners[1].bind(str(tmp_path / "0"))
-    gateway = Gateway(listeners, hello, HANDOVER, vitals, Ledger(1800.0))
+    gateway = Gateway(listeners, hello, HANDOVER, vitals, SessionTable(1800.0))
     gateway.start()
     with contextlib.ExitStack() as stack:
         at_unix = []
@@ -2053,7 +2053,7 @@ def test_it_serves_all_that_it_listens_on(tmp_path: Path) -> None:
     vitals = Vitals(0, 17, Admission(2, 4))
     listeners = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_UNIX)]
     listeners[1].bind(str(tmp_path / "0"))
-    gateway = Gateway(listeners, hello, HANDOVER, vitals, Ledger(1800.0))
+    gateway = Gateway(listeners, hello, HANDOVER, vitals, SessionTable(1800.0))
     gateway.start()
     with contextlib.ExitStack() as limits:
         connections = [limits.enter_context(socket.socket(listener.family)) for listener in listeners]

@@ -9,7 +9,7 @@ import pytest
 
 from lbadaptor.appserver.sessions.cookie_check import ENOUGH, LONGEST_NAME, MOST_NAMES, CookieCheck, doubt
 from lbadaptor.appserver.sessions.cookies import Sessions, Visit
-from lbadaptor.appserver.sessions.table import Ledger
+from lbadaptor.appserver.sessions.table import SessionTable
 
 
 @pytest.fixture
@@ -110,8 +110,8 @@ def test_what_is_said(answers: int, others: Sequence[str], framework: Sequence[s
 
 
 def visit(check: CookieCheck) -> Visit:
-    sessions = Sessions("sid", "__PRT__", "ticket", Ledger(1800.0), lambda: 0.0, lambda: 0.0, check)
-    return Visit(sessions, [], held=False, told={})
+    sessions = Sessions("sid", "__PRT__", "ticket", SessionTable(1800.0), lambda: 0.0, lambda: 0.0, check)
+    return Visit(sessions, [], held=False, fields={})
 
 
 def test_the_sessions_show_it_all_cookies_of_an_answer(check: CookieCheck) -> None:

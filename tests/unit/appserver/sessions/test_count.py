@@ -6,21 +6,21 @@ import logging
 
 import pytest
 
-from lbadaptor.appserver.sessions.count import PAUSE, Count, by_cookies, by_store, by_word
-from lbadaptor.appserver.sessions.table import Ledger
+from lbadaptor.appserver.sessions.count import PAUSE, Count, by_application, by_cookies, by_store
+from lbadaptor.appserver.sessions.table import SessionTable
 
 
 class Stage:
-    """A ledger with two sessions, a count that says `number` after `cost` seconds, and a clock."""
+    """A table with two sessions, a count that says `number` after `cost` seconds, and a clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.number: int | None = 0
         self.cost = 0.0
         self.asked = 0
-        self.ledger = Ledger(3600.0)
+        self.table = SessionTable(3600.0)
         for value in "ab":
-            self.ledger.assign(value, (), self.now)
+            self.table.assign(value, (), self.now)
 
     def count(self) -> int:
         self.asked += 1
@@ -39,35 +39,35 @@ def stage() -> Stage:
 
 
 def test_cookies(stage: Stage) -> None:
-    assert by_cookies(stage.ledger, stage.clock)() == 2
+    assert by_cookies(stage.table, stage.clock)() == 2
 
 
 @pytest.mark.parametrize(("number", "counted"), [(0, 0), (1, 1), (2, 2), (5, 5), (-1, 0)])
 def test_the_applications_word_alone_decides(stage: Stage, number: int, counted: int) -> None:
     stage.number = number
-    assert by_word(stage.count, stage.ledger, stage.clock)() == counted
+    assert by_application(stage.count, stage.table, stage.clock)() == counted
 
 
 @pytest.mark.parametrize(("number", "counted"), [(0, 0), (1, 1), (2, 2), (5, 2)])
 def test_of_store_and_ledger_the_smaller_counts(stage: Stage, number: int, counted: int) -> None:
     stage.number = number
-    assert by_store(stage.count, stage.ledger, stage.clock)() == counted
+    assert by_store(stage.count, stage.table, stage.clock)() == counted
 
 
-@pytest.mark.parametrize("way", [by_word, by_store])
+@pytest.mark.parametrize("way", [by_application, by_store])
 def test_while_it_fails_the_cookies_decide_and_that_is_said_once(
     stage: Stage, caplog: pytest.LogCaptureFixture, way: type
 ) -> None:
-    counted: Count = way(stage.count, stage.ledger, stage.clock)
+    counted: Count = way(stage.count, stage.table, stage.clock)
     with caplog.at_level(logging.ERROR, "lbadaptor.appserver"):
         for stage.number in (None, None, 1, None):
             assert counted() == (2 if stage.number is None else 1)
     assert len(caplog.records) == 2
 
 
-@pytest.mark.parametrize("way", [by_word, by_store])
+@pytest.mark.parametrize("way", [by_application, by_store])
 def test_a_slow_count_is_asked_less_often(stage: Stage, way: type) -> None:
-    counted: Count = way(stage.count, stage.ledger, stage.clock)
+    counted: Count = way(stage.count, stage.table, stage.clock)
     stage.number, stage.cost = 1, 0.1
     assert counted() == 1
     stage.number = 2
@@ -79,9 +79,9 @@ def test_a_slow_count_is_asked_less_often(stage: Stage, way: type) -> None:
     assert stage.asked == 2
 
 
-@pytest.mark.parametrize("way", [by_word, by_store])
+@pytest.mark.parametrize("way", [by_application, by_store])
 def test_none_is_never_an_old_answer(stage: Stage, way: type) -> None:
-    counted: Count = way(stage.count, stage.ledger, stage.clock)
+    counted: Count = way(stage.count, stage.table, stage.clock)
     stage.cost = 0.1
     assert counted() == 0
     stage.number = 1

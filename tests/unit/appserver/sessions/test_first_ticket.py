@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lbadaptor.appserver.sessions.affinity import MOST, Affinity, Holder, visitor
-from lbadaptor.appserver.sessions.table import Ledger
+from lbadaptor.appserver.sessions.affinity import MAX_VISITORS, Affinity, AffinityVisit, visitor
+from lbadaptor.appserver.sessions.table import SessionTable
 from lbadaptor.appserver.wsgi.environ import Request
 
 IDLE = 100.0
@@ -25,13 +25,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def ledger() -> Ledger:
-    return Ledger(IDLE, MOST)
+def table() -> SessionTable:
+    return SessionTable(IDLE, MAX_VISITORS)
 
 
 @pytest.fixture
-def affinity(ledger: Ledger, clock: Clock) -> Affinity:
-    return Affinity("__PRT__", TICKET, ledger, clock)
+def affinity(table: SessionTable, clock: Clock) -> Affinity:
+    return Affinity("__PRT__", TICKET, table, clock)
 
 
 def request(address: str, agent: str | None = "a browser") -> Request:
@@ -54,7 +54,7 @@ def request(address: str, agent: str | None = "a browser") -> Request:
 )
 def test_the_ticket_is_for_the_mount(affinity: Affinity, mount: str, https: bool, attributes: str) -> None:
     told = {"SCRIPT_NAME": mount, "wsgi.url_scheme": "https" if https else "http"}
-    headers = Holder(affinity, "somebody", False, told).answered([("Content-Type", "text/html")])
+    headers = AffinityVisit(affinity, "somebody", False, told).answered([("Content-Type", "text/html")])
     assert headers == [
         ("Content-Type", "text/html"),
         ("Cache-Control", "private"),
@@ -64,29 +64,29 @@ def test_the_ticket_is_for_the_mount(affinity: Affinity, mount: str, https: bool
 
 @pytest.mark.parametrize(("said", "sent"), [("public, max-age=60", "private, max-age=60"), ("no-store", "no-store")])
 def test_an_answer_with_a_ticket_is_private_unless_stricter(affinity: Affinity, said: str, sent: str) -> None:
-    headers = Holder(affinity, "somebody", False, {}).answered([("Cache-Control", said)])
+    headers = AffinityVisit(affinity, "somebody", False, {}).answered([("Cache-Control", said)])
     assert [value for name, value in headers if name == "Cache-Control"] == [sent]
 
 
 def test_a_visitor_counts_from_the_first_answer_until_the_idle_time_after_the_last_request(
-    affinity: Affinity, ledger: Ledger, clock: Clock
+    affinity: Affinity, table: SessionTable, clock: Clock
 ) -> None:
-    Holder(affinity, "somebody", False, {}).answered([])
+    AffinityVisit(affinity, "somebody", False, {}).answered([])
     clock.now = IDLE - 1
-    assert ledger.count(clock.now) == 1
-    Holder(affinity, "somebody", True, {}).answered([])
+    assert table.count(clock.now) == 1
+    AffinityVisit(affinity, "somebody", True, {}).answered([])
     clock.now += IDLE - 1
-    assert ledger.count(clock.now) == 1
+    assert table.count(clock.now) == 1
     clock.now += 1
-    assert ledger.count(clock.now) == 0
+    assert table.count(clock.now) == 0
 
 
 def test_a_holder_gets_no_ticket_again_and_counts_though_nobody_remembers_them(
-    affinity: Affinity, ledger: Ledger, clock: Clock
+    affinity: Affinity, table: SessionTable, clock: Clock
 ) -> None:
     sent = [("Cache-Control", "public")]
-    assert Holder(affinity, "somebody", True, {}).answered(sent) == sent
-    assert ledger.count(clock.now) == 1
+    assert AffinityVisit(affinity, "somebody", True, {}).answered(sent) == sent
+    assert table.count(clock.now) == 1
 
 
 def test_visitors_are_told_apart_by_address_and_browser() -> None:

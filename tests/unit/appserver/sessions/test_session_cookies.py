@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 
 from lbadaptor.appserver.sessions.cookies import Headers, Sessions, Visit
-from lbadaptor.appserver.sessions.table import Ledger
+from lbadaptor.appserver.sessions.table import SessionTable
 from lbadaptor.appserver.wsgi.environ import Request
 
 NOW = 1_763_805_600.0
@@ -17,13 +17,13 @@ WEBWARE_DELETES = "_SID_=None; expires=Mon, 01-Jan-1900 00:00:00 GMT; Max-Age=0;
 
 
 @pytest.fixture
-def ledger() -> Ledger:
-    return Ledger(1800.0)
+def table() -> SessionTable:
+    return SessionTable(1800.0)
 
 
 @pytest.fixture
-def sessions(ledger: Ledger) -> Sessions:
-    return Sessions("_SID_", "__PRT__", TICKET, ledger, lambda: 0.0, lambda: NOW)
+def sessions(table: SessionTable) -> Sessions:
+    return Sessions("_SID_", "__PRT__", TICKET, table, lambda: 0.0, lambda: NOW)
 
 
 def tickets(headers: Headers) -> list[str]:
@@ -31,25 +31,25 @@ def tickets(headers: Headers) -> list[str]:
 
 
 def answered(sessions: Sessions, headers: Headers, brought: Sequence[str] = ()) -> Headers:
-    return Visit(sessions, brought, held=False, told={}).answered(headers)
+    return Visit(sessions, brought, held=False, fields={}).answered(headers)
 
 
 def set_cookie(sessions: Sessions, cookie: str, brought: tuple[str, ...] = ()) -> list[str]:
     return tickets(answered(sessions, [("Set-Cookie", cookie)], brought))
 
 
-def test_no_session_cookie_no_ticket_and_no_change(sessions: Sessions, ledger: Ledger) -> None:
+def test_no_session_cookie_no_ticket_and_no_change(sessions: Sessions, table: SessionTable) -> None:
     sent = [("Content-Type", "text/html"), ("Cache-Control", "public"), ("Set-Cookie", "colour=blue; Path=/")]
     assert answered(sessions, sent, ["a"]) == sent
-    assert ledger.count(0.0) == 0
+    assert table.count(0.0) == 0
 
 
-def test_the_ticket_goes_along_with_the_session_cookie(sessions: Sessions, ledger: Ledger) -> None:
+def test_the_ticket_goes_along_with_the_session_cookie(sessions: Sessions, table: SessionTable) -> None:
     sent = [("Set-Cookie", "_SID_=a"), ("Content-Type", "text/html")]
     headers = answered(sessions, sent, [])
     assert [header for header in headers if header in sent] == sent
     assert tickets(headers) == [f"__PRT__={TICKET}; HttpOnly"]
-    assert ledger.use(["a"], 1.0)
+    assert table.use(["a"], 1.0)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_the_ticket_is_httponly_whatever_the_session_cookie_is(sessions: Session
 
 
 @pytest.mark.parametrize("cookie", ["_SID_2=a", "X_SID_=a", "colour=_SID_", "other=1; _SID_=a", "_sid_=a", "_SID_"])
-def test_another_cookie_is_not_the_session(sessions: Sessions, ledger: Ledger, cookie: str) -> None:
+def test_another_cookie_is_not_the_session(sessions: Sessions, table: SessionTable, cookie: str) -> None:
     assert set_cookie(sessions, cookie) == []
-    assert ledger.count(0.0) == 0
+    assert table.count(0.0) == 0
 
 
 @pytest.mark.parametrize(
@@ -102,28 +102,28 @@ def test_another_cookie_is_not_the_session(sessions: Sessions, ledger: Ledger, c
         ),
     ],
 )
-def test_the_ticket_is_deleted_along(sessions: Sessions, ledger: Ledger, cookie: str, ticket: str) -> None:
-    ledger.assign("a", [], 0.0)
+def test_the_ticket_is_deleted_along(sessions: Sessions, table: SessionTable, cookie: str, ticket: str) -> None:
+    table.assign("a", [], 0.0)
     assert set_cookie(sessions, cookie, brought=("a",)) == [ticket]
-    assert ledger.count(0.0) == 0
-    assert not ledger.use(["a"], 0.0)
+    assert table.count(0.0) == 0
+    assert not table.use(["a"], 0.0)
 
 
-def test_a_lifetime_that_cannot_be_read_deletes_nothing(sessions: Sessions, ledger: Ledger) -> None:
+def test_a_lifetime_that_cannot_be_read_deletes_nothing(sessions: Sessions, table: SessionTable) -> None:
     set_cookie(sessions, "_SID_=a; Max-Age=soon; Expires=tomorrow")
-    assert ledger.count(0.0) == 1
+    assert table.count(0.0) == 1
 
 
-def test_max_age_wins_over_expires(sessions: Sessions, ledger: Ledger) -> None:
+def test_max_age_wins_over_expires(sessions: Sessions, table: SessionTable) -> None:
     set_cookie(sessions, "_SID_=a; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Max-Age=60")
-    assert ledger.count(0.0) == 1
+    assert table.count(0.0) == 1
 
 
-def test_a_login_that_rotates_the_session_does_not_count_twice(sessions: Sessions, ledger: Ledger) -> None:
+def test_a_login_that_rotates_the_session_does_not_count_twice(sessions: Sessions, table: SessionTable) -> None:
     set_cookie(sessions, "_SID_=before")
     set_cookie(sessions, "_SID_=after", brought=("before",))
-    assert ledger.count(0.0) == 1
-    assert ledger.use(["before"], 1.0)
+    assert table.count(0.0) == 1
+    assert table.use(["before"], 1.0)
 
 
 def test_each_of_several_session_cookies_gets_its_ticket(sessions: Sessions) -> None:
@@ -137,28 +137,28 @@ def test_each_of_several_session_cookies_gets_its_ticket(sessions: Sessions) -> 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["set first", "cleared first"])
 def test_clearing_the_cookies_old_path_does_not_end_the_session(
-    sessions: Sessions, ledger: Ledger, order: tuple[int, int]
+    sessions: Sessions, table: SessionTable, order: tuple[int, int]
 ) -> None:
     cookies = [("Set-Cookie", "_SID_=a; Path=/"), ("Set-Cookie", "_SID_=; Path=/old; Max-Age=0")]
-    ledger.assign("a", [], 0.0)
+    table.assign("a", [], 0.0)
     answered(sessions, [cookies[number] for number in order], ["a"])
-    assert ledger.use(["a"], 1.0)
+    assert table.use(["a"], 1.0)
 
 
-def test_a_quoted_value_is_the_value_a_browser_brings_back(sessions: Sessions, ledger: Ledger) -> None:
+def test_a_quoted_value_is_the_value_a_browser_brings_back(sessions: Sessions, table: SessionTable) -> None:
     set_cookie(sessions, '_SID_="a"')
-    assert ledger.use(["a"], 1.0)
+    assert table.use(["a"], 1.0)
 
 
-def test_an_appserver_without_ticket_counts_sessions_and_sets_nothing(ledger: Ledger) -> None:
-    alone = Sessions("_SID_", "__PRT__", "", ledger, lambda: 0.0, lambda: NOW)
+def test_an_appserver_without_ticket_counts_sessions_and_sets_nothing(table: SessionTable) -> None:
+    alone = Sessions("_SID_", "__PRT__", "", table, lambda: 0.0, lambda: NOW)
     sent = [("Set-Cookie", "_SID_=a"), ("Cache-Control", "public")]
     assert answered(alone, sent, []) == sent
-    assert ledger.count(0.0) == 1
+    assert table.count(0.0) == 1
 
 
-def test_the_tickets_name_is_a_setting(ledger: Ledger) -> None:
-    other = Sessions("_SID_", "__SHOP__", TICKET, ledger, lambda: 0.0, lambda: NOW)
+def test_the_tickets_name_is_a_setting(table: SessionTable) -> None:
+    other = Sessions("_SID_", "__SHOP__", TICKET, table, lambda: 0.0, lambda: NOW)
     assert ("Set-Cookie", f"__SHOP__={TICKET}; HttpOnly") in answered(other, [("Set-Cookie", "_SID_=a")], [])
 
 
@@ -189,18 +189,18 @@ def test_an_answer_with_a_ticket_is_private_unless_stricter(
     assert [value for name, value in headers if name.lower() == "cache-control"] == sent
 
 
-def test_a_value_that_is_not_ascii_is_known_again(sessions: Sessions, ledger: Ledger) -> None:
+def test_a_value_that_is_not_ascii_is_known_again(sessions: Sessions, table: SessionTable) -> None:
     set_cookie(sessions, "_SID_=m\xfcller; Path=/")
     visit = sessions.of(Request("GET / HTTP/1.1\r\nCookie: a=b; _SID_=m\xfcller"))
     assert visit.known
     assert not sessions.of(Request("GET / HTTP/1.1\r\nCookie: _SID_=m\xe4ller")).known
 
 
-def test_an_appserver_that_runs_alone_knows_a_pages_folder(sessions: Sessions, ledger: Ledger) -> None:
+def test_an_appserver_that_runs_alone_knows_a_pages_folder(sessions: Sessions, table: SessionTable) -> None:
     for page, cookie in (("/shop/login?next=/", "_SID_=a"), ("/shop/logout", "_SID_=; Path=/shop; Max-Age=0")):
         visit = sessions.of(Request(f"GET {page} HTTP/1.1\r\nHost: www.example\r\nCookie: _SID_=a"))
         visit.answered([("Set-Cookie", cookie)])
-        assert ledger.count(0.0) == (page == "/shop/login?next=/")
+        assert table.count(0.0) == (page == "/shop/login?next=/")
 
 
 # The application's own word.
@@ -216,20 +216,22 @@ def told(mount: str, https: bool) -> dict[str, str]:
     return {"SCRIPT_NAME": mount, "wsgi.url_scheme": "https" if https else "http"}
 
 
-def test_without_a_word_nothing_changes(sessions: Sessions, ledger: Ledger) -> None:
+def test_without_a_word_nothing_changes(sessions: Sessions, table: SessionTable) -> None:
     assert word(sessions, ["a"]).answered([("X", "y")]) == [("X", "y")]
-    assert ledger.count(0.0) == 0
+    assert table.count(0.0) == 0
 
 
-def test_a_session_that_is_said_to_begin_gets_a_cookie_and_the_ticket(sessions: Sessions, ledger: Ledger) -> None:
+def test_a_session_that_is_said_to_begin_gets_a_cookie_and_the_ticket(
+    sessions: Sessions, table: SessionTable
+) -> None:
     visit = word(sessions)
     visit.begin()
-    assert ledger.count(0.0) == 0, "the visitor has no cookie yet"
+    assert table.count(0.0) == 0, "the visitor has no cookie yet"
     cache, (_, cookie), ticket = visit.answered([])
     value = cookie.removeprefix("_SID_=").removesuffix(f"; {OWN}")
     assert len(value) >= 22
     assert (cache, ticket) == (("Cache-Control", "private"), ("Set-Cookie", f"__PRT__={TICKET}; {OWN}"))
-    assert ledger.use([value], 1.0)
+    assert table.use([value], 1.0)
     assert word(sessions, [value]).living
 
 
@@ -254,59 +256,59 @@ def test_the_tickets_scope_is_the_mount(sessions: Sessions, mount: str, https: b
 
 
 def test_a_session_cookie_that_was_brought_is_what_the_session_is_known_by(
-    sessions: Sessions, ledger: Ledger
+    sessions: Sessions, table: SessionTable
 ) -> None:
     visit = word(sessions, ["a"])
     assert not visit.living
     visit.begin()
     headers = visit.answered([])
     assert [value for _, value in headers] == ["private", f"__PRT__={TICKET}; {OWN}"]
-    assert ledger.use(["a"], 1.0)
-    assert ledger.count(0.0) == 1
+    assert table.use(["a"], 1.0)
+    assert table.count(0.0) == 1
 
 
 @pytest.mark.parametrize(("held", "sent"), [(True, 0), (False, 1)])
 def test_who_has_session_and_ticket_gets_nothing_again(
-    sessions: Sessions, ledger: Ledger, held: bool, sent: int
+    sessions: Sessions, table: SessionTable, held: bool, sent: int
 ) -> None:
-    ledger.assign("a", [], 0.0)
+    table.assign("a", [], 0.0)
     visit = word(sessions, ["a"], held)
     assert visit.living
     visit.begin()
     assert len(tickets(visit.answered([("X", "y")]))) == sent
-    assert ledger.count(0.0) == 1
+    assert table.count(0.0) == 1
 
 
-def test_a_session_cookie_that_the_answer_sets_is_what_counts(sessions: Sessions, ledger: Ledger) -> None:
-    ledger.assign("old", [], 0.0)
+def test_a_session_cookie_that_the_answer_sets_is_what_counts(sessions: Sessions, table: SessionTable) -> None:
+    table.assign("old", [], 0.0)
     visit = word(sessions, ["old"], held=True)
     visit.begin()
     headers = visit.answered([("Set-Cookie", "_SID_=new; Path=/")])
     assert tickets(headers) == [f"__PRT__={TICKET}; Path=/; HttpOnly"]
-    assert ledger.count(0.0) == 1
-    assert ledger.use(["new"], 1.0)
+    assert table.count(0.0) == 1
+    assert table.use(["new"], 1.0)
 
 
 def test_a_session_that_is_said_to_end_is_gone_at_once_and_the_ticket_with_the_answer(
-    sessions: Sessions, ledger: Ledger
+    sessions: Sessions, table: SessionTable
 ) -> None:
-    ledger.assign("a", [], 0.0)
+    table.assign("a", [], 0.0)
     visit = word(sessions, ["a"], held=True)
     visit.end()
-    assert ledger.count(0.0) == 0
+    assert table.count(0.0) == 0
     assert not visit.living
     assert tickets(visit.answered([])) == [f"__PRT__=; {OWN}; Max-Age=0"]
 
 
-def test_a_cookie_for_one_who_has_no_session_counts_nothing(sessions: Sessions, ledger: Ledger) -> None:
+def test_a_cookie_for_one_who_has_no_session_counts_nothing(sessions: Sessions, table: SessionTable) -> None:
     visit = word(sessions)
     visit.end()
     sent = [("Set-Cookie", "_SID_=tracked; Path=/")]
     assert visit.answered(sent) == sent
-    assert ledger.count(0.0) == 0
+    assert table.count(0.0) == 0
 
 
-def test_the_ticket_goes_in_the_scope_of_the_session_cookie_too(sessions: Sessions, ledger: Ledger) -> None:
+def test_the_ticket_goes_in_the_scope_of_the_session_cookie_too(sessions: Sessions, table: SessionTable) -> None:
     visit = word(sessions, ["a"], held=True)
     visit.end()
     headers = visit.answered([("Set-Cookie", "_SID_=b; Path=/; Domain=example.org")])
@@ -314,21 +316,21 @@ def test_the_ticket_goes_in_the_scope_of_the_session_cookie_too(sessions: Sessio
         "__PRT__=; Path=/; Domain=example.org; Max-Age=0; HttpOnly",
         f"__PRT__=; {OWN}; Max-Age=0",
     ]
-    assert ledger.count(0.0) == 0
+    assert table.count(0.0) == 0
 
 
 @pytest.mark.parametrize("words", ["begin end", "end begin"])
-def test_the_last_word_counts(sessions: Sessions, ledger: Ledger, words: str) -> None:
-    ledger.assign("a", [], 0.0)
+def test_the_last_word_counts(sessions: Sessions, table: SessionTable, words: str) -> None:
+    table.assign("a", [], 0.0)
     visit = word(sessions, ["a"], held=True)
     for name in words.split():
         getattr(visit, name)()
     visit.answered([])
-    assert ledger.count(0.0) == (1 if words.endswith("begin") else 0)
+    assert table.count(0.0) == (1 if words.endswith("begin") else 0)
 
 
-def test_once_the_head_is_out_none_begins(sessions: Sessions, ledger: Ledger) -> None:
-    ledger.assign("a", [], 0.0)
+def test_once_the_head_is_out_none_begins(sessions: Sessions, table: SessionTable) -> None:
+    table.assign("a", [], 0.0)
     for brought, held in (([], False), (["b"], True), (["a"], False)):
         visit = word(sessions, brought, held)
         visit.answered([])
@@ -337,25 +339,25 @@ def test_once_the_head_is_out_none_begins(sessions: Sessions, ledger: Ledger) ->
     visit = word(sessions, ["a"], held=True)
     visit.answered([])
     visit.begin()
-    assert ledger.count(0.0) == 1
+    assert table.count(0.0) == 1
 
 
 @pytest.mark.parametrize("cookie", ["_SID_=new; Path=/", ""])
-def test_once_the_head_is_out_one_can_still_end(sessions: Sessions, ledger: Ledger, cookie: str) -> None:
+def test_once_the_head_is_out_one_can_still_end(sessions: Sessions, table: SessionTable, cookie: str) -> None:
     visit = word(sessions)
     visit.begin()
     visit.answered([("Set-Cookie", cookie)] if cookie else [])
-    assert ledger.count(0.0) == 1
+    assert table.count(0.0) == 1
     visit.end()
-    assert ledger.count(0.0) == 0
+    assert table.count(0.0) == 0
 
 
-def test_alone_there_is_a_session_and_no_ticket(ledger: Ledger) -> None:
-    alone = Sessions("_SID_", "__PRT__", "", ledger, lambda: 0.0, lambda: NOW)
+def test_alone_there_is_a_session_and_no_ticket(table: SessionTable) -> None:
+    alone = Sessions("_SID_", "__PRT__", "", table, lambda: 0.0, lambda: NOW)
     visit = word(alone)
     visit.begin()
     assert [name for name, _ in visit.answered([])] == ["Cache-Control", "Set-Cookie"]
-    assert ledger.count(0.0) == 1
+    assert table.count(0.0) == 1
 
 
 # A cookie's identity is its name, domain and path.
@@ -365,7 +367,7 @@ SET = "_SID_=a; Path=/"
 
 
 def browse(sessions: Sessions, *cookies: str, brought: Sequence[str] = (), **where: str) -> None:
-    visit = Visit(sessions, list(brought), held=False, told={**WHERE, **where})
+    visit = Visit(sessions, list(brought), held=False, fields={**WHERE, **where})
     visit.answered([("Set-Cookie", cookie) for cookie in cookies])
 
 
@@ -392,29 +394,29 @@ def browse(sessions: Sessions, *cookies: str, brought: Sequence[str] = (), **whe
     ],
 )
 def test_only_the_cookie_of_the_same_scope_is_deleted(
-    sessions: Sessions, ledger: Ledger, first: str, deletion: str, living: int
+    sessions: Sessions, table: SessionTable, first: str, deletion: str, living: int
 ) -> None:
     browse(sessions, first)
     browse(sessions, deletion, brought=["a"])
-    assert ledger.count(0.0) == living
-    assert ledger.use(["a"], 0.0) is bool(living)
+    assert table.count(0.0) == living
+    assert table.use(["a"], 0.0) is bool(living)
 
 
-def test_a_cookie_without_a_path_is_of_the_folder_of_its_page(sessions: Sessions, ledger: Ledger) -> None:
+def test_a_cookie_without_a_path_is_of_the_folder_of_its_page(sessions: Sessions, table: SessionTable) -> None:
     browse(sessions, "_SID_=a")
     browse(sessions, "_SID_=; Max-Age=0", brought=["a"], REQUEST_URI="/other/page")
-    assert ledger.count(0.0) == 1
+    assert table.count(0.0) == 1
     browse(sessions, "_SID_=; Max-Age=0", brought=["a"], REQUEST_URI="/shop/logout")
-    assert ledger.count(0.0) == 0
+    assert table.count(0.0) == 0
 
 
 @pytest.mark.parametrize(("uri", "living"), [("/login", 2), ("/login/x", 1)])
 def test_another_scope_is_another_session_and_the_same_one_is_not(
-    sessions: Sessions, ledger: Ledger, uri: str, living: int
+    sessions: Sessions, table: SessionTable, uri: str, living: int
 ) -> None:
     browse(sessions, "_SID_=a; Path=/login")
     browse(sessions, "_SID_=b", brought=["a"], REQUEST_URI=uri)
-    assert ledger.count(0.0) == living
+    assert table.count(0.0) == living
 
 
 OLD, NEW = "_SID_=; Path=/; Max-Age=0", "_SID_=b; Path=/"
@@ -434,21 +436,21 @@ OLD, NEW = "_SID_=; Path=/; Max-Age=0", "_SID_=b; Path=/"
     ],
 )
 def test_several_cookies_of_the_name_in_one_answer(
-    sessions: Sessions, ledger: Ledger, cookies: list[str], living: list[str]
+    sessions: Sessions, table: SessionTable, cookies: list[str], living: list[str]
 ) -> None:
     browse(sessions, SET)
     browse(sessions, *cookies, brought=["a"])
-    assert ledger.count(0.0) == len(living)
-    assert [value for value in "bc" if ledger.use([value], 0.0)] == living
+    assert table.count(0.0) == len(living)
+    assert [value for value in "bc" if table.use([value], 0.0)] == living
 
 
-def test_one_value_under_two_paths_lives_until_both_are_deleted(sessions: Sessions, ledger: Ledger) -> None:
+def test_one_value_under_two_paths_lives_until_both_are_deleted(sessions: Sessions, table: SessionTable) -> None:
     browse(sessions, "_SID_=a; Path=/", "_SID_=a; Path=/shop")
-    assert ledger.count(0.0) == 1
+    assert table.count(0.0) == 1
     browse(sessions, "_SID_=; Path=/; Max-Age=0", brought=["a", "a"])
-    assert ledger.use(["a"], 0.0)
+    assert table.use(["a"], 0.0)
     browse(sessions, "_SID_=; Path=/shop; Max-Age=0", brought=["a"])
-    assert ledger.count(0.0) == 0
+    assert table.count(0.0) == 0
 
 
 @pytest.mark.parametrize(
@@ -461,33 +463,35 @@ def test_one_value_under_two_paths_lives_until_both_are_deleted(sessions: Sessio
     ],
 )
 def test_a_brought_cookie_that_somebody_else_has_set_is_what_it_may_be(
-    sessions: Sessions, ledger: Ledger, deletion: str, living: int
+    sessions: Sessions, table: SessionTable, deletion: str, living: int
 ) -> None:
     """Its scope is not known: a browser would not have sent one of a scope that does not match the request."""
     visit = Visit(sessions, ["a"], False, WHERE)
     visit.begin()
     visit.answered([])
-    assert ledger.count(0.0) == 1
+    assert table.count(0.0) == 1
     browse(sessions, deletion, brought=["a"])
-    assert ledger.count(0.0) == living
+    assert table.count(0.0) == living
 
 
-def test_a_cookie_that_we_set_for_the_application_can_be_deleted_by_it(sessions: Sessions, ledger: Ledger) -> None:
+def test_a_cookie_that_we_set_for_the_application_can_be_deleted_by_it(
+    sessions: Sessions, table: SessionTable
+) -> None:
     visit = Visit(sessions, [], False, WHERE)
     visit.begin()
     (cookie,) = [value for name, value in visit.answered([]) if value.startswith("_SID_=")]
     value = cookie.partition(";")[0].removeprefix("_SID_=")
     browse(sessions, "_SID_=; Path=/; Max-Age=0", brought=[value])
-    assert ledger.count(0.0) == 1
+    assert table.count(0.0) == 1
     browse(sessions, "_SID_=; Path=/shop; Max-Age=0", brought=[value])
-    assert ledger.count(0.0) == 0
+    assert table.count(0.0) == 0
 
 
-def test_the_applications_word_ends_a_session_whatever_its_scope(sessions: Sessions, ledger: Ledger) -> None:
+def test_the_applications_word_ends_a_session_whatever_its_scope(sessions: Sessions, table: SessionTable) -> None:
     browse(sessions, "_SID_=a; Path=/", "_SID_=b; Path=/shop")
     visit = Visit(sessions, ["b", "a"], True, WHERE)
     visit.end()
-    assert ledger.count(0.0) == 0
+    assert table.count(0.0) == 0
 
 
 # Names with a prefix.
@@ -512,14 +516,14 @@ def test_the_applications_word_ends_a_session_whatever_its_scope(sessions: Sessi
         ("__secure-prt", "__Host-sid=a; secure", "__secure-prt={}; secure; HttpOnly"),
     ],
 )
-def test_the_ticket_has_what_its_own_name_demands(ledger: Ledger, name: str, cookie: str, ticket: str) -> None:
-    sessions = Sessions("__Host-sid", name, TICKET, ledger, lambda: 0.0, lambda: NOW)
+def test_the_ticket_has_what_its_own_name_demands(table: SessionTable, name: str, cookie: str, ticket: str) -> None:
+    sessions = Sessions("__Host-sid", name, TICKET, table, lambda: 0.0, lambda: NOW)
     headers = Visit(sessions, [], False, WHERE).answered([("Set-Cookie", cookie)])
     assert headers[-1] == ("Set-Cookie", ticket.format(TICKET))
 
 
-def test_cookies_that_we_set_have_what_their_names_demand(ledger: Ledger) -> None:
-    sessions = Sessions("__Host-sid", "__Host-PRT", TICKET, ledger, lambda: 0.0, lambda: NOW)
+def test_cookies_that_we_set_have_what_their_names_demand(table: SessionTable) -> None:
+    sessions = Sessions("__Host-sid", "__Host-PRT", TICKET, table, lambda: 0.0, lambda: NOW)
     visit = Visit(sessions, [], False, {**WHERE, "wsgi.url_scheme": "https"})
     visit.begin()
     _, (_, session), (_, ticket) = visit.answered([])

@@ -24,13 +24,14 @@ from cachelib import FileSystemCache, SimpleCache
 from cherrypy.lib import sessions as cherrypy_sessions
 from django.conf import settings
 
-from lbadaptor.appserver.sessions.cookies import stores
-from lbadaptor.appserver.sessions.stores import Unreadable, notice, reader
+from lbadaptor.appserver.sessions import stores
+from lbadaptor.appserver.sessions.stores import Unreadable, known, notice, reader
+from lbadaptor.appserver.sessions.stores.known import KNOWN, SMALL_STORE
 from lbadaptor.contract.settings import COUNTED
 
 
 def test_the_settings_name_every_framework_whose_store_can_be_asked() -> None:
-    assert set(COUNTED) | {"beaker"} == stores.FRAMEWORKS.keys() == stores.IN_USE.keys()
+    assert set(COUNTED) | {"beaker"} == KNOWN.keys()
 
 
 @pytest.mark.parametrize("framework", ["flask", "cherrypy"])
@@ -136,7 +137,7 @@ def test_a_cache_that_drops_living_sessions_is_said() -> None:
         "cachelib.simple.SimpleCache holds 7 entries and then drops living sessions: raise threshold of SimpleCache"
     )
 
-    assert reader("flask", flask_application(SimpleCache(threshold=stores.FEW)), "session")[1] == ""
+    assert reader("flask", flask_application(SimpleCache(threshold=SMALL_STORE)), "session")[1] == ""
 
 
 def test_another_cookie_than_the_settings_is_refused() -> None:
@@ -392,8 +393,8 @@ def webware_application(
         return Application(str(tmp_path), settings=settings, development=False)
 
     yield application
-    for folder in list(stores._taken):
-        os.close(stores._taken.pop(folder))
+    for folder in list(webware_store._locked):
+        os.close(webware_store._locked.pop(folder))
 
 
 @pytest.mark.parametrize("store", ["Memory", "Dynamic"])
@@ -457,7 +458,7 @@ def test_webwares_shared_stores_cannot_tell(webware_application: Callable[..., A
 @pytest.fixture
 def only_flask(monkeypatch: pytest.MonkeyPatch) -> None:
     """Others were configured for the whole process, by the tests above."""
-    monkeypatch.setattr(stores, "IN_USE", {"flask": "flask"})
+    monkeypatch.setattr(known, "KNOWN", {"flask": known.KNOWN["flask"]})
 
 
 def test_the_frameworks_own_name_is_told_where_it_is_another(only_flask: None) -> None:

@@ -1,0 +1,95 @@
+"""The frameworks that are known, and what the AppServer asks about the sessions of an application.
+
+`session_count = "flask"` names one of them. A framework is imported only then, or when the application has imported
+it already.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from lbadaptor.appserver.sessions.stores import beaker, cherrypy, django, flask, webware
+from lbadaptor.appserver.sessions.stores.store import Count, Framework, Unreadable
+
+KNOWN: dict[str, Framework] = {
+    "beaker": beaker,
+    "cherrypy": cherrypy,
+    "django": django,
+    "flask": flask,
+    "webware": webware,
+}
+"""By the name that `session_count` has for it."""
+
+SMALL_STORE = 10_000
+"""Entries. A store that holds fewer is warned about."""
+
+
+def reader(framework: str, application: Any, cookie: str) -> tuple[Count, str]:
+    """A function that counts the sessions that live in this process, and a warning, empty when there is none.
+
+    Raises Unreadable.
+    """
+    try:
+        stores = list(KNOWN[framework].stores(application))
+    except Unreadable:
+        raise
+    except Exception as error:  # the framework is not there, or not the one that we know
+        raise Unreadable(f'session_count = "{framework}": {type(error).__name__}: {error}') from error
+    if not stores:
+        raise Unreadable(f'session_count = "{framework}": the application has no sessions of that kind')
+    mine = [store for store in stores if store.cookie == cookie]
+    if not mine:
+        raise Unreadable(
+            f'session_count = "{framework}": its cookie is {stores[0].cookie}, not session_cookie = "{cookie}"'
+        )
+    counts = []
+    for store in mine:
+        if store.count is None:
+            raise Unreadable(
+                f'session_count = "{framework}": {store.name} cannot tell how many sessions live in this process; '
+                "leave session_count away, and a drain ends by session_idle"
+            )
+        counts.append(store.count)
+    warning = "; ".join(
+        f"{store.name} holds {store.most} entries and then drops living sessions: raise {store.setting}"
+        for store in mine
+        if 0 < store.most < SMALL_STORE
+    )
+    return counts[0] if len(counts) == 1 else lambda: sum(count() for count in counts), warning
+
+
+def notice(application: Any, cookie: str) -> str:
+    """What to say of sessions that are not counted; empty: nothing. Looks at frameworks that are in use only.
+
+    Raises Unreadable where processes would damage each other's sessions.
+    """
+    for framework, module in KNOWN.items():
+        try:
+            stores = list(module.stores(application)) if module.MODULE in sys.modules else []
+        except Unreadable:
+            raise
+        except Exception as error:  # nobody asked for its count
+            return f"what {framework} keeps its sessions in is not to be seen: {type(error).__name__}: {error}"
+        for store in stores:
+            if store.shared and store.cookie == cookie:
+                return (
+                    f"the sessions are in {store.name}, not in this process alone: stickiness only spares a "
+                    "cache, and a drain ends when nobody has used a session for session_idle"
+                )
+    return ""
+
+
+def other_cookies(application: Any, cookie: str) -> list[str]:
+    """What frameworks in use call their session cookies; empty where one is `cookie`, or none tells.
+
+    Never raises: what a framework does not tell says nothing against the name.
+    """
+    names: dict[str, None] = {}
+    for module in KNOWN.values():
+        try:
+            stores = list(module.stores(application)) if module.MODULE in sys.modules else []
+        except Exception:  # `notice` says what is wrong
+            stores = []
+        names.update(dict.fromkeys(store.cookie for store in stores if store.used))
+    return [] if cookie in names else list(names)
