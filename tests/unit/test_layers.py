@@ -38,7 +38,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "monitor.policy": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
     "monitor.watcher": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.adaptor", "monitor.contract"),
     "monitor.arbiter.files": (
-        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract", "monitor.policy"),
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
+        *("monitor.policy",),
     ),
     "monitor.arbiter.processes": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings"),

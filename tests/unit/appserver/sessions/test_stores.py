@@ -26,6 +26,7 @@ from django.conf import settings
 
 from lbadaptor.appserver.sessions import stores
 from lbadaptor.appserver.sessions.stores import Unreadable, known, notice, reader
+from lbadaptor.appserver.sessions.stores import webware as webware_store
 from lbadaptor.appserver.sessions.stores.known import KNOWN, SMALL_STORE
 from lbadaptor.contract.settings import COUNTED
 
