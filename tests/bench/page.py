@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from .chains import ALONE, CHAINS, PAGES_AND_MIX, SCALE, Chain
 from .load import VISITORS
@@ -15,6 +16,8 @@ from .targets import ALL as CONNECTIONS
 DOCS = CHECKOUT / "docs"
 PLOTTED = 16
 """Connections, where a plot or a table shows one number of them."""
+BARS = f"Cost of a request, {PLOTTED} connections"
+LINES = "Cost of a request over connections"
 OTHERS_AT = 4
 """Connections, where the page is not the one of 100 bytes."""
 COMPARED = tuple(chain for chain in CHAINS if chain.name not in ("balancer-gateway",))
@@ -57,9 +60,24 @@ do, the way to it is a small part of the cost. It matters for short answers in g
 
 def write(told: Results) -> None:
     """Write the pages and the plots."""
-    _write_page(told)
-    _write_results(told)
-    _write_targets(told)
+    for file, text in pages(told).items():
+        file.write_text(text)
+
+
+def pages(told: Results) -> dict[Path, str]:
+    """Every file, plots included, with its text."""
+    files = {
+        DOCS / f"{name}.svg": plot
+        for name, plot in (
+            ("bench-chains", _bars(told, COMPARED)),
+            ("bench-connections", _lines(told, COMPARED)),
+            ("bench-alone", _bars(told, ALONE)),
+        )
+    }
+    files[DOCS / "bench.md"] = _page(told)
+    files[FILE.with_name("RESULTS.md")] = _results(told)
+    files[FILE.with_name("TARGETS.md")] = _targets(told)
+    return files
 
 
 def _machine(told: Results) -> str:
@@ -67,15 +85,15 @@ def _machine(told: Results) -> str:
     return f"{where['processor']}, {where['cores']} cores, Linux {where['kernel']}, Python {where['python']}"
 
 
-def _write_page(told: Results) -> None:
+def _page(told: Results) -> str:
     text = [
         "# What a request costs",
         "lbadaptor beside what you might use instead: the same application, 4 processes, a visitor's request to the"
         " process that holds their session. **Cost** is processor time of all processes on the way, Apache's and the"
         f" application's, for one request. Measured on: {_machine(told)}. Compare the rows with each other: on"
         " another machine all figures differ.",
-        _plot(told, "bench-chains", f"Cost of a request, {PLOTTED} connections", COMPARED),
-        _plot_lines(told, "bench-connections", "Cost of a request over connections", COMPARED),
+        f"![{BARS}](bench-chains.svg)",
+        f"![{LINES}](bench-connections.svg)",
         "## When to take which",
         CHOICE,
         "## Figures",
@@ -88,14 +106,14 @@ def _write_page(told: Results) -> None:
         _scale(told),
         "## The server alone",
         "One process, no Apache: lbadaptor's AppServer beside other servers for WSGI.",
-        _plot(told, "bench-alone", f"Cost of a request, {PLOTTED} connections", ALONE),
+        f"![{BARS}](bench-alone.svg)",
         "## How it was measured",
         "All ran side by side in one run, in turn, in several rounds; figures are medians. wrk asked over kept-alive"
         f" connections, for {VISITORS} visitors with a session each, and every answer was checked."
         " `tests/bench/RESULTS.md` has every figure, their spread, and the settings of each. `make bench` measures it"
         " on your machine and writes this page.",
     ]
-    (DOCS / "bench.md").write_text("\n\n".join(text) + "\n")
+    return "\n\n".join(text) + "\n"
 
 
 def _short(told: Results) -> str:
@@ -127,7 +145,7 @@ def _scale(told: Results) -> str:
     return _rows(["what", "measured"], rows)
 
 
-def _write_results(told: Results) -> None:
+def _results(told: Results) -> str:
     text = [
         "# Results of the benchmark",
         "Written by `make bench`; do not edit. [What it means for users](../../docs/bench.md), [targets](TARGETS.md)."
@@ -147,24 +165,24 @@ def _write_results(told: Results) -> None:
         + "; no access log. Every backend has a port of its own on loopback, ours a Unix socket besides.",
         _rows(["chain", "settings"], [[chain.what, _state(chain, told.absent)] for chain in (*ALONE, *CHAINS)]),
     ]
-    FILE.with_name("RESULTS.md").write_text("\n\n".join(text) + "\n")
+    return "\n\n".join(text) + "\n"
 
 
-def _write_targets(told: Results) -> None:
+def _targets(told: Results) -> str:
     text = [
         "# Targets of the benchmark",
         "Written by `make bench` from `tests/bench/targets.py`; do not edit. Each is a ratio, ours ÷ theirs, that"
         f" must not exceed a limit. Machine: {_machine(told)}.",
-        _targets(told.targets),
+        _judged(told.targets),
     ]
-    FILE.with_name("TARGETS.md").write_text("\n\n".join(text) + "\n")
+    return "\n\n".join(text) + "\n"
 
 
 def _state(chain: Chain, absent: Mapping[str, str]) -> str:
     return f"**absent**: {absent[chain.name]}" if chain.name in absent else chain.settings
 
 
-def _targets(targets: Sequence[Mapping[str, object]]) -> str:
+def _judged(targets: Sequence[Mapping[str, object]]) -> str:
     words = {None: "absent", True: "yes", False: "**no**"}
     rows = []
     for line in targets:
@@ -200,28 +218,23 @@ def _table(told: Results, page: str, chains: Sequence[Chain], ours: str) -> str:
     return _rows(heads, rows)
 
 
-def _plot(told: Results, name: str, title: str, chains: Sequence[Chain]) -> str:
+def _bars(told: Results, chains: Sequence[Chain]) -> str:
     rows = []
     for chain in chains:
         cell = Cell(PLOTTED, "small", chain.name)
         if told.figures.median(cell) is not None:
             rows.append((chain.what, told.figures.parts(cell)))
-    return _save(name, title, bars(title, rows, "µs")) if rows else ""
+    return bars(BARS, rows, "µs") if rows else ""
 
 
-def _plot_lines(told: Results, name: str, title: str, chains: Sequence[Chain]) -> str:
+def _lines(told: Results, chains: Sequence[Chain]) -> str:
     rows = []
     for chain in chains:
         costs = {number: told.figures.median(Cell(number, "small", chain.name)) for number in CONNECTIONS}
         found = {number: cost for number, cost in costs.items() if cost is not None}
         if found:
             rows.append((chain.what, found))
-    return _save(name, title, lines(title, rows, CONNECTIONS, "µs")) if rows else ""
-
-
-def _save(name: str, title: str, plot: str) -> str:
-    (DOCS / f"{name}.svg").write_text(plot)
-    return f"![{title}]({name}.svg)"
+    return lines(LINES, rows, CONNECTIONS, "µs") if rows else ""
 
 
 def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
