@@ -116,13 +116,14 @@ class LineMemo(_Bounded[Result]):
                 raise ProtocolError(f"{name[:40]!r} is no header's name")
             return read_name(name), name.lower() in MEMO_NAMES
 
-        self._names = Memo(read, 131072)
+        self.names = Memo(read, 131072)
+        """by name: the function for its values, and whether its lines are kept"""
 
     def __missing__(self, line: str) -> Result:
         name, colon, value = line.partition(":")
         if not colon:
             raise ProtocolError(f"{line[:40]!r} is no header")
-        read_value, kept = self._names[name]
+        read_value, kept = self.names[name]
         if not (line.isascii() and line.isprintable()) and illegal(value):
             raise ProtocolError(f"{name[:40]}: what no header may hold")
         result = read_value(value.strip(" \t"))

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from lbadaptor.contract.headers import METHODS
 from lbadaptor.http1 import framing
 from lbadaptor.http1.framing import Decoder, Framing
-from lbadaptor.http1.lines import LineMemo, ProtocolError, is_name
+from lbadaptor.http1.lines import LineMemo, Memo, ProtocolError, is_name
 from lbadaptor.http1.states import (
     ANSWERED,
     BODY,
@@ -52,6 +52,26 @@ class RequestFields(LineMemo[tuple[str | None, str]]):
 
     `read_name` may give other names to other fields. It gives None to a field that nobody shall see.
     """
+
+    def __init__(self, read_name: Callable[[str], Callable[[str], tuple[str | None, str]]], bound: int) -> None:
+        super().__init__(read_name, bound)
+        self._plain = Memo(self._key_of_plain, 131072)
+
+    def __missing__(self, line: str) -> tuple[str | None, str]:
+        # Three lines of every head are not kept: LB-Path, LB-Request-Uri, Cookie. Nearly always they are printable
+        # ASCII without a percent sign, so that there is nothing to decode. To read those here, without the two
+        # functions that LineMemo calls, takes a third off their cost, 0.4 us off that of a head.
+        name, colon, value = line.partition(": ")
+        if colon and line.isascii() and line.isprintable() and "%" not in value:
+            key = self._plain[name]
+            if key is not None:
+                return key, value.strip(" ")
+        return super().__missing__(line)
+
+    def _key_of_plain(self, name: str) -> str | None:
+        """The key of a field whose lines are not kept; None of one whose lines are kept, or that has none."""
+        read_value, kept = self.names[name]
+        return None if kept else read_value("")[0]
 
     def read(self, lines: list[str]) -> dict[str, str]:
         """The fields of a head. Raises ProtocolError."""
