@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from lbadaptor.adaptor import forward
 from lbadaptor.adaptor.address_table import AddressFile
 from lbadaptor.adaptor.balance import POLICIES, Load, same_for
-from lbadaptor.adaptor.exchange import Answer, ExchangeFailed, exchange
+from lbadaptor.adaptor.exchange import ExchangeFailed, Response, exchange
 from lbadaptor.adaptor.pool import Connection, ConnectTimeout, Pool, connect
 from lbadaptor.adaptor.retry import REFUSALS, Failure
 from lbadaptor.adaptor.spool import Body
@@ -222,7 +222,7 @@ class Fleet:
 class Relayed:
     """An answer with what was taken over of its body; iterating gives all of it. Close it unless it is over."""
 
-    def __init__(self, load: Load, pool: Pool, answer: Answer, taken: list[bytes]) -> None:
+    def __init__(self, load: Load, pool: Pool, answer: Response, taken: list[bytes]) -> None:
         self.answer = answer
         self.taken = taken
         self._load: Load | None = load

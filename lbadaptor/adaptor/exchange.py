@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import errno
-import re
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
-from enum import Enum
+from collections.abc import Iterator
 
 from lbadaptor.adaptor.pool import Connection
 from lbadaptor.adaptor.retry import Failure
 from lbadaptor.adaptor.spool import Body, VisitorGone
-from lbadaptor.contract.headers import HOP_BY_HOP, is_ours
-from lbadaptor.http1.chunks import ChunkDecoder
-from lbadaptor.http1.framing import length
-from lbadaptor.http1.lines import TEXT, LineMemo, Memo, ProtocolError
+from lbadaptor.http1 import chunks
+from lbadaptor.http1.lines import ProtocolError
+from lbadaptor.http1.response import HeadTooLarge, MalformedHead, ResponseReader
 from lbadaptor.log import texts
 
-MAX_HEAD = 1 << 20
-"""Bytes of an answer's head, interim answers included: more than mod_wsgi or Apache themselves let through."""
 BLOCK = 65536
 PAUSE = 0.05
 """Seconds of silence within an answer that make it a stream (server-sent events)."""
 PATIENCE = 0.5
-"""Seconds for which, in one request, an AppServer that has begun to answer is waited for while the visitor could have
-been asked for more."""
-LONGEST = 0.5
+"""Seconds, in one request, that are spent waiting for an AppServer that has begun to answer while the visitor could
+have been asked for more of the body."""
+MAX_TAKE_TIME = 0.5
 """Seconds for which an answer is taken over; one that goes on for longer is a stream, though it never pauses."""
 
 _DONTWAIT = int(socket.MSG_DONTWAIT)
-_STATUS_LINE = re.compile(rf"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ({TEXT}))?").fullmatch
-Status = tuple[str, int, str]
-"""Minor version of HTTP; code; code and reason, as start_response wants them."""
-_BODILESS = frozenset((204, 304))
+_SHORTAGE = frozenset((errno.ENOBUFS, errno.ENOMEM))
 
 
 class ExchangeFailed(Exception):
@@ -43,38 +35,6 @@ class ExchangeFailed(Exception):
     def __init__(self, failure: Failure, why: str = "") -> None:
         super().__init__(f"{failure.value}{': ' if why else ''}{why}")
         self.failure = failure
-
-
-class _For(Enum):
-    """Whom a header of an answer concerns."""
-
-    VISITOR = "the visitor"
-    US = "us: what the AppServer says of itself"
-    LENGTH = "the visitor, and the framing"
-    CODINGS = "the framing"
-    CONNECTION = "whether the connection may be used again"
-    NOBODY = "nobody beyond this connection"
-
-
-_VISITOR, _US, _LENGTH = _For.VISITOR, _For.US, _For.LENGTH  # an enum's own look-up takes longer
-
-
-def _read_name(name: str) -> Callable[[str], tuple[_For, tuple[str, str]]]:
-    """What a header of an answer means: whom it concerns; its name (ours in lower case) and its value."""
-    key = name.lower()
-    if is_ours(key):
-        return lambda value: (_For.US, (key, value))
-    if key == "content-length":
-        return lambda value: (_For.LENGTH, (name, value))
-    if key == "transfer-encoding":
-        return lambda value: (_For.CODINGS, (name, value.lower()))
-    if key == "connection":
-        return lambda value: (_For.CONNECTION, (name, value.lower()))
-    whom = _For.NOBODY if key in HOP_BY_HOP else _For.VISITOR
-    return lambda value: (whom, (name, value))
-
-
-_lines: LineMemo[tuple[_For, tuple[str, str]]] = LineMemo(_read_name, 262144)
 
 
 class Sending:
@@ -92,7 +52,7 @@ class Sending:
         self.whole = False
         """all of it was sent"""
         self._connection = connection
-        self._begun = False
+        self._answering = False
         """the AppServer has begun to answer"""
         self._patience = PATIENCE
         self._unsent = memoryview(first)
@@ -115,7 +75,7 @@ class Sending:
                 raise ExchangeFailed(Failure.SILENT, "it takes no more of the request")
             if events & ~select.POLLOUT:
                 break
-            if self._begun and self._patience > 0 and not (self._kept or self._unsent):
+            if self._answering and self._patience > 0 and not (self._kept or self._unsent):
                 # The visitor may send more only when they have the answer to what they have sent.
                 if self._connection.ready(PAUSE):
                     break
@@ -125,7 +85,7 @@ class Sending:
                     self._patience -= PAUSE  # they had more to send
             else:
                 self._send()
-        self._begun = True
+        self._answering = True
         return receive(self._connection, lost)
 
     def ready(self, seconds: float) -> bool:
@@ -182,60 +142,40 @@ class Sending:
     def _next(self) -> memoryview:
         for piece in self._pieces:
             if piece:
-                return memoryview(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+                return memoryview(chunks.encode(piece) if self._chunked else piece)
         if self._chunked:
             self._chunked = False
-            return memoryview(b"0\r\n\r\n")
+            return memoryview(chunks.LAST)
         self.over = self.whole = True
         return memoryview(b"")
 
 
-_SHORTAGE = frozenset((errno.ENOBUFS, errno.ENOMEM))
+class Response:
+    """A response whose head is here. Its body is read as `blocks` is iterated, which blocks.
 
-
-class Answer:
-    """An answer whose head is here. Its body is read as `blocks` is iterated, which blocks.
-
-    Raises ExchangeFailed: NOT_HTTP or MALFORMED at once; SILENT, BROKEN or CUT within the body. As long as part of
-    the request is unsent, whatever waits for the answer sends it, too, and raises VisitorGone.
+    Raises ExchangeFailed: SILENT, BROKEN or CUT within the body. As long as part of the request is unsent, whatever
+    waits for the response sends it, too, and raises VisitorGone.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        rest: bytes,
-        method: str,
-        status: Status,
-        lines: list[str],
-        sending: Sending | None = None,
-    ) -> None:
-        version, self.status, self.status_line = status
-        self.headers: list[tuple[str, str]] = []
-        """what is for the visitor, in the order of their coming, names as sent, values latin-1"""
-        self.own: dict[str, str] = {}
+    def __init__(self, connection: Connection, reader: ResponseReader, sending: Sending | None = None) -> None:
+        self.status = reader.status
+        self.status_line = reader.status_line
+        """code and reason, as start_response wants them"""
+        self.headers = reader.headers
+        """what is for the visitor, in the order in which it came, names as sent, values latin-1"""
+        self.own = reader.own
         """what the AppServer says of itself: the LB- headers, names in lower case"""
         self.complete = False
-        """the body is over"""
-        self.reusable = version == "1"
-        """the connection may carry another request, once the answer is complete and the request is sent"""
+        """all of the body was read"""
+        self.reusable = reader.keep_alive
+        """the connection may carry another request, once the response is complete and the request is sent"""
         self.connection = connection
+        self._reader = reader
         self._sending = sending
-        self._rest = rest
-        """what came along with the head"""
-        self._chunks: ChunkDecoder | None = None
-        self._left, codings = self._read(lines)
-        """bytes of a counted body that are still to come"""
-        # How the body is framed (RFC 9112 §6.3).
         if sending is not None and not sending.over and self.status >= 400:
-            self.reusable = False  # what is unsent goes unsent, as soon as the answer is complete
-        if method == "HEAD" or self.status in _BODILESS or self._left == 0:
-            self._end(rest)
-        elif self._left is None and codings is None:
-            self.reusable = False
-        if codings is not None:
-            if codings != "chunked" or self._left is not None:
-                raise ProtocolError(f"Transfer-Encoding {codings!r}")
-            self._chunks = ChunkDecoder()
+            self.reusable = False  # what is unsent goes unsent, as soon as the response is complete
+        if reader.complete:
+            self._end()
 
     @property
     def over(self) -> bool:
@@ -265,42 +205,21 @@ class Answer:
 
     def take(self, bound: int) -> list[bytes]:
         """Read the body until it is complete, larger than `bound` bytes, or a stream: it pauses, or lasts."""
-        if self._left and len(self._rest) == self._left:  # it came along with the head
-            taken = [self._rest]
-            self._end(b"")
-            return taken
+        rest = self._reader.rest
+        if rest and len(rest) == self._reader.framing:  # it came along with the head
+            return [self._step()]
         taken = []
         size = 0
         end = None
         while not self.complete and size <= bound:
             now = time.monotonic()
-            end = end or now + LONGEST
-            if now >= end or not (self._rest or self._ready()):
+            end = end or now + MAX_TAKE_TIME
+            if now >= end or not (self._reader.rest or self._ready()):
                 break
             if block := self._step():
                 taken.append(block)
                 size += len(block)
         return taken
-
-    def _read(self, lines: list[str]) -> tuple[int | None, str | None]:
-        """Read the headers; of those that concern the framing, the length and the codings."""
-        left = codings = None
-        for line in lines:
-            whom, header = _lines[line]
-            if whom is _VISITOR:
-                self.headers.append(header)
-            elif whom is _US:
-                self.own.setdefault(*header)
-            elif whom is _LENGTH:
-                if left is not None and left != length(header[1]):
-                    raise ProtocolError("two different lengths")
-                left = length(header[1])
-                self.headers.append(header)
-            elif whom is _For.CODINGS:
-                codings = header[1] if codings is None else f"{codings}, {header[1]}"
-            elif whom is _For.CONNECTION and "close" in header[1]:
-                self.reusable = False
-        return left, codings
 
     def _ready(self) -> bool:
         """Whether more of the answer comes before it pauses."""
@@ -309,11 +228,10 @@ class Answer:
             return self.connection.ready(PAUSE)
         return sending.ready(PAUSE)
 
-    def _end(self, more: bytes) -> None:
-        """The body is over. `more`: what came beyond it, which nobody asked for."""
+    def _end(self) -> None:
+        """The body is over."""
         self.complete = True
-        self._rest = b""
-        if more:
+        if not self._reader.keep_alive:
             self.reusable = False
         if self._sending is not None:
             if self.status >= 400 and not self._sending.over:
@@ -323,36 +241,26 @@ class Answer:
 
     def _step(self) -> bytes:
         """What came next of the body; empty at its end, or where it was none of the body's own bytes."""
-        data = self._rest
+        reader, sending = self._reader, self._sending
+        data = reader.rest
         if not data:
-            sending = self._sending
             data = receive(self.connection, Failure.BROKEN) if sending is None else sending.receive(Failure.BROKEN)
-        self._rest = b""
-        left = self._left
-        if left is not None:
-            if len(data) >= left:
-                self._end(data[left:])
-                return data[:left]
-            if not data:
-                raise _ended(self.connection, Failure.BROKEN, f"{left} bytes are missing")
-            self._left = left - len(data)
-            return data
-        if self._chunks is None:
-            if not data:
-                self._end(b"")
-            return data
-        if not data:
-            raise _ended(self.connection, Failure.BROKEN, "the last chunk is missing")
         try:
-            pieces = self._chunks.feed(data)
+            if data:
+                pieces = reader.feed(data)
+            else:
+                pieces = []
+                reader.end()
         except ProtocolError as error:
-            raise ExchangeFailed(Failure.BROKEN, str(error)) from None
-        if self._chunks.complete:
-            self._end(self._chunks.rest)
+            if data:
+                raise ExchangeFailed(Failure.BROKEN, str(error)) from None
+            raise _ended(self.connection, Failure.BROKEN, str(error)) from None
+        if reader.complete:
+            self._end()
         return b"".join(pieces)
 
 
-def exchange(connection: Connection, method: str, head: bytes, body: Body) -> Answer:
+def exchange(connection: Connection, method: str, head: bytes, body: Body) -> Response:
     """Send a request, and read the answer up to its body. Blocks.
 
     `head` ends with the empty line, and its framing fits the body. What is unsent when the answer begins is sent
@@ -370,8 +278,8 @@ def exchange(connection: Connection, method: str, head: bytes, body: Body) -> An
         raise ExchangeFailed(failure, texts.what(error)) from None
     if small is not None and sent == len(data):
         exact = not small and connection.family == socket.AF_UNIX
-        return _answer(connection, method, None, Failure.UNREAD if exact else Failure.LOST)
-    return _answer(connection, method, Sending(connection, data[sent:], body))
+        return _receive_response(connection, method, None, Failure.UNREAD if exact else Failure.LOST)
+    return _receive_response(connection, method, Sending(connection, data[sent:], body))
 
 
 def receive(connection: Connection, lost: Failure, reset: Failure | None = None) -> bytes:
@@ -394,61 +302,26 @@ def _ended(connection: Connection, lost: Failure, why: str = "") -> ExchangeFail
     return ExchangeFailed(Failure.CUT if connection.half_open() else lost, why)
 
 
-def _answer(connection: Connection, method: str, sending: Sending | None, reset: Failure = Failure.LOST) -> Answer:
-    """The answer, up to its body. `reset`: what it means that the connection is reset before the first byte."""
-    data = receive(connection, Failure.LOST, reset) if sending is None else sending.receive(Failure.LOST)
-    size = len(data)
-    while True:
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            data, end, size = _more(connection, sending, data, size)
-        first, *lines = data[:end].decode("latin-1").split("\r\n")
-        try:
-            status = _statuses[first]
-            if status[1] >= 200:
-                answer = Answer(connection, data[end + 4 :], method, status, lines, sending)
-                if sending is not None and "lb-refused" in answer.own:
-                    sending.stop()
-                    answer.reusable = False
-                return answer
-        except ProtocolError as error:
-            raise ExchangeFailed(_at_fault(lines), str(error)) from None
-        if status[1] == 101:
-            raise ExchangeFailed(_at_fault(lines), "it changes the protocol")
-        data = data[end + 4 :]
-
-
-def _more(connection: Connection, sending: Sending | None, data: bytes, size: int) -> tuple[bytes, int, int]:
-    """The head that some bytes begin, and perhaps more; where it ends; how many bytes came of all heads."""
-    head = bytearray(data)
-    end = -1
-    while end < 0:
-        if head and not head.startswith(b"HTTP/"[: len(head)]):
-            raise ExchangeFailed(Failure.NOT_HTTP, repr(bytes(head[:40])))
-        if size > MAX_HEAD:
-            raise ExchangeFailed(Failure.MALFORMED, f"a head of more than {MAX_HEAD} bytes")
-        lost = Failure.BROKEN if head else Failure.LOST
-        more = receive(connection, lost) if sending is None else sending.receive(lost)
-        if not more:
-            raise _ended(connection, lost)
-        size += len(more)
-        seen = len(head)
-        head += more
-        end = head.find(b"\r\n\r\n", max(0, seen - 3))
-    return bytes(head), end, size
-
-
-def _at_fault(lines: list[str]) -> Failure:
-    """Whose malformed answer it is: an AppServer's says LB-Status, a stranger's does not."""
-    ours = any(line.lower().startswith("lb-status:") for line in lines)
-    return Failure.MALFORMED if ours else Failure.NOT_HTTP
-
-
-def _status(line: str) -> Status:
-    found = _STATUS_LINE(line)
-    if not found:
-        raise ProtocolError(repr(line[:40]))
-    return found[1], int(found[2]), f"{found[2]} {found[3] or ''}"
-
-
-_statuses = Memo(_status, 65536)
+def _receive_response(
+    connection: Connection, method: str, sending: Sending | None, reset: Failure = Failure.LOST
+) -> Response:
+    """The response, up to its body. `reset`: what it means that the connection is reset before the first byte."""
+    reader = ResponseReader(method)
+    lost = Failure.LOST
+    try:
+        while True:
+            data = receive(connection, lost, reset) if sending is None else sending.receive(lost)
+            if not data:
+                raise _ended(connection, lost)
+            if reader.feed_head(data):
+                break
+            lost = reset = Failure.BROKEN if reader.begun else Failure.LOST
+    except HeadTooLarge as error:
+        raise ExchangeFailed(Failure.MALFORMED, str(error)) from None
+    except MalformedHead as error:
+        raise ExchangeFailed(Failure.MALFORMED if error.own else Failure.NOT_HTTP, str(error)) from None
+    response = Response(connection, reader, sending)
+    if sending is not None and "lb-refused" in response.own:
+        sending.stop()
+        response.reusable = False
+    return response

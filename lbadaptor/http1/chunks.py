@@ -39,6 +39,11 @@ class ChunkDecoder:
         self._trailers = -1
         """bytes of trailer fields so far; -1: the last chunk has not come"""
 
+    @property
+    def missing(self) -> str:
+        """What is missing where the connection ends now; empty if nothing is."""
+        return "" if self.complete else "the last chunk is missing"
+
     def feed(self, data: bytes) -> list[bytes]:
         """The pieces of the body that `data` holds. Raises ProtocolError."""
         pieces: list[bytes] = []

@@ -63,16 +63,17 @@ def of_response(method: str, status: int, said: list[str], codings: str | None) 
 
     Raises ProtocolError.
     """
-    lengths = {length(value) for value in said}
-    if len(lengths) > 1:
-        raise ProtocolError("two different lengths")
-    if codings is not None and (codings.lower() != "chunked" or lengths):
-        raise ProtocolError(f"Transfer-Encoding {codings[:40]!r}")
-    if method == "HEAD" or status in BODILESS:
-        return 0
+    framing = UNTIL_CLOSE
+    for value in said:
+        size = length(value)
+        if framing not in (UNTIL_CLOSE, size):
+            raise ProtocolError("two different lengths")
+        framing = size
     if codings is not None:
-        return CHUNKED
-    return lengths.pop() if lengths else UNTIL_CLOSE
+        if codings.lower() != "chunked" or said:
+            raise ProtocolError(f"Transfer-Encoding {codings[:40]!r}")
+        framing = CHUNKED
+    return 0 if method == "HEAD" or status in BODILESS else framing
 
 
 class Decoder(Protocol):
@@ -82,6 +83,10 @@ class Decoder(Protocol):
     """all of the body was read"""
     rest: bytes
     """what came after its end"""
+
+    @property
+    def missing(self) -> str:
+        """What is missing where the connection ends now; empty if nothing is."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """Pieces of the body, none of them empty. Raises ProtocolError."""
@@ -94,6 +99,10 @@ class CountedDecoder:
         self.complete = not size
         self.rest = b""
         self._left = size
+
+    @property
+    def missing(self) -> str:
+        return f"{self._left} bytes are missing" if self._left else ""
 
     def feed(self, data: bytes) -> list[bytes]:
         left = self._left
@@ -110,6 +119,7 @@ class UntilCloseDecoder:
 
     complete = False
     rest = b""
+    missing = ""
 
     def feed(self, data: bytes) -> list[bytes]:
         return [data] if data else []

@@ -2,10 +2,10 @@
 
     python -m tests.bench.gateway_cost [profile]
 
-It calls the gateway as its polling thread does, in this thread, with a socket that is an object: `recv` gives the head
-of a request (as the adaptor sends it: a visitor with a session, 16 different ports), `send` drops the answer. The
-application is the benchmark's smallest page, and is part of `whole`. Every line is the best of several runs, for other
-work on the machine makes a run slower and never faster:
+It calls the gateway as its polling thread does, in this thread, with an object in a socket's place: `recv` gives the
+head of a request (as the adaptor sends it: a visitor with a session, 16 different ports), `send` drops the answer.
+The application is the benchmark's smallest page, and is part of `whole`. Every figure is the best of several runs:
+other work on the machine makes a run slower and never faster.
 
     receive   reading the head, without the gateway
     environ   the environ for it
@@ -34,7 +34,7 @@ from lbadaptor.appserver.sessions.table import Ledger
 from lbadaptor.http1.states import ANSWERED
 
 sys.path.insert(0, str(Path(__file__).parent))
-import application  # noqa: E402 # as the AppServer imports it
+import application  # as the AppServer imports it
 
 SESSION = "a" * 16
 HEADS = [

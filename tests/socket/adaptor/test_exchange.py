@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from scripted import PATIENCE, ScriptedServer, Step, Talk, answer, hang_up, refusal
 
-from lbadaptor.adaptor.exchange import BLOCK, MAX_HEAD, PAUSE, Answer, ExchangeFailed, _answer, exchange
+from lbadaptor.adaptor.exchange import BLOCK, PAUSE, ExchangeFailed, Response, _receive_response, exchange
 from lbadaptor.adaptor.pool import connect
 from lbadaptor.adaptor.retry import Failure
 from lbadaptor.adaptor.spool import EMPTY, Body, keep
 from lbadaptor.contract.address import Address
+from lbadaptor.http1.response import MAX_HEAD
 
 Serve = Callable[..., ScriptedServer]
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -26,7 +27,7 @@ BOUND = 1 << 20
 @contextmanager
 def asked(
     serve: Serve, step: Step, method: str = "GET", body: Body = EMPTY, timeout: float = 5.0, head: bytes = HEAD
-) -> Iterator[Answer]:
+) -> Iterator[Response]:
     """The answer to one request."""
     server = serve(step)
     with connect(server.address, "", 2, timeout) as connection:
@@ -239,12 +240,12 @@ def test_a_request_that_nobody_has_read_never_began(
 ) -> None:
     method = request_.split()[0]
     body = keep(io.BytesIO(b"x" * 20), 20, 1000, 1000, "") if "body" in request_ else EMPTY
-    receive, path = _answer, str(tmp_path / "socket")
+    receive, path = _receive_response, str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
 
-        def then(*arguments: Any) -> Answer:
+        def then(*arguments: Any) -> Response:
             """The request is sent: what becomes of the peer, and then the answer."""
             if fate != "in the backlog":
                 with listener.accept()[0] as accepted:
@@ -252,7 +253,7 @@ def test_a_request_that_nobody_has_read_never_began(
             listener.close()
             return receive(*arguments)
 
-        monkeypatch.setattr("lbadaptor.adaptor.exchange._answer", then)
+        monkeypatch.setattr("lbadaptor.adaptor.exchange._receive_response", then)
         head = HEAD if method == "GET" else post(body.length)
         appserver = Address("127.0.0.1", 1)
         with connect(appserver, path, 2, PATIENCE) as connection, pytest.raises(ExchangeFailed) as caught:
@@ -381,7 +382,7 @@ def test_an_appserver_that_pauses_is_streamed_from_there(
 def test_an_appserver_that_goes_on_for_long_without_a_pause_is_streamed_too(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lbadaptor.adaptor.exchange.LONGEST", 0.2)
+    monkeypatch.setattr("lbadaptor.adaptor.exchange.MAX_TAKE_TIME", 0.2)
     enough = threading.Event()
 
     def step(talk: Talk) -> None:
