@@ -17,6 +17,8 @@ from lbadaptor.contract.errors import OurOwnFault
 
 Pair = tuple[Connection, socket.socket]
 
+WAIT = 20.0
+
 
 def made_pair() -> Pair:
     ours, theirs = socket.socketpair()
@@ -37,6 +39,16 @@ def pool() -> Iterator[Pool]:
     pool.close()
 
 
+def end(peer: socket.socket) -> None:
+    """Close a socket so that its peer sees it at once.
+
+    close() alone ends the connection only with the last reference to the socket. A child of another thread has one
+    between fork and exec, and so has a program for a moment that reads /proc/PID/fd.
+    """
+    peer.shutdown(socket.SHUT_RDWR)
+    peer.close()
+
+
 def closed(connection: socket.socket) -> bool:
     return connection.fileno() == -1
 
@@ -48,7 +60,7 @@ def test_a_connection_tells_whether_there_is_something_to_read(pair: Pair) -> No
     theirs.send(b"x")
     assert ours.ready(0)
     assert ours.recv(1) == b"x"
-    theirs.close()
+    end(theirs)
     assert ours.ready(0)
 
 
@@ -69,7 +81,7 @@ def test_the_last_one_used_is_taken_first(pool: Pool) -> None:
         theirs.close()
 
 
-@pytest.mark.parametrize("act", [lambda peer: peer.close(), lambda peer: peer.send(b"unasked")])
+@pytest.mark.parametrize("act", [end, lambda peer: peer.send(b"unasked")])
 def test_one_that_was_hung_up_on_or_says_something_is_thrown_away(
     act: Callable[[socket.socket], object], pool: Pool, pair: Pair
 ) -> None:
@@ -86,6 +98,7 @@ def test_one_that_was_reset_is_thrown_away(pool: Pool) -> None:
         pool.give(ours)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         theirs.close()
+        assert ours.ready(WAIT)
         assert pool.take() is None
         assert closed(ours)
 
