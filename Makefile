@@ -56,6 +56,7 @@ check: .venv/ready-test
 docs: .venv/ready-test
 	$(OWN) .venv/bin/python -m lbadaptor.contract.settings.reference > docs/reference/settings.md
 	$(OWN) .venv/bin/python -m monitor.policy.states > docs/reference/states.md
+	$(OWN) .venv/bin/python -m monitor.contract.orders > docs/reference/orders.md
 
 clean:
 	rm -rf .venv build lbadaptor.egg-info

@@ -63,6 +63,9 @@ DEATH = 5.0
 
 _ENDING = "everything is being ended"
 
+Replying = Callable[[bool, str], None]
+"""Tells who gave an order whether it is done, and a text."""
+
 
 class Arbiter:
     """`run` blocks until everything has ended. Raises LbadaptorError or OSError if it cannot begin."""
@@ -278,24 +281,31 @@ class Arbiter:
             self._watcher.reply(Reply(ordered.number, done, text))
 
         try:
-            if ordered.order == "drain":
-                reply(True, self._plan.drain(ordered.slot))
-            elif ordered.order == "undrain":
-                reply(True, self._plan.undrain(ordered.slot, now))
-            elif ordered.order == "reexec":
-                self._order_upgrade(reply)
-            elif ordered.order == "stop":
-                log.info("everything is ended in order, by order")
-                self._plan.stop(now)
-                reply(True, "everything is ended in order")
-            elif ordered.order == "restart":
-                self._order_release(reply, ordered.now)
-            else:
+            action = ACTIONS.get(ordered.order)
+            if action is None:
                 raise ValueError(f"unknown order {ordered.order!r}")
+            action(self, ordered, reply, now)
         except ValueError as error:
             reply(False, str(error))
 
-    def _order_release(self, reply: Callable[[bool, str], None], end_sessions: bool) -> None:
+    def _drain(self, ordered: Ordered, reply: Replying, now: float) -> None:
+        reply(True, self._plan.drain(ordered.slot))
+
+    def _undrain(self, ordered: Ordered, reply: Replying, now: float) -> None:
+        reply(True, self._plan.undrain(ordered.slot, now))
+
+    def _restart(self, ordered: Ordered, reply: Replying, now: float) -> None:
+        self._order_release(reply, end_sessions="now" in ordered.options)
+
+    def _reexec(self, ordered: Ordered, reply: Replying, now: float) -> None:
+        self._order_upgrade(reply)
+
+    def _stop(self, ordered: Ordered, reply: Replying, now: float) -> None:
+        log.info("everything is ended in order, by order")
+        self._plan.stop(now)
+        reply(True, "everything is ended in order")
+
+    def _order_release(self, reply: Replying, end_sessions: bool) -> None:
         """A new release, as soon as the settings have been checked."""
 
         def release(checked: Checked) -> None:
@@ -325,7 +335,7 @@ class Arbiter:
         self._watcher.show(self._view, self._plan.news, now)  # whoever has the reply sees the release in the status
         return text
 
-    def _order_upgrade(self, reply: Callable[[bool, str], None]) -> None:
+    def _order_upgrade(self, reply: Replying) -> None:
         """Become the new release of this program, as soon as that has shown that it loads."""
 
         def upgrade(checked: Checked) -> None:
@@ -437,3 +447,13 @@ class Arbiter:
         self._selector.close()
         self._signals.close()
         self._hold.release()
+
+
+ACTIONS: dict[str, Callable[[Arbiter, Ordered, Replying, float], None]] = {
+    "drain": Arbiter._drain,
+    "undrain": Arbiter._undrain,
+    "restart": Arbiter._restart,
+    "reexec": Arbiter._reexec,
+    "stop": Arbiter._stop,
+}
+"""What each order of `monitor.contract.orders` does. Each raises ValueError when the order is refused."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,15 @@ class NoAnswer(LbadaptorError):
     """The monitor cannot be asked, or said no."""
 
 
-def ask(path: Path, order: str = "", slot: int | None = None, now: bool = False) -> dict[str, Any]:
-    """The status, or what came of an order. Blocks a few seconds at most. Raises NoAnswer.
+def ask(path: Path, order: str = "", slot: int | None = None, options: Iterable[str] = ()) -> dict[str, Any]:
+    """The status, or what came of an order. Blocks for REPLY_TIMEOUT, about, at most. Raises NoAnswer.
 
-    `now`: a restart ends sessions.
+    `options` are those of the order (`monitor.contract.orders`), by name.
     """
     with client(path) as session:
         try:
             if order:
-                body = ({} if slot is None else {"slot": slot}) | ({"now": True} if now else {})
+                body = ({} if slot is None else {"slot": slot}) | dict.fromkeys(options, True)
                 answer = session.post(f"http://monitor/{order}", json=body, timeout=REPLY_TIMEOUT + 2)
             else:
                 answer = session.get("http://monitor/status", timeout=REPLY_TIMEOUT)

@@ -68,13 +68,14 @@ class Unanswered(Struct, frozen=True, tag="unanswered"):
 
 
 class Ordered(Struct, frozen=True, tag="ordered"):
-    """Somebody gives an order: drain, undrain, restart. `number` comes back with the reply."""
+    """Somebody gives an order (`monitor.contract.orders`). `number` comes back with the reply."""
 
     number: int
     order: str
     slot: int = -1
-    now: bool = False
-    """a restart ends sessions"""
+    """-1: none is given"""
+    options: tuple[str, ...] = ()
+    """the names of those that are given"""
 
 
 class Alive(Struct, frozen=True, tag="alive"):

@@ -25,7 +25,7 @@ from lbadaptor.contract.errors import LbadaptorError
 from lbadaptor.contract.settings import Settings, load
 from lbadaptor.log import texts
 from monitor.contract.client import NoAnswer, ask
-from monitor.ctl import stop_all
+from monitor.ctl.commands import stop_all
 from monitor.demo import httpd
 
 WEBWARE = ("lbadaptor.examples.webware_site:application", "_SID_", "webware")

@@ -1,8 +1,7 @@
-"""The control socket: HTTP over a Unix socket in the run folder; who may open it may give orders.
+"""The control socket: HTTP over a Unix socket in the run folder. A user that may open it may give orders.
 
-`GET /status`, `POST /drain {"slot": 3}`, `POST /undrain {"slot": 3}`, `POST /restart {"now": true}`,
-`/reexec`, `/stop`; JSON both ways. What is not understood in full is refused, and nothing is done. The
-client's side is `monitor.contract.client`.
+`GET /status`, and `POST /ORDER` for each order of `monitor.contract.orders`; JSON both ways. What is not understood
+in full is refused, and nothing is done. The client's side is `monitor.contract.client`.
 """
 
 from __future__ import annotations
@@ -22,24 +21,23 @@ from typing import Annotated, Any
 
 import msgspec
 
+from monitor.contract.orders import OPTIONS, ORDERS, Order
 from monitor.contract.threads import start
 
-ORDERS = ("drain", "undrain", "restart", "reexec", "stop")
 MODE = 0o600
 LARGEST_BODY = 4096
 PAUSE = 0.1
 """Seconds before the next caller is taken, where one could not be."""
 
-
-class _Order(msgspec.Struct, forbid_unknown_fields=True):
-    """What may stand in the body of an order. Flat: what is nested deeper is refused as soon as it begins."""
-
-    slot: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
-    now: bool = False
-
-
-_TAKES = {"drain": {"slot"}, "undrain": {"slot"}, "restart": {"now"}}
-"""What an order may be told; the others nothing."""
+_Body: Any = msgspec.defstruct(
+    "_Body",
+    [
+        ("slot", Annotated[int, msgspec.Meta(ge=0, le=65535)] | None, None),
+        *((option, bool, False) for option in OPTIONS),
+    ],
+    forbid_unknown_fields=True,
+)
+"""What may be in the body of any order. Flat: what is nested deeper is refused as soon as it begins."""
 
 
 class _Refused(Exception):
@@ -50,20 +48,21 @@ class _Refused(Exception):
         self.status = status
 
 
-def _decode(order: str, body: bytes) -> _Order:
-    """Raises _Refused."""
+def _decode(order: Order, body: bytes) -> tuple[int, tuple[str, ...]]:
+    """The slot (-1: none), and the options that are given. Raises _Refused."""
     try:
-        given = msgspec.json.decode(body or b"{}", type=_Order)
+        given = msgspec.json.decode(body or b"{}", type=_Body)
         keys = _keys(body or b"{}")
     except (ValueError, RecursionError) as error:
         raise _Refused(400, f'the body is to be JSON such as {{"slot": 3}}: {error}') from None
-    if surplus := keys - _TAKES.get(order, set()):
-        raise _Refused(400, f"{order} takes no {', '.join(sorted(surplus))}")
-    return given
+    if surplus := keys - order.keys:
+        raise _Refused(400, f"{order.name} takes no {', '.join(sorted(surplus))}")
+    options = tuple(option.name for option in order.options if getattr(given, option.name))
+    return -1 if given.slot is None else given.slot, options
 
 
 def _keys(body: bytes) -> set[str]:
-    """Of an object that is known to be flat. Raises ValueError where one stands there twice."""
+    """The keys of an object that is known to be flat. Raises ValueError where a key is there twice."""
 
     def once(pairs: list[tuple[str, object]]) -> set[str]:
         keys = {key for key, _ in pairs}
@@ -76,7 +75,8 @@ def _keys(body: bytes) -> set[str]:
 
 
 class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Answers people. `status` gives the newest status, `order` carries an order and gives (done, text).
+    """Answers people. `status` returns the newest status. `order` gets an order's name, slot and options, and returns
+    (done, text).
 
     Raises OSError, and MemoryError where there can be no thread.
     """
@@ -85,7 +85,10 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     block_on_close = False
 
     def __init__(
-        self, path: Path, status: Callable[[], dict[str, Any]], order: Callable[[str, int, bool], tuple[bool, str]]
+        self,
+        path: Path,
+        status: Callable[[], dict[str, Any]],
+        order: Callable[[str, int, tuple[str, ...]], tuple[bool, str]],
     ) -> None:
         self.status = status
         self.order = order
@@ -99,20 +102,20 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self._inode = os.stat(path).st_ino
         self._closed = False
         try:
-            start(threading.Thread(target=self._serve, name="console", daemon=True))
+            start(threading.Thread(target=self._serve, name="control", daemon=True))
         except MemoryError:
             self.server_close()
             raise
 
     def found(self) -> bool:
-        """Whether its socket is still where people look for it."""
+        """Whether its socket is still at its path."""
         try:
             return os.stat(self._path).st_ino == self._inode
         except OSError:
             return False
 
     def _serve(self) -> None:
-        """Whatever runs short, it goes on."""
+        """It goes on, whatever this process runs short of."""
         while not self._closed:
             with contextlib.suppress(OSError, MemoryError):
                 self.serve_forever()
@@ -125,15 +128,15 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """As ThreadingMixIn's. Who cannot be served is hung up on."""
+        """As ThreadingMixIn's. The connection is closed where there can be no thread for it."""
         thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
         start(thread)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: whoever asked has no answer, and says so."""
+        """Nothing: the client gets no answer, and says so."""
 
     def close(self) -> None:
-        """Hear nobody any more. Orders under way are answered. Blocks for half a second, about."""
+        """Accept no more connections. Orders under way are answered. Blocks for half a second, about."""
         self._closed = True
         self.shutdown()
         self.server_close()
@@ -163,12 +166,12 @@ class _Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(length)
             if len(body) < length:
                 raise _Refused(400, "the body ends too early")
-            given = _decode(order, body)
+            slot, options = _decode(ORDERS[order], body)
         except _Refused as error:
             self.close_connection = True
             self._answer(error.status, {"error": str(error)})
             return
-        done, text = self.server.order(order, -1 if given.slot is None else given.slot, given.now)
+        done, text = self.server.order(order, slot, options)
         self._answer(200 if done else 409, {"text": text} if done else {"error": text})
 
     def _length(self) -> int:

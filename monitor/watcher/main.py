@@ -126,13 +126,13 @@ class Watcher:
                 targets[identity], self._begin.probe_interval, self._begin.probe_timeout, self._tell
             )
 
-    def _order(self, order: str, slot: int, now: bool) -> tuple[bool, str]:
+    def _order(self, order: str, slot: int, options: tuple[str, ...]) -> tuple[bool, str]:
         """Carry an order to the arbiter, and its reply back. Any console thread."""
         wait = _Wait()
         number = next(self._numbers)
         self._waiting[number] = wait
         try:
-            self._tell(Ordered(number, order, slot, now))
+            self._tell(Ordered(number, order, slot, options))
             if not wait.heard.wait(REPLY_TIMEOUT):
                 return False, f"the arbiter did not reply within {REPLY_TIMEOUT:g} s"
             assert wait.reply is not None

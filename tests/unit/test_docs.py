@@ -18,6 +18,7 @@ import pytest
 from lbadaptor.contract import headers
 from lbadaptor.contract.settings import reference
 from lbadaptor.contract.settings.schema import SECTIONS
+from monitor.contract import orders
 from monitor.policy import states
 
 TOP = Path(__file__).parents[2]
@@ -316,6 +317,8 @@ def test_every_log_line_of_the_reference_is_in_the_code() -> None:
 # Generated pages.
 
 
-@pytest.mark.parametrize(("page", "text"), [("settings.md", reference.page()), ("states.md", states.page())])
+@pytest.mark.parametrize(
+    ("page", "text"), [("settings.md", reference.page()), ("states.md", states.page()), ("orders.md", orders.page())]
+)
 def test_generated_page_is_current(page: str, text: str) -> None:
     assert (REFERENCE / page).read_text() == text, "run: make docs"

@@ -55,15 +55,20 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("monitor.arbiter.files", "monitor.arbiter.processes"),
     ),
     "monitor.apacheconfig": ("lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
-    "monitor.ctl": (
+    "monitor.ctl.terminal": (),
+    "monitor.ctl.commands": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings"),
-        *("lbadaptor.appserver.process", "lbadaptor", "monitor.contract", "monitor.watcher"),
+        *("lbadaptor.appserver.process", "monitor.contract", "monitor.watcher"),
         *("monitor.arbiter.files", "monitor.arbiter.processes", "monitor.arbiter"),
-        *("monitor.apacheconfig",),
+        *("monitor.apacheconfig", "monitor.ctl.terminal"),
+    ),
+    "monitor.ctl": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "lbadaptor"),
+        *("monitor.contract", "monitor.ctl.commands"),
     ),
     "monitor.demo": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
-        *("monitor.apacheconfig", "monitor.ctl"),
+        *("monitor.apacheconfig", "monitor.ctl.commands"),
     ),
     "monitor": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "lbadaptor"),

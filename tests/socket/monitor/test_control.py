@@ -23,7 +23,7 @@ STATUS: dict[str, Any] = {"pid": 4711, "appservers": [{"slot": 0, "why": "ü · 
 
 
 class Desk:
-    """A console, the orders that came to it, and what it replies."""
+    """A control server, the orders that came to it, and what it replies."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -36,13 +36,13 @@ class Desk:
         self.server.shutdown()
         self.server.server_close()
 
-    def order(self, order: str, slot: int, now: bool) -> tuple[bool, str]:
+    def order(self, order: str, slot: int, options: tuple[str, ...]) -> tuple[bool, str]:
         self.orders.append((order, slot))
-        self.now = now
+        self.now = "now" in options
         return self.reply
 
     def talk(self, data: bytes) -> bytes:
-        """Send raw bytes; all that comes until the console hangs up."""
+        """Send raw bytes; all that comes until the server hangs up."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(PATIENCE)
             connection.connect(str(self.path))
@@ -254,7 +254,7 @@ def test_whoever_goes_away_without_reading_is_nobodys_trouble(
     at_work: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
     gone = threading.Event()
 
-    def slow(order: str, slot: int, now: bool) -> tuple[bool, str]:
+    def slow(order: str, slot: int, options: tuple[str, ...]) -> tuple[bool, str]:
         at_work.put(threading.current_thread())
         gone.wait(PATIENCE)
         return True, "done"

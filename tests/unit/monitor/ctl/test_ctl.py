@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from monitor.contract import client
 from monitor.ctl import main
+from monitor.ctl.terminal import table
 
 
 def server(slot: int = 0, **values: Any) -> dict[str, Any]:
@@ -61,31 +63,31 @@ def row(text: str, number: int = 0) -> list[str]:
 
 
 def test_the_head_says_what_is_under_way() -> None:
-    assert main.table(status()).splitlines()[:2] == [
+    assert table.table(status()).splitlines()[:2] == [
         "monitor 4700 · 2 AppServers asked for, 8 slots",
         "/run/lbadaptor/address.text",
     ]
     release = status(release="slot 3 is STARTING", replaced=[1, 4])
-    assert " · release: 1 of 4 replaced, slot 3 is STARTING" in main.table(release)
-    assert " · 1 in standby" in main.table(status(standby=1))
-    assert " · stopping" in main.table(status(stopping=True))
+    assert " · release: 1 of 4 replaced, slot 3 is STARTING" in table.table(release)
+    assert " · 1 in standby" in table.table(status(standby=1))
+    assert " · stopping" in table.table(status(stopping=True))
 
 
 def test_an_appserver_is_a_line() -> None:
-    text = main.table(status(server(0), server(1, state="STARTING", sessions=0, **UNKNOWN)))
-    assert tuple(text.splitlines()[3].split()) == tuple(" ".join(main.COLUMNS).split())
+    text = table.table(status(server(0), server(1, state="STARTING", sessions=0, **UNKNOWN)))
+    assert tuple(text.splitlines()[3].split()) == tuple(" ".join(table.COLUMNS).split())
     assert row(text) == ["0", "OK", "12", "s", "41", "2/8", "12345", "52", "MB", "4711", "127.0.0.1:9000"]
     assert row(text, 1) == ["1", "STARTING", "12", "s", "0", "4711", "127.0.0.1:9001"]
 
 
 def test_a_session_cookie_that_was_never_set_is_a_note_of_its_own() -> None:
     told = {"name": "sid", "never_set": "it may be wrong", "others": ["session"]}
-    assert main.table(status(server(0), session_cookie=told)).endswith("\n\nnote: it may be wrong.")
-    assert "note:" not in main.table(status(server(0), session_cookie={"name": "sid", "never_set": ""}))
+    assert table.table(status(server(0), session_cookie=told)).endswith("\n\nnote: it may be wrong.")
+    assert "note:" not in table.table(status(server(0), session_cookie={"name": "sid", "never_set": ""}))
 
 
 def test_columns_stand_under_their_titles() -> None:
-    lines = main.table(status(server(0, sessions=1234567), server(11))).splitlines()[3:]
+    lines = table.table(status(server(0, sessions=1234567), server(11))).splitlines()[3:]
     for title in ("state", "sessions", "address"):
         column = lines[0].index(title)
         assert all(line[column - 2 : column] == "  " and line[column] != " " for line in lines)
@@ -102,11 +104,11 @@ def test_columns_stand_under_their_titles() -> None:
     ],
 )
 def test_notes(values: dict[str, Any], note: str) -> None:
-    assert main.table(status(server(0, **values))).endswith(note)
+    assert table.table(status(server(0, **values))).endswith(note)
 
 
 def test_a_dying_one_without_sessions_has_no_note() -> None:
-    assert main.table(status(server(0, state="DYING", sessions=0))).endswith("127.0.0.1:9000")
+    assert table.table(status(server(0, state="DYING", sessions=0))).endswith("127.0.0.1:9000")
 
 
 @pytest.mark.parametrize(
@@ -124,24 +126,25 @@ def test_a_dying_one_without_sessions_has_no_note() -> None:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert main._duration(seconds) == text
+    assert table._duration(seconds) == text
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
-    def ask(*arguments: Any, now: bool = False) -> dict[str, Any]:
-        calls.append((*arguments, now) if now else arguments)
+    def ask(path: Path, order: str = "", slot: int | None = None, options: Sequence[str] = ()) -> dict[str, Any]:
+        arguments = (path, *([order] if order else []), *([] if slot is None else [slot]))
+        calls.append((*arguments, *options))
         return {"text": "done"} if len(arguments) > 1 else status(server())
 
-    monkeypatch.setattr(main, "ask", ask)
+    monkeypatch.setattr(client, "ask", ask)
     return calls
 
 
 def test_status_for_people_and_for_programs(asked: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["--socket", "/x.sock", "status"]) == 0
-    assert capsys.readouterr().out == main.table(status(server())) + "\n"
+    assert capsys.readouterr().out == table.table(status(server())) + "\n"
     assert main.main(["--socket", "/x.sock", "status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == status(server())
     assert asked == [(Path("/x.sock"),)] * 2
@@ -153,7 +156,7 @@ def test_status_for_people_and_for_programs(asked: list[tuple[Any, ...]], capsys
         (["drain", "3"], ("drain", 3)),
         (["undrain", "0"], ("undrain", 0)),
         (["restart", "--no-wait"], ("restart",)),
-        (["restart", "--now", "--no-wait"], ("restart", True)),
+        (["restart", "--now", "--no-wait"], ("restart", "now")),
     ],
 )
 def test_orders(
@@ -187,7 +190,7 @@ def test_in_a_terminal_a_release_is_followed_to_its_end(
 
 
 def test_a_standby_is_called_so() -> None:
-    assert "standby" in main.table(status(server(0, standby=True))).splitlines()[-1]
+    assert "standby" in table.table(status(server(0, standby=True))).splitlines()[-1]
 
 
 def test_the_socket_is_found_by_the_settings(asked: list[tuple[Any, ...]], tmp_path: Path) -> None:
@@ -228,7 +231,7 @@ def test_with_a_socket_the_monitor_tells_its_settings(
 ) -> None:
     config = tmp_path / "shop.toml"
     config.write_text('[application]\napp = "a:b"\nsession_cookie = "sid"\n[files]\nrun_folder = "run"\n')
-    monkeypatch.setattr(main, "ask", lambda *_: {"config": str(config)})
+    monkeypatch.setattr(client, "ask", lambda *_: {"config": str(config)})
     path = tmp_path / "run" / "control.sock"
     assert main.main(["--socket", str(path), "apache-config", "--unchecked"]) == 0
     assert f"{tmp_path}/run/address.text" in capsys.readouterr().out
@@ -277,7 +280,7 @@ def test_a_monitor_that_does_not_answer_is_told_in_plain_words(
         listener.bind(str(path))
         if answers:
             listener.listen()
-        with pytest.raises(main.NoAnswer) as refused:
-            main.ask(path)
+        with pytest.raises(client.NoAnswer) as refused:
+            client.ask(path)
     why = "in time; its log may tell why" if answers else ": Connection refused"
     assert str(refused.value).replace("answer:", "answer :") == f"{path}: the monitor does not answer {why}"

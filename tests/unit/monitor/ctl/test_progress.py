@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from monitor.ctl.progress import BAR, FAILED, FAILED_AFTER, INTERRUPTED, LOOK_AGAIN, follow, line
+from monitor.ctl.terminal.progress import BAR, FAILED, FAILED_AFTER, INTERRUPTED, LOOK_AGAIN, follow, line
 
 
 def status(release: str, done: int = 0, of: int = 4, ended: tuple[str, ...] = ()) -> dict[str, Any]:

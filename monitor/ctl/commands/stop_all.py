@@ -21,6 +21,8 @@ from monitor.arbiter.processes.child import Child
 from monitor.arbiter.processes.discovery import discover
 from monitor.arbiter.processes.process_environment import lock_own_folders, old_own_folders, removal
 from monitor.arbiter.processes.unrecorded import UnrecordedAppServers
+from monitor.arbiter.systemd import Systemd
+from monitor.contract.client import NOT_YOURS, NoAnswer
 from monitor.contract.messages import Probed, Target
 from monitor.watcher.probe import Line
 
@@ -35,6 +37,31 @@ POLL_INTERVAL = 0.05
 """Seconds between two looks at whether the monitor has ended."""
 ANSWERS = 2
 """Answers of one process until it is known which one it is (`UnrecordedAppServers.answered`)."""
+
+
+def run(settings: Settings) -> int:
+    """The exit status. Blocks for twice `stop_grace`, about, at most. Raises LbadaptorError."""
+    _refuse_other_users(settings.run_folder)
+    # As ExecStopPost of a systemd unit: `end` takes twice the grace at most.
+    Systemd(os.environ).extend(2 * (settings.monitor.stop_grace + MARGIN) + MARGIN)
+    left, killed = end(settings)
+    print(f"nothing runs from {settings.run_folder} any more; {left} AppServers were left over, {killed} were killed")
+    return 0
+
+
+def _refuse_other_users(run_folder: Path) -> None:
+    """Another user can neither read state.json nor signal the AppServers, and would find nothing to end.
+
+    Raises NoAnswer.
+    """
+    try:
+        owner = os.stat(run_folder).st_uid
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NoAnswer(f"{run_folder}: {texts.what(error)}") from None
+    if os.geteuid() not in (0, owner):
+        raise NoAnswer(f"{run_folder}: {NOT_YOURS}")
 
 
 def end(settings: Settings) -> tuple[int, int]:
@@ -69,7 +96,7 @@ def remove_own_folders(settings: Settings) -> None:
 def _end_monitor(folder: Path, grace: float) -> None:
     """Ask the monitor that has the run folder to end, and wait until it has. Raises LeftRunning.
 
-    It is who the file says, and no process that has got its pid since: the start time tells, and the lock.
+    It is the process that the file names, and not another one with the same pid: start time and lock tell.
     """
     deadline = time.monotonic() + grace
     asked = False

@@ -1,0 +1,1 @@
+"""What lbctl shows in a terminal."""

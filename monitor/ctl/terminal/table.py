@@ -1,0 +1,68 @@
+"""The status as a table, for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COLUMNS = ("slot", "state", "for", "sessions", "in flight", "served", "memory", "pid", "address", "note")
+
+
+def table(status: dict[str, Any]) -> str:
+    """The status for people."""
+    rows = [COLUMNS, *(_row(server) for server in status["appservers"])]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    head = f"monitor {status['pid']} · {status['servers']} AppServers asked for, {status['slots']} slots"
+    if status["standby"]:
+        head += f" · {status['standby']} in standby"
+    if status["release"]:
+        done, of = status["replaced"]
+        head += f" · release: {done} of {of} replaced, {status['release']}"
+    if status["stopping"]:
+        head += " · stopping"
+    if never_set := status.get("session_cookie", {}).get("never_set"):
+        lines += ["", f"note: {never_set}."]
+    problems = [f"PROBLEM: {text}" for text in status.get("problems", ())]
+    return "\n".join([*problems, head, status["address_file"], "", *lines])
+
+
+def _row(server: dict[str, Any]) -> tuple[str, ...]:
+    notes = (
+        [f"to be replaced: {', '.join(server['leaving'])}"] if server["leaving"] and server["state"] == "OK" else []
+    )
+    if server["standby"]:
+        notes.append("standby")
+    if server["state"] == "DYING" and server["sessions"]:
+        notes.append(f"the last session ends in {server['longest_session'] or 0:.0f} s at the latest")
+    if server["why"] or server.get("next_try") is not None:
+        notes.append(_why_and_when(server))
+    busy = "" if server["in_flight"] is None else f"{server['in_flight']}/{server['threads']}"
+    memory = "" if server["memory"] is None else f"{server['memory'] / 1e6:.0f} MB"
+    return (
+        str(server["slot"]),
+        server["state"],
+        _duration(server["for"]),
+        str(server["sessions"]),
+        busy,
+        "" if server["served"] is None else str(server["served"]),
+        memory,
+        str(server["pid"] or ""),
+        server["address"],
+        "; ".join(notes),
+    )
+
+
+def _why_and_when(server: dict[str, Any]) -> str:
+    """Why one does not serve, and when something is done about it."""
+    why, due = server["why"], server.get("next_try")
+    if due is None:
+        return str(why)
+    when = "tried again" if server["state"] == "BACKOFF" else "ended, if it does not answer,"
+    return f"{when} in {due:.0f} s" + (f": {why}" if why else "")
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
