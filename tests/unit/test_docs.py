@@ -123,6 +123,13 @@ def test_the_tree_of_the_overview_is_the_tree() -> None:
     assert told == there
 
 
+def test_contributing_names_what_is_in_the_file_before_it() -> None:
+    """`NAME` in `path/file.py`: the name is there."""
+    found = re.findall(r"`(\w+)` in\s+`([\w/]+\.py)`", (TOP / "CONTRIBUTING.md").read_text())
+    assert len(found) >= 4
+    assert [(word, file) for word, file in found if not re.search(rf"\b{word}\b", (TOP / file).read_text())] == []
+
+
 # Settings.
 
 
