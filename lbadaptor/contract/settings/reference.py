@@ -16,12 +16,10 @@ def page() -> str:
     lines = [
         "# Settings",
         "",
-        "`lbadaptor.toml` is read by the monitor when it starts and at each release (`lbctl restart`), and by "
-        "`lbctl`. Unknown and contradictory settings are refused.",
-        "What the monitor has accepted counts for all at that moment, in Apache too, and without a reload; what is "
-        "in the file meanwhile, right or wrong, counts for nobody ([how](../design/settings.md)). A "
-        "change in [files] needs a restart of the monitor. `lbmonitor --check` tells what is wrong.",
-        "This page is written from the settings themselves by `make docs`.",
+        "The monitor reads `lbadaptor.toml` when it starts and at each release (`lbctl restart`). It refuses unknown "
+        "and contradictory settings. What it has accepted counts for all programs from that moment on, in Apache "
+        "too, without a reload. What is in the file meanwhile, right or wrong, has no effect "
+        "([how](../design/settings.md)). `lbmonitor --check` tells what is wrong. `make docs` writes this page.",
         "",
         "The last column says what makes a change take effect:",
         "",
