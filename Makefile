@@ -27,7 +27,7 @@ CLEAN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MAKE_TERMER
 # What the caller has in the environment for Python (PYTHONPATH, PYTHONOPTIMIZE …) is not for the tests and the tools.
 OWN := $(CLEAN) $(addprefix -u ,$(filter PYTHON%,$(.VARIABLES)))
 
-.PHONY: demo test test-debian torture bench check docs clean
+.PHONY: demo test test-debian torture bench check docs units clean
 
 demo: .venv/ready-demo
 	@exec $(CLEAN) .venv/bin/python -I -m monitor.ctl demo $(if $(PORT),--port '$(PORT)') $(if $(APP),--app '$(APP)') \
@@ -57,6 +57,9 @@ docs: .venv/ready-test
 	$(OWN) .venv/bin/python -m lbadaptor.contract.settings.reference > docs/reference/settings.md
 	$(OWN) .venv/bin/python -m monitor.policy.states > docs/reference/states.md
 	$(OWN) .venv/bin/python -m monitor.contract.orders > docs/reference/orders.md
+
+units:
+	sed -f monitor/units/instance.sed monitor/units/lbadaptor.service > monitor/units/lbadaptor@.service
 
 clean:
 	rm -rf .venv build lbadaptor.egg-info

@@ -10,6 +10,7 @@ share nothing with it.
 - `descriptors`: private duplicates of a descriptor, and writing to them without blocking
 - `wsgi_errors`: `wsgi.errors` of PEP 3333
 - `standard_error`: makes standard error the log of this program; flush; exceptions that nobody catches
+- `once`: whether something that lasts was logged already
 - `texts`: texts for people, made of what others have written
 - `logs`: what other packages use of all these
 

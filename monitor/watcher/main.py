@@ -1,7 +1,7 @@
 """The watcher: a child of the arbiter, with the threads that the arbiter must not have.
 
-It probes the AppServers and answers at the control socket; it reports facts, with the generation they are
-about, and carries people's orders. It ends with the arbiter: the channel between them tells.
+It probes the AppServers and serves the control socket. It sends the arbiter facts, each with the generation that it
+is about, and the orders of people. It ends when the arbiter has ended, because the channel between them is closed then.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lbadaptor.log import logs, texts
+from lbadaptor.log.once import Once
 from monitor.contract import messages
 from monitor.contract.client import REPLY_TIMEOUT
 from monitor.contract.messages import (
@@ -34,8 +35,8 @@ from monitor.watcher.probe import Prober
 
 log = logs.logger("lbmonitor.watcher")
 
-GATHERING = 0.1
-"""Seconds."""
+BATCH_INTERVAL = 0.1
+"""Seconds for which answers to probes are collected before they are sent."""
 
 
 class Watcher:
@@ -48,9 +49,9 @@ class Watcher:
         self._begin: Begin | None = None
         self._server: ControlServer | None = None
         self._opening = threading.Lock()
-        """held while the console is looked after: two threads do so"""
-        self._console_said = ""
-        self._short = ""
+        """held while the control server is opened: two threads do so"""
+        self._open_error = Once()
+        self._shortage = Once()
         self._view = View([], {})
         self._probers: dict[tuple[int, int], Prober] = {}
         self._numbers = itertools.count(1)
@@ -58,42 +59,40 @@ class Watcher:
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Hear the arbiter."""
-        start(threading.Thread(target=self._live, name="sign-of-life", daemon=True))
+        """Receive what the arbiter sends."""
+        start(threading.Thread(target=self._send_regularly, name="sign-of-life", daemon=True))
         with contextlib.suppress(ConnectionError), self._channel.makefile("rb") as lines:
             for line in lines:
                 try:
-                    self._heed(messages.from_arbiter(line))
+                    self._receive(messages.from_arbiter(line))
                 except MemoryError as error:
-                    self._say_short(str(error) or "out of memory")  # another view comes soon
+                    self._log_shortage(str(error) or "out of memory")  # another view comes soon
                 else:
-                    self._say_short("")
+                    self._log_shortage("")
         self._over.set()
         for prober in self._probers.values():
             prober.stop()
 
-    def _heed(self, message: FromArbiter) -> None:
+    def _receive(self, message: FromArbiter) -> None:
         if isinstance(message, Begin):
             first, self._begin = self._begin is None, message
             if first:
-                self._tend_server()
+                self._keep_server_open()
         elif isinstance(message, View):
-            self._see(message)
+            self._update_probers(message)
         else:
-            self._hear(message)
+            self._take_reply(message)
 
-    def _say_short(self, why: str) -> None:
-        """Say once what is short, and that it is over."""
-        if why != self._short:
-            with contextlib.suppress(MemoryError):
-                if why:
-                    log.error("not all are probed: %s; tried again all the while", why)
-                else:
-                    log.info("all are probed again")
-        self._short = why
+    def _log_shortage(self, why: str) -> None:
+        """Log once what is short, and when that is over (an empty `why`)."""
+        with contextlib.suppress(MemoryError):
+            if why and self._shortage.first(why):
+                log.error("not all are probed: %s; tried again all the while", why)
+            elif not why and self._shortage.over():
+                log.info("all are probed again")
 
-    def _tend_server(self) -> None:
-        """Open the console, anew where somebody deleted its socket. Without one there are probes all the same."""
+    def _keep_server_open(self) -> None:
+        """Open the control server, and again where its socket was deleted. Probes do not need it."""
         with self._opening:
             self._open_server()
 
@@ -107,15 +106,14 @@ class Watcher:
             self._server = None
         try:
             self._server = ControlServer(path, lambda: self._view.status, self._order)
-            self._console_said = ""
+            self._open_error.over()
         except (OSError, MemoryError) as error:
             why = texts.what(error) if isinstance(error, OSError) else str(error) or "out of memory"
-            if why != self._console_said:
+            if self._open_error.first(why):
                 log.error("no orders can be given at %s: %s", path, why)
-            self._console_said = why
 
-    def _see(self, view: View) -> None:
-        """Probe whom the arbiter names now, and nobody else."""
+    def _update_probers(self, view: View) -> None:
+        """Probe those that the arbiter names now, and no others."""
         assert self._begin is not None
         self._view = view
         targets = {(target.slot, target.generation): target for target in view.targets}
@@ -123,45 +121,45 @@ class Watcher:
             self._probers.pop(identity).stop()
         for identity in targets.keys() - self._probers.keys():
             self._probers[identity] = Prober(
-                targets[identity], self._begin.probe_interval, self._begin.probe_timeout, self._tell
+                targets[identity], self._begin.probe_interval, self._begin.probe_timeout, self._report
             )
 
     def _order(self, order: str, slot: int, options: tuple[str, ...]) -> tuple[bool, str]:
-        """Carry an order to the arbiter, and its reply back. Any console thread."""
+        """Send an order to the arbiter, and return its reply. Any thread of the control server."""
         wait = _Wait()
         number = next(self._numbers)
         self._waiting[number] = wait
         try:
-            self._tell(Ordered(number, order, slot, options))
-            if not wait.heard.wait(REPLY_TIMEOUT):
+            self._report(Ordered(number, order, slot, options))
+            if not wait.replied.wait(REPLY_TIMEOUT):
                 return False, f"the arbiter did not reply within {REPLY_TIMEOUT:g} s"
             assert wait.reply is not None
             return wait.reply.done, wait.reply.text
         finally:
             del self._waiting[number]
 
-    def _hear(self, reply: Reply) -> None:
+    def _take_reply(self, reply: Reply) -> None:
         wait = self._waiting.get(reply.number)
         if wait is not None:
             wait.reply = reply
-            wait.heard.set()
+            wait.replied.set()
 
-    def _live(self) -> None:
-        """Every `GATHERING` seconds what was gathered, and now and then a sign of life."""
-        turns = round(SIGN_OF_LIFE / GATHERING)
+    def _send_regularly(self) -> None:
+        """Send what was collected every BATCH_INTERVAL seconds, and a sign of life every SIGN_OF_LIFE seconds."""
+        turns = round(SIGN_OF_LIFE / BATCH_INTERVAL)
         for turn in itertools.cycle(range(turns)):
-            if self._over.wait(GATHERING):
+            if self._over.wait(BATCH_INTERVAL):
                 return
-            with contextlib.suppress(MemoryError):  # the next turn tells
+            with contextlib.suppress(MemoryError):  # the next turn does it
                 logs.flush()
                 if turn == 0:
-                    self._tend_server()
-                    self._tell(Alive())
+                    self._keep_server_open()
+                    self._report(Alive())
                 elif self._unsent:
                     self._send(b"")
 
-    def _tell(self, message: FromWatcher) -> None:
-        """Bad news at once. Good news is gathered: it would wake the arbiter for each of many AppServers."""
+    def _report(self, message: FromWatcher) -> None:
+        """Send a message at once, but collect answers to probes: each would wake the arbiter."""
         line = messages.encode(message) + b"\n"
         if isinstance(message, Probed):
             with self._sending:
@@ -170,7 +168,7 @@ class Watcher:
             self._send(line)
 
     def _send(self, line: bytes) -> None:
-        """What was gathered, and a line."""
+        """Send what was collected, and a line."""
         try:
             with self._sending:
                 data, self._unsent = self._unsent + line, b""
@@ -181,7 +179,7 @@ class Watcher:
 
 class _Wait:
     def __init__(self) -> None:
-        self.heard = threading.Event()
+        self.replied = threading.Event()
         self.reply: Reply | None = None
 
 

@@ -281,7 +281,7 @@ class AppServers:
 
     def log_trace(self, who: str, trace: Sequence[str]) -> None:
         """The traceback of a start that failed, unless an equal one was said already."""
-        self._start_errors.say(who, trace)
+        self._start_errors.log(who, trace)
 
     def start(self, identity: Identity) -> None:
         """Have it forked, by the template or here."""
