@@ -1,7 +1,7 @@
 """The watcher: a child of the arbiter, with the threads that the arbiter must not have.
 
 It probes the AppServers and serves the control socket. It sends the arbiter facts, each with the generation that it
-is about, and the orders of people. It ends when the arbiter has ended, because the channel between them is closed then.
+is about, and the orders of people. It ends when the arbiter has ended: the channel between them is closed then.
 """
 
 from __future__ import annotations
