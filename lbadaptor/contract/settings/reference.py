@@ -28,7 +28,7 @@ def page() -> str:
         "- *release, with each new AppServer*: the same. A release replaces every AppServer; one that drains "
         "meanwhile keeps the old value.",
         "- *restart of the monitor*, *reload of Apache*: as it says.",
-        "- *new fast lane file*: where the [fast lane](../fastlane.md) is used, write its file anew, and reload "
+        "- *new fast lane file*: where the [fast lane](fast-lane.md) is used, write its file anew, and reload "
         "Apache.",
     ]
     for section, struct in SECTIONS.items():
