@@ -54,9 +54,9 @@ from linted import linted
 application = linted(runpy.run_path({wsgi!r})["application"])
 """
 LINTED_CGI = """
-import lbadaptor.cgi
-lbadaptor.cgi.application = application
-lbadaptor.cgi.main()
+import lbadaptor.adaptor.cgi
+lbadaptor.adaptor.cgi.application = application
+lbadaptor.adaptor.cgi.main()
 """
 """The installed scripts with the lints around the adaptor."""
 
