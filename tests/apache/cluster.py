@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -457,8 +458,9 @@ class Cluster:
         status = None
         if self._process is not None:
             self._process.terminate()
-        for server in self._sites:
-            server.stop()
+        if self._sites:
+            with ThreadPoolExecutor(len(self._sites)) as stopping:  # each waits for its processes
+                list(stopping.map(httpd.Httpd.stop, self._sites))
         if self._process is not None:
             status = self._process.wait(TIMEOUT)
         left = processes_of(self.folder, frozenset(self._sessions))

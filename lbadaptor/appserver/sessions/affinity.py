@@ -26,35 +26,35 @@ def visitor(request: Request) -> str:
 
 
 class AffinityVisit:
-    """One who comes, and stays with this process."""
+    """The visitor of one request. Has the methods of `cookies.Visit`."""
 
-    def __init__(self, affinity: Affinity, who: str, held: bool, fields: Mapping[str, str]) -> None:
+    def __init__(self, affinity: Affinity, visitor: str, held: bool, fields: Mapping[str, str]) -> None:
         self.known = self.held = held
-        """our ticket was brought"""
+        """the request brought a ticket of this AppServer"""
         self._affinity = affinity
-        self._who = who
+        self._visitor = visitor
         self._fields = fields
 
     def tell(self, environ: dict[str, Any], lost: bool) -> None:
-        """Tell the application. `lost`: by the adaptor's word the visitor's AppServer is gone."""
+        """Add to the application's environ. `lost`: the adaptor says that the visitor's AppServer is gone."""
         environ["lbadaptor.session_lost"] = lost
 
     def answered(self, headers: Headers, cookies: bool = True) -> Headers:
-        """The headers to send instead of the application's to one who brought no ticket of ours; else the same.
+        """Return the headers to send: the application's, and the ticket for a visitor without one.
 
-        `cookies`: some may be set.
+        `cookies`: whether the headers may hold a Set-Cookie.
         """
-        ticket = self._affinity.note(self._who)
+        ticket = self._affinity.note(self._visitor)
         if self.held:
             return headers
         return [*private(headers), ("Set-Cookie", f"{ticket}; {own_attributes(self._fields)}")]
 
     def undelivered(self) -> None:
-        """Nobody has got the answer; but who asked was here."""
+        """The answer reached nobody. The visit counts all the same."""
 
 
 class Affinity:
-    """Notes who came. `clock` is monotonic."""
+    """Notes which visitors came. `clock` is monotonic."""
 
     def __init__(self, ticket_cookie: str, ticket: str, table: SessionTable, clock: Callable[[], float]) -> None:
         self._ticket = f"{ticket_cookie}={ticket}"
@@ -62,12 +62,12 @@ class Affinity:
         self._clock = clock
 
     def of(self, request: Request) -> AffinityVisit:
-        """Who comes with a request."""
+        """The visit of a request."""
         return AffinityVisit(self, visitor(request), request.held, request.fields)
 
-    def note(self, who: str) -> str:
-        """A visitor is here. Returns the ticket, as a cookie."""
+    def note(self, visitor: str) -> str:
+        """Note a visit. Returns the ticket, as a cookie."""
         now = self._clock()
-        if not self._table.use((who,), now):
-            self._table.assign(who, (), now)
+        if not self._table.use((visitor,), now):
+            self._table.assign(visitor, (), now)
         return self._ticket

@@ -31,14 +31,14 @@ class CookieCheck:
         self.session_cookie = session_cookie
         self.framework = tuple(framework)[:MOST_NAMES]
         self.settled = not session_cookie
-        """the session cookie was set, or the application says who has a session: nothing is left to find out"""
+        """the session cookie was set, or the application tells which visitors have a session: the check is over"""
         self.answers = 0
-        """that set cookies"""
+        """number of answers that set cookies"""
         self._others: dict[str, None] = {}
         self._lock = threading.Lock()
 
     def abandon(self) -> None:
-        """In a forked child: the lock may be held by a thread that is not there."""
+        """In a forked child: a thread that does not exist here may hold the lock."""
         self._lock = threading.Lock()
 
     def saw(self, names: Iterable[str]) -> None:
@@ -62,7 +62,7 @@ class CookieCheck:
                 log.warning("%s", doubt(self.session_cookie, self.answers, self.others, self.framework))
 
     def declared(self) -> None:
-        """The application says itself who has a session; its cookie's name need not be right."""
+        """The application tells itself which visitors have a session, so the name of its cookie does not matter."""
         self.settled = True
 
     @property

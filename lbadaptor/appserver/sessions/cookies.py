@@ -1,4 +1,4 @@
-"""What the application says of its visitor's session, and the ticket that goes along with it. Pure."""
+"""The session of a request: what the application tells about it, and the ticket that goes with its cookie. Pure."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SHARED = ("path", "domain", "expires", "max-age", "samesite", "secure", "partit
 
 
 class Visit:
-    """environ["lbadaptor.sessions"]: the application's own word on its visitor's session, in one request.
+    """environ["lbadaptor.sessions"]: the application tells here what becomes of the session of one request.
 
-    The session cookie is watched all the same; this is for what it does not tell. The last word counts. Any
-    thread may use it.
+    The session cookie is read in any case; this is for applications whose cookie does not tell. The last call counts.
+    Any thread may use it.
     """
 
     __slots__ = (
@@ -45,32 +45,33 @@ class Visit:
         self, sessions: Sessions, brought: Sequence[str], held: bool, fields: Mapping[str, str], lost: bool = False
     ) -> None:
         self.known = bool(brought) and sessions.lives(brought)
-        """a session that lives here was brought"""
+        """the request brought a session that lives in this process"""
         self.held = held
-        """our ticket was brought"""
+        """the request brought a ticket of this AppServer"""
         self._sessions = sessions
         self._brought = brought
         self._values = list(brought)
         self._fields = fields
         self._lost = lost
-        """the ticket was of an AppServer that is gone"""
+        """the request brought a ticket of an AppServer that is gone"""
         self._new: tuple[str, ...] = ()
-        """values that the answer was the first to set"""
+        """values of the session cookie that this answer set and no other answer before"""
         self._set_at = 0.0
-        """when it did"""
+        """when the answer set them (monotonic)"""
         self._declared: bool | None = None
+        """what the application has told: True after `begin`, False after `end`"""
         self._head_is_out = False
 
     def tell(self, environ: dict[str, Any], lost: bool) -> None:
-        """Tell the application. `lost`: by the adaptor's word the visitor's AppServer is gone."""
+        """Add to the application's environ. `lost`: the adaptor says that the visitor's AppServer is gone."""
         if self._sessions.cookie:
             environ["lbadaptor.sessions"] = self
         environ["lbadaptor.session_lost"] = lost and bool(self._brought)
 
     def answered(self, headers: Headers, cookies: bool = True) -> Headers:
-        """The headers to send instead of the application's, where a session begins or ends; else the same.
+        """Return the headers to send: the application's, and the ticket when a session begins or ends.
 
-        `cookies`: some may be set.
+        `cookies`: whether the headers may hold a Set-Cookie.
         """
         self._head_is_out = True
         if not cookies and self._declared is None:
@@ -78,7 +79,7 @@ class Visit:
         return self._sessions.answered(headers, self)
 
     def undelivered(self) -> None:
-        """Nobody has got the answer, nor the cookies that it set: sessions that began with it are none."""
+        """The answer, and its cookies, reached nobody: sessions that began with it do not count."""
         self._sessions.forget_undelivered(self._new, self._set_at)
 
     @property
@@ -86,7 +87,8 @@ class Visit:
         return own_attributes(self._fields)
 
     def _scope(self, cookie: SetCookie) -> tuple[str, bool]:
-        """Where a browser keeps a cookie of this answer; whether it may have brought one of that scope just now."""
+        """The scope in which a browser keeps a cookie of this answer, and whether this request may have brought a
+        cookie of that scope."""
         fields = self._fields
         host = host_of(fields.get("HTTP_HOST") or fields.get("SERVER_NAME", ""))
         uri = fields.get("REQUEST_URI", "/")
@@ -99,28 +101,28 @@ class Visit:
         return self._sessions.lives(self._brought)
 
     def begin(self) -> None:
-        """This visitor has a session from now on; nothing changes where it lives already.
+        """This visitor has a session from now on. Does nothing when the session lives already.
 
-        The session is known by the session cookie: by the value that this answer sets, else by the one that the
-        request brought; where there is neither, one is set. The ticket goes along. So it has to be called before
-        the answer's head is out, that is before its first byte or write(), start_response or not: later, it raises
-        RuntimeError if a cookie is needed.
+        The session is known by its cookie: by the value that this answer sets, or by the value that the request
+        brought. If there is neither, a session cookie is set. The ticket is set with it. So call this before the
+        answer's head is sent, that is before its first byte or write(). Later it raises RuntimeError if a cookie is
+        needed.
         """
         if self._head_is_out and not (self.held and self.living):
             raise RuntimeError("lbadaptor.sessions: begin() comes too late, the answer's head is out")
         self._declared = True
 
     def end(self) -> None:
-        """Their session is over, and the ticket goes; a session cookie that this answer sets begins none.
+        """The visitor's session is over. Their ticket is deleted; a session cookie of this answer begins no session.
 
-        At any time. Once the answer's head is out the visitor keeps their ticket, to no effect.
+        Call it at any time. When the answer's head has been sent, the visitor keeps the ticket, without effect.
         """
         self._declared = False
         self._sessions.end(self._values)
 
 
 class Sessions:
-    """Reads the session cookie in answers, keeps the table, and adds the ticket.
+    """Reads the session cookie in answers, updates the table of sessions, and adds the ticket.
 
     `ticket` is empty in an AppServer that runs alone: then no ticket is set. `clock` is monotonic,
     `wall_clock` unix time (for the cookie's Expires).
@@ -145,28 +147,28 @@ class Sessions:
         self._check = check or CookieCheck("")
 
     def of(self, request: Request) -> Visit:
-        """Who comes with a request."""
+        """The session of a request."""
         fields = request.fields
         brought = values(fields.get("HTTP_COOKIE", ""), self.cookie, only_ascii=False)
-        if "REQUEST_URI" not in fields:  # it runs alone, and a person asks
+        if "REQUEST_URI" not in fields:  # this AppServer runs without an adaptor
             fields = {**fields, "REQUEST_URI": request.target}
         return Visit(self, brought, request.held, fields, request.lost)
 
     def lives(self, brought: Sequence[str]) -> bool:
-        """Whether one of these sessions lives in this process; it is used thereby."""
+        """Whether one of these sessions lives in this process. Notes that the session was used."""
         return self._table.use(brought, self._clock())
 
     def end(self, sessions: Sequence[str]) -> None:
-        """They are over."""
+        """These sessions are over."""
         self._table.end(sessions, self._clock())
 
     def forget_undelivered(self, values: Sequence[str], set_at: float) -> None:
-        """An answer that set these values has reached nobody."""
+        """An answer that set these values at that moment reached nobody."""
         for value in values:
             self._table.forget_undelivered(value, set_at)
 
     def answered(self, headers: Headers, visit: Visit) -> Headers:
-        """What `visit.answered` does."""
+        """Does the work of `visit.answered`."""
         if not self._check.settled:
             self._check_names(headers, visit)
         cookies = [
@@ -194,7 +196,7 @@ class Sessions:
         self._check.saw(cookie.name for cookie in parsed if cookie is not None)
 
     def _cookies_set(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
-        """The answer's own session cookies say what becomes of the session."""
+        """The answer sets or deletes session cookies. Returns the cookies to add."""
         now = visit._set_at = self._clock()
         # Of several in one scope the last one counts: a browser takes them in their order (RFC 6265 §5.3). Two scopes
         # are two cookies: an application that also clears its cookie's old path has not ended the session.
@@ -210,9 +212,9 @@ class Sessions:
         return [self._ticket_for(cookie) for cookie in cookies] if self._ticket else []
 
     def _begin(self, visit: Visit) -> list[str]:
-        """The application says that there is a session."""
+        """The application has called `begin`. Returns the cookies to add."""
         lived, added = visit.living, []
-        scope = UNKNOWN  # of a cookie that was brought: whoever set it knows
+        scope = UNKNOWN  # of a cookie that the request brought: another process may have set it
         if not visit._brought:
             visit._values.append(secrets.token_urlsafe(16))
             text = (
@@ -233,7 +235,7 @@ class Sessions:
         return added
 
     def _end(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
-        """The application says that there is none."""
+        """The application has called `end`. Returns the cookies to add."""
         self._table.end([*visit._values, *(cookie.value for cookie in cookies)], self._clock())
         if not self._ticket or not visit.held:
             return []
@@ -242,7 +244,7 @@ class Sessions:
         return [*(self._ticket_for(cookie, ended=True) for cookie in cookies), own]
 
     def _ticket_for(self, cookie: SetCookie, ended: bool = False) -> str:
-        """The ticket, with the very scope and lifetime of the session cookie, so that neither outlives the other."""
+        """The ticket, with the same scope and lifetime as the session cookie, so that neither outlives the other."""
         now = self._wall_clock()
         deleted = ended or cookie.deletes(now)
         shared = [text for text in cookie.attributes if text.partition("=")[0].strip().lower() in _SHARED]
@@ -267,7 +269,7 @@ def _allowed(name: str, attributes: list[str]) -> list[str]:
 
 
 def own_attributes(fields: Mapping[str, str]) -> str:
-    """Those of a cookie that goes along with none of the application's. `fields`: by the caller, of the request."""
+    """The attributes of a cookie that is set without a session cookie. `fields`: of the request."""
     path = quote_from_bytes(fields.get("SCRIPT_NAME", "").encode("latin-1"), _MOUNT_SAFE) or "/"
     secure = "; Secure" if fields.get("wsgi.url_scheme") == "https" else ""
     return f"Path={path}; SameSite=Lax{secure}; HttpOnly"

@@ -1,4 +1,4 @@
-"""How many sessions live, from those who know: the application, its framework's store, the table. Pure."""
+"""How many sessions live, as the application, its framework's store, or the table of sessions tells. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Count = Callable[[], int]
 Clock = Callable[[], float]
 
 PAUSE = 50
-"""A count that takes its time is not made again for so many times as long: it costs 2 % of a processor."""
+"""After a count, none is made for this many times as long as it took: counting costs at most 2 % of a processor."""
 
 
 def by_cookies(table: SessionTable, clock: Clock) -> Count:
@@ -28,14 +28,14 @@ def by_application(count: Count, table: SessionTable, clock: Clock) -> Count:
 
 
 def by_store(count: Count, table: SessionTable, clock: Clock) -> Count:
-    """Of a framework's store and the table the smaller: who is not in the table is not admitted any more, and
-    what is not in the store has ended."""
+    """The smaller one of the store's count and the table's. A session that is not in the table is not admitted any
+    more; a session that is not in the store has ended."""
     asked = _guarded(count, clock)
     return lambda: table.count(clock()) if (number := asked()) is None else min(number, table.count(clock()))
 
 
 def _guarded(count: Count, clock: Clock) -> Callable[[], int | None]:
-    """The same count; None when it fails, which is said once."""
+    """The same count; None when it fails. The first failure is logged."""
     failing = False
     last: int | None = None
     due = 0.0

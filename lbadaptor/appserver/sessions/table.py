@@ -1,4 +1,4 @@
-"""The table: which sessions live in this process, by the application's own session cookie. Pure.
+"""The table of sessions that live in this process, by the application's own session cookie. Pure.
 
 A session counts from the moment the application sets its cookie until the application deletes it or nobody
 has used it for the idle time. Where there is affinity without session, what counts are visitors, from tsuccessor
@@ -22,8 +22,8 @@ from lbadaptor.log import logs
 log = logs.logger("lbadaptor.appserver")
 
 OVERLAP = 60.0
-"""Seconds after which no request, and no answer, is under way any more that was sent along with a value: who brings
-another value of the session now does not have that one."""
+"""Seconds. A request or an answer with a value takes no longer to arrive. A browser that brings another value of the
+session after that time does not have this one."""
 MAX_VALUES = 1 << 20
 """Values of all sessions together. One takes some 600 bytes with all that belongs to it, so 600 MB at most."""
 MAX_VALUES_OF_SESSION = 64
@@ -63,13 +63,13 @@ class SessionTable:
         self._most = most
         self._last_use: OrderedDict[_Session, float] = OrderedDict()
         self._owners: dict[str, _Session] = {}
-        """whose a value is"""
+        """the session of each value"""
         self._shared: set[str] = set()
         """values that were given to several visitors"""
         self._ended: OrderedDict[str, tuple[float, _Session | None]] = OrderedDict()
         """values of sessions that were deleted or lost: when, and the session begun since"""
         self._sweep_at = float("inf")
-        """nothing ends before"""
+        """no session ends before (monotonic)"""
         self._warned_full = False
         self._lock = threading.Lock()
 
@@ -165,11 +165,11 @@ class SessionTable:
                         self._end_value(one, now)
 
     def abandon(self) -> None:
-        """In a forked child: the lock may be held by a thread that is not there."""
+        """In a forked child: a thread that does not exist here may hold the lock."""
         self._lock = threading.Lock()
 
     def clear(self) -> None:
-        """No session is known any more."""
+        """Forget all sessions."""
         with self._lock:
             for kept in (self._last_use, self._owners, self._shared, self._ended):
                 kept.clear()
