@@ -1,4 +1,4 @@
-"""Both lanes agree on what the application sees and on what the visitor gets, but for what docs/reference/fast-lane.md tells."""
+"""Both lanes agree on what the application sees and on what the visitor gets, but for docs/reference/fast-lane.md."""
 
 from __future__ import annotations
 

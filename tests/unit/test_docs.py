@@ -73,6 +73,41 @@ def words() -> frozenset[str]:
     return frozenset((*re.findall(r"\w+", source()), *stems))
 
 
+# Links.
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    """As GitHub makes them of headings."""
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S), flags=re.M)
+    heads = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", head).replace("`", "").lower() for head in heads]
+    return frozenset(re.sub(r"[^\w\- ]", "", head).replace(" ", "-") for head in heads)
+
+
+@of_each(PAGES)
+def test_every_link_resolves(page: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match("[a-z]+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, todo = set[Path](), [TOP / "README.md"]
+    while todo:
+        page = todo.pop()
+        if page not in reached and page.suffix == ".md" and page.exists():
+            reached.add(page)
+            links = re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", prose(page))
+            todo += [(page.parent / link).resolve() for link in links if ":" not in link]
+    assert [name(page) for page in PAGES if TOP / "docs" in page.parents and page not in reached] == []
+
+
 # Files and names.
 
 
