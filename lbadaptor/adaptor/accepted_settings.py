@@ -1,4 +1,4 @@
-"""The settings that an adaptor goes by: those that the monitor has accepted; without a monitor, the file's own."""
+"""An adaptor's settings: what the monitor has accepted or, without a monitor, lbadaptor.toml itself."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings import snapshot
 from lbadaptor.contract.settings.snapshot import Snapshot
 from lbadaptor.log import logs, texts
+from lbadaptor.log.once import Once
 
 log = logs.logger("lbadaptor")
 
 
 class AcceptedSettings:
-    """Of one lbadaptor.toml. One thread at a time may use it."""
+    """For one lbadaptor.toml. One thread at a time may use it."""
 
     def __init__(self, config: Path) -> None:
         self._config = config
         self._path: Path | None = None
         """of settings.json"""
         self._stamp: tuple[int, int, int] | None = None
-        self._said = ""
+        """of the settings.json that was read last: time, inode and size"""
+        self._problems = Once()
 
     def first(self) -> Snapshot:
-        """What to go by at the start. Raises SettingsError where there is neither a good file nor a settings.json."""
+        """The settings to begin with. Raises SettingsError if neither lbadaptor.toml nor a settings.json is good."""
         settings, error, folders = snapshot.folders(self._config)
         for folder in folders:
             self._path = folder / snapshot.NAME
@@ -39,7 +41,7 @@ class AcceptedSettings:
         return Snapshot(settings, (settings.application.ticket_cookie,))
 
     def changed(self) -> Snapshot | None:
-        """What to go by from now on; None: as before. Costs one stat where nothing changed. Never raises."""
+        """The settings to go by from now on; None if nothing has changed, which costs one stat. Never raises."""
         path = self._path
         if path is None:
             return None
@@ -50,19 +52,19 @@ class AcceptedSettings:
                 return None
             found = snapshot.read(path)
         except FileNotFoundError:
-            return None  # no monitor has run yet, or one of a release that writes none
+            return None  # no monitor has run yet, or it is of a release that writes no settings.json
         except (OSError, SettingsError) as error:
-            self._say(f"{path}: {texts.what(error)}")
+            self._warn(f"{path}: {texts.what(error)}; going on without it")
             return None
         if not found.is_of(self._config):
-            self._say(f"{path} is of {' or '.join(dict.fromkeys(found.config))}, not of {self._config}")
+            configs = " or ".join(dict.fromkeys(found.config))
+            self._warn(f"{path} is of {configs}, not of {self._config}; going on without it")
             return None
         self._stamp = stamp
-        self._said = ""
+        self._problems.over()
         return found
 
-    def _say(self, what: str) -> None:
-        """Say what is wrong, once until it is another thing."""
-        if what != self._said:
-            self._said = what
-            log.warning("lbadaptor: %s; going on without it", what)
+    def _warn(self, text: str) -> None:
+        """Log a problem once, until there is another one or none."""
+        if self._problems.first(text):
+            log.warning("lbadaptor: %s", text)

@@ -1,4 +1,4 @@
-"""The AppServers as this Apache process knows them: table, keys, loads, idle connections; and asking one."""
+"""The AppServers as this Apache process knows them: the table, keys, loads and idle connections."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from lbadaptor.adaptor import forward
-from lbadaptor.adaptor.address_table import AddressFile
+from lbadaptor.adaptor.address_table import AddressTable
 from lbadaptor.adaptor.balance import POLICIES, Load, same_for
 from lbadaptor.adaptor.exchange import ExchangeFailed, Response, exchange
 from lbadaptor.adaptor.pool import Connection, ConnectTimeout, Pool, connect
@@ -21,28 +21,29 @@ from lbadaptor.log import logs, texts
 
 log = logs.logger("lbadaptor")
 
-LOOK = 0.01
-"""Seconds for which a look at address.text is good enough: who has left it refuses for longer than that, and who has
-come need be known to those only who hold their ticket."""
-_MISSES = frozenset((Failure.UNREACHABLE, Failure.CONNECT_TIMEOUT, Failure.SILENT))
-"""What makes this process avoid an AppServer for a moment."""
+MAX_TABLE_AGE = 0.01
+"""Seconds for which a request goes by address.text without checking it again. An AppServer that has left the file
+refuses requests for longer than that. One that has come needs to be known only to visitors with its ticket, and for
+their requests the file is checked (`table_for`)."""
+_AVOIDED_AFTER = frozenset((Failure.UNREACHABLE, Failure.CONNECT_TIMEOUT, Failure.SILENT))
+"""The failures after which this process avoids an AppServer for a moment."""
 _FAILURES = {**REFUSALS, headers.KEY_REFUSED: Failure.FORBIDDEN}
 
 
-class Peer:
-    """One life of an AppServer, as this process knows it."""
+class Backend:
+    """One AppServer, from its start to its end, as this process knows it."""
 
     def __init__(self, idle_connections: int, threads: int = 1) -> None:
         self.load = Load(threads=threads)
         self.pool = Pool(idle_connections)
-        self.ends: dict[Verdict, bytes] = {}
-        """of the heads of requests, as far as they were needed"""
+        self.head_ends: dict[Verdict, bytes] = {}
+        """the end of a request's head for each verdict, made when it is needed first"""
 
 
-class Fleet:
-    """One for each application, shared by all threads of an Apache process.
+class Backends:
+    """All AppServers of one application, shared by all threads of an Apache process.
 
-    `on_change` is called when address.text has changed, before anybody goes by the new one; by one thread at a time.
+    `on_change` is called when address.text has changed, before any request goes by it; by one thread at a time.
     """
 
     def __init__(self, settings: Settings, on_change: Callable[[], None] = lambda: None) -> None:
@@ -53,26 +54,26 @@ class Fleet:
         self._ticket_cookie = settings.application.ticket_cookie
         self._unix_socket = settings.unix_socket
         self._keys: Keys | None = None
-        self._peers: dict[str, Peer] = {}
-        """by ticket, which names slot and generation"""
-        self._addresses = AddressFile(settings.address_file, self._on_table)
+        self._backends: dict[str, Backend] = {}
+        """by ticket"""
+        self._addresses = AddressTable(settings.address_file, self._on_table)
         self._on_change = on_change
         self._forged = 0
-        self._short = False
-        """connections cannot be made, for want of something on this side"""
+        self._shortage = False
+        """this process cannot make connections, for want of descriptors, ports or memory"""
 
     def renew(self, settings: Settings) -> None:
-        """Go by other settings from now on; where address.text is stays as it was. Call it from `on_change` only."""
+        """Go by other settings from now on, except for the place of address.text. Only `on_change` may call this."""
         before, self._settings = self._settings, settings.adaptor
         self._threads = settings.appservers.threads
         self._policy = POLICIES[settings.adaptor.policy]
         self._ticket_cookie = settings.application.ticket_cookie
         if settings.key_file != self._key_file:
             self._key_file, self._keys = settings.key_file, None
-        lasting = ("answer_timeout", "idle_connections")  # connections and pools have them for as long as they last
+        lasting = ("answer_timeout", "idle_connections")  # connections and pools keep these from their beginning on
         if any(getattr(before, name) != getattr(settings.adaptor, name) for name in lasting):
-            for peer in self._peers.values():
-                old, peer.pool = peer.pool, Pool(settings.adaptor.idle_connections)
+            for backend in self._backends.values():
+                old, backend.pool = backend.pool, Pool(settings.adaptor.idle_connections)
                 old.close()
 
     def table(self) -> Table:
@@ -80,8 +81,8 @@ class Fleet:
         return self._addresses.table()
 
     def table_for(self, tickets: Sequence[str]) -> Table:
-        """address.text as of a moment ago; as of now for tickets that were not in it then."""
-        table = self._addresses.table(LOOK)
+        """address.text as of a moment ago, or as of now if one of the tickets was not in it then."""
+        table = self._addresses.table(MAX_TABLE_AGE)
         for ticket in tickets:
             if ticket not in table.by_ticket:
                 return self._addresses.table()
@@ -95,9 +96,10 @@ class Fleet:
         return verdict, holder, ticket
 
     def choose(self, table: Table, avoid: Collection[str], visitor: str = "") -> Entry | None:
-        """An AppServer that takes new visitors; None when there is none but those to avoid, by their tickets.
+        """An AppServer that takes new visitors; None if there is none besides those to `avoid`, named by their
+        tickets.
 
-        `visitor`: what tells apart one who has lost their holder, so that their parallel requests meet again.
+        `visitor`: identifies a visitor whose holder is gone, so that their parallel requests meet at one AppServer.
         """
         entries = [
             entry for entry in table.ok if entry.ticket not in avoid and self.load(entry).said_dying != table.serial
@@ -105,8 +107,8 @@ class Fleet:
         if not entries:
             return None
         now = time.monotonic()
-        reached = [entry for entry in entries if now >= self.load(entry).avoided_until]
-        entries = reached or entries
+        reachable = [entry for entry in entries if now >= self.load(entry).avoided_until]
+        entries = reachable or entries
         entries = [entry for entry in entries if entry.weight] or entries
         if visitor:
             return same_for(visitor, entries)
@@ -114,16 +116,20 @@ class Fleet:
 
     def load(self, entry: Entry) -> Load:
         """What this process knows of an AppServer's load."""
-        return self._peer(entry).load
+        return self._backend(entry).load
 
-    def ask(self, entry: Entry, method: str, common: bytes, verdict: Verdict, body: Body, serial: int) -> Relayed:
-        """One exchange with one AppServer, its answer taken over as far as the bound allows. Blocks.
+    def ask(
+        self, entry: Entry, method: str, common: bytes, verdict: Verdict, body: Body, serial: int
+    ) -> BufferedResponse:
+        """Send a request to one AppServer, and buffer its answer as far as `answer_memory` allows. Blocks.
+
+        `serial`: of the table that the request goes by.
 
         Raises ExchangeFailed, KeyFileError, and VisitorGone while a large body is streamed.
         """
-        peer = self._peer(entry)
-        head = common + (peer.ends.get(verdict) or self._end(peer, entry, verdict))
-        load, pool = peer.load, peer.pool
+        backend = self._backend(entry)
+        head = common + (backend.head_ends.get(verdict) or self._head_end(backend, entry, verdict))
+        load, pool = backend.load, backend.pool
         load.begin()
         connection = None
         try:
@@ -131,29 +137,29 @@ class Fleet:
             answer = exchange(connection, method, head, body)
             own = answer.own
             if "lb-status" not in own:
-                raise ExchangeFailed(Failure.NOT_HTTP, f"{entry.address}: a stranger answers, no AppServer")
+                raise ExchangeFailed(Failure.NOT_HTTP, f"{entry.address}: what answers is no AppServer")
             load.answered(own.get("lb-load", ""), time.monotonic())
             if own["lb-status"] == "DYING":
                 load.said_dying = serial
-            taken = answer.take(self._settings.answer_memory)
+            blocks = answer.take(self._settings.answer_memory)
             if "lb-refused" in own:
                 if answer.complete and answer.reusable:
                     pool.give(connection)
                     connection = None
                 raise ExchangeFailed(_FAILURES.get(own["lb-refused"], Failure.NOT_HTTP), str(entry.identity))
         except BaseException as error:
-            if isinstance(error, ExchangeFailed) and error.failure in _MISSES:
+            if isinstance(error, ExchangeFailed) and error.failure in _AVOIDED_AFTER:
                 load.missed(time.monotonic())
             load.end()
             if connection is not None:
                 connection.close()
-            if isinstance(error, OSError):  # of waiting, or of reading the spool: no AppServer is to blame
+            if isinstance(error, OSError):  # from poll, or from reading the spool: no AppServer is to blame
                 raise ExchangeFailed(Failure.OURS, error.strerror or str(error)) from None
             raise
-        relayed = Relayed(load, pool, answer, taken)
+        buffered = BufferedResponse(load, pool, answer, blocks)
         if answer.over:
-            relayed.close()
-        return relayed
+            buffered.close()
+        return buffered
 
     def _connect(self, entry: Entry) -> Connection:
         try:
@@ -163,13 +169,13 @@ class Fleet:
                 self._settings.connect_timeout,
                 self._settings.answer_timeout,
             )
-            if self._short:
-                self._short = False
+            if self._shortage:
+                self._shortage = False
                 log.warning("lbadaptor: connections can be made again")
             return connection
         except OurOwnFault as error:
-            if not self._short:  # once, until it is over
-                self._short = True
+            if not self._shortage:  # once, until connections can be made again
+                self._shortage = True
                 log.error("lbadaptor: %s", error)
             raise ExchangeFailed(Failure.OURS, str(error)) from None
         except ConnectTimeout as error:
@@ -177,15 +183,15 @@ class Fleet:
         except OSError as error:
             raise ExchangeFailed(Failure.UNREACHABLE, f"{entry.address}: {texts.what(error)}") from None
 
-    def _peer(self, entry: Entry) -> Peer:
-        return self._peers.get(entry.ticket) or Peer(0)  # it left a moment ago
+    def _backend(self, entry: Entry) -> Backend:
+        return self._backends.get(entry.ticket) or Backend(0)  # it left address.text a moment ago
 
     def _on_table(self, table: Table) -> None:
-        """A new address.text: forget who left, make ready for who came."""
+        """address.text has changed: forget the AppServers that left it, and prepare for those that came."""
         self._on_change()
-        before, new = self._peers, (self._settings.idle_connections, self._threads)
-        self._peers = {entry.ticket: before.get(entry.ticket) or Peer(*new) for entry in table.entries}
-        for ticket in before.keys() - self._peers.keys():
+        before, new = self._backends, (self._settings.idle_connections, self._threads)
+        self._backends = {entry.ticket: before.get(entry.ticket) or Backend(*new) for entry in table.entries}
+        for ticket in before.keys() - self._backends.keys():
             before[ticket].pool.close()
 
     def _signed(self, ticket: str) -> bool:
@@ -197,16 +203,16 @@ class Fleet:
             keys = self._keys = read_keys(self._key_file)
         return keys
 
-    def _end(self, peer: Peer, entry: Entry, verdict: Verdict) -> bytes:
+    def _head_end(self, backend: Backend, entry: Entry, verdict: Verdict) -> bytes:
         try:
             key = self._keyring().caller_key(entry.ticket)
         except KeyFileError:
-            keys = self._keys = read_keys(self._key_file)  # it may have got a new key since
+            keys = self._keys = read_keys(self._key_file)  # it may hold a new key now
             key = keys.caller_key(entry.ticket)
-        return peer.ends.setdefault(verdict, forward.end(key, entry.identity.generation, verdict))
+        return backend.head_ends.setdefault(verdict, forward.head_end(key, entry.identity.generation, verdict))
 
     def _count_forged(self) -> None:
-        self._forged = count = self._forged + 1  # another thread may count at the same moment
+        self._forged = count = self._forged + 1  # not exact: another thread may count at the same moment
         if str(count).strip("0") == "1":  # the 1st, 10th, 100th …
             log.warning("lbadaptor: %d forged tickets so far", count)
         if count == 1:
@@ -219,32 +225,37 @@ class Fleet:
             )
 
 
-class Relayed:
-    """An answer with what was taken over of its body; iterating gives all of it. Close it unless it is over."""
+class BufferedResponse:
+    """An answer, and the blocks of its body that are here already. Iteration yields the whole body.
 
-    def __init__(self, load: Load, pool: Pool, answer: Response, taken: list[bytes]) -> None:
-        self.answer = answer
-        self.taken = taken
+    It has to be closed, unless `response.over`.
+    """
+
+    def __init__(self, load: Load, pool: Pool, response: Response, blocks: list[bytes]) -> None:
+        self.response = response
+        self.blocks = blocks
+        """the beginning of the body, or all of it"""
         self._load: Load | None = load
         self._pool = pool
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self.taken
-        yield from self.answer.blocks
+        yield from self.blocks
+        yield from self.response.blocks
 
     def close(self) -> None:
-        """The answer is done with: its connection is kept or closed.
+        """Keep the connection for another request, or close it.
 
-        Of a request whose answer is complete all is sent, for the application may go on reading. Blocks meanwhile.
+        If the answer is complete, the rest of the request is sent first, because the application may still read it.
+        Blocks meanwhile.
         """
         load, self._load = self._load, None
         if load is not None:
             usable = False
             try:
-                usable = self.answer.finish()
+                usable = self.response.finish()
             finally:
                 load.end()
                 if usable:
-                    self._pool.give(self.answer.connection)
+                    self._pool.give(self.response.connection)
                 else:
-                    self.answer.connection.close()
+                    self.response.connection.close()

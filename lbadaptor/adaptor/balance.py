@@ -1,8 +1,8 @@
-"""Which AppServer gets a visitor. Pure: what is known of the load, and the policies.
+"""Load balancing: which AppServer gets a new visitor. Pure.
 
-The load is what this Apache process knows: the AppServer's own word (`LB-Load`, on every answer) for as
-long as it is fresh, then the session count in address.text and the requests that this process itself has
-in flight.
+The load is what this Apache process knows of it. For `FRESH` seconds that is what the AppServer reported itself
+(`LB-Load`, on every answer). After that it is the session count in address.text, and the requests that this process
+has in flight.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from lbadaptor.contract.address import Entry
 
 FRESH = 2.0
-"""Seconds for which an AppServer's own word on its load is believed."""
+"""Seconds for which the load counts that an AppServer reported."""
 AVOIDANCE = 1.0
-"""Seconds for which one that takes no connection, or does not answer in time, is avoided; doubled each time."""
-LONGEST_AVOIDANCE = 5.0
-"""Seconds, at most."""
+"""Seconds for which an AppServer is avoided that accepts no connection or does not answer; doubled each time."""
+MAX_AVOIDANCE = 5.0
+"""Seconds."""
 
 
 @dataclass
@@ -29,21 +29,21 @@ class Load:
     """What this process knows of one AppServer. Any thread may use it."""
 
     avoided_until: float = float("-inf")
-    """monotonic seconds; till then it is not chosen while there is another"""
+    """monotonic seconds; until then it is not chosen if there is another one"""
     said_dying: int = -1
-    """the serial of the table in force when it said DYING: heeded until a newer table comes"""
+    """The serial of the table when it answered DYING. That counts until a newer table comes."""
     threads: int = 1
-    """what it works on at once, by the settings, until it has said so itself"""
+    """requests that it works on at once: by the settings, until it has reported the number"""
     _reported: str = ""
     _reported_at: float = float("-inf")
     _misses: int = 0
     _in_flight: list[None] = field(default_factory=list)
-    """one thing for each request: to add or take one is atomic, and needs no lock"""
+    """one item for each request: to append or pop one is atomic and needs no lock"""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def in_flight(self) -> int:
-        """Requests that this process has there now."""
+        """Requests of this process that are at this AppServer now."""
         return len(self._in_flight)
 
     def begin(self) -> None:
@@ -53,14 +53,14 @@ class Load:
         self._in_flight.pop()
 
     def missed(self, now: float) -> None:
-        """It took no connection, or did not answer in time: avoid it for a moment, a longer one each time."""
+        """It accepted no connection, or did not answer in time: avoid it for a moment, each time for longer."""
         with self._lock:
-            if now >= self.avoided_until:  # requests that failed along with others are one miss
+            if now >= self.avoided_until:  # requests that failed at the same time are one miss
                 self._misses += 1
-                self.avoided_until = now + min(LONGEST_AVOIDANCE, AVOIDANCE * 2 ** min(self._misses - 1, 10))
+                self.avoided_until = now + min(MAX_AVOIDANCE, AVOIDANCE * 2 ** min(self._misses - 1, 10))
 
     def answered(self, report: str, now: float) -> None:
-        """It answers, and says how it is: `in-flight/threads/sessions`, as in `LB-Load`."""
+        """It answers. `report`: its LB-Load, `in-flight/threads/sessions`."""
         self._reported = report
         self._reported_at = now
         if self._misses:
@@ -69,39 +69,39 @@ class Load:
                 self.avoided_until = float("-inf")
 
     def measure(self, entry: Entry, now: float) -> tuple[float, float, int]:
-        """The smaller, the less loaded. `now` is the monotonic time in seconds."""
+        """Its load, to be compared: smaller is less. `now`: monotonic seconds."""
         weight, threads = _weight(entry), self.threads
         try:
-            in_flight, said_threads, sessions = map(int, self._reported.split("/"))
-            if said_threads > 0:
-                threads = said_threads
+            in_flight, own_threads, sessions = map(int, self._reported.split("/"))
+            if own_threads > 0:
+                threads = own_threads
                 if now - self._reported_at <= FRESH:
                     return in_flight / threads * 100 / weight, sessions / weight, self.in_flight
         except (ValueError, ArithmeticError):
-            pass  # it says nothing
+            pass  # it has reported nothing, or nonsense
         return self.in_flight / threads * 100 / weight, entry.sessions / weight, 0
 
 
 Measure = Callable[[Entry], tuple[float, ...]]
 Policy = Callable[[Sequence[Entry], Measure], Entry]
-"""One of a non-empty sequence of AppServers, for a visitor without a session."""
+"""Picks one of a non-empty sequence of AppServers for a visitor without a session."""
 
 
 def _weight(entry: Entry) -> int:
-    """Weight 0 has been minded before a policy is asked: where all have it, they are equals."""
+    """Entries of weight 0 reach a policy only if all of them have it: then they are equal."""
     return entry.weight or 100
 
 
 def random_one(entries: Sequence[Entry], measure: Measure) -> Entry:
-    """A random AppServer, by weight: the proposal's way."""
+    """A random AppServer, by weight."""
     return random.choices(entries, [_weight(entry) for entry in entries])[0]
 
 
 def less_loaded(entries: Sequence[Entry], measure: Measure) -> Entry:
-    """The less loaded of two random ones, so that many adaptors do not all run to the one that looks idle.
+    """The less loaded of two random ones, so that many adaptors do not all choose the one that looks idle.
 
-    One of half the weight is among the candidates half of the time: a newcomer, which is idle, would else
-    get everybody at once.
+    An AppServer of half the weight is a candidate half of the time. Otherwise a new one, which is idle, would get all
+    visitors at once.
     """
     highest = max(map(_weight, entries))
     entries = [entry for entry in entries if random.random() * highest < _weight(entry)]
@@ -119,14 +119,14 @@ POLICIES: dict[str, Policy] = {"less-loaded": less_loaded, "random": random_one}
 
 
 def same_for(visitor: str, entries: Sequence[Entry]) -> Entry:
-    """The AppServer for a visitor whose holder is gone: one and the same for all parallel requests.
+    """The AppServer for a visitor whose holder is gone: the same one for all their parallel requests.
 
-    Weighted rendezvous hashing: when one of the entries goes, only its own visitors get another.
+    Weighted rendezvous hashing: when one of the entries leaves, only its own visitors get another AppServer.
     """
 
     def score(entry: Entry) -> float:
         digest = hashlib.blake2b(f"{visitor} {entry.identity}".encode(), digest_size=8).digest()
-        # Of 52 bits, each number and a half is a float of its own, and none is 1.
+        # With 52 bits, number + 0.5 is exact as a float, and the quotient is never 0 or 1.
         return _weight(entry) / -math.log(((int.from_bytes(digest, "big") >> 12) + 0.5) / 2**52)
 
     return max(entries, key=score)

@@ -1,4 +1,4 @@
-"""The entry point for CGI: a process a request, for an Apache without mod_wsgi (RFC 3875)."""
+"""The entry point for CGI: one process for each request, for an Apache without mod_wsgi (RFC 3875)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ class _Handler(CGIHandler):
 
     def __init__(self) -> None:
         super().__init__()
-        # Every byte a latin-1 character (PEP 3333): wsgiref decodes but a few of CGI's variables so.
+        # Every byte is one latin-1 character (PEP 3333). wsgiref decodes only some of the variables that way.
         self.base_env = {key.decode("latin-1"): value.decode("latin-1") for key, value in os.environb.items()}
 
     def setup_environ(self) -> None:
         super().setup_environ()
-        self.environ.setdefault("PATH_INFO", "")  # CGI leaves it out where it is empty (RFC 3875 §4.1.5)
-        self.environ.pop("HTTPS", None)  # wsgi.url_scheme tells it; mod_wsgi takes it away too
+        self.environ.setdefault("PATH_INFO", "")  # CGI omits it if it is empty (RFC 3875 §4.1.5)
+        self.environ.pop("HTTPS", None)  # mod_wsgi removes it too, in favour of wsgi.url_scheme
 
     def cleanup_headers(self) -> None:
         """Called before the first byte of the answer."""
         super().cleanup_headers()
-        # Apache hands on the whole body before it reads an answer, and reads none of who did not take all of it.
+        # Apache passes on the whole body before it reads the answer. If a part of the body is not read, Apache does
+        # not read the answer.
         while self.stdin.read(65536):
             pass
-        # Nothing may follow on the connection: where this answer breaks off, it would be taken for the rest.
+        # If this answer breaks off, whatever follows on the connection would be taken for its rest.
         self.headers["Connection"] = "close"
 
 

@@ -1,13 +1,19 @@
-"""Requests that AppServers seem to die of. Pure; what one Apache process has seen.
+"""A circuit breaker for requests that AppServers die of. Pure; each Apache process has its own.
 
-A request whose AppServer is killed under it is repeated (see `failover`). One that ends its process every time must
-not end one after the other, nor may a robot that asks again and again. So it is counted how many AppServers in a row
-died at work on requests like it: of the same method and path, and of the same query. Two deaths: such requests are
-not repeated any more. Five: they are refused for a while, then one is let through. Any answer to one of them ends it.
+A request whose AppServer is killed is repeated (see `retry`). But a request that ends its process each time must not
+end one AppServer after the other, even if a robot sends it again and again. So the breaker counts the AppServers that
+died in a row while they worked on requests of one kind: the same method and path, or the same query too.
 
-AppServers that died together were killed from outside, and count once. They may be killed one after the other, too:
-so a request that its AppServer had already when another one died is repeated all the same, up to the fifth. And what
-was long ago is forgotten, for a stream may never end in order.
+- Closed: such requests are sent. From two deaths in a row on they are not repeated.
+- Open, from five deaths in a row on: such requests are refused for `OPEN_SECONDS` after the last death.
+- Half-open, after that: one request is sent, and the others are refused for another `OPEN_SECONDS`.
+
+Any answer to such a request closes the breaker. A stream may never end in order, so a death is also forgotten after
+`FORGET_SECONDS`.
+
+AppServers that die together were killed from outside and count once. They may also be killed from outside one after
+the other. So a request that was already sent when another AppServer died is repeated all the same, up to the fifth
+death.
 """
 
 from __future__ import annotations
@@ -16,52 +22,53 @@ import hashlib
 import threading
 from dataclasses import dataclass, field
 
-NOT_REPEATED = 2
+NO_RETRY_DEATHS = 2
 """Deaths in a row after which such requests are not repeated."""
-REFUSED = 5
-"""Deaths in a row after which such requests are refused."""
-REFUSAL = 30.0
-"""Seconds after the last death, for which they are."""
-TOGETHER = 0.04
-"""Seconds; AppServers that die within them count once."""
-FORGOTTEN = 600.0
-"""Seconds after the last death, after which it counts no more."""
-LASTING = 10.0
-"""Seconds after which a visitor who leaves a stream has had an answer."""
-MOST = 256
-"""Kinds of requests that are remembered, at 2 KiB each; of more, those whose last death was first are forgotten."""
-_LIVES = 16
-"""Of a kind of requests, as many AppServers are remembered that died."""
+OPEN_DEATHS = 5
+"""Deaths in a row after which the breaker opens: such requests are refused."""
+OPEN_SECONDS = 30.0
+"""After the last death, or after the last request that was let through."""
+TOGETHER_SECONDS = 0.04
+"""AppServers that die within this time count once."""
+FORGET_SECONDS = 600.0
+"""After the last death. Then it counts no more."""
+STREAM_SECONDS = 10.0
+"""A visitor who leaves a stream after this time had an answer."""
+MAX_KINDS = 256
+"""Kinds of requests that are remembered, at 2 KiB each. Beyond that, the kind with the oldest death is forgotten."""
+_MAX_TICKETS = 16
+"""AppServers that are remembered for one kind of requests."""
 
-Keys = tuple[bytes, ...]
-"""What requests are told apart by, finer and finer."""
+Kinds = tuple[bytes, ...]
+"""The kinds that one request belongs to, from coarse to fine."""
 
 
 @dataclass
 class _Deaths:
-    """Of one kind of requests."""
+    """The deaths at requests of one kind. Times are monotonic seconds."""
 
     count: int = 0
+    """in a row"""
     last: float = float("-inf")
     """the last death that counted"""
     before: float = float("-inf")
     """the one before it"""
-    life: str = ""
-    """who died last, and counted"""
-    tried: float = float("-inf")
-    """when one was let through although they are refused"""
-    lives: list[str] = field(default_factory=list)
-    """the last that died, each of which counts once"""
+    last_ticket: str = ""
+    """the AppServer that died last, and counted"""
+    half_open: float = float("-inf")
+    """when a request was let through last although the breaker was open"""
+    tickets: list[str] = field(default_factory=list)
+    """the AppServers that died last; each counts once"""
 
 
-def keys(method: str, path: str, query: str) -> Keys:
-    """The kinds to which a request belongs; only digests, for a query may hold a secret."""
+def kinds(method: str, path: str, query: str) -> Kinds:
+    """The kinds that a request belongs to. Only digests are kept, because a query may hold a secret."""
     texts = [f"{method} {path}", f"{method} {path}?{query}"] if query else [f"{method} {path}"]
     return tuple(hashlib.blake2b(text.encode("latin-1", "replace"), digest_size=8).digest() for text in texts)
 
 
-class Suspects:
-    """Any thread may use it. As long as nothing died it is false, and nobody need ask."""
+class CircuitBreaker:
+    """Any thread may use it. It is false as long as no AppServer died; then no method needs to be called."""
 
     def __init__(self) -> None:
         self._deaths: dict[bytes, _Deaths] = {}
@@ -70,42 +77,46 @@ class Suspects:
     def __bool__(self) -> bool:
         return bool(self._deaths)
 
-    def died(self, kinds: Keys, life: str, now: float, asked: float = float("inf")) -> int:
-        """An AppServer, this life of it, died at work on such a request. How many have, in a row.
+    def record_death(self, kinds: Kinds, ticket: str, now: float, sent: float = float("inf")) -> int:
+        """An AppServer, named by its ticket, died while it worked on such a request. Returns the deaths in a row.
 
-        `asked`: when the request was sent to it. 0 where that was before the last death of another one, up to five.
+        `sent`: when the request was sent to it. Returns 0 if that was before the last death of another AppServer, as
+        long as the breaker is closed.
         """
         with self._lock:
             count = 0
             for kind in kinds:
                 deaths = self._deaths.setdefault(kind, _Deaths())
-                if life not in deaths.lives:
-                    deaths.lives = [*deaths.lives[-_LIVES + 1 :], life]
-                    if now - deaths.last >= FORGOTTEN:
+                if ticket not in deaths.tickets:
+                    deaths.tickets = [*deaths.tickets[-_MAX_TICKETS + 1 :], ticket]
+                    if now - deaths.last >= FORGET_SECONDS:
                         deaths.count = 0
-                    if now - deaths.last >= TOGETHER:
+                    if now - deaths.last >= TOGETHER_SECONDS:
                         deaths.count += 1
-                        deaths.before, deaths.last, deaths.life = deaths.last, now, life
-                other = deaths.before if life == deaths.life else deaths.last
-                if asked >= other or deaths.count >= REFUSED:
+                        deaths.before, deaths.last, deaths.last_ticket = deaths.last, now, ticket
+                other = deaths.before if ticket == deaths.last_ticket else deaths.last
+                if sent >= other or deaths.count >= OPEN_DEATHS:
                     count = max(count, deaths.count)
-            while len(self._deaths) > MOST:
+            while len(self._deaths) > MAX_KINDS:
                 del self._deaths[min(self._deaths, key=lambda kind: self._deaths[kind].last)]
             return count
 
-    def answered(self, kinds: Keys) -> None:
-        """Such a request was answered: it is not what AppServers die of."""
+    def record_answer(self, kinds: Kinds) -> None:
+        """Such a request was answered, so AppServers do not die of it: close the breaker."""
         with self._lock:
             for kind in kinds:
                 self._deaths.pop(kind, None)
 
-    def refused(self, kinds: Keys, now: float) -> int:
-        """How many died in a row, where such a request is refused now; else 0, and others are refused meanwhile."""
+    def refuses(self, kinds: Kinds, now: float) -> int:
+        """The deaths in a row if the breaker is open for such a request, otherwise 0.
+
+        Half-open: 0 for this request, which is to be sent; the next ones are refused.
+        """
         with self._lock:
-            found = [deaths for kind in kinds if (deaths := self._deaths.get(kind)) and deaths.count >= REFUSED]
+            found = [deaths for kind in kinds if (deaths := self._deaths.get(kind)) and deaths.count >= OPEN_DEATHS]
             for deaths in found:
-                if now - max(deaths.last, deaths.tried) < REFUSAL:
+                if now - max(deaths.last, deaths.half_open) < OPEN_SECONDS:
                     return deaths.count
             for deaths in found:
-                deaths.tried = now
+                deaths.half_open = now
             return 0

@@ -1,8 +1,8 @@
-"""Cutting the visitor's connection: the only way to say that an answer, part of it passed on, will not end.
+"""Cuts the visitor's connection when an answer breaks off and a part of it was passed on already.
 
-Raising does not do it: mod_wsgi leaves the connection in keep-alive, and the visitor takes the next answer for
-the rest of this one. In embedded mode the visitor's socket is a descriptor of this process. In daemon mode, and
-as CGI, it is out of reach.
+Nothing else tells the visitor. After an exception mod_wsgi leaves the connection in keep-alive, and the visitor takes
+the next answer for the rest of this one. In embedded mode the visitor's socket is a descriptor of this process. In
+daemon mode and as CGI it is out of reach.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _UNSPECIFIED = bytes(16)
 """A socket address of the family AF_UNSPEC, which Python's own connect does not know."""
 
 
-def hang_up(environ: Mapping[str, Any]) -> bool:
-    """Reset the connection by which a request came, if this process has it; whether it has. Never raises.
+def cut_visitor(environ: Mapping[str, Any]) -> bool:
+    """Reset the connection of a request. False if this process does not have it. Never raises.
 
-    With HTTP/2 this ends all that the visitor's browser has under way on that connection.
+    With HTTP/2 this ends all requests that the visitor's browser has in flight on that connection.
     """
-    # REMOTE_PORT is the connection's own, always (httpd's util_script.c). REMOTE_ADDR is not where mod_remoteip put
-    # the visitor's in the place of the proxy's; for that, the snippet has LBADAPTOR_PEER.
+    # REMOTE_PORT is always the connection's own (httpd's util_script.c). REMOTE_ADDR is not, where mod_remoteip has
+    # replaced the proxy's address by the visitor's; for that case the snippet sets LBADAPTOR_PEER.
     address, port = environ.get(PEER) or environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT", "")
     if not (address and port.isascii() and port.isdigit() and len(port) <= 5):
         return False
@@ -36,13 +36,13 @@ def hang_up(environ: Mapping[str, Any]) -> bool:
     except OSError:
         return False
     visitor = address, int(port)
-    return sum(_cut(int(name), visitor) for name in names) > 0  # all of them: none is passed over
+    return sum(_cut(int(name), visitor) for name in names) > 0  # every one is tried: sum() does not stop at the first
 
 
 def _cut(descriptor: int, visitor: tuple[str, int]) -> bool:
     try:
-        # A duplicate, which nobody closes meanwhile; of sockets alone, for closing one of a lock file would
-        # release the lock (fcntl(2)).
+        # A duplicate, because another thread may close the descriptor meanwhile. Only of sockets, because closing
+        # a duplicate of a lock file would release the lock (fcntl(2)).
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             return False
         duplicate = os.dup(descriptor)
@@ -67,9 +67,9 @@ def _cut(descriptor: int, visitor: tuple[str, int]) -> bool:
 
 
 def _reset(connection: socket.socket) -> None:
-    """End a connection by a reset, not in order: the end in order is how an answer without a length ends."""
-    import ctypes  # as good as never needed, and dear for every Apache process
+    """End a connection by a reset. An answer without a length ends with a regular end, so that would look whole."""
+    import ctypes  # hardly ever needed, and it costs memory in every Apache process
 
-    # Linux resets a connection that is connected to nowhere (connect(2)).
+    # Linux resets a connection when it is connected to AF_UNSPEC (connect(2)).
     if ctypes.CDLL(None).connect(connection.fileno(), _UNSPECIFIED, len(_UNSPECIFIED)) != 0:
         connection.shutdown(socket.SHUT_RDWR)

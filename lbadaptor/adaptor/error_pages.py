@@ -1,4 +1,4 @@
-"""What a visitor reads when no AppServer's answer can be given."""
+"""Error pages: what a visitor reads when there is no answer of an AppServer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from http import HTTPStatus
 from pathlib import Path
 
 from lbadaptor.log import logs, texts
+from lbadaptor.log.once import Once
 
 log = logs.logger("lbadaptor")
 
 MAX_BYTES = 1 << 20
-"""Of an administrator's page, which each Apache process keeps in memory."""
+"""The largest page of an administrator; each Apache process keeps it in memory."""
 RETRY_AFTER = 5
-"""Seconds."""
+"""Seconds, in a 503."""
 
 MEANING = {
     400: "The request could not be understood.",
@@ -28,7 +29,7 @@ MEANING = {
 def answer(
     start_response: Callable[..., object], status: int, text: str = "", page: bytes | None = None
 ) -> list[bytes]:
-    """Answer with a short page, or with `page`. A 503 says when to come again."""
+    """Answer with a short page, or with `page`. A 503 carries Retry-After."""
     phrase = f"{status} {HTTPStatus(status).phrase}"
     if page is None:
         escaped = (text or MEANING[status]).replace("&", "&amp;").replace("<", "&lt;")
@@ -44,18 +45,20 @@ def answer(
     return [page]
 
 
-class SorryPage:
-    """The administrator's page for a 503: an HTML file. Any thread may read it."""
+class ErrorPage:
+    """The administrator's page for a 503: the HTML file of the setting `sorry_page`. Any thread may read it."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
         self._stamp: tuple[int, int, int] | None = None
+        """of the file that was read last: time, inode and size"""
         self._page: bytes | None = None
-        self._said = ""
+        self._problems = Once()
 
     def read(self) -> bytes | None:
-        """The page as it is now, at the cost of one stat where nothing changed; None, and a word in the log, where
-        it cannot be read. Never raises.
+        """The page as it is now, for one stat if nothing has changed. Never raises.
+
+        None if the file cannot be read. The log says so, once.
         """
         try:
             status = os.stat(self._path)
@@ -66,11 +69,12 @@ class SorryPage:
                 if len(page) > MAX_BYTES:
                     raise OSError(errno.EFBIG, f"more than {MAX_BYTES} bytes")
                 self._page = page
-                self._stamp, self._said = stamp, ""
+                self._stamp = stamp
+                self._problems.over()
         except OSError as error:
-            self._stamp, said = None, texts.what(error)
-            if said != self._said:
-                self._said = said
-                log.warning("lbadaptor: sorry_page %s: %s; visitors get the built-in page", self._path, said)
+            self._stamp = None
+            why = texts.what(error)
+            if self._problems.first(why):
+                log.warning("lbadaptor: sorry_page %s: %s; visitors get the built-in page", self._path, why)
             return None
         return self._page

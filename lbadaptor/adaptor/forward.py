@@ -1,4 +1,4 @@
-"""environ → the request that goes to an AppServer. Pure."""
+"""Makes the request that goes to an AppServer from environ. Pure."""
 
 from __future__ import annotations
 
@@ -22,65 +22,65 @@ _USER = (("REMOTE_USER", "LB-Remote-User"), ("AUTH_TYPE", "LB-Auth-Type"))
 _VISIBLE = re.compile("[!-~]*").fullmatch
 _PATH_SAFE = "/:@!$&'()*+,;=~-._"
 _SAFE = re.compile(f"[0-9A-Za-z{re.escape(_PATH_SAFE)}]*").fullmatch
-_SHAPES = 4 * 1024 * 1024
-"""Bytes, about, of all that is remembered of sets of headers; what goes beyond it makes it forget all."""
-_LARGEST_SHAPE = 65536
-"""Bytes, about; what takes more is not remembered."""
-_SHAPE, _FOR_EACH_KEY = 2048, 256
-"""Bytes, about, that one takes beside its characters."""
-_LONGEST_URL = 500
+_MAX_SHAPES = 4 * 1024 * 1024
+"""Bytes, about, of all shapes that are kept. When they take more, all are dropped."""
+_MAX_SHAPE = 65536
+"""Bytes, about. A larger shape is not kept."""
+_SHAPE_BYTES, _KEY_BYTES = 2048, 256
+"""Bytes, about, that a shape and each of its keys take besides their characters."""
+_MAX_URL = 500
 """Characters of a URL in the log."""
 
 
 class BadRequest(LbadaptorError):
-    """The visitor's request cannot be handed on as it is; `status` is the answer."""
+    """The visitor's request cannot be passed on. `status` is the answer."""
 
     status = 400
 
 
 class LengthRequired(BadRequest):
-    """The body may have been lost for want of a Content-Length."""
+    """The body may have been lost because there is no Content-Length."""
 
     status = 411
 
 
 class _Shape:
-    """How requests whose environ has the same keys are written: a text with gaps, and the keys of what fills them."""
+    """How to write requests whose environ has the same keys: a template, and the keys of the values that fill it."""
 
-    def __init__(self, keys: tuple[str, ...], handed_on: Callable[[str], bool]) -> None:
+    def __init__(self, keys: tuple[str, ...], passed_on: Callable[[str], bool]) -> None:
         fields = {"HTTP_HOST": "Host"} if "HTTP_HOST" in keys else {}
         fields |= {key: name for key in keys if (name := _field(key))}
-        told = {key: name for name, key in headers.MANDATORY.items()}
-        told |= {key: f"{headers.VAR}{key.replace('_', '-')}" for key in keys if handed_on(key)}
+        variables = {key: name for name, key in headers.MANDATORY.items()}
+        variables |= {key: f"{headers.VAR}{key.replace('_', '-')}" for key in keys if passed_on(key)}
         self.users = [(key, name) for key, name in _USER if key in keys]
-        """who the visitor is, by Apache's word: may be empty, and then goes unsaid"""
-        self._told = told
-        self._lacks = not told.keys() <= set(keys)
-        """not every gateway sets all that is mandatory"""
-        self._fields = ("" if "HTTP_HOST" in keys else "Host: \r\n") + _gaps(fields.values())
-        self._text = self._fields + _gaps(told.values())
+        """The user, if Apache has authenticated one. If the value is empty, the header is not sent."""
+        self._variables = variables
+        self._incomplete = not variables.keys() <= set(keys)
+        """not every WSGI server sets all mandatory variables"""
+        self._fields = ("" if "HTTP_HOST" in keys else "Host: \r\n") + _template(fields.values())
+        self._text = self._fields + _template(variables.values())
         self._breaks = self._text.count("\n")
         self._field_values = _getter(list(fields))
-        self._values = _getter([*fields, *told])
+        self._values = _getter([*fields, *variables])
         self._number = len(fields)
 
     def lines(self, environ: Environ) -> str:
-        """The visitor's own headers, and what Apache says. Raises BadRequest where one holds what none may hold."""
-        if self._lacks:
+        """The visitor's headers, and Apache's variables. Raises BadRequest if a header holds a line break or NUL."""
+        if self._incomplete:
             return self._one_by_one(environ)
         values = self._values(environ)
         try:
-            told = "".join(values[self._number :])
-        except TypeError:  # not every variable is a text
+            text = "".join(values[self._number :])
+        except TypeError:  # a variable is no text
             return self._one_by_one(environ)
-        if not plain(told):
+        if not plain(text):
             return self._one_by_one(environ)
         return _checked(self._text % values, self._breaks)
 
     def _one_by_one(self, environ: Environ) -> str:
         text = self._fields % self._field_values(environ)
         lines = [_checked(text, self._fields.count("\n"))]
-        for key, name in self._told.items():
+        for key, name in self._variables.items():
             value = environ.get(key) or _default(key, environ)
             if isinstance(value, str):
                 lines.append(f"{name}: {encode(value)}\r\n")
@@ -88,23 +88,23 @@ class _Shape:
 
 
 class Heads:
-    """Writes the heads of requests. `patterns` name the variables to hand on, besides HTTPS; `SSL_*` all of them."""
+    """Writes the heads of requests. `patterns` name the variables to pass on besides HTTPS, such as `SSL_*`."""
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self._exact = {"HTTPS", *(name for name in patterns if not name.endswith("*"))}
         self._prefixes = tuple(name[:-1] for name in patterns if name.endswith("*"))
         self._shapes: dict[tuple[str, ...], _Shape] = {}
         self._size = 0
-        """bytes, about, that they take"""
+        """bytes, about, of all shapes"""
         self._lock = threading.Lock()
 
     def common(self, environ: Environ, body: Body) -> bytes:
-        """The part of the head that is the same for every AppServer, all but its `end`.
+        """The part of the head that is the same for every AppServer: all but `head_end`.
 
-        Raises BadRequest where a header holds what none may hold.
+        Raises BadRequest if a header holds a line break or NUL.
         """
         keys = tuple(environ)
-        shape = self._shapes.get(keys) or self._learn(keys)
+        shape = self._shapes.get(keys) or self._new_shape(keys)
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         query = environ.get("QUERY_STRING", "")
         method = environ["REQUEST_METHOD"]
@@ -125,59 +125,59 @@ class Heads:
         for key, name in shape.users:
             if environ[key]:
                 more += f"{name}: {encode(environ[key])}\r\n"
-        said = environ.get("CONTENT_LENGTH")
+        stated = environ.get("CONTENT_LENGTH")
         if body.length is None:
             more += "Transfer-Encoding: chunked\r\n"
-            if said:
-                more += f"{headers.LENGTH}: {int(said)}\r\n"
-        elif said or body.length:
+            if stated:
+                more += f"{headers.LENGTH}: {int(stated)}\r\n"
+        elif stated or body.length:
             more += f"Content-Length: {body.length}\r\n"
-            if said and said != str(body.length) and int(said) != body.length:
-                more += f"{headers.LENGTH}: {int(said)}\r\n"
+            if stated and stated != str(body.length) and int(stated) != body.length:
+                more += f"{headers.LENGTH}: {int(stated)}\r\n"
         return (
             f"{wire_method} {target or '/'} HTTP/1.1\r\n{shape.lines(environ)}{more}{headers.PATH}: {wire_path}\r\n"
         ).encode("latin-1")
 
-    def _learn(self, keys: tuple[str, ...]) -> _Shape:
-        """Browsers send the same few sets of headers. Who makes some up only displaces others."""
-        shape = _Shape(keys, self._handed_on)
-        size = _SHAPE + _FOR_EACH_KEY * len(keys) + 8 * sum(map(len, keys))  # a name stands in it some times
-        if size <= _LARGEST_SHAPE:
+    def _new_shape(self, keys: tuple[str, ...]) -> _Shape:
+        """Browsers send few sets of headers, so shapes are kept. Made-up sets only displace other shapes."""
+        shape = _Shape(keys, self._passed_on)
+        size = _SHAPE_BYTES + _KEY_BYTES * len(keys) + 8 * sum(map(len, keys))  # each name stands in it several times
+        if size <= _MAX_SHAPE:
             with self._lock:
                 self._size += size
-                if self._size > _SHAPES:
+                if self._size > _MAX_SHAPES:
                     self._shapes.clear()
                     self._size = size
                 self._shapes[keys] = shape
         return shape
 
-    def _handed_on(self, key: str) -> bool:
+    def _passed_on(self, key: str) -> bool:
         if key.startswith(("HTTP_", "CONTENT_")):
-            return False  # they go as what they are
+            return False  # they are sent as headers of their own
         return key in self._exact or bool(self._prefixes and key.startswith(self._prefixes))
 
 
 def _getter(keys: list[str]) -> Callable[[Environ], tuple[str, ...]]:
-    """A function that gives the values of some keys, always as a tuple."""
+    """A function that returns the values of some keys, always as a tuple."""
     if len(keys) > 1:
         return itemgetter(*keys)
     return lambda environ: tuple(environ[key] for key in keys)
 
 
-def _gaps(names: Iterable[str]) -> str:
-    """Lines whose values are still to be filled in."""
+def _template(names: Iterable[str]) -> str:
+    """Lines with `%s` for their values."""
     return "".join(f"{name.replace('%', '%%')}: %s\r\n" for name in names)
 
 
 def _checked(text: str, lines: int) -> str:
-    """A text of so many lines, none of which the visitor has broken."""
+    """The text itself. Raises BadRequest if it has more than so many lines: then a value holds a line break."""
     if text.count("\n") != lines or text.count("\r") != lines or "\0" in text:
         raise BadRequest("A line break or NUL stands within a header")
     return text
 
 
-def end(caller_key: str, generation: int, verdict: Verdict) -> bytes:
-    """The end of a head: what is for one AppServer alone."""
+def head_end(caller_key: str, generation: int, verdict: Verdict) -> bytes:
+    """The end of a head: the part for one AppServer alone."""
     session = "none" if verdict is Verdict.FORGED else verdict.value
     return (
         f"{headers.KEY}: {caller_key}\r\n{headers.GENERATION}: {generation}\r\n{headers.SESSION}: {session}\r\n\r\n"
@@ -185,14 +185,14 @@ def end(caller_key: str, generation: int, verdict: Verdict) -> bytes:
 
 
 def url(environ: Environ) -> str:
-    """Method and path of a request for the log: without the query, which may hold secrets, and not without end."""
+    """Method and path of a request for the log, shortened. Without the query, which may hold secrets."""
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     text = f"{encode(environ['REQUEST_METHOD'])} {quote_from_bytes(path.encode('latin-1'), _PATH_SAFE)}"
-    return text if len(text) <= _LONGEST_URL else f"{text[:_LONGEST_URL]}..."
+    return text if len(text) <= _MAX_URL else f"{text[:_MAX_URL]}..."
 
 
 def body_length(environ: Environ) -> int | None:
-    """The length of the body in bytes; None when it ends where the input ends. Raises BadRequest."""
+    """The length of the body in bytes; None if it ends where the input ends. Raises BadRequest."""
     length = environ.get("CONTENT_LENGTH", "")
     if length:
         if not (length.isascii() and length.isdigit() and len(length) < 19):
@@ -202,26 +202,27 @@ def body_length(environ: Environ) -> int | None:
 
 
 def may_be_short(environ: Environ) -> bool:
-    """Whether a body that is shorter than its Content-Length may be whole, a filter of Apache's having shortened it.
+    """Whether a body that is shorter than its Content-Length may be whole, because one of Apache's filters
+    shortened it.
 
-    Where the adaptor runs within Apache's own processes, a connection that broke is an error of reading. mod_wsgi's
-    daemon mode and CGI see an end like any other (seen with mod_wsgi 4.9 and 6.1, mod_cgid 2.4): there, only a coding
-    that mod_deflate takes away tells that it may be so.
+    Within Apache's own processes a broken connection raises an error. mod_wsgi's daemon mode and CGI see an end like
+    any other (seen with mod_wsgi 4.9 and 6.1, mod_cgid 2.4). There it may be whole only if there is a
+    Content-Encoding, which mod_deflate removes.
     """
     return environ.get("mod_wsgi.process_group") == "" or bool(environ.get("HTTP_CONTENT_ENCODING"))
 
 
 def refuse_lost(environ: Environ) -> None:
-    """For a body without a length that seems to be empty: raise LengthRequired where it may have been lost.
+    """For a body without a length that seems to be empty: raise LengthRequired if it may have been lost.
 
-    mod_wsgi's daemon mode hands on none that comes so by HTTP/2 (seen with 4.9 and 6.1).
+    mod_wsgi's daemon mode loses such a body of an HTTP/2 request (seen with 4.9 and 6.1).
     """
     if environ.get("mod_wsgi.process_group") and environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2"):
         raise LengthRequired("By HTTP/2 this server takes a body only with its Content-Length")
 
 
 def _field(key: str) -> str:
-    """`HTTP_X_FOO` → `X-Foo`; empty for what is not handed on, a visitor's own LB- headers first of all."""
+    """`HTTP_X_FOO` → `X-Foo`; empty if the header is not passed on. A visitor's own LB- headers are not."""
     if key == "CONTENT_TYPE":
         return "Content-Type"
     if not key.startswith("HTTP_"):
@@ -231,7 +232,7 @@ def _field(key: str) -> str:
 
 
 def _default(key: str, environ: Environ) -> str:
-    """For the few variables that not every gateway sets (CGI has no REQUEST_URI of its own: RFC 3875 §4.1)."""
+    """For the few variables that not every WSGI server sets (RFC 3875 §4.1 knows no REQUEST_URI)."""
     if key == "REQUEST_URI":
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         query = environ.get("QUERY_STRING", "")

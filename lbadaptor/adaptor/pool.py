@@ -1,7 +1,8 @@
-"""Connections to AppServers: opening them, and keeping the idle ones. The adaptor's only door to the network.
+"""Opens connections to AppServers, and keeps the idle ones. Nothing else in the adaptor opens a connection.
 
-Every life of an AppServer has a pool of its own. An idle connection that is readable was hung up on (or worse) and
-is thrown away. An AppServer never closes an idle connection before it leaves, so there is no age limit.
+Each AppServer has a pool of its own, and so has each generation in a slot. An idle connection that is readable was
+closed by the AppServer, or carries bytes that no request asked for; it is discarded. An AppServer never closes an
+idle connection before it leaves, so there is no age limit.
 """
 
 from __future__ import annotations
@@ -19,38 +20,38 @@ _SHORTAGE = frozenset(
     (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM)
 )
 _NO_SUCH_SOCKET = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM))
-"""It is not there, or not for this process."""
-HALF_OPEN = 0.05
-"""Seconds for a reset to come back from this very machine."""
+"""The socket does not exist, or this process may not use it."""
+RESET_SECONDS = 0.05
+"""The time a reset needs to come back on the same machine."""
 _TIMEVAL = struct.Struct("@ll")
 
 
 class ConnectTimeout(OSError):
-    """The AppServer did not take the connection in time."""
+    """The AppServer did not accept the connection in time."""
 
 
 class Connection(socket.socket):
-    """A socket, taken over, that also tells whether there is something to read. One thread at a time may use it."""
+    """A socket to an AppServer, made of another socket object, which it detaches. One thread at a time may use it."""
 
     def __init__(self, sock: socket.socket, answer_timeout: float = 60.0) -> None:
         super().__init__(sock.family, sock.type, sock.proto, sock.detach())
         self.answer_timeout = answer_timeout
-        """seconds without a byte moved after which the AppServer is silent"""
+        """seconds after which the AppServer is silent, if no byte moves either way"""
         self._poll = select.poll()
         self._poll.register(self, select.POLLIN)
 
     def ready(self, seconds: float) -> bool:
-        """Whether there is something to read, its end too, at once or within so many seconds."""
+        """Whether there is something to read, or the end of the stream, at once or within so many seconds."""
         return bool(self._poll.poll(seconds * 1000))
 
     def half_open(self) -> bool:
-        """Whether a peer that sends no more still has the connection open. Blocks for `HALF_OPEN` seconds at most.
+        """Whether an AppServer that has ended its side still has the connection open. Blocks for `RESET_SECONDS`.
 
-        A process that is gone has closed it altogether: by a Unix socket one sees that at once; by TCP only what
-        comes back to what is sent tells it, a reset. So the connection is of no more use afterwards.
+        A process that is gone has closed both sides. A Unix socket shows that at once. With TCP only a reset shows
+        it, which comes back when something is sent. So the connection cannot be used afterwards.
         """
         poll = select.poll()
-        poll.register(self, 0)  # a hang-up and an error are always told
+        poll.register(self, 0)  # poll always reports POLLHUP and POLLERR
         if poll.poll(0):
             return False
         if self.family == socket.AF_UNIX:
@@ -61,24 +62,24 @@ class Connection(socket.socket):
             pass
         except OSError:
             return False
-        return not poll.poll(HALF_OPEN * 1000)
+        return not poll.poll(RESET_SECONDS * 1000)
 
 
 def connect(address: Address, unix_socket: str, connect_timeout: float, answer_timeout: float) -> Connection:
     """A blocking socket whose receive and send calls give up after `answer_timeout` seconds (socket(7)).
 
-    By the Unix socket, which costs both sides less than TCP; by the address where there is none, or none that this
-    process may use.
+    Connects to the Unix socket, which costs both sides less than TCP. Connects to the address if there is no Unix
+    socket, or none that this process may use.
 
-    Blocks for `connect_timeout` seconds at most. Raises ConnectTimeout, OSError when nobody listens, and
-    OurOwnFault when it is this side that is short of something.
+    Blocks for `connect_timeout` seconds at most. Raises ConnectTimeout; OSError if no process listens; OurOwnFault if
+    this process is short of descriptors, ports or memory.
     """
     try:
         connection = _by_unix_socket(unix_socket, connect_timeout) or socket.create_connection(
             address, connect_timeout
         )
         connection.settimeout(None)
-        # Timeouts in the kernel: Python's own cost a poll before every call.
+        # Timeouts in the kernel: Python's own timeouts cost a poll before each call.
         limit = _timeval(answer_timeout)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
@@ -94,15 +95,15 @@ def connect(address: Address, unix_socket: str, connect_timeout: float, answer_t
 
 
 def _by_unix_socket(path: str, timeout: float) -> socket.socket | None:
-    """A connection; None where there is no such socket. Raises BlockingIOError when it takes none in time.
+    """A connection; None if there is no such socket. Raises BlockingIOError if it is not accepted in time.
 
-    ConnectionRefusedError is the last word: whoever listened there is gone, and its port may be anybody's.
+    After ConnectionRefusedError the port must not be tried: the AppServer is gone, and any process may have its port.
     """
     if not path:
         return None
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout))  # connect waits as long, too
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout))  # it holds for connect too
         connection.connect(path)
     except OSError as error:
         connection.close()
@@ -113,7 +114,7 @@ def _by_unix_socket(path: str, timeout: float) -> socket.socket | None:
 
 
 def _timeval(seconds: float) -> bytes:
-    """As the kernel wants it, in microseconds; one at least, for 0 would be for ever."""
+    """A struct timeval of at least one microsecond: 0 would mean no timeout."""
     return _TIMEVAL.pack(*divmod(max(1, round(seconds * 1_000_000)), 1_000_000))
 
 
@@ -125,7 +126,7 @@ class Pool:
         self._idle: list[Connection] = []
 
     def take(self) -> Connection | None:
-        """An idle connection, the last one used; None when there is none."""
+        """The idle connection that was used last; None if there is none."""
         idle = self._idle
         while idle:
             try:
@@ -133,7 +134,7 @@ class Pool:
             except IndexError:
                 break
             try:
-                useless = connection.ready(0)  # its end, or bytes that nobody asked for
+                useless = connection.ready(0)  # it was closed, or there are bytes that no request asked for
             except BaseException:
                 connection.close()
                 raise
@@ -143,16 +144,16 @@ class Pool:
         return None
 
     def give(self, connection: Connection) -> None:
-        """Take over a connection on which nothing is outstanding."""
+        """Keep a connection on which no request and no answer is unfinished."""
         self._idle.append(connection)
-        self._shed()
+        self._close_surplus()
 
     def close(self) -> None:
-        """Close the idle connections, and keep none from now on: the AppServer has left."""
+        """Close the idle connections, and keep none from now on."""
         self._keep = 0
-        self._shed()
+        self._close_surplus()
 
-    def _shed(self) -> None:
+    def _close_surplus(self) -> None:
         while len(self._idle) > self._keep:
             try:
                 self._idle.pop(0).close()

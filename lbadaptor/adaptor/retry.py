@@ -1,32 +1,38 @@
-"""When may a request be tried again? One table, pure.
+"""The retry table: what happens after a failure. Pure.
 
-It rests on one question: could the AppServer have begun? Where it could not, another may be asked,
-whatever the method. Where it could, only a method that may be repeated is (RFC 9110 §9.2.2), and only
-once: a request that crashes its process must not run through all of them.
+The table rests on one question: could the AppServer have begun to work on the request? If it could not, the request
+is sent again, whatever its method. If it could, only a request that may be executed twice is sent again (RFC 9110
+§9.2.2), and only once: a request that crashes its process must not run through all AppServers.
+
+`decide` picks a `Step`. A step says everything: where the request goes next, the pause before that, and what is
+remembered of the AppServer that failed. `walk` carries it out, and reads address.text anew before each new attempt.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 
 from lbadaptor.contract.headers import Refusal
 from lbadaptor.contract.ticket import Verdict
 
 IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
-WITH_KEY = frozenset(("POST", "PATCH"))
-"""What an Idempotency-Key makes idempotent (draft-ietf-httpapi-idempotency-key-header §2)."""
+IDEMPOTENT_WITH_KEY = frozenset(("POST", "PATCH"))
+"""Methods that an Idempotency-Key makes idempotent (draft-ietf-httpapi-idempotency-key-header §2)."""
+
+RETRY_PAUSE = 0.05
+"""Seconds between two attempts at the same AppServer, or between two looks at address.text while a request waits."""
 
 
 class Failure(Enum):
-    """What happened to an exchange, named by how far it came."""
+    """How far an exchange came before it failed."""
 
     UNREACHABLE = "connection refused or unreachable"
     UNSENT = "connection lost before anything was sent"
     UNREAD = "connection reset before the request was read"
-    """A request without a body, by a Unix socket. The kernel resets such a connection when it is closed while bytes
-    wait on it to be read, or before it was accepted; where all was read, it just ends. By TCP that is not certain:
-    short of memory, the kernel resets any connection."""
+    """Only for a request without a body, and by a Unix socket. The kernel resets such a connection if it is closed
+    before all its bytes were read, or before it was accepted. If all bytes were read, the connection just ends. TCP
+    gives no such certainty: the kernel resets any TCP connection when it is short of memory."""
     CONNECT_TIMEOUT = "connect timed out"
     BUSY = "refused: BUSY"
     STALE = "refused: STALE"
@@ -42,89 +48,123 @@ class Failure(Enum):
     OURS = "our own shortage"
 
 
-class Deed(Enum):
-    """What is done next."""
+REFUSALS = {refusal.value: Failure[refusal.name] for refusal in Refusal}
 
-    ELSEWHERE = auto()
-    """redispatch"""
-    LOOK = auto()
-    """read address.text anew: the holder again if it is still there and this was the first time; else
-    redispatch as `lost`"""
-    GONE = auto()
-    """read address.text anew; redispatch, as `lost`"""
-    LATER = auto()
-    """redispatch; the same one again, too, after a pause, when no other is left, until the deadline; then 503 with
-    Retry-After"""
-    SAME = auto()
-    """the same one again until the deadline, then 503 with Retry-After"""
-    ONCE = auto()
-    """once more (elsewhere, as `lost` if it was held, when the holder is gone), and 502 after that"""
-    BAD_GATEWAY = auto()
-    """502"""
-    UNAVAILABLE = auto()
-    """503 with Retry-After"""
-    TIMEOUT = auto()
-    """504"""
+
+class Next(Enum):
+    """Where the request goes next."""
+
+    HOLDER = "the holder, as long as address.text names it; without a holder, another AppServer"
+    ANOTHER = "another AppServer; a holder is given up, and the verdict becomes LOST"
+    NOBODY = "the visitor gets an error page"
+
+
+class Avoid(Enum):
+    """For how long this request avoids the AppServer that failed, when it is not the holder that is asked again."""
+
+    ALWAYS = "to the end"
+    UNLESS_ALONE = "to the end, if there is another AppServer"
+    TILL_PAUSE = "until the request has waited for an AppServer"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is done after a failure."""
+
+    to: Next
+    status: int = 0
+    """the status of the error page; 0 if the request is sent again"""
+    pause: float = 0.0
+    """seconds before the next attempt"""
+    waits: bool = False
+    """the pause counts as waiting: only `waiters` requests may do so, until `wait` seconds are over. Then: 503"""
+    repeats: bool = False
+    """this is the one repetition of a request that an AppServer may have begun"""
+    remembers: bool = False
+    """it is remembered that this AppServer could not be reached"""
+    avoid: Avoid = Avoid.ALWAYS
+
+
+BAD_GATEWAY = Step(Next.NOBODY, status=502)
+UNAVAILABLE = Step(Next.NOBODY, status=503)
+TIMEOUT = Step(Next.NOBODY, status=504)
+ELSEWHERE = Step(Next.ANOTHER)
+ONE_MORE_LOOK = Step(Next.HOLDER, remembers=True)
+"""The table may have been old: ask the holder again if it is still there."""
+WAIT_FOR_HOLDER = Step(Next.HOLDER, pause=RETRY_PAUSE, waits=True)
+"""To move a living session's visitor would destroy the session."""
+ASK_OTHERS_FIRST = Step(Next.ANOTHER, avoid=Avoid.TILL_PAUSE)
+ONCE_MORE = Step(Next.HOLDER, pause=RETRY_PAUSE, repeats=True, avoid=Avoid.UNLESS_ALONE)
+"""A process that was killed is gone a moment later. Until then it accepts connections, and address.text names it. The
+same holds for others that were killed together with it. The one repetition must not go to any of them."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is done when the ticket was HELD, and otherwise."""
+    """The steps after one failure."""
 
-    held: Deed
-    other: Deed
+    held: Step
+    """the verdict is HELD"""
+    held_again: Step
+    """the verdict is HELD, and it is remembered that this holder could not be reached"""
+    other: Step
+    """any other verdict"""
+    not_again: Step
+    """the request may not be sent again"""
+    begun: bool = False
+    """The AppServer may have begun: the request may be sent again only if it may be executed twice, and only once."""
+    died: bool = False
+    """To all appearances the AppServer has died: the circuit breaker counts it."""
 
 
-_NEEDS_BODY = frozenset((Deed.ELSEWHERE, Deed.LATER, Deed.LOOK, Deed.GONE, Deed.SAME))
-_NEVER_BEGAN = Row(Deed.LOOK, Deed.ELSEWHERE)
-_WAITS = Row(Deed.SAME, Deed.LATER)
-"""It may have time in a moment."""
-_REFUSED = Row(Deed.GONE, Deed.ELSEWHERE)
-_MAY_HAVE_BEGUN = Row(Deed.ONCE, Deed.ONCE)
-_FAILED = Row(Deed.BAD_GATEWAY, Deed.BAD_GATEWAY)
-"""The AppServer lives: what it did to this request it, or another, would do again."""
+def _error(step: Step) -> Row:
+    """The same error page in any case."""
+    return Row(step, step, step, step)
+
+
+_NEVER_BEGAN = Row(ONE_MORE_LOOK, ELSEWHERE, ELSEWHERE, UNAVAILABLE)
+_BUSY = Row(WAIT_FOR_HOLDER, WAIT_FOR_HOLDER, ASK_OTHERS_FIRST, UNAVAILABLE)
+_REFUSED = Row(ELSEWHERE, ELSEWHERE, ELSEWHERE, UNAVAILABLE)
+_DIED = Row(ONCE_MORE, ONCE_MORE, ONCE_MORE, BAD_GATEWAY, begun=True, died=True)
 
 TABLE: dict[Failure, Row] = {
     Failure.UNREACHABLE: _NEVER_BEGAN,
     Failure.UNSENT: _NEVER_BEGAN,
     Failure.UNREAD: _NEVER_BEGAN,
-    Failure.CONNECT_TIMEOUT: _WAITS,
-    Failure.BUSY: _WAITS,
+    Failure.CONNECT_TIMEOUT: _BUSY,
+    Failure.BUSY: _BUSY,
     Failure.STALE: _REFUSED,
     Failure.DYING: _REFUSED,
     Failure.INCOMPLETE: _REFUSED,
-    Failure.LOST: _MAY_HAVE_BEGUN,
-    Failure.BROKEN: _MAY_HAVE_BEGUN,
-    Failure.CUT: _FAILED,
-    Failure.MALFORMED: _FAILED,
-    Failure.NOT_HTTP: _MAY_HAVE_BEGUN,
     Failure.FORBIDDEN: _REFUSED,
-    Failure.SILENT: Row(Deed.TIMEOUT, Deed.TIMEOUT),
-    Failure.OURS: Row(Deed.UNAVAILABLE, Deed.UNAVAILABLE),
+    Failure.LOST: _DIED,
+    Failure.BROKEN: _DIED,
+    Failure.NOT_HTTP: Row(ONCE_MORE, ONCE_MORE, ONCE_MORE, BAD_GATEWAY, begun=True),
+    # The AppServer lives. It would do the same again, and so would another one.
+    Failure.CUT: _error(BAD_GATEWAY),
+    Failure.MALFORMED: _error(BAD_GATEWAY),
+    Failure.SILENT: _error(TIMEOUT),
+    Failure.OURS: _error(UNAVAILABLE),
 }
-
-NEVER_BEGAN = frozenset(failure for failure, row in TABLE.items() if row is _NEVER_BEGAN)
-REFUSALS = {refusal.value: Failure[refusal.name] for refusal in Refusal}
 
 
 def idempotent(method: str, *, key: bool) -> bool:
-    """Whether a request may be executed twice. `key`: it has an Idempotency-Key that is to be relied on."""
-    return method in IDEMPOTENT or (key and method in WITH_KEY)
+    """Whether a request may be executed twice. `key`: it has an Idempotency-Key, and the settings trust that."""
+    return method in IDEMPOTENT or (key and method in IDEMPOTENT_WITH_KEY)
 
 
-def decide(failure: Failure, verdict: Verdict, *, idempotent: bool, body_kept: bool, again: bool) -> Deed:
-    """What to do after a failure.
+def decide(
+    failure: Failure, verdict: Verdict, *, idempotent: bool, body_kept: bool, missed: bool, repeated: bool
+) -> Step:
+    """The step after a failure.
 
-    `idempotent`: the request may be executed twice. `body_kept`: all of the body that was sent can be sent again.
-    `again`: for what never began (UNREACHABLE, UNSENT, UNREAD), the same AppServer failed so before; for the rest,
-    the request was repeated before.
+    `idempotent`: the request may be executed twice. `body_kept`: all that was sent of the body can be sent again.
+    `missed`: it is remembered that this AppServer could not be reached. `repeated`: the request had its one
+    repetition, or is refused one.
     """
     row = TABLE[failure]
-    deed = row.held if verdict is Verdict.HELD else row.other
-    if deed is Deed.ONCE and (again or not idempotent or not body_kept):
-        return Deed.BAD_GATEWAY
-    if not body_kept and deed in _NEEDS_BODY:
-        return Deed.UNAVAILABLE
-    if deed is Deed.LOOK and again:
-        return Deed.GONE
-    return deed
+    if not body_kept or (row.begun and (repeated or not idempotent)):
+        return row.not_again
+    if verdict is not Verdict.HELD:
+        return row.other
+    return row.held_again if missed else row.held

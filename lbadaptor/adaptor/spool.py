@@ -1,7 +1,7 @@
-"""A request's body, kept before an AppServer is chosen.
+"""A request's body, which is kept before an AppServer is chosen.
 
-In memory up to one bound, in an unlinked temporary file up to another: so a slow upload holds no thread of
-an AppServer, and can be sent again. What is larger is streamed, and can be sent once.
+Up to one bound it is kept in memory, up to another in an unlinked temporary file. So a slow upload occupies no thread
+of an AppServer, and the body can be sent again. The rest of a larger body is streamed, and can be sent only once.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ BLOCK = 65536
 
 
 class Input(Protocol):
-    """wsgi.input, as far as it is used."""
+    """What is used of wsgi.input."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class VisitorGone(LbadaptorError):
-    """The body ended early: the visitor went away, or said a wrong length."""
+    """The body ended early: the visitor left, or the Content-Length is wrong."""
 
 
 class Body:
-    """A kept body and, where it was too large, the rest of the stream.
+    """What was kept of a body and, if it is too large, the rest of the stream.
 
-    `length` is the number of bytes; None for a body of which not all was kept: its length is known at its end.
+    `length` is the number of bytes; None if not all of it was kept, because the length is known at the end only.
     """
 
     def __init__(self, kept: bytes | IO[bytes], length: int | None, rest: Iterator[bytes] | None = None) -> None:
@@ -38,14 +38,14 @@ class Body:
         self._kept = kept
         self._rest = rest
         self._later: IO[bytes] | None = None
-        """what was kept of the rest while the body was sent"""
+        """the file of `keep_rest`"""
         self._broken = False
-        """some of the rest is lost"""
+        """a part of the rest is lost"""
         self._streamed = False
 
     @property
     def kept(self) -> bool:
-        """Whether it is all here: then nobody waits for the visitor."""
+        """Whether all of it was kept. Then sending it does not block on the visitor."""
         return self._rest is None
 
     @property
@@ -55,11 +55,11 @@ class Body:
 
     @property
     def small(self) -> bytes | None:
-        """The whole body, where it is in memory."""
+        """The whole body, if it is in memory."""
         return self._kept if isinstance(self._kept, bytes) and self._rest is None else None
 
     def pieces(self) -> Iterator[bytes]:
-        """The body from its beginning. Blocks on the visitor beyond what was kept. Raises VisitorGone."""
+        """The body from its beginning. Blocks on the visitor after what was kept. Raises VisitorGone."""
         if isinstance(self._kept, bytes):
             yield self._kept
         else:
@@ -73,13 +73,13 @@ class Body:
                 yield from _blocks(self._later)
 
     def keep_rest(self, folder: str) -> None:
-        """Read what still comes of it into a temporary file, whatever its size. `pieces` goes on from there.
+        """Read the rest of the stream into a temporary file, whatever its size. `pieces` goes on from there.
 
-        Blocks on the visitor. Raises VisitorGone, and OurOwnFault when the folder takes no more.
+        Blocks on the visitor. Raises VisitorGone, and OurOwnFault if the file cannot be written.
         """
         if self._rest is None or self._later is not None:
             return
-        self._broken = True  # until all is here: nobody must take a part for the whole
+        self._broken = True  # until all is here: a part must not pass for the whole
         self._later = _temporary(folder)
         try:
             for piece in self._rest:
@@ -90,14 +90,14 @@ class Body:
         self._broken = False
 
     def pass_over(self) -> None:
-        """Read what still comes of it, and keep none. Blocks on the visitor. Raises VisitorGone."""
+        """Read the rest of the stream and discard it. Blocks on the visitor. Raises VisitorGone."""
         for _ in self._rest or ():
             pass
 
     def close(self) -> None:
         for file in (self._kept, self._later):
             if file is not None and not isinstance(file, bytes):
-                with suppress(OSError):  # closing writes what is buffered, and fails again where the disk is full
+                with suppress(OSError):  # close writes what is buffered, and fails again on a full disk
                     file.close()
 
 
@@ -105,13 +105,13 @@ EMPTY = Body(b"", 0)
 
 
 def keep(stream: Input, length: int | None, memory: int, spool: int, folder: str, *, short: bool = False) -> Body:
-    """Read a body up to its end, or up to the bounds in bytes.
+    """Read a body up to its end, or up to the bounds `memory` and `spool` in bytes.
 
-    `length` is what the request says of it, None for nothing. A filter of Apache's may lengthen or shorten the body:
-    as under mod_wsgi itself, its end is where the input ends. `short`: a body that is shorter than `length` may be
-    whole.
+    `length` is the request's Content-Length, or None. One of Apache's filters may lengthen or shorten the body, so
+    the body ends where the input ends, as with mod_wsgi itself. `short`: a body that is shorter than `length` may
+    be whole.
 
-    Blocks on the visitor. Raises VisitorGone, and OurOwnFault when memory or spool folder take no more.
+    Blocks on the visitor. Raises VisitorGone, and OurOwnFault if memory or the spool folder is full.
     """
     if length == 0:
         return EMPTY
@@ -147,7 +147,7 @@ def _spool(start: list[bytes], size: int, source: Iterator[bytes], bound: int, f
                 return Body(file, None, source)
         file.flush()
     except BaseException as error:
-        with suppress(OSError):  # closing writes what is buffered, and fails again where the disk is full
+        with suppress(OSError):  # close writes what is buffered, and fails again on a full disk
             file.close()
         if isinstance(error, OSError):
             raise OurOwnFault(f"keeping a request's body: {texts.what(error)}") from None
@@ -169,12 +169,12 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _read(stream: Input, least: int) -> Iterator[bytes]:
-    """A body up to its end. Raises VisitorGone where it is shorter than `least` bytes, or broken off."""
+    """A body up to its end. Raises VisitorGone if it is shorter than `least` bytes or breaks off."""
     left = least
     while True:
         try:
             piece = stream.read(BLOCK)
-        except OSError as error:  # mod_wsgi's own word for a connection that broke
+        except OSError as error:  # how mod_wsgi reports a broken connection
             raise VisitorGone(str(error)) from None
         if not piece:
             if left > 0:

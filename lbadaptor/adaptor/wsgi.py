@@ -1,10 +1,10 @@
 """The entry point for mod_wsgi: `WSGIScriptAlias / …/lbadaptor.wsgi`.
 
-Apache says with `SetEnv LBADAPTOR_CONFIG /path/lbadaptor.toml` which application is meant: several mounts
-may share one Apache process, each with a file of its own. `SetEnv LBADAPTOR_MOUNT /app` says where it is mounted,
-for a `WSGIScriptAliasMatch` that takes the whole path for the script's name.
+`SetEnv LBADAPTOR_CONFIG /path/lbadaptor.toml` in Apache's configuration names the application: several mounts may
+share one Apache process, each with a file of its own. `SetEnv LBADAPTOR_MOUNT /app` names the mount, because a
+`WSGIScriptAliasMatch` makes the whole path the script's name.
 
-What Apache's own fast lane could not bring to an answer comes here, too, by an internal redirect (ErrorDocument).
+A request that failed in Apache's own fast lane comes here too, by an internal redirect (ErrorDocument).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 
 from lbadaptor.adaptor import error_pages
 from lbadaptor.adaptor.forward import Environ
-from lbadaptor.adaptor.middleware import ASKED_ONCE, Adaptor
+from lbadaptor.adaptor.middleware import Adaptor
+from lbadaptor.adaptor.walk import ASKED_ONCE
 from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings import DEFAULT_FILE
 from lbadaptor.log import logs
@@ -22,31 +23,31 @@ from lbadaptor.log import logs
 log = logs.logger("lbadaptor")
 
 _FROM_FAST_LANE = "REDIRECT_LBADAPTOR_KEY"
-"""A variable of the fast lane's own, after a redirect; no visitor can set one."""
+"""A variable that only the fast lane sets, after a redirect. No visitor can set one."""
 _FAILED, _LATE = "lbadaptor", "lbadaptor1"
-"""The queries of the snippet's own ErrorDocuments. Any other is a page of its own: a login's form, perhaps."""
-_KEPT_BACK = ("STATUS", "URL", "ERROR_NOTES", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI", "HTTPS")
-"""The redirect's own, the fast lane's own, and what mod_wsgi itself keeps back: wsgi.url_scheme tells it."""
+"""The queries of the snippet's ErrorDocuments. Other queries are of the administrator's own ErrorDocuments."""
+_NOT_RESTORED = ("STATUS", "URL", "ERROR_NOTES", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI", "HTTPS")
+"""Variables of the redirect and of the fast lane; and HTTPS, which mod_wsgi itself removes (see wsgi.url_scheme)."""
 
 _adaptors: dict[str, Adaptor] = {}
 _lock = threading.Lock()
-_MOST_HOSTS = 256
-_LONGEST_HOST = 255
-"""Characters. With _MOST_HOSTS, the bound of what is remembered of host names, which visitors may make up: 100 KB."""
-_tickets_of: dict[tuple[str, str], str] = {}
-"""which lbadaptor.toml was the first with a ticket cookie on a host name"""
-_said: set[str] = set()
-"""of which files it was said that they share a ticket cookie: at most one for each adaptor"""
+_MAX_HOSTS = 256
+_MAX_HOST = 255
+"""Characters. Visitors may make up host names. Together with _MAX_HOSTS this bounds their memory to 100 KB."""
+_first_config: dict[tuple[str, str], str] = {}
+"""by host name and ticket cookie: the lbadaptor.toml that used them first"""
+_logged: set[str] = set()
+"""each lbadaptor.toml of which the log says that it shares a ticket cookie"""
 
 
 def application(environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
-    """Hand a request to the adaptor of its mount. A bad lbadaptor.toml is a 503, said in Apache's error log."""
+    """Pass a request on to the adaptor of its mount. 503, and a line in the log, if lbadaptor.toml is bad."""
     if _FROM_FAST_LANE in environ and environ.get("QUERY_STRING") in (_FAILED, _LATE):
         if status := _refusal(environ):
             return error_pages.answer(start_response, status)
-        if environ.get("REDIRECT_STATUS") == "502":  # its AppServer was lost, not only unreachable (503)
+        if environ.get("REDIRECT_STATUS") == "502":  # the AppServer was lost; 503 would mean unreachable
             environ[ASKED_ONCE] = True
-        _uncover(environ)
+        _restore(environ)
     mount = environ.get("LBADAPTOR_MOUNT")
     if mount is not None:
         path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
@@ -61,20 +62,20 @@ def application(environ: Environ, start_response: Callable[..., object]) -> Iter
             log.error("lbadaptor: %s", error)
             return error_pages.answer(start_response, 503)
     if len(_adaptors) > 1:
-        _look_for_another(environ.get("SERVER_NAME", ""), adaptor.configuration.ticket_cookies[0], config)
+        _warn_of_shared_cookie(environ.get("SERVER_NAME", ""), adaptor.configuration.ticket_cookies[0], config)
     return adaptor(environ, start_response)
 
 
-def _look_for_another(host: str, ticket_cookie: str, config: str) -> None:
-    """Say once where two applications have the same ticket cookie on one host name: each takes the other's tickets
-    for forged. A browser knows no ports (RFC 6265 §8.5)."""
+def _warn_of_shared_cookie(host: str, ticket_cookie: str, config: str) -> None:
+    """Log once if two applications use the same ticket cookie on one host name: each takes the other's tickets for
+    forged. Cookies do not distinguish ports (RFC 6265 §8.5)."""
     key = host, ticket_cookie
-    first = _tickets_of.get(key)
+    first = _first_config.get(key)
     if first is None:
-        if len(_tickets_of) < _MOST_HOSTS and len(host) <= _LONGEST_HOST:
-            _tickets_of[key] = config
-    elif first != config and config not in _said:
-        _said.add(config)
+        if len(_first_config) < _MAX_HOSTS and len(host) <= _MAX_HOST:
+            _first_config[key] = config
+    elif first != config and config not in _logged:
+        _logged.add(config)
         log.warning(
             "lbadaptor: %s and %s have the same ticket_cookie `%s` on %s: sessions are lost; give each its own",
             first,
@@ -85,21 +86,21 @@ def _look_for_another(host: str, ticket_cookie: str, config: str) -> None:
 
 
 def _refusal(environ: Environ) -> int:
-    """The status for what must not be asked again; else 0."""
+    """The status for a request that must not be sent again; 0 if it may be."""
     if environ.get("REDIRECT_REQUEST_METHOD") not in ("GET", "HEAD"):
         return 502
     if environ.get("REDIRECT_STATUS") == "502" and "REDIRECT_ERROR_NOTES" not in environ:
-        # mod_proxy has no words of its own for a head that it cannot take: the application was called, and its
-        # AppServer lives. Of one that hung up it says so.
+        # mod_proxy sets no note for a malformed head: the application was called, and its AppServer lives. If the
+        # AppServer has closed the connection, mod_proxy sets one.
         return 502
-    return 504 if environ["QUERY_STRING"] == _LATE else 0  # it may still be at work
+    return 504 if environ["QUERY_STRING"] == _LATE else 0  # the application may still be at work
 
 
-def _uncover(environ: Environ) -> None:
-    """Bring to light what the redirect hid: it made GET of HEAD, took the query, and renamed the variables."""
+def _restore(environ: Environ) -> None:
+    """Undo the redirect: it changed HEAD to GET, replaced the query, and renamed the variables."""
     environ["QUERY_STRING"] = environ.get("REDIRECT_QUERY_STRING", "")
     environ["REQUEST_METHOD"] = environ["REDIRECT_REQUEST_METHOD"]
     for key in [key for key in environ if key.startswith("REDIRECT_")]:
         name = key.removeprefix("REDIRECT_")
-        if name not in _KEPT_BACK:
+        if name not in _NOT_RESTORED:
             environ.setdefault(name, environ[key])

@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 import requests
 
-from lbadaptor.adaptor.backends import LOOK
+from lbadaptor.adaptor.backends import MAX_TABLE_AGE
 from lbadaptor.contract.address import Entry, Table, parse
 from lbadaptor.contract.settings import load
 from monitor.contract.client import NoAnswer, ask
@@ -439,7 +439,7 @@ class Cluster:
             beside.write_bytes(text.encode() if isinstance(text, str) else text)
             beside.chmod(0o644)
             beside.rename(self.address_file)
-        time.sleep(LOOK)
+        time.sleep(MAX_TABLE_AGE)
 
     def order_to_stop(self) -> None:
         """Order the monitor to end all AppServers and itself; the httpds stay. `start` begins anew."""

@@ -240,7 +240,7 @@ def as_adaptor(server: AppServer) -> Request:
             environ["CONTENT_LENGTH"] = str(page.upload)
         common = adaptor_request.Heads(()).common(environ, Body(b"", page.upload))
         verdict = Verdict.HELD if cookies else Verdict.NONE
-        return common + adaptor_request.end(server.caller_key, server.identity.generation, verdict)
+        return common + adaptor_request.head_end(server.caller_key, server.identity.generation, verdict)
 
     return head
 

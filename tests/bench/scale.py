@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-from lbadaptor.adaptor.address_table import AddressFile
-from lbadaptor.adaptor.backends import Fleet
+from lbadaptor.adaptor.address_table import AddressTable
+from lbadaptor.adaptor.backends import Backends
 from lbadaptor.contract.address import Address, Entry, Identity, State, Table
 from lbadaptor.contract.settings import load
 from lbadaptor.contract.ticket import make_keys
@@ -37,15 +37,15 @@ def reload(folder: Path) -> dict[str, float]:
         for identity in identities
     )
     publisher = Publisher(folder / "address.text", None)
-    fleet = Fleet(load(config))
+    backends = Backends(load(config))
     took = []
     for _ in range(RELOADS):
         publisher.publish(entries)
         begin = time.perf_counter()
-        assert len(fleet.table().entries) == ENTRIES
+        assert len(backends.table().entries) == ENTRIES
         took.append((time.perf_counter() - begin) * 1000)
     tables: list[Table] = []
-    address_file = AddressFile(folder / "address.text", tables.append)
+    address_file = AddressTable(folder / "address.text", tables.append)
     address_file.table()
     for _ in range(LOOKS):
         address_file.table()

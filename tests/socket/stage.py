@@ -131,7 +131,7 @@ class Site:
         """An empty table makes the adaptor close its idle connections."""
         if self._adaptor is not None:
             self.publish()
-            self._adaptor.fleet.table()
+            self._adaptor.backends.table()
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 from scripted import ScriptedServer, Step, Talk, answer, hang_up, refusal
 from stage import GENERATION, Site
 
-from lbadaptor.adaptor.backends import Fleet, Relayed
+from lbadaptor.adaptor.backends import Backends, BufferedResponse
 from lbadaptor.adaptor.exchange import ExchangeFailed
 from lbadaptor.adaptor.pool import ConnectTimeout
 from lbadaptor.adaptor.retry import Failure
@@ -29,73 +29,77 @@ def _no_descriptor_is_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def fleet(site: Site) -> Iterator[Fleet]:
-    fleet = Fleet(site.settings)
-    yield fleet
+def backends(site: Site) -> Iterator[Backends]:
+    backends = Backends(site.settings)
+    yield backends
     site.publish()
-    fleet.table()  # nobody in it: the idle connections are closed
+    backends.table()  # nobody in it: the idle connections are closed
 
 
-def ask(fleet: Fleet, entry: Entry, body: Body = EMPTY, verdict: Verdict = Verdict.NONE) -> Relayed:
+def ask(backends: Backends, entry: Entry, body: Body = EMPTY, verdict: Verdict = Verdict.NONE) -> BufferedResponse:
     common = COMMON if body is EMPTY else COMMON + b"Transfer-Encoding: chunked\r\n"
-    return fleet.ask(entry, "GET", common, verdict, body, fleet.table().serial)
+    return backends.ask(entry, "GET", common, verdict, body, backends.table().serial)
 
 
-def test_an_appserver_gets_its_own_key_its_generation_and_the_verdict(fleet: Fleet, site: Site, serve: Serve) -> None:
+def test_an_appserver_gets_its_own_key_its_generation_and_the_verdict(
+    backends: Backends, site: Site, serve: Serve
+) -> None:
     server = serve()
     (entry,) = site.publish_servers(server)
-    ask(fleet, entry, verdict=Verdict.LOST).close()
+    ask(backends, entry, verdict=Verdict.LOST).close()
     request = server.requests[0]
     assert request.get("LB-Key") == site.keys.caller_key(entry.ticket)
     assert request.get("LB-Generation") == str(entry.identity.generation)
     assert request.get("LB-Session") == "lost"
 
 
-def test_a_connection_is_kept_for_the_next_request(fleet: Fleet, site: Site, serve: Serve) -> None:
+def test_a_connection_is_kept_for_the_next_request(backends: Backends, site: Site, serve: Serve) -> None:
     server = serve(answer(), refusal("BUSY"), answer())
     (entry,) = site.publish_servers(server)
-    ask(fleet, entry).close()
+    ask(backends, entry).close()
     with pytest.raises(ExchangeFailed):
-        ask(fleet, entry)
-    ask(fleet, entry).close()
+        ask(backends, entry)
+    ask(backends, entry).close()
     assert (server.connections, len(server.requests)) == (1, 3)
 
 
-def test_another_life_in_the_same_slot_gets_connections_of_its_own(fleet: Fleet, site: Site, serve: Serve) -> None:
+def test_another_life_in_the_same_slot_gets_connections_of_its_own(
+    backends: Backends, site: Site, serve: Serve
+) -> None:
     server = serve()
     for number, connections in ((0, 1), (1, 2), (1, 2)):
         entry = site.entry(server, generation=GENERATION + number)
         site.publish(entry)
-        ask(fleet, entry).close()
+        ask(backends, entry).close()
         assert server.connections == connections
 
 
 def test_a_connection_is_not_kept_when_its_answer_was_not_read_to_its_end(
-    fleet: Fleet, site: Site, serve: Serve
+    backends: Backends, site: Site, serve: Serve
 ) -> None:
     server = serve(answer(b"x" * 2_000_000))
     (entry,) = site.publish_servers(server)
-    ask(fleet, entry).close()
-    ask(fleet, entry).close()
+    ask(backends, entry).close()
+    ask(backends, entry).close()
     assert server.connections == 2
 
 
-def test_closing_twice_counts_once(fleet: Fleet, site: Site, serve: Serve) -> None:
+def test_closing_twice_counts_once(backends: Backends, site: Site, serve: Serve) -> None:
     (entry,) = site.publish_servers(serve(answer(b"x" * 2_000_000)))
-    fleet.table()
-    relayed = ask(fleet, entry)
-    assert fleet.load(entry).in_flight == 1
-    relayed.close()
-    relayed.close()
-    assert fleet.load(entry).in_flight == 0
+    backends.table()
+    buffered = ask(backends, entry)
+    assert backends.load(entry).in_flight == 1
+    buffered.close()
+    buffered.close()
+    assert backends.load(entry).in_flight == 0
 
 
-def test_an_answer_that_was_taken_over_in_full_needs_no_closing(fleet: Fleet, site: Site, serve: Serve) -> None:
+def test_an_answer_that_was_taken_over_in_full_needs_no_closing(backends: Backends, site: Site, serve: Serve) -> None:
     server = serve()
     (entry,) = site.publish_servers(server)
     for _ in range(2):
-        assert ask(fleet, entry).answer.complete
-        assert fleet.load(entry).in_flight == 0
+        assert ask(backends, entry).response.complete
+        assert backends.load(entry).in_flight == 0
     assert server.connections == 1
 
 
@@ -116,87 +120,89 @@ def test_an_answer_that_was_taken_over_in_full_needs_no_closing(fleet: Fleet, si
     ],
 )
 def test_every_failure_is_named_and_leaves_nothing_behind(
-    fleet: Fleet, site: Site, serve: Serve, step: Step, failure: Failure
+    backends: Backends, site: Site, serve: Serve, step: Step, failure: Failure
 ) -> None:
     (entry,) = site.publish_servers(serve(step))
-    fleet.table()
+    backends.table()
     with pytest.raises(ExchangeFailed) as caught:
-        ask(fleet, entry)
+        ask(backends, entry)
     assert caught.value.failure is failure
-    assert fleet.load(entry).in_flight == 0
+    assert backends.load(entry).in_flight == 0
 
 
-def test_nobody_listening_is_unreachable(fleet: Fleet, site: Site, nobody: Address) -> None:
+def test_nobody_listening_is_unreachable(backends: Backends, site: Site, nobody: Address) -> None:
     (entry,) = site.publish_servers(nobody)
-    fleet.table()
+    backends.table()
     with pytest.raises(ExchangeFailed) as caught:
-        ask(fleet, entry)
+        ask(backends, entry)
     assert caught.value.failure is Failure.UNREACHABLE
-    assert fleet.load(entry).in_flight == 0
+    assert backends.load(entry).in_flight == 0
 
 
 def test_a_shortage_of_ours_blames_no_appserver(
-    fleet: Fleet, site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    backends: Backends, site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (entry,) = site.publish_servers(serve())
-    fleet.table()
+    backends.table()
 
     def connect(*_: object) -> None:
         raise OurOwnFault("Too many open files")
 
     monkeypatch.setattr("lbadaptor.adaptor.backends.connect", connect)
     with pytest.raises(ExchangeFailed) as caught:
-        ask(fleet, entry)
+        ask(backends, entry)
     assert caught.value.failure is Failure.OURS
-    assert fleet.load(entry).in_flight == 0
+    assert backends.load(entry).in_flight == 0
 
 
-def test_a_visitor_who_leaves_within_the_body_leaves_nothing_behind(fleet: Fleet, site: Site, serve: Serve) -> None:
+def test_a_visitor_who_leaves_within_the_body_leaves_nothing_behind(
+    backends: Backends, site: Site, serve: Serve
+) -> None:
     def gone() -> Iterator[bytes]:
         yield b"x"
         raise VisitorGone("the body ended early")
 
     (entry,) = site.publish_servers(serve(lambda talk: talk.read_body()))
-    fleet.table()
+    backends.table()
     with pytest.raises(VisitorGone):
-        ask(fleet, entry, Body(b"x", None, gone()))
-    assert fleet.load(entry).in_flight == 0
+        ask(backends, entry, Body(b"x", None, gone()))
+    assert backends.load(entry).in_flight == 0
 
 
-def test_dying_is_heeded_until_a_newer_table_comes(fleet: Fleet, site: Site, serve: Serve) -> None:
+def test_dying_is_heeded_until_a_newer_table_comes(backends: Backends, site: Site, serve: Serve) -> None:
     (entry,) = site.publish_servers(serve(answer().replace(b"LB-Status: OK", b"LB-Status: DYING")))
-    assert fleet.choose(fleet.table(), ()) == entry
-    ask(fleet, entry).close()
-    assert fleet.choose(fleet.table(), ()) is None
+    assert backends.choose(backends.table(), ()) == entry
+    ask(backends, entry).close()
+    assert backends.choose(backends.table(), ()) is None
     site.publish(entry)
-    assert fleet.choose(fleet.table(), ()) == entry
+    assert backends.choose(backends.table(), ()) == entry
 
 
-def test_an_appservers_word_on_its_load_is_heeded(fleet: Fleet, site: Site, serve: Serve) -> None:
+def test_an_appservers_word_on_its_load_is_heeded(backends: Backends, site: Site, serve: Serve) -> None:
     busy = serve(answer().replace(b"LB-Load: 1/8/5", b"LB-Load: 8/8/5"))
     entries = site.publish_servers(busy, serve())
     for entry in entries:
-        ask(fleet, entry).close()
-    assert {fleet.choose(fleet.table(), ()) for _ in range(50)} == {entries[1]}
+        ask(backends, entry).close()
+    assert {backends.choose(backends.table(), ()) for _ in range(50)} == {entries[1]}
 
 
 def test_a_choice_avoids_those_tried_the_standby_and_those_that_are_not_ok(
-    fleet: Fleet, site: Site, nobody: Address
+    backends: Backends, site: Site, nobody: Address
 ) -> None:
     entries = [site.entry(nobody._replace(port=port), port) for port in (1, 2)]
     standby = site.entry(nobody._replace(port=3), 3, weight=0)
     site.publish(*entries, standby)
-    table = fleet.table()
-    assert {fleet.choose(table, ()) for _ in range(50)} == set(entries)
-    assert {fleet.choose(table, (), f"visitor {number}") for number in range(50)} == set(entries)
-    assert fleet.choose(table, {entries[0].ticket}) == entries[1]
-    assert fleet.choose(table, {entry.ticket for entry in entries}) == standby
-    assert fleet.choose(table, {entry.ticket for entry in (*entries, standby)}) is None
+    table = backends.table()
+    assert {backends.choose(table, ()) for _ in range(50)} == set(entries)
+    assert {backends.choose(table, (), f"visitor {number}") for number in range(50)} == set(entries)
+    assert backends.choose(table, {entries[0].ticket}) == entries[1]
+    assert backends.choose(table, {entry.ticket for entry in entries}) == standby
+    assert backends.choose(table, {entry.ticket for entry in (*entries, standby)}) is None
 
 
 @pytest.mark.parametrize("how", [ConnectionRefusedError(111, "Connection refused"), ConnectTimeout("no connection")])
 def test_who_cannot_be_connected_to_is_avoided_for_a_moment(
-    fleet: Fleet, site: Site, nobody: Address, monkeypatch: pytest.MonkeyPatch, how: OSError
+    backends: Backends, site: Site, nobody: Address, monkeypatch: pytest.MonkeyPatch, how: OSError
 ) -> None:
     def connect(*_: object) -> None:
         raise how
@@ -205,40 +211,40 @@ def test_who_cannot_be_connected_to_is_avoided_for_a_moment(
     first, second = (site.entry(nobody._replace(port=port), port) for port in (1, 2))
     standby = site.entry(nobody._replace(port=3), 3, weight=0)
     site.publish(first, second, standby)
-    table = fleet.table()
+    table = backends.table()
     with pytest.raises(ExchangeFailed):
-        ask(fleet, first)
-    assert {fleet.choose(table, ()) for _ in range(50)} == {second}
-    assert {fleet.choose(table, (), f"visitor {number}") for number in range(50)} == {second}
-    assert fleet.choose(table, {second.ticket}) == standby
-    assert fleet.choose(table, {second.ticket, standby.ticket}) == first  # there is nobody else
+        ask(backends, first)
+    assert {backends.choose(table, ()) for _ in range(50)} == {second}
+    assert {backends.choose(table, (), f"visitor {number}") for number in range(50)} == {second}
+    assert backends.choose(table, {second.ticket}) == standby
+    assert backends.choose(table, {second.ticket, standby.ticket}) == first  # there is nobody else
     with pytest.raises(ExchangeFailed):
-        ask(fleet, second)
-    assert fleet.choose(table, ()) == standby
-    until = fleet.load(first).avoided_until
+        ask(backends, second)
+    assert backends.choose(table, ()) == standby
+    until = backends.load(first).avoided_until
     monkeypatch.setattr("lbadaptor.adaptor.backends.time.monotonic", lambda: until)
-    assert {fleet.choose(table, {second.ticket}) for _ in range(50)} == {first}
+    assert {backends.choose(table, {second.ticket}) for _ in range(50)} == {first}
 
 
 def test_who_does_not_answer_in_time_is_avoided_for_a_moment(site: Site, serve: Serve) -> None:
     site.configure(answer_timeout=0.2)
-    fleet = Fleet(site.settings)
+    backends = Backends(site.settings)
     silence = threading.Event()
 
     def silent(talk: Talk) -> None:
         silence.wait()
 
     entry, other = site.publish_servers(serve(silent), serve(answer(b"hello")))
-    table = fleet.table()
+    table = backends.table()
     with pytest.raises(ExchangeFailed) as raised:
-        ask(fleet, entry)
+        ask(backends, entry)
     silence.set()
     assert raised.value.failure is Failure.SILENT
-    assert {fleet.choose(table, ()) for _ in range(50)} == {other}
+    assert {backends.choose(table, ()) for _ in range(50)} == {other}
 
 
 def test_who_has_a_shortage_of_its_own_avoids_nobody(
-    fleet: Fleet, site: Site, nobody: Address, monkeypatch: pytest.MonkeyPatch
+    backends: Backends, site: Site, nobody: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def connect(*_: object) -> None:
         raise OurOwnFault("Too many open files")
@@ -246,53 +252,53 @@ def test_who_has_a_shortage_of_its_own_avoids_nobody(
     monkeypatch.setattr("lbadaptor.adaptor.backends.connect", connect)
     entry, other = (site.entry(nobody._replace(port=port), port) for port in (1, 2))
     site.publish(entry, other)
-    table = fleet.table()
+    table = backends.table()
     with pytest.raises(ExchangeFailed):
-        ask(fleet, entry)
-    assert len({fleet.choose(table, ()) for _ in range(50)}) == 2
+        ask(backends, entry)
+    assert len({backends.choose(table, ()) for _ in range(50)}) == 2
 
 
-def test_one_who_lost_their_holder_gets_the_same_every_time(fleet: Fleet, site: Site, nobody: Address) -> None:
+def test_one_who_lost_their_holder_gets_the_same_every_time(backends: Backends, site: Site, nobody: Address) -> None:
     site.publish(*(site.entry(nobody._replace(port=port), port) for port in range(1, 9)))
-    table = fleet.table()
-    assert len({fleet.choose(table, (), "visitor") for _ in range(50)}) == 1
-    assert len({fleet.choose(table, (), f"visitor {number}") for number in range(50)}) > 4
+    table = backends.table()
+    assert len({backends.choose(table, (), "visitor") for _ in range(50)}) == 1
+    assert len({backends.choose(table, (), f"visitor {number}") for number in range(50)}) > 4
 
 
 def test_a_ticket_of_a_new_key_is_known_as_soon_as_an_appserver_has_it(
-    fleet: Fleet, site: Site, serve: Serve
+    backends: Backends, site: Site, serve: Serve
 ) -> None:
     server = serve()
     (entry,) = site.publish_servers(server)
-    ask(fleet, entry).close()
+    ask(backends, entry).close()
     site.keys = Keys(["m" * 48, "n" * 48])
     site.key_file.write_text(f"{'m' * 48}\n{'n' * 48}\n")
     newer = site.entry(server, 1)
     site.publish(newer)
-    ask(fleet, newer).close()
+    ask(backends, newer).close()
     assert server.requests[-1].get("LB-Key") == site.keys.caller_key(newer.ticket)
 
 
 def test_a_table_with_a_ticket_that_is_not_ours_says_so_and_harms_no_other(
-    fleet: Fleet, site: Site, serve: Serve
+    backends: Backends, site: Site, serve: Serve
 ) -> None:
     server = serve()
     (ours,) = site.publish_servers(server)
     alien = Entry(Keys(["x" * 48]).ticket(Identity(1, 5)), server.address, ours.state, Identity(1, 5))
     site.key_file.unlink()
     with pytest.raises(KeyFileError):
-        ask(fleet, ours)
+        ask(backends, ours)
     site.key_file.write_text(f"{'m' * 48}\n")
-    assert fleet.judge([ours.ticket + "x", site.keys.ticket(Identity(9, 9))], fleet.table())[0] is Verdict.LOST
+    assert backends.judge([ours.ticket + "x", site.keys.ticket(Identity(9, 9))], backends.table())[0] is Verdict.LOST
     site.key_file.unlink()
     with pytest.raises(KeyFileError):
-        ask(fleet, alien)
-    ask(fleet, ours).close()  # what was read before is still good
+        ask(backends, alien)
+    ask(backends, ours).close()  # what was read before is still good
 
 
-def test_forged_tickets_are_logged_rarely(fleet: Fleet, site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_forged_tickets_are_logged_rarely(backends: Backends, site: Site, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(150):
-        assert fleet.judge(["0.1.forged"], fleet.table())[0] is Verdict.FORGED
+        assert backends.judge(["0.1.forged"], backends.table())[0] is Verdict.FORGED
     counts = [record.getMessage() for record in caplog.records if "forged tickets" in record.getMessage()]
     assert counts == [f"lbadaptor: {number} forged tickets so far" for number in (1, 10, 100)]
     cures = [record.getMessage() for record in caplog.records if "give each its own" in record.getMessage()]
@@ -301,17 +307,19 @@ def test_forged_tickets_are_logged_rarely(fleet: Fleet, site: Site, caplog: pyte
     assert "`__PRT__`" in cures[0]
 
 
-def test_no_header_of_ours_or_of_the_connection_reaches_the_visitor(fleet: Fleet, site: Site, serve: Serve) -> None:
+def test_no_header_of_ours_or_of_the_connection_reaches_the_visitor(
+    backends: Backends, site: Site, serve: Serve
+) -> None:
     lines = ["Connection: keep-alive", "lb-load: 1/1/1", "LB-Secret: x", "Keep-Alive: 5", "Upgrade: h2c", "X: y"]
     (entry,) = site.publish_servers(serve(answer(b"hello", "200 OK", *lines)))
-    relayed = ask(fleet, entry)
-    assert relayed.answer.headers == [("X", "y"), ("Content-Type", "text/plain"), ("Content-Length", "5")]
-    assert relayed.answer.status_line == "200 OK"
-    relayed.close()
+    buffered = ask(backends, entry)
+    assert buffered.response.headers == [("X", "y"), ("Content-Type", "text/plain"), ("Content-Length", "5")]
+    assert buffered.response.status_line == "200 OK"
+    buffered.close()
 
 
 def test_an_answer_still_streamed_counts_as_in_flight_until_it_is_closed(
-    fleet: Fleet, site: Site, serve: Serve
+    backends: Backends, site: Site, serve: Serve
 ) -> None:
     go = threading.Event()
 
@@ -322,26 +330,26 @@ def test_an_answer_still_streamed_counts_as_in_flight_until_it_is_closed(
 
     server = serve(step)
     (entry,) = site.publish_servers(server)
-    fleet.table()
-    relayed = ask(fleet, entry)
-    assert relayed.taken == [b"a"]
-    assert fleet.load(entry).in_flight == 1
+    backends.table()
+    buffered = ask(backends, entry)
+    assert buffered.blocks == [b"a"]
+    assert backends.load(entry).in_flight == 1
     go.set()
-    assert b"".join(relayed) == b"ab"
-    relayed.close()
-    assert fleet.load(entry).in_flight == 0
-    ask(fleet, entry).close()
+    assert b"".join(buffered) == b"ab"
+    buffered.close()
+    assert backends.load(entry).in_flight == 0
+    ask(backends, entry).close()
     assert server.connections == 1
 
 
 def test_a_table_of_a_moment_ago_does_but_for_tickets_that_are_not_in_it(
-    fleet: Fleet, site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    backends: Backends, site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lbadaptor.adaptor.backends.LOOK", 1000.0)
+    monkeypatch.setattr("lbadaptor.adaptor.backends.MAX_TABLE_AGE", 1000.0)
     (one,) = site.publish_servers(serve())
-    assert fleet.table_for(()).entries == (one,)
+    assert backends.table_for(()).entries == (one,)
     one, other = site.publish_servers(serve(), serve())
-    before = fleet.table_for(())
+    before = backends.table_for(())
     assert len(before.entries) == 1
-    assert fleet.table_for([before.entries[0].ticket]) is before
-    assert fleet.table_for([before.entries[0].ticket, other.ticket]).entries == (one, other)
+    assert backends.table_for([before.entries[0].ticket]) is before
+    assert backends.table_for([before.entries[0].ticket, other.ticket]).entries == (one, other)

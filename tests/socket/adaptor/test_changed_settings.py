@@ -47,7 +47,7 @@ class Configured(Site):
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Configured]:
-    monkeypatch.setattr("lbadaptor.adaptor.backends.LOOK", 0.0)  # what is published is seen at once
+    monkeypatch.setattr("lbadaptor.adaptor.backends.MAX_TABLE_AGE", 0.0)  # what is published is seen at once
     site = Configured(tmp_path)
     site.write()
     site.accept()
@@ -134,7 +134,7 @@ def test_settings_of_the_adaptor_change_when_they_are_accepted_and_no_sooner(sit
     assert after is not before
     assert after.settings.adaptor.wait == 0.1
     assert after.keep[0] == 1
-    assert after.sorry is not None
+    assert after.error_page is not None
     assert after.waiters is not before.waiters
     connections = server.connections
     site.ask()
@@ -146,24 +146,24 @@ def test_who_is_in_flight_is_not_forgotten(site: Configured, serve: Serve) -> No
     entry = site.entry(server)
     site.publish(entry)
     with site.begin() as response:
-        assert site.adaptor.fleet.load(entry).in_flight == 1
+        assert site.adaptor.backends.load(entry).in_flight == 1
         site.write(answer_timeout=40)
         site.accept()
         site.publish(entry)
         with site.begin() as other:
-            assert site.adaptor.fleet.load(entry).in_flight == 2
+            assert site.adaptor.backends.load(entry).in_flight == 2
             other.read()
         response.read()
         assert len(response.body) == 1_000_000
-    assert site.adaptor.fleet.load(entry).in_flight == 0
+    assert site.adaptor.backends.load(entry).in_flight == 0
 
 
 def test_two_applications_with_one_ticket_cookie_on_one_host_are_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("_adaptors", "_tickets_of"):
+    for name in ("_adaptors", "_first_config"):
         monkeypatch.setattr(wsgi, name, {})
-    monkeypatch.setattr(wsgi, "_said", set())
+    monkeypatch.setattr(wsgi, "_logged", set())
     monkeypatch.setattr("lbadaptor.adaptor.middleware.Adaptor.__call__", lambda *_: [])
     configs = []
     for name, cookie in (("shop", "__PRT__"), ("blog", "__PRT__"), ("wiki", "__WIKI__")):
@@ -183,6 +183,6 @@ def test_two_applications_with_one_ticket_cookie_on_one_host_are_said_once(
     for _ in range(3):
         come(configs[0], "b.example")
     assert caplog.text.count("have the same ticket_cookie `__PRT__` on b.example") == 1
-    for number in range(2 * wsgi._MOST_HOSTS):
+    for number in range(2 * wsgi._MAX_HOSTS):
         come(configs[0], f"{number}.example")
-    assert len(wsgi._tickets_of) == wsgi._MOST_HOSTS
+    assert len(wsgi._first_config) == wsgi._MAX_HOSTS

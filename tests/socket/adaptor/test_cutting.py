@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lbadaptor.adaptor import cutting as visitor_module
-from lbadaptor.adaptor.cutting import PEER, hang_up
+from lbadaptor.adaptor.cutting import PEER, cut_visitor
 
 
 def came_from(address: str, port: int | str, **more: str) -> dict[str, str]:
@@ -32,7 +32,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket
 def test_the_visitor_sees_the_end(ends: tuple[socket.socket, socket.socket]) -> None:
     visitor, _ = ends
     host, port, *_ = visitor.getsockname()
-    assert hang_up(came_from(host, port))
+    assert cut_visitor(came_from(host, port))
     with pytest.raises(ConnectionResetError):
         visitor.recv(1)
 
@@ -42,7 +42,7 @@ def test_what_came_before_the_end_can_still_be_read(ends: tuple[socket.socket, s
     host, port, *_ = visitor.getsockname()
     server.sendall(b"first")
     assert visitor.recv(1) == b"f"
-    assert hang_up(came_from(host, port))
+    assert cut_visitor(came_from(host, port))
     assert visitor.recv(100) == b"irst"
     with pytest.raises(OSError, match=r"Broken pipe|Connection reset"):
         server.send(b"more")
@@ -51,9 +51,9 @@ def test_what_came_before_the_end_can_still_be_read(ends: tuple[socket.socket, s
 def test_behind_a_proxy_it_is_the_proxys_connection(ends: tuple[socket.socket, socket.socket]) -> None:
     visitor, _ = ends
     host, port, *_ = visitor.getsockname()
-    assert not hang_up(came_from("192.0.2.7", port))
-    assert not hang_up(came_from(host, port, **{PEER: "192.0.2.7"}))
-    assert hang_up(came_from("192.0.2.7", port, **{PEER: host}))
+    assert not cut_visitor(came_from("192.0.2.7", port))
+    assert not cut_visitor(came_from(host, port, **{PEER: "192.0.2.7"}))
+    assert cut_visitor(came_from("192.0.2.7", port, **{PEER: host}))
 
 
 def test_where_it_cannot_be_reset_it_is_shut_down(
@@ -62,7 +62,7 @@ def test_where_it_cannot_be_reset_it_is_shut_down(
     visitor, _ = ends
     host, port, *_ = visitor.getsockname()
     monkeypatch.setattr(visitor_module, "_UNSPECIFIED", b"")  # EINVAL
-    assert hang_up(came_from(host, port))
+    assert cut_visitor(came_from(host, port))
     assert visitor.recv(1) == b""
 
 
@@ -74,7 +74,7 @@ def test_a_visitor_by_ipv4_on_a_socket_for_both_is_found() -> None:
         server, _ = listener.accept()
         with server:
             visitor.settimeout(10)
-            assert hang_up(came_from("127.0.0.1", visitor.getsockname()[1]))
+            assert cut_visitor(came_from("127.0.0.1", visitor.getsockname()[1]))
             with pytest.raises(ConnectionResetError):
                 visitor.recv(1)
 
@@ -82,17 +82,17 @@ def test_a_visitor_by_ipv4_on_a_socket_for_both_is_found() -> None:
 def test_nobody_else_is_cut_off(ends: tuple[socket.socket, socket.socket]) -> None:
     visitor, server = ends
     host, port, *_ = visitor.getsockname()
-    assert not hang_up(came_from("192.0.2.7", port))
-    assert not hang_up(came_from(host, port % 65535 + 1))
+    assert not cut_visitor(came_from("192.0.2.7", port))
+    assert not cut_visitor(came_from(host, port % 65535 + 1))
     server.sendall(b"still here")
     assert visitor.recv(100) == b"still here"
 
 
 @pytest.mark.parametrize("port", ["", "x", "-1", "²", "99999999", "9" * 5000])
 def test_a_port_that_is_none_finds_nobody(port: str) -> None:
-    assert not hang_up(came_from("127.0.0.1", port))
-    assert not hang_up(came_from("", port))
-    assert not hang_up({})
+    assert not cut_visitor(came_from("127.0.0.1", port))
+    assert not cut_visitor(came_from("", port))
+    assert not cut_visitor({})
 
 
 def test_no_descriptor_is_left_and_no_lock_is_lost(ends: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_no_descriptor_is_left_and_no_lock_is_lost(ends: tuple[socket.socket, so
     with open(tmp_path / "lock", "w") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         before = os.listdir("/proc/self/fd")
-        hang_up(came_from("192.0.2.7", 50123))
+        cut_visitor(came_from("192.0.2.7", 50123))
         assert os.listdir("/proc/self/fd") == before
         child = os.fork()
         if not child:

@@ -217,7 +217,7 @@ def test_a_server_that_refuses_the_headers_leaves_nothing_behind(site: Site, ser
             {"REQUEST_METHOD": "GET", "SERVER_NAME": "x", "wsgi.input": io.BytesIO()},
             start_response,
         )
-    assert site.adaptor.fleet.load(entry).in_flight == 0
+    assert site.adaptor.backends.load(entry).in_flight == 0
 
 
 # What reaches the AppServer.
@@ -451,7 +451,7 @@ def test_no_table_or_an_empty_one_is_a_503_until_it_is_mended(site: Site, serve:
 def test_a_malformed_table_leaves_the_last_good_one(
     site: Site, serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lbadaptor.adaptor.backends.LOOK", 0.0)
+    monkeypatch.setattr("lbadaptor.adaptor.backends.MAX_TABLE_AGE", 0.0)
     old, new = serve(), serve()
     site.publish_servers(old)
     assert site.ask().status == 200
@@ -730,7 +730,7 @@ def test_when_memory_runs_out_it_is_a_503_and_goes_on_afterwards(
         got = site.ask("POST", b"x")
     assert (got.status, got.get("Retry-After")) == (503, str(RETRY_AFTER))
     assert "503 POST /cart" in caplog.text
-    assert site.adaptor.fleet.load(entry).in_flight == 0
+    assert site.adaptor.backends.load(entry).in_flight == 0
     assert site.ask().body == b"hello"
 
 
@@ -968,8 +968,8 @@ class Mortal:
 def test_a_request_that_ends_two_is_not_repeated_any_more_and_at_five_it_is_refused(
     site: Site, serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lbadaptor.adaptor.circuit_breaker.TOGETHER", 0.0)
-    monkeypatch.setattr("lbadaptor.adaptor.backends.LOOK", 0.0)
+    monkeypatch.setattr("lbadaptor.adaptor.circuit_breaker.TOGETHER_SECONDS", 0.0)
+    monkeypatch.setattr("lbadaptor.adaptor.backends.MAX_TABLE_AGE", 0.0)
     mortal = Mortal(site, serve)
     assert site.ask(PATH_INFO="/deadly", QUERY_STRING="token=x").status == 502
     assert mortal.deaths == 2
@@ -982,20 +982,20 @@ def test_a_request_that_ends_two_is_not_repeated_any_more_and_at_five_it_is_refu
     assert "GET /deadly: 2 AppServers in a row died at work on such a request" in caplog.text
     assert "503 GET /deadly: refused: 5 AppServers" in caplog.text
     assert "token" not in caplog.text
-    monkeypatch.setattr("lbadaptor.adaptor.circuit_breaker.REFUSAL", 0.0)
+    monkeypatch.setattr("lbadaptor.adaptor.circuit_breaker.OPEN_SECONDS", 0.0)
     assert site.ask(PATH_INFO="/deadly").status == 502  # one is let through
     assert mortal.deaths == 6
     mortal.deadly = False
     for _ in range(3):
         assert site.ask(PATH_INFO="/deadly", QUERY_STRING="token=x").status == 200
-    assert not site.adaptor.suspects
+    assert not site.adaptor.circuit_breaker
 
 
 def test_appservers_that_are_killed_one_after_the_other_cost_nobody_a_request(
     site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has such a request since before the first one died: it is not that of which they die."""
-    monkeypatch.setattr("lbadaptor.adaptor.backends.LOOK", 0.0)
+    monkeypatch.setattr("lbadaptor.adaptor.backends.MAX_TABLE_AGE", 0.0)
     dies, answers = [threading.Event() for _ in range(4)], threading.Event()
 
     def held(dies: threading.Event) -> Step:
@@ -1031,7 +1031,7 @@ def test_a_stream_that_the_visitor_leaves_after_a_while_is_an_answer(
     site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch, lasting: float, forgotten: bool
 ) -> None:
     """Events have no end that could tell that nobody dies of them."""
-    monkeypatch.setattr("lbadaptor.adaptor.circuit_breaker.LASTING", lasting)
+    monkeypatch.setattr("lbadaptor.adaptor.circuit_breaker.STREAM_SECONDS", lasting)
 
     def events(talk: Talk) -> None:
         talk.send(answer(b"1\r\nx\r\n", framing=CHUNKED))
@@ -1042,14 +1042,14 @@ def test_a_stream_that_the_visitor_leaves_after_a_while_is_an_answer(
     with site.begin(valid=False) as got:
         for block in got.blocks:
             assert block == b"x"
-            assert site.adaptor.suspects
+            assert site.adaptor.circuit_breaker
             break
-    assert bool(site.adaptor.suspects) is not forgotten
+    assert bool(site.adaptor.circuit_breaker) is not forgotten
 
 
 def test_a_post_that_ends_five_is_refused_too(site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lbadaptor.adaptor.circuit_breaker.TOGETHER", 0.0)
-    monkeypatch.setattr("lbadaptor.adaptor.backends.LOOK", 0.0)
+    monkeypatch.setattr("lbadaptor.adaptor.circuit_breaker.TOGETHER_SECONDS", 0.0)
+    monkeypatch.setattr("lbadaptor.adaptor.backends.MAX_TABLE_AGE", 0.0)
     mortal = Mortal(site, serve)
     statuses = [site.ask("POST", b"x").status for _ in range(7)]
     assert statuses == [502] * 5 + [503] * 2
@@ -1227,7 +1227,7 @@ def test_an_answer_that_breaks_off_when_part_of_it_was_passed_on_cuts_the_visito
             visitor.settimeout(PATIENCE)
             with pytest.raises(ConnectionResetError):
                 visitor.recv(1)
-    assert site.adaptor.fleet.load(entry).in_flight == 0
+    assert site.adaptor.backends.load(entry).in_flight == 0
     assert total(server) == 1
 
 
@@ -1246,7 +1246,7 @@ def test_where_the_visitor_is_out_of_reach_the_server_is_told(site: Site, serve:
         go.set()
         with pytest.raises(ExchangeFailed, match="4 bytes are missing"):
             next(blocks)
-    assert site.adaptor.fleet.load(entry).in_flight == 0
+    assert site.adaptor.backends.load(entry).in_flight == 0
 
 
 @pytest.mark.parametrize(("group", "expected"), [("", None), ("lbadaptor", "close")])
@@ -1265,7 +1265,7 @@ def test_nobody_is_in_flight_when_all_is_done(site: Site, serve: Serve, nobody: 
     for _ in range(6):
         site.ask(**cookies(entries[0].ticket))
     site.ask("POST", b"x")
-    assert [site.adaptor.fleet.load(entry).in_flight for entry in entries] == [0, 0]
+    assert [site.adaptor.backends.load(entry).in_flight for entry in entries] == [0, 0]
 
 
 # Between two looks at address.text.
@@ -1273,7 +1273,7 @@ def test_nobody_is_in_flight_when_all_is_done(site: Site, serve: Serve, nobody: 
 
 @pytest.fixture
 def _no_other_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lbadaptor.adaptor.backends.LOOK", 1000.0)
+    monkeypatch.setattr("lbadaptor.adaptor.backends.MAX_TABLE_AGE", 1000.0)
 
 
 @pytest.mark.usefixtures("_no_other_look")

@@ -60,7 +60,7 @@ def test_an_application_that_answers_while_it_reads_is_answered_whole(
         got = site.ask("POST", data)
         assert time.monotonic() - began < QUICK
         assert (got.status, got.body == data) == (200, True)
-        assert site.adaptor.fleet.load(entry).in_flight == 0
+        assert site.adaptor.backends.load(entry).in_flight == 0
         assert site.ask("POST", b"the next one").body == b"the next one"
 
 
@@ -270,5 +270,5 @@ def test_a_visitor_who_leaves_while_the_answer_is_under_way_cuts_the_request(sit
             with pytest.raises(VisitorGone, match="read error"):
                 list(blocks)
         assert over.wait(PATIENCE)
-        assert site.adaptor.fleet.load(entry).in_flight == 0
+        assert site.adaptor.backends.load(entry).in_flight == 0
     assert len(failed) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lbadaptor.adaptor.address_table import STALE, AddressFile
+from lbadaptor.adaptor.address_table import STALE, AddressTable
 from lbadaptor.contract.address import MAX_BYTES, Address, Entry, Identity, State, Table, write
 
 
@@ -44,19 +44,19 @@ def seen() -> list[Table]:
 
 
 @pytest.fixture
-def addresses(publisher: Publisher, seen: list[Table]) -> AddressFile:
-    return AddressFile(publisher.path, seen.append)
+def addresses(publisher: Publisher, seen: list[Table]) -> AddressTable:
+    return AddressTable(publisher.path, seen.append)
 
 
 def test_a_missing_file_is_an_empty_table_and_is_said_once(
-    addresses: AddressFile, caplog: pytest.LogCaptureFixture
+    addresses: AddressTable, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert addresses.table() == addresses.table() == Table()
     assert len(caplog.records) == 1
     assert "is the monitor running?" in caplog.text
 
 
-def test_every_change_is_seen_at_once(addresses: AddressFile, publisher: Publisher, seen: list[Table]) -> None:
+def test_every_change_is_seen_at_once(addresses: AddressTable, publisher: Publisher, seen: list[Table]) -> None:
     for serial in range(1, 50):
         publisher.publish(table(serial))
         assert addresses.table() == table(serial)
@@ -65,7 +65,7 @@ def test_every_change_is_seen_at_once(addresses: AddressFile, publisher: Publish
 
 
 def test_a_still_file_is_not_read_again(
-    addresses: AddressFile, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    addresses: AddressTable, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher.publish(table(1))
     first = addresses.table()
@@ -88,7 +88,7 @@ def test_a_still_file_is_not_read_again(
 def test_a_malformed_file_leaves_the_last_good_table_and_is_said_once(
     bad: str | bytes,
     said: str,
-    addresses: AddressFile,
+    addresses: AddressTable,
     publisher: Publisher,
     seen: list[Table],
     caplog: pytest.LogCaptureFixture,
@@ -108,7 +108,7 @@ def test_a_malformed_file_leaves_the_last_good_table_and_is_said_once(
 
 
 def test_a_file_that_vanishes_leaves_the_last_good_table(
-    addresses: AddressFile, publisher: Publisher, caplog: pytest.LogCaptureFixture
+    addresses: AddressTable, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher.publish(table(1))
     good = addresses.table()
@@ -119,7 +119,7 @@ def test_a_file_that_vanishes_leaves_the_last_good_table(
     assert addresses.table() == table(2)
 
 
-def test_a_file_with_no_entry_is_believed(addresses: AddressFile, publisher: Publisher) -> None:
+def test_a_file_with_no_entry_is_believed(addresses: AddressTable, publisher: Publisher) -> None:
     publisher.publish(table(1))
     assert addresses.table().entries
     publisher.publish(Table(2))
@@ -127,7 +127,7 @@ def test_a_file_with_no_entry_is_believed(addresses: AddressFile, publisher: Pub
 
 
 def test_a_file_that_could_not_be_opened_is_tried_again(
-    addresses: AddressFile, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    addresses: AddressTable, publisher: Publisher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher.publish(table(1))
     addresses.table()
@@ -144,7 +144,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again(
 
 
 def test_an_old_file_is_gone_on_with_and_said_once(
-    addresses: AddressFile, publisher: Publisher, caplog: pytest.LogCaptureFixture
+    addresses: AddressTable, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     publisher.publish(table(1))
     before = time.time() - STALE - 5
@@ -155,7 +155,7 @@ def test_an_old_file_is_gone_on_with_and_said_once(
     assert "the monitor is gone" in caplog.text
 
 
-def test_many_readers_see_whole_tables_that_never_go_back(addresses: AddressFile, publisher: Publisher) -> None:
+def test_many_readers_see_whole_tables_that_never_go_back(addresses: AddressTable, publisher: Publisher) -> None:
     wrong: list[object] = []
     done = threading.Event()
     publisher.publish(table(1, 5))
@@ -184,7 +184,7 @@ def test_many_readers_see_whole_tables_that_never_go_back(addresses: AddressFile
 
 
 def test_a_look_of_a_moment_ago_may_do(
-    addresses: AddressFile, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+    addresses: AddressTable, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -210,10 +210,10 @@ def test_while_one_reads_the_new_table_no_other_goes_by_the_old_one(publisher: P
             other.start()
             other.join(0.2)  # it has time to do wrong
 
-    addresses = AddressFile(publisher.path, changed)
+    addresses = AddressTable(publisher.path, changed)
     publisher.publish(table(1))
     addresses.table()
-    addresses._looked = float("-inf")  # a while later
+    addresses._checked = float("-inf")  # a while later
     publisher.publish(table(2))
     addresses.table(1000.0)
     other.join()

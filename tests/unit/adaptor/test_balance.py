@@ -9,7 +9,7 @@ import pytest
 from lbadaptor.adaptor.balance import (
     AVOIDANCE,
     FRESH,
-    LONGEST_AVOIDANCE,
+    MAX_AVOIDANCE,
     POLICIES,
     Load,
     less_loaded,
@@ -151,7 +151,7 @@ def test_one_that_cannot_be_connected_to_is_avoided_longer_and_longer() -> None:
         load.missed(now)  # along with the first: one miss
         waits.append(load.avoided_until - now)
         now = load.avoided_until
-    assert waits == [AVOIDANCE, 2.0, 4.0, LONGEST_AVOIDANCE, LONGEST_AVOIDANCE]
+    assert waits == [AVOIDANCE, 2.0, 4.0, MAX_AVOIDANCE, MAX_AVOIDANCE]
 
 
 def test_one_that_answers_is_not_avoided_any_more() -> None:

@@ -60,7 +60,7 @@ def test_the_administrators_page_takes_the_place_of_ours_and_of_nothing_else() -
 def test_the_administrators_page_is_read_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "sorry.html"
     path.write_bytes(b"one")
-    sorry = error_pages.SorryPage(path)
+    sorry = error_pages.ErrorPage(path)
     assert sorry.read() == b"one"
     with monkeypatch.context() as patch:
         patch.setattr("builtins.open", lambda *_: pytest.fail("it is read again"))
@@ -73,7 +73,7 @@ def test_where_the_administrators_page_cannot_be_read_it_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "sorry.html"
-    sorry = error_pages.SorryPage(path)
+    sorry = error_pages.ErrorPage(path)
     for _ in range(3):
         assert sorry.read() is None
     path.write_bytes(b"there")
@@ -91,7 +91,7 @@ def test_where_the_administrators_page_cannot_be_read_it_is_said_once(
 def test_a_page_that_is_too_large_is_none_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "sorry.html"
     path.write_bytes(b"x" * (error_pages.MAX_BYTES + 1))
-    page = error_pages.SorryPage(path)
+    page = error_pages.ErrorPage(path)
     assert page.read() is None
     assert f"more than {error_pages.MAX_BYTES} bytes" in caplog.text
     path.write_bytes(b"x" * error_pages.MAX_BYTES)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lbadaptor.adaptor import forward
-from lbadaptor.adaptor.forward import BadRequest, Heads, LengthRequired, body_length, end, refuse_lost
+from lbadaptor.adaptor.forward import BadRequest, Heads, LengthRequired, body_length, head_end, refuse_lost
 from lbadaptor.adaptor.spool import EMPTY, Body
 from lbadaptor.contract import headers
 from lbadaptor.contract.ticket import Verdict
@@ -203,7 +203,7 @@ def test_a_length_that_is_none_is_a_bad_request(length: str) -> None:
 def test_a_heads_end_says_key_generation_and_session(verdict: Verdict, session: str) -> None:
     key = "k" * 64
     lines = f"LB-Key: {key}\r\nLB-Generation: 17\r\nLB-Session: {session}\r\n\r\n"
-    assert end(key, 17, verdict) == lines.encode()
+    assert head_end(key, 17, verdict) == lines.encode()
 
 
 def test_variables_that_match_travel_encoded() -> None:
@@ -232,7 +232,7 @@ def test_without_patterns_only_https_is_handed_on() -> None:
 
 def test_names_that_visitors_make_up_take_no_memory_without_bound() -> None:
     heads = Heads(("SSL_*",))
-    bound = forward._SHAPES + forward._LARGEST_SHAPE
+    bound = forward._MAX_SHAPES + forward._MAX_SHAPE
     for length, count in ((1, 3000), (2000, 300)):
         tracemalloc.start()
         for number in range(count):

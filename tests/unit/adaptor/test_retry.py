@@ -1,4 +1,4 @@
-"""Every cell of the table: failure × verdict × method class × body kept × again."""
+"""Every cell of the table: failure × verdict × method × body kept × missed × repeated."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import itertools
 
 import pytest
 
-from lbadaptor.adaptor.retry import IDEMPOTENT, REFUSALS, TABLE, Deed, Failure, decide, idempotent
+from lbadaptor.adaptor.retry import IDEMPOTENT, REFUSALS, TABLE, Avoid, Failure, Next, Step, decide, idempotent
 from lbadaptor.contract.headers import Refusal
 from lbadaptor.contract.ticket import Verdict
 
 LETTERS = {
-    "E": Deed.ELSEWHERE,
-    "L": Deed.LOOK,
-    "G": Deed.GONE,
-    "S": Deed.SAME,
-    "W": Deed.LATER,
-    "O": Deed.ONCE,
-    "B": Deed.BAD_GATEWAY,
-    "U": Deed.UNAVAILABLE,
-    "T": Deed.TIMEOUT,
+    "E": Step(Next.ANOTHER, avoid=Avoid.ALWAYS),
+    "L": Step(Next.HOLDER, remembers=True, avoid=Avoid.ALWAYS),
+    "W": Step(Next.HOLDER, pause=0.05, waits=True, avoid=Avoid.ALWAYS),
+    "A": Step(Next.ANOTHER, avoid=Avoid.TILL_PAUSE),
+    "O": Step(Next.HOLDER, pause=0.05, repeats=True, avoid=Avoid.UNLESS_ALONE),
+    "B": Step(Next.NOBODY, status=502),
+    "U": Step(Next.NOBODY, status=503),
+    "T": Step(Next.NOBODY, status=504),
 }
-NEVER_BEGAN = "LGEE LGEE UUUU UUUU"
-WAITS = "SSWW SSWW UUUU UUUU"
-REFUSED = "GGEE GGEE UUUU UUUU"
-FAILED = "BBBB BBBB BBBB BBBB"
-MAY_HAVE_BEGUN = "OBOB BBBB BBBB BBBB"
-# Four groups: body kept and method idempotent; kept and not; not kept and idempotent; neither.
-# In each: HELD for the first time, HELD again, not held for the first time, not held again.
+NEVER_BEGAN = "LLEE EEEE LLEE EEEE UUUU UUUU UUUU UUUU"
+WAITS = "WWWW AAAA WWWW AAAA UUUU UUUU UUUU UUUU"
+REFUSED = "EEEE EEEE EEEE EEEE UUUU UUUU UUUU UUUU"
+FAILED = "BBBB BBBB BBBB BBBB BBBB BBBB BBBB BBBB"
+MAY_HAVE_BEGUN = "OBOB OBOB BBBB BBBB BBBB BBBB BBBB BBBB"
+# Eight groups: body kept or not, in each of these method idempotent or not, in each of these HELD or not.
+# In each: not missed and not repeated, repeated; missed and not repeated, repeated.
 EXPECTED = {
     Failure.UNREACHABLE: NEVER_BEGAN,
     Failure.UNSENT: NEVER_BEGAN,
@@ -43,39 +42,42 @@ EXPECTED = {
     Failure.CUT: FAILED,
     Failure.MALFORMED: FAILED,
     Failure.NOT_HTTP: MAY_HAVE_BEGUN,
-    Failure.SILENT: "TTTT TTTT TTTT TTTT",
-    Failure.OURS: "UUUU UUUU UUUU UUUU",
+    Failure.SILENT: FAILED.replace("B", "T"),
+    Failure.OURS: FAILED.replace("B", "U"),
 }
 REPEATABLE = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
 UNREPEATABLE = ("POST", "PATCH", "CONNECT", "PURGE", "get", "")
 
 
-def cells() -> list[tuple[Failure, Verdict, str, bool, bool, Deed]]:
-    found = []
-    for failure, text in EXPECTED.items():
-        for (kept, methods), group in zip(
-            itertools.product((True, False), (REPEATABLE, UNREPEATABLE)), text.split(), strict=True
-        ):
-            for verdict, again, method in itertools.product(Verdict, (False, True), methods):
-                place = (0 if verdict is Verdict.HELD else 2) + again
-                found.append((failure, verdict, method, kept, again, LETTERS[group[place]]))
-    return found
-
-
 @pytest.mark.parametrize("failure", Failure)
 def test_every_cell(failure: Failure) -> None:
-    wrong = []
-    for name, verdict, method, kept, again, expected in cells():
-        if name is failure:
-            repeatable = idempotent(method, key=False)
-            deed = decide(failure, verdict, idempotent=repeatable, body_kept=kept, again=again)
-            if deed is not expected:
-                wrong.append((verdict, method, kept, again, expected, deed))
+    wrong, seen = [], 0
+    groups = itertools.product((True, False), (REPEATABLE, UNREPEATABLE), (True, False))
+    for (kept, methods, held), group in zip(groups, EXPECTED[failure].split(), strict=True):
+        verdicts = [verdict for verdict in Verdict if (verdict is Verdict.HELD) is held]
+        for (missed, repeated), letter in zip(itertools.product((False, True), repeat=2), group, strict=True):
+            for verdict, method in itertools.product(verdicts, methods):
+                seen += 1
+                step = decide(
+                    failure,
+                    verdict,
+                    idempotent=idempotent(method, key=False),
+                    body_kept=kept,
+                    missed=missed,
+                    repeated=repeated,
+                )
+                if step != LETTERS[letter]:
+                    wrong.append((verdict, method, kept, missed, repeated, letter, step))
     assert wrong == []
+    assert seen == len(Verdict) * len(REPEATABLE + UNREPEATABLE) * 8
 
 
 def test_every_failure_has_a_row_here_and_there() -> None:
     assert set(EXPECTED) == set(Failure) == set(TABLE)
+
+
+def test_only_an_appserver_that_was_lost_at_work_is_counted_as_dead() -> None:
+    assert {failure for failure, row in TABLE.items() if row.died} == {Failure.LOST, Failure.BROKEN}
 
 
 def test_the_methods_that_may_be_repeated() -> None:
@@ -85,8 +87,8 @@ def test_the_methods_that_may_be_repeated() -> None:
 def test_every_refusal_is_a_failure_before_the_application_saw_anything() -> None:
     assert set(REFUSALS) == {refusal.value for refusal in Refusal}
     for failure in REFUSALS.values():
-        deed = decide(failure, Verdict.NONE, idempotent=False, body_kept=True, again=True)
-        assert deed in (Deed.ELSEWHERE, Deed.LATER)
+        step = decide(failure, Verdict.NONE, idempotent=False, body_kept=True, missed=True, repeated=True)
+        assert step.to is Next.ANOTHER
 
 
 def test_a_key_makes_post_and_patch_idempotent_and_nothing_else() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lbadaptor.adaptor import wsgi
-from lbadaptor.adaptor.middleware import ASKED_ONCE
+from lbadaptor.adaptor.walk import ASKED_ONCE
 
 TEXT = '[application]\napp = "a:b"\nsession_cookie = "sid"\n[files]\nrun_folder = "."\nkey_file = "keys"\n'
 
@@ -15,8 +15,8 @@ TEXT = '[application]\napp = "a:b"\nsession_cookie = "sid"\n[files]\nrun_folder 
 @pytest.fixture(autouse=True)
 def _no_adaptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsgi, "_adaptors", {})
-    monkeypatch.setattr(wsgi, "_tickets_of", {})
-    monkeypatch.setattr(wsgi, "_said", set())
+    monkeypatch.setattr(wsgi, "_first_config", {})
+    monkeypatch.setattr(wsgi, "_logged", set())
 
 
 def ask(config: Path) -> str:

@@ -1,0 +1,40 @@
+"""What an adaptor makes of one set of settings."""
+
+from __future__ import annotations
+
+import threading
+
+from lbadaptor.adaptor.error_pages import ErrorPage
+from lbadaptor.adaptor.forward import Environ, Heads
+from lbadaptor.contract.cookies import values
+from lbadaptor.contract.settings.snapshot import Snapshot
+
+
+class Configuration:
+    """Never changed: a request goes by one configuration from its beginning to its end.
+
+    `before` is the configuration that this one replaces. Requests that wait by that one still count.
+    """
+
+    def __init__(self, snapshot: Snapshot, before: Configuration | None = None) -> None:
+        self.settings = snapshot.settings
+        adaptor = self.settings.adaptor
+        self.ticket_cookies = snapshot.ticket_cookies
+        """The name that new AppServers use comes first."""
+        self.heads = Heads(adaptor.pass_variables)
+        self.keep = adaptor.body_memory, adaptor.body_spool, adaptor.spool_folder
+        """for `spool.keep`"""
+        self.error_page = ErrorPage(self.settings.sorry_page) if self.settings.sorry_page else None
+        """the administrator's own page for a 503"""
+        self.waiters = threading.Semaphore(adaptor.waiters)
+        """as many requests may wait for an AppServer"""
+        if before is not None and before.settings.adaptor.waiters == adaptor.waiters:
+            self.waiters = before.waiters
+
+    def tickets(self, environ: Environ) -> list[str]:
+        """All tickets that a request brings."""
+        header = environ.get("HTTP_COOKIE", "")
+        found = values(header, self.ticket_cookies[0])
+        for name in self.ticket_cookies[1:]:
+            found += values(header, name)
+        return found
