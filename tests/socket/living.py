@@ -14,7 +14,7 @@ from lbadaptor.appserver.http.admission import Admission
 from lbadaptor.appserver.http.gateway import Gateway
 from lbadaptor.appserver.http.status import Vitals
 from lbadaptor.appserver.process.messages import Handover
-from lbadaptor.appserver.sessions.table import Ledger
+from lbadaptor.appserver.sessions.table import SessionTable
 from lbadaptor.contract.address import Address, Entry, Identity
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -45,7 +45,7 @@ def living(site: Site, application: Application, *, unix: bool, threads: int = 8
         listeners.append(socket.socket(socket.AF_UNIX))
         listeners[1].bind(path)
     vitals = Vitals(slot, identity.generation, Admission(threads, 256))
-    gateway = Gateway(listeners, application, handover, vitals, Ledger(1800.0))
+    gateway = Gateway(listeners, application, handover, vitals, SessionTable(1800.0))
     gateway.start()
     try:
         yield Entry(ticket, address, site.entry(address).state, identity)
