@@ -30,7 +30,7 @@ from lbadaptor.appserver.http.connection import Connection
 from lbadaptor.appserver.http.gateway import Gateway
 from lbadaptor.appserver.http.status import Vitals
 from lbadaptor.appserver.process.messages import Handover
-from lbadaptor.appserver.sessions.table import Ledger
+from lbadaptor.appserver.sessions.table import SessionTable
 from lbadaptor.http1.states import ANSWERED
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -93,7 +93,7 @@ def gateway() -> Gateway:
         probe_key="p" * 43,
     )
     admission: Admission[Any] = Admission(8, handover.queue)
-    return Gateway([listener], application.application, handover, Vitals(0, 17, admission), Ledger(1800.0))
+    return Gateway([listener], application.application, handover, Vitals(0, 17, admission), SessionTable(1800.0))
 
 
 def best(work: Callable[[int], object], runs: int = 9, times: int = 20000) -> float:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from types import TracebackType
 from typing import IO, Any, Protocol
 
 from lbadaptor.contract.headers import HOP_BY_HOP, is_ours
-from lbadaptor.http1.lines import TEXT, Memo, illegal, is_name
+from lbadaptor.http1 import chunks, writer
+from lbadaptor.http1.framing import CHUNKED, UNTIL_CLOSE, Framing
+from lbadaptor.http1.lines import Memo, is_name
+from lbadaptor.http1.writer import CHUNKED_FIELD, CLOSE_FIELD, encode, field_lines, refuse_illegal, status_lines
 
 Headers = list[tuple[str, str]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
-
-_STATUS = re.compile(rf"[2-5][0-9]{{2}}( {TEXT})?").fullmatch
 
 
 class _Kind(Enum):
@@ -69,12 +69,14 @@ class Answer:
     """the headers as they are sent, until they are amended"""
     _cookies = False
     """a cookie is set among them"""
+    _empty = False
+    """a response with this status has no body"""
+    _code = 0
+    """of the status"""
     _length: int | None = None
-    """what the application says that it is"""
-    _left: int | None = None
-    """bytes of a counted body that are still to come"""
-    _chunked = False
-    _bodiless = False
+    """the application's Content-Length"""
+    _framing: Framing = 0
+    """of the body, or of what is still to come of it"""
     _early = True
     """the caller may be released before the iterable is exhausted"""
 
@@ -106,7 +108,7 @@ class Answer:
                 exc_info = None  # no cycle through the traceback
         elif self._status:
             raise AssertionError("start_response was called twice, without exc_info")
-        line = _status_lines[status]
+        line, code, empty = status_lines[status]
         kept = []
         text = ""
         length: str | None = None
@@ -128,9 +130,11 @@ class Answer:
         # The line breaks being ours, and the rest printable ASCII, all are legal; else each is looked at.
         values = text.replace("\r\n", "")
         if len(text) - len(values) != 2 * len(kept) or not (values.isascii() and values.isprintable()):
-            _refuse_illegal(kept)
+            refuse_illegal(kept)
         self._lines = text.encode("latin-1")
         self._status = line
+        self._code = code
+        self._empty = empty
         self._headers = kept
         self._cookies = cookies
         self._length = None if length is None else int(length)
@@ -172,13 +176,13 @@ class Answer:
         if self.released:
             return
         if not self.begun:
-            if self._length and not self._is_bodiless():
+            if self._length and not (self._empty or self._method == "HEAD"):
                 raise ShortAnswer(f"not one byte of {self._length} that Content-Length says")  # it can be a 500 still
             self._head(0, b"")
-        if self._chunked:
-            self._caller.send(b"0\r\n\r\n")
-        elif self._left and not self._bodiless:
-            raise ShortAnswer(f"the answer is {self._left} bytes shorter than its Content-Length")
+        if self._framing == CHUNKED:
+            self._caller.send(chunks.LAST)
+        elif self._framing > 0:
+            raise ShortAnswer(f"the answer is {self._framing} bytes shorter than its Content-Length")
         self._over()
 
     def _over(self) -> None:
@@ -187,75 +191,55 @@ class Answer:
             self.released = True
             self._release(self._caller)
 
-    def _is_bodiless(self) -> bool:
-        return self._method == "HEAD" or self._status.startswith(_EMPTY)
-
     def _head(self, length: int | None, first: bytes) -> None:
         """Send the head along with the first block. `length`: the body's, where the application is not asked."""
         if not self._status:
             raise AssertionError("start_response was not called")
         headers = self._amend(self._headers, self._cookies)
-        lines = self._lines if headers is self._headers else _written(headers)
-        empty = self._status.startswith(_EMPTY)
-        self._bodiless = empty or self._method == "HEAD"
-        self._chunked = False
-        self._left = self._length
-        caller = self._caller
-        framing = b""
-        if self._left is not None:
-            if empty and self._status.startswith(b"HTTP/1.1 204"):  # has none (RFC 9110 §8.6)
-                lines = _written([header for header in headers if header[0].lower() != "content-length"])
-        elif length is not None and not empty and (length or not self._bodiless):
-            self._left = length
-            framing = b"Content-Length: %d\r\n" % length
-        elif self._bodiless:
-            pass
-        elif self._chunks:
-            self._chunked = True
-            framing = b"Transfer-Encoding: chunked\r\n"
-        else:
+        lines = self._lines if headers is self._headers else field_lines(headers)
+        empty, said, caller = self._empty, self._length, self._caller
+        bodiless = empty or self._method == "HEAD"
+        framing = writer.framing(bodiless, said, length, self._chunks)
+        added = b""
+        if said is not None:
+            if self._code == 204:  # has no Content-Length (RFC 9110 §8.6)
+                lines = field_lines([header for header in headers if header[0].lower() != "content-length"])
+        elif framing == CHUNKED:
+            added = CHUNKED_FIELD
+        elif framing == UNTIL_CLOSE:
             caller.keep_alive = False
+        elif length is not None and not empty and (length or not bodiless):
+            added = b"Content-Length: %d\r\n" % length
         if not caller.complete:
             self._early = False
-            if length is None and (self._left is not None or self._bodiless):
+            if length is None and framing >= 0:
                 caller.keep_alive = False  # it knows the answer's end before the application has come to it
         if not caller.keep_alive:
-            framing += b"Connection: close\r\n"
-        data = b"".join((self._status, lines, framing, self._own(), b"\r\n", self._framed(first)))
+            added += CLOSE_FIELD
+        body = encode(first, framing)
+        if framing > 0:
+            framing -= len(body)
+        self._framing = framing
+        data = b"".join((self._status, lines, added, self._own(), b"\r\n", body))
         self.begun = True
         self.undelivered = len(data) <= _AT_ONCE
         caller.send(data)
         self.undelivered = False
-        if self._early and (self._left == 0 or self._bodiless):
+        if framing == 0 and self._early:
             self.released = True
-            self._release(self._caller)
+            self._release(caller)
 
     def _body(self, data: bytes) -> None:
-        if framed := self._framed(data):
-            self._caller.send(framed)
-            if self._left == 0 and self._early:
+        if body := encode(data, self._framing):
+            if self._framing > 0:
+                self._framing -= len(body)
+            self._caller.send(body)
+            if self._framing == 0 and self._early:
                 self._over()
 
-    def _framed(self, data: bytes) -> bytes:
-        if self._bodiless or not data:
-            return b""
-        if self._chunked:
-            return b"%x\r\n%b\r\n" % (len(data), data)
-        if self._left is not None:
-            data = data[: self._left]  # never more than was said: it would be the next answer's beginning
-            self._left -= len(data)
-        return data
 
-
-_EMPTY = (b"HTTP/1.1 204", b"HTTP/1.1 304")
 _AT_ONCE = 65536
 """Bytes that a connection without anything unread takes whole or, where the caller has hung up, not at all."""
-
-
-def _status_line(status: str) -> bytes:
-    if not _STATUS(status):
-        raise ValueError(f"{status!r} is no status")
-    return f"HTTP/1.1 {status}{'' if len(status) > 3 else ' '}\r\n".encode("latin-1")
 
 
 def _kind(name: str) -> _Kind:
@@ -269,19 +253,7 @@ def _kind(name: str) -> _Kind:
     return _Kind.DROPPED if lower in HOP_BY_HOP or is_ours(lower) else _Kind.SENT
 
 
-_status_lines = Memo(_status_line, 65536)
 _kinds = Memo(_kind, 65536)
-
-
-def _refuse_illegal(headers: Headers) -> None:
-    """Raise ValueError for the first value that holds what none may. It may be a secret, and goes unsaid."""
-    for name, value in headers:
-        if found := illegal(value):
-            raise ValueError(f"the header {name} holds {found[0]!r}, which no header may hold")
-
-
-def _written(headers: Headers) -> bytes:
-    return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
 
 
 class ShortAnswer(Exception):
