@@ -1,8 +1,8 @@
-"""The arbiter: the proposal's "wimpy little process". One thread, one loop: facts → plan → deeds.
+"""The arbiter: the proposal's "wimpy little process". One thread, one loop: facts → plan → actions.
 
 It forks, reaps, ends, and writes address.text, and nothing in it can block or fail for long. What could
-(probes, people's connections) is the watcher's, a child like the others: when that dies or falls silent,
-another is started, and no AppServer notices. Signals are read like everything else that is heard.
+(probes, people's connections) is left to the watcher, a child like the others. When the watcher dies or falls silent,
+another is started, and no AppServer notices. Signals are read from a descriptor, like messages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from monitor.arbiter.files.run_folder import AlreadyRunning, Hold
 from monitor.arbiter.files.settings_json import SettingsFile
 from monitor.arbiter.files.state_json import StateFile
 from monitor.arbiter.processes.adoption import Adoption
-from monitor.arbiter.processes.appservers import AppServers
+from monitor.arbiter.processes.appservers import AppServerProcesses
 from monitor.arbiter.processes.child import Reaper
 from monitor.arbiter.processes.process_environment import remove_sockets, user
 from monitor.arbiter.settings_reader import Checked, Checker, command
@@ -39,10 +39,11 @@ from monitor.arbiter.systemd import VARIABLES, Systemd
 from monitor.arbiter.watcher_process import WatcherProcess
 from monitor.contract.messages import Alive, Begin, FromWatcher, Ordered, Probed, Reply, Target, Unanswered, View
 from monitor.contract.processes import cpu_time
-from monitor.policy.plan import Plan
+from monitor.policy.actions import Action
+from monitor.policy.pool import Pool
 from monitor.policy.problems import Problems
-from monitor.policy.record import Deed, weight
-from monitor.policy.states import PUBLISHED, Life
+from monitor.policy.shares import weight
+from monitor.policy.states import PUBLISHED, LifeState
 
 log = logs.logger("lbmonitor")
 
@@ -76,7 +77,7 @@ class Arbiter:
         group = run_folder.group(settings.files.apache_group)
         self._hold = Hold(settings.run_folder)
         self._taken = ""
-        """who has the run folder now, if it is another monitor"""
+        """which monitor has the run folder now, in words; empty: this one"""
         settings.key_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         keys = make_keys(settings.key_file, group)
         if group is not None and (why := unreadable_for(settings.key_file, group)):
@@ -86,16 +87,16 @@ class Arbiter:
         self._settings_file = SettingsFile(settings.snapshot_file, group, config, self._problems)
         self._publisher = Publisher(settings.address_file, group, caller_keys, self._problems)
         self._state = StateFile(settings.run_folder / "state.json", self._problems)
-        known = self._state.read()
+        recorded = self._state.read()
         last_generation = max(self._publisher.last_generation, self._state.last_generation)
-        self._plan = Plan(settings, last_generation, self._problems, len(os.sched_getaffinity(0)))
+        self._pool = Pool(settings, last_generation, self._problems, len(os.sched_getaffinity(0)))
         self._systemd = Systemd(os.environ)
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._signals, selectors.EVENT_READ, self._hear_signals)
+        self._selector.register(self._signals, selectors.EVENT_READ, self._read_signals)
         self._reaper = Reaper()
         environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
-        self._appservers = AppServers(
-            self._plan,
+        self._processes = AppServerProcesses(
+            self._pool,
             keys,
             self._state,
             environment,
@@ -106,7 +107,7 @@ class Arbiter:
             self._problems,
         )
         self._watcher = WatcherProcess(
-            self._selector, self._reaper, environment, self._begin, self._hear_watcher, self._problems
+            self._selector, self._reaper, environment, self._begin, self._watcher_reports, self._problems
         )
         self._checker = Checker(self._selector, self._reaper, environment)
         self._was_ready = False
@@ -115,15 +116,15 @@ class Arbiter:
         self._busy = False
         self._last_sign = float("-inf")
         self._upgrade_at = float("inf")
-        self._deeds: deque[Deed] = deque()
+        self._actions: deque[Action] = deque()
         """what the plan has decided and is not done yet"""
         self._short = ""
         """what this turn ran short of"""
-        self._adoption = Adoption(known, self._publisher.before, keys, settings, self._appservers, self._problems)
+        self._adoption = Adoption(recorded, self._publisher.before, keys, settings, self._processes, self._problems)
 
     @property
     def _settings(self) -> Settings:
-        return self._plan.settings
+        return self._pool.settings
 
     def run(self) -> int:
         """The loop. The exit status."""
@@ -132,38 +133,38 @@ class Arbiter:
         try:
             while True:
                 before, turn = turn, time.monotonic()
-                if turn - before > LATE:  # it was this process that was late: hear first, then judge
+                if turn - before > LATE:  # it was this process that was late: read what came, then judge
                     self._watcher.excuse(turn)
-                    self._plan.stood_still(turn - before)
-                    self._hear_all(0.0)
-                wanted = not self._plan.stopping or self._adoption.undecided(turn)
+                    self._pool.stood_still(turn - before)
+                    self._read_all(0.0)
+                wanted = not self._pool.stopping or self._adoption.undecided(turn)
                 for step in (
-                    self._hear_signals,  # first: an order to stop wins over everything
+                    self._read_signals,  # first: an order to stop wins over everything
                     partial(self._keep_run_folder, turn),
                     self._reaper.look,
-                    self._adoption.go_on,
-                    partial(self._appservers.tend, turn),
+                    self._adoption.try_again,
+                    partial(self._processes.maintain, turn),
                     partial(self._watcher.tend, turn, wanted=wanted),
                     partial(self._checker.tend, turn),
                     partial(self._act, turn),
                 ):
                     self._safely(step)
                 if self._taken:
-                    self._say_who_is_left()
+                    self._log_left_behind()
                     return 1
-                if self._plan.over and not self._adoption.undecided(turn):
-                    self._adoption.take_leave()
+                if self._pool.over and not self._adoption.undecided(turn):
+                    self._adoption.log_unadopted()
                     self._state.delete()
                     self._settings_file.delete()
                     remove_sockets(self._settings)
                     return 0
-                self._safely(partial(self._watcher.show, self._view, self._plan.news, turn))
-                self._safely(partial(self._tell_systemd, turn))
+                self._safely(partial(self._watcher.show, self._view, self._pool.news, turn))
+                self._safely(partial(self._notify_systemd, turn))
                 logs.flush()
                 if turn >= self._upgrade_at:
                     self._become_new()
-                self._say_shortage()
-                self._hear_all(self._sleep(time.monotonic()))
+                self._log_shortage()
+                self._read_all(self._sleep(time.monotonic()))
         finally:
             self._end()
 
@@ -181,16 +182,16 @@ class Arbiter:
         else:
             self._problems.end("run folder", f"{folder} is whole again")
 
-    def _say_who_is_left(self) -> None:
+    def _log_left_behind(self) -> None:
         """Another monitor has the run folder, and adopts the AppServers that it finds."""
         log.error("%s: this one ends, and leaves its AppServers as they are", self._taken)
-        for record in self._plan:
-            if (appserver := self._appservers.find(record.identity)) is not None:
+        for life in self._pool.lives:
+            if (process := self._processes.find(life.identity)) is not None:
                 log.error(
                     "slot %d is left behind, pid %d at %s; `lbctl stop --all` ends it with all others",
-                    record.slot,
-                    appserver.child.pid,
-                    appserver.address,
+                    life.slot,
+                    process.child.pid,
+                    process.address,
                 )
 
     def _act(self, now: float) -> None:
@@ -198,19 +199,19 @@ class Arbiter:
         if self._taken:
             return
         self._settings_file.keep(self._settings, self._ticket_cookies)  # first: readers of address.text look at both
-        if self._adoption.undecided(now) and not self._plan.stopping:
-            return  # whoever is found yet need not be replaced, and must not leave address.text
+        if self._adoption.undecided(now) and not self._pool.stopping:
+            return  # AppServers that are yet to be adopted need no replacement, and must not leave address.text
         if not self._cleaned:
             self._cleaned = True
-            self._appservers.remove_old_folders(self._adoption.identities)
-        self._plan.reserved = {identity.slot for identity in self._adoption.identities}
-        self._deeds += self._plan.think(now, time.time_ns() // 1_000_000)
-        self._busy = bool(self._deeds)
-        self._appservers.write_down()  # first: whom address.text names as ready must not be adopted as STARTING
+            self._processes.remove_old_folders(self._adoption.identities)
+        self._pool.slots.reserved = {identity.slot for identity in self._adoption.identities}
+        self._actions += self._pool.plan(now, time.time_ns() // 1_000_000)
+        self._busy = bool(self._actions)
+        self._processes.write_state()  # first: what address.text names as ready must not be adopted as STARTING
         self._publisher.keep(tuple(self._entries(now)), now, self._settings.monitor.heartbeat)
-        while self._deeds:
-            self._safely(partial(self._appservers.do, self._deeds.popleft()))
-        self._appservers.write_down()
+        while self._actions:
+            self._safely(partial(self._processes.do, self._actions.popleft()))
+        self._processes.write_state()
 
     # Shortages.
 
@@ -221,7 +222,7 @@ class Arbiter:
         except (OSError, MemoryError) as error:
             self._short = texts.what(error)
 
-    def _say_shortage(self) -> None:
+    def _log_shortage(self) -> None:
         """Say what the turn ran short of, once, and when that is over."""
         short, self._short = self._short, ""
         with contextlib.suppress(MemoryError):
@@ -231,23 +232,23 @@ class Arbiter:
                 "it goes on as before",
             )
         if short:
-            time.sleep(SHORT_PAUSE)  # what was not heard is heard again, and must not keep the machine busy
+            time.sleep(SHORT_PAUSE)  # what was not read is read again, and must not keep the machine busy
 
     # Facts.
 
-    def _hear_all(self, timeout: float) -> None:
-        """Facts come in as they happen; what comes while another is heard waits in its descriptor."""
+    def _read_all(self, timeout: float) -> None:
+        """Read facts as they come; those that come meanwhile wait in their descriptors."""
         try:
-            heard = self._selector.select(timeout)
+            readable = self._selector.select(timeout)
         except (OSError, MemoryError):
             time.sleep(SHORT_PAUSE)
             return
-        for key, _ in heard:
-            # What was heard before may have closed this one; its number may be another's by now.
+        for key, _ in readable:
+            # What was read before may have closed this one; its number may be another's by now.
             if self._selector.get_map().get(key.fd) is key:
                 self._safely(key.data)
 
-    def _hear_signals(self) -> None:
+    def _read_signals(self) -> None:
         for signalled in self._signals.read():
             name = signal.Signals(signalled.number).name
             if signalled.number == signal.SIGHUP:
@@ -255,44 +256,44 @@ class Arbiter:
                 self._order_release(lambda done, text: None, end_sessions=False)
             else:
                 log.info("%s: everything is ended in order, as %s has ordered", name, signalled.sender)
-                self._plan.stop(time.monotonic())
+                self._pool.stop(time.monotonic())
 
-    def _hear_watcher(self, message: FromWatcher) -> None:
+    def _watcher_reports(self, message: FromWatcher) -> None:
         now = time.monotonic()
         if isinstance(message, Ordered):
-            self._obey(message, now)
-        elif not isinstance(message, Alive) and not self._adoption.hear(message):
-            self._hear_probe(message, now)
+            self._carry_out(message, now)
+        elif not isinstance(message, Alive) and not self._adoption.probed(message):
+            self._probed(message, now)
 
-    def _hear_probe(self, message: Probed | Unanswered, now: float) -> None:
+    def _probed(self, message: Probed | Unanswered, now: float) -> None:
         identity = Identity(message.slot, message.generation)
-        appserver = self._appservers.find(identity)
+        process = self._processes.find(identity)
         if isinstance(message, Probed):
-            self._plan.probed(identity, message.vitals, now)
-        elif appserver is not None and not message.late and not appserver.child.over():  # or else its exit is heard
-            self._plan.unanswered(identity, message.why, message.refused, now, cpu_time(appserver.child.pid))
+            self._pool.probed(identity, message.vitals, now)
+        elif process is not None and not message.late and not process.child.over():  # if it is over, its exit follows
+            self._pool.unanswered(identity, message.why, message.refused, now, cpu_time(process.child.pid))
 
     # People's orders.
 
-    def _obey(self, ordered: Ordered, now: float) -> None:
+    def _carry_out(self, ordered: Ordered, now: float) -> None:
         """Do as ordered. The reply comes at once, or when the settings have been checked."""
 
         def reply(done: bool, text: str) -> None:
             self._watcher.reply(Reply(ordered.number, done, text))
 
         try:
-            action = ACTIONS.get(ordered.order)
-            if action is None:
+            handler = HANDLERS.get(ordered.order)
+            if handler is None:
                 raise ValueError(f"unknown order {ordered.order!r}")
-            action(self, ordered, reply, now)
+            handler(self, ordered, reply, now)
         except ValueError as error:
             reply(False, str(error))
 
     def _drain(self, ordered: Ordered, reply: Replying, now: float) -> None:
-        reply(True, self._plan.drain(ordered.slot))
+        reply(True, self._pool.drain(ordered.slot))
 
     def _undrain(self, ordered: Ordered, reply: Replying, now: float) -> None:
-        reply(True, self._plan.undrain(ordered.slot, now))
+        reply(True, self._pool.undrain(ordered.slot, now))
 
     def _restart(self, ordered: Ordered, reply: Replying, now: float) -> None:
         self._order_release(reply, end_sessions="now" in ordered.options)
@@ -302,7 +303,7 @@ class Arbiter:
 
     def _stop(self, ordered: Ordered, reply: Replying, now: float) -> None:
         log.info("everything is ended in order, by order")
-        self._plan.stop(now)
+        self._pool.stop(now)
         reply(True, "everything is ended in order")
 
     def _order_release(self, reply: Replying, end_sessions: bool) -> None:
@@ -320,26 +321,27 @@ class Arbiter:
         self._checker.ask(command(self._config), release)
 
     def _release(self, checked: Checked, end_sessions: bool) -> str:
-        """The settings as they are now are gone by, and every AppServer is replaced. Raises SettingsError."""
-        if self._plan.stopping:
+        """Take over the settings as they are now, and replace every AppServer. Raises SettingsError."""
+        if self._pool.stopping:
             raise SettingsError(_ENDING)
         settings = checked.settings(self._config)
         if settings.files != self._settings.files:
             raise SettingsError(f"{self._config}: a change in [files] needs a restart of the monitor")
         self._accept(settings)
-        self._plan.settings = settings
-        self._appservers.renew(checked.user)
+        self._pool.settings = settings
+        self._processes.renew(checked.user)
         self._watcher.begin()
         now = time.monotonic()
-        text = self._plan.release(now, end_sessions)
-        self._watcher.show(self._view, self._plan.news, now)  # whoever has the reply sees the release in the status
+        text = self._pool.begin_release(now, end_sessions)
+        # The status shows the release when the reply arrives.
+        self._watcher.show(self._view, self._pool.news, now)
         return text
 
     def _order_upgrade(self, reply: Replying) -> None:
         """Become the new release of this program, as soon as that has shown that it loads."""
 
         def upgrade(checked: Checked) -> None:
-            error = _ENDING if self._plan.stopping else checked.error
+            error = _ENDING if self._pool.stopping else checked.error
             if error:
                 log.error("the monitor is not upgraded: %s", error)
                 reply(False, f"the monitor is not upgraded: {error}")
@@ -350,7 +352,7 @@ class Arbiter:
         self._checker.ask([sys.executable, *sys.orig_argv[1:], "--prepare"], upgrade)
 
     def _accept(self, settings: Settings) -> None:
-        """Tell the adaptors what is gone by from now on. Raises SettingsError where they cannot be told."""
+        """Tell the adaptors which settings hold from now on. Raises SettingsError where they cannot be told."""
         try:
             self._settings_file.write(settings, self._ticket_cookies)
         except OSError as error:
@@ -360,7 +362,7 @@ class Arbiter:
     @property
     def _ticket_cookies(self) -> list[str]:
         """The names under which AppServers hand out tickets; those of the monitor before where one does not tell."""
-        names = self._appservers.ticket_cookies
+        names = self._processes.ticket_cookies
         if "" in names or self._adoption.identities:
             names |= set(self._settings_file.before)
         return sorted(names - {""})
@@ -369,11 +371,11 @@ class Arbiter:
 
     def _entries(self, now: float) -> Iterator[Entry]:
         """What address.text is to say."""
-        for record in self._plan:
-            appserver = self._appservers.find(record.identity)
-            if appserver is not None and record.life in PUBLISHED:
-                state, share = PUBLISHED[record.life], weight(record, self._settings.appservers, now)
-                yield Entry(appserver.ticket, appserver.address, state, record.identity, share, record.sessions)
+        for life in self._pool.lives:
+            process = self._processes.find(life.identity)
+            if process is not None and life.published:
+                share = weight(life, self._settings.appservers, now)
+                yield Entry(process.ticket, life.address, PUBLISHED[life.state], life.identity, share, life.sessions)
         yield from self._adoption.entries()
 
     def _begin(self) -> Begin:
@@ -382,19 +384,20 @@ class Arbiter:
 
     def _view(self, now: float) -> View:
         targets = self._adoption.targets()
-        for record in self._plan:
-            appserver = self._appservers.find(record.identity)
-            if appserver and (record.life in PUBLISHED or (record.life is Life.STARTING and appserver.adopted)):
-                unix_socket = self._settings.unix_socket(record.slot)
-                targets.append(Target(*record.identity, *appserver.address, appserver.probe_key, unix_socket))
-        told = status(self._plan, self._appservers, now, self._problems)
-        return View(targets, {"config": str(self._config.absolute()), **told})
+        for life in self._pool.lives:
+            process = self._processes.find(life.identity)
+            starting = life.state is LifeState.STARTING
+            if process and (life.published or (starting and process.adopted)):
+                unix_socket = self._settings.unix_socket(life.slot)
+                targets.append(Target(*life.identity, *life.address, process.probe_key, unix_socket))
+        shown = status(self._pool, self._processes, now, self._problems)
+        return View(targets, {"config": str(self._config.absolute()), **shown})
 
-    def _tell_systemd(self, now: float) -> None:
+    def _notify_systemd(self, now: float) -> None:
         if now - self._last_sign >= min(self._systemd.watchdog, LONGEST_SLEEP) / 2:
             self._last_sign = now
-            states = ", ".join(f"{record.slot} {record.life.value}" for record in self._plan)
-            stopping = ["STOPPING=1"] if self._plan.stopping else []
+            states = ", ".join(f"{slot.number} {slot.state.value}" for slot in self._pool)
+            stopping = ["STOPPING=1"] if self._pool.stopping else []
             self._systemd.notify("WATCHDOG=1", f"STATUS=slots: {states or 'none'}", *stopping)
             if stopping:
                 self._systemd.extend(STOPPING_SIGN)
@@ -406,8 +409,8 @@ class Arbiter:
 
     def _sleep(self, now: float) -> float:
         if self._busy:
-            return 0.0  # a deed may have made a fact of its own
-        due = self._plan.next_wake(now), self._checker.next_wake(now), self._systemd.watchdog
+            return 0.0  # an action may have made a fact of its own
+        due = self._pool.next_wake(now), self._checker.next_wake(now), self._systemd.watchdog
         return max(0.0, min(LONGEST_SLEEP, *due, self._upgrade_at - now))
 
     # The end of this program.
@@ -415,20 +418,20 @@ class Arbiter:
     def _become_new(self) -> None:
         """Become the new release of this program, in place: same pid, still the parent. Returns if it cannot.
 
-        Signals that were not read stay for the new program; what was heard is done first, and an order to stop wins.
+        Signals that were not read stay for the new program; what was read is done first, and an order to stop wins.
         """
-        if self._checker.busy:  # whoever gave that order wants to hear what comes of it
+        if self._checker.busy:  # that order is to get its reply
             self._upgrade_at = time.monotonic() + SHORT_PAUSE
             return
-        self._hear_all(0.0)
+        self._read_all(0.0)
         self._upgrade_at = float("inf")
-        if self._plan.stopping:
+        if self._pool.stopping:
             log.info("the monitor is not upgraded: %s", _ENDING)
             return
         log.info("the monitor is upgraded in place")
         self._watcher.drop("ends")
-        self._appservers.drop_template()
-        self._appservers.write_down()
+        self._processes.drop_template()
+        self._processes.write_state()
         logs.flush()
         try:
             os.execv(sys.executable, sys.orig_argv)
@@ -439,7 +442,7 @@ class Arbiter:
         """Leave nothing behind but, after an error, the AppServers: they serve on until the next monitor comes."""
         self._checker.drop()
         self._watcher.drop("ends")
-        self._appservers.drop_template()
+        self._processes.drop_template()
         self._reaper.wait(DEATH)
         with contextlib.suppress(OSError):
             if not self._taken:
@@ -449,7 +452,7 @@ class Arbiter:
         self._hold.release()
 
 
-ACTIONS: dict[str, Callable[[Arbiter, Ordered, Replying, float], None]] = {
+HANDLERS: dict[str, Callable[[Arbiter, Ordered, Replying, float], None]] = {
     "drain": Arbiter._drain,
     "undrain": Arbiter._undrain,
     "restart": Arbiter._restart,

@@ -1,4 +1,4 @@
-"""What people are told who ask for the status."""
+"""The status, as the console gives it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from lbadaptor.appserver.sessions.cookie_check import MOST_NAMES, doubt
-from monitor.arbiter.processes.appservers import AppServers
-from monitor.policy.plan import Plan
-from monitor.policy.record import Record
+from monitor.arbiter.processes.appservers import AppServerProcesses
+from monitor.policy.life import in_words
+from monitor.policy.pool import Pool
+from monitor.policy.slot import Slot
 
 
-def status(plan: Plan, appservers: AppServers, now: float, problems: Iterable[str] = ()) -> dict[str, Any]:
+def status(pool: Pool, processes: AppServerProcesses, now: float, problems: Iterable[str] = ()) -> dict[str, Any]:
     """The whole, for programs; `lbctl status` draws it for people. `now` is monotonic seconds."""
-    settings = plan.settings
+    settings = pool.settings
     return {
         "pid": os.getpid(),
         "run_folder": str(settings.run_folder),
@@ -22,46 +23,49 @@ def status(plan: Plan, appservers: AppServers, now: float, problems: Iterable[st
         "servers": settings.appservers.servers,
         "slots": settings.slots,
         "standby": settings.appservers.standby,
-        "release": plan.waiting,
-        "replaced": plan.replaced,
-        "ended": plan.ended,
-        "stopping": plan.stopping,
+        "release": pool.waiting,
+        "replaced": pool.replaced,
+        "ended": pool.release.ended,
+        "stopping": pool.stopping,
         "problems": list(problems),
-        "template": appservers.template_pid,
-        "session_cookie": _session_cookie(plan),
-        "appservers": [_describe(record, plan, appservers, now) for record in plan],
+        "template": processes.template_pid,
+        "session_cookie": _session_cookie(pool),
+        "appservers": [_describe(slot, pool, processes, now) for slot in pool],
     }
 
 
-def _session_cookie(plan: Plan) -> dict[str, Any]:
+def _session_cookie(pool: Pool) -> dict[str, Any]:
     """What all AppServers together know of it; `never_set`: what to tell people, empty where it was set by one."""
-    name = plan.settings.application.session_cookie
-    told = [record.vitals.cookies for record in plan if record.vitals and record.vitals.cookies]
-    told = [cookies for cookies in told if cookies.name == name]  # others are of the release before
-    if not name or any(cookies.session for cookies in told):
+    name = pool.settings.application.session_cookie
+    answers = [life.supervision.answer for life in pool.lives]
+    known = [answer.cookies for answer in answers if answer and answer.cookies]
+    known = [cookies for cookies in known if cookies.name == name]  # others are of the release before
+    if not name or any(cookies.session for cookies in known):
         return {"name": name, "never_set": ""}
-    others = list(dict.fromkeys(other for cookies in told for other in cookies.others))[:MOST_NAMES]
-    framework = dict.fromkeys(other for cookies in told for other in cookies.framework if other != name)
-    answers = sum(cookies.answers for cookies in told)
-    return {"name": name, "never_set": doubt(name, answers, others, framework), "others": others}
+    others = list(dict.fromkeys(other for cookies in known for other in cookies.others))[:MOST_NAMES]
+    framework = dict.fromkeys(other for cookies in known for other in cookies.framework if other != name)
+    count = sum(cookies.answers for cookies in known)
+    return {"name": name, "never_set": doubt(name, count, others, framework), "others": others}
 
 
-def _describe(record: Record, plan: Plan, appservers: AppServers, now: float) -> dict[str, Any]:
-    appserver = appservers.find(record.identity)
+def _describe(slot: Slot, pool: Pool, processes: AppServerProcesses, now: float) -> dict[str, Any]:
+    process = processes.find(slot.identity)
+    life = slot.life
+    answer = life.supervision.answer if life else None
     return {
-        "slot": record.slot,
-        "generation": record.generation,
-        "state": record.life.value,
-        "for": round(now - record.since, 1),
-        "pid": appserver.child.pid if appserver else None,
-        "address": str(appserver.address if appserver else appservers.address(record.slot)),
-        "standby": record.standby,
-        "sessions": record.sessions,
-        "leaving": sorted(record.leaving),
-        "why": record.why,
-        "next_try": plan.next_try(record, now),
+        "slot": slot.number,
+        "generation": slot.identity.generation,
+        "state": slot.state.value,
+        "for": round(now - slot.occupant.since, 1),
+        "pid": process.child.pid if process else None,
+        "address": str(process.address if process else processes.address(slot.number)),
+        "standby": slot.occupant.standby,
+        "sessions": life.sessions if life else 0,
+        "leaving": in_words(life.leaving) if life else [],
+        "why": slot.why,
+        "next_try": pool.next_try(slot, now),
         **{
-            name: getattr(record.vitals, name, None)
+            name: getattr(answer, name, None)
             for name in ("in_flight", "threads", "served", "memory", "cpu", "longest_session", "past_limit")
         },
     }

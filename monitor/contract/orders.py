@@ -1,7 +1,7 @@
 """The orders that people give the monitor: one table.
 
 The control socket accepts what this table says. `lbctl` has a subcommand for each row, with the text as its help. The
-arbiter has a function for each row (`monitor.arbiter.loop.ACTIONS`). docs/reference/orders.md is this table. To add
+arbiter has a function for each row (`monitor.arbiter.loop.HANDLERS`). docs/reference/orders.md is this table. To add
 an order, add a row here and its function there.
 
 `python -m monitor.contract.orders` prints docs/reference/orders.md.

@@ -1,6 +1,6 @@
-"""The life of an AppServer: one table, pure. No state is changed but by `after`.
+"""The states of an AppServer: one table, pure. Every change of a state goes by `after`.
 
-docs/reference/states.md is drawn from it (`python -m monitor.policy.states`).
+docs/reference/states.md is made from it (`python -m monitor.policy.states`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import Enum
 from lbadaptor.contract.address import State
 
 
-class Life(Enum):
+class LifeState(Enum):
     """The states, under the names that logs, `lbctl` and the docs use."""
 
     STARTING = "STARTING"
@@ -46,42 +46,42 @@ class Back(Enum):
     EXIT_AS_BEFORE = "as what it was"
 
 
-BEGIN = Life.STARTING
-END = Life.GONE
+BEGIN = LifeState.STARTING
+END = LifeState.GONE
 
-TABLE: dict[tuple[Life, Event], Life | Back] = {
-    (Life.STARTING, Event.READY): Life.OK,
-    (Life.STARTING, Event.PORT_TAKEN): Life.GONE,
-    (Life.STARTING, Event.EXIT): Life.BACKOFF,
-    (Life.STARTING, Event.STOP): Life.STOPPING,
-    (Life.OK, Event.DRAIN): Life.DYING,
-    (Life.OK, Event.LIMIT): Life.STOPPING,
-    (Life.OK, Event.PROBES_FAIL): Life.FAILING,
-    (Life.OK, Event.EXIT): Life.BACKOFF,
-    (Life.OK, Event.STOP): Life.STOPPING,
-    (Life.DYING, Event.UNDRAIN): Life.OK,
-    (Life.DYING, Event.EMPTY): Life.STOPPING,
-    (Life.DYING, Event.LIMIT): Life.STOPPING,
-    (Life.DYING, Event.PROBES_FAIL): Life.FAILING,
-    (Life.DYING, Event.EXIT): Life.GONE,
-    (Life.DYING, Event.STOP): Life.STOPPING,
-    (Life.FAILING, Event.GOOD_PROBE): Back.AS_BEFORE,
-    (Life.FAILING, Event.HUNG): Life.STOPPING,
-    (Life.FAILING, Event.LIMIT): Life.STOPPING,
-    (Life.FAILING, Event.EXIT): Back.EXIT_AS_BEFORE,
-    (Life.FAILING, Event.STOP): Life.STOPPING,
-    (Life.STOPPING, Event.EXIT): Life.GONE,
-    (Life.BACKOFF, Event.WAIT_OVER): Life.STARTING,
-    (Life.BACKOFF, Event.STOP): Life.GONE,
+TABLE: dict[tuple[LifeState, Event], LifeState | Back] = {
+    (LifeState.STARTING, Event.READY): LifeState.OK,
+    (LifeState.STARTING, Event.PORT_TAKEN): LifeState.GONE,
+    (LifeState.STARTING, Event.EXIT): LifeState.BACKOFF,
+    (LifeState.STARTING, Event.STOP): LifeState.STOPPING,
+    (LifeState.OK, Event.DRAIN): LifeState.DYING,
+    (LifeState.OK, Event.LIMIT): LifeState.STOPPING,
+    (LifeState.OK, Event.PROBES_FAIL): LifeState.FAILING,
+    (LifeState.OK, Event.EXIT): LifeState.BACKOFF,
+    (LifeState.OK, Event.STOP): LifeState.STOPPING,
+    (LifeState.DYING, Event.UNDRAIN): LifeState.OK,
+    (LifeState.DYING, Event.EMPTY): LifeState.STOPPING,
+    (LifeState.DYING, Event.LIMIT): LifeState.STOPPING,
+    (LifeState.DYING, Event.PROBES_FAIL): LifeState.FAILING,
+    (LifeState.DYING, Event.EXIT): LifeState.GONE,
+    (LifeState.DYING, Event.STOP): LifeState.STOPPING,
+    (LifeState.FAILING, Event.GOOD_PROBE): Back.AS_BEFORE,
+    (LifeState.FAILING, Event.HUNG): LifeState.STOPPING,
+    (LifeState.FAILING, Event.LIMIT): LifeState.STOPPING,
+    (LifeState.FAILING, Event.EXIT): Back.EXIT_AS_BEFORE,
+    (LifeState.FAILING, Event.STOP): LifeState.STOPPING,
+    (LifeState.STOPPING, Event.EXIT): LifeState.GONE,
+    (LifeState.BACKOFF, Event.WAIT_OVER): LifeState.STARTING,
+    (LifeState.BACKOFF, Event.STOP): LifeState.GONE,
 }
 
-PUBLISHED = {Life.OK: State.OK, Life.DYING: State.DYING, Life.FAILING: State.FAILING}
+PUBLISHED = {LifeState.OK: State.OK, LifeState.DYING: State.DYING, LifeState.FAILING: State.FAILING}
 """The states in which an AppServer stands in address.text, and what it is there."""
 
 
-def after(life: Life, before_failing: Life, event: Event) -> Life | None:
+def after(state: LifeState, before_failing: LifeState, event: Event) -> LifeState | None:
     """The state after an event; None: it means nothing in this state. `before_failing` matters in FAILING."""
-    then = TABLE.get((life, event))
+    then = TABLE.get((state, event))
     if then is Back.AS_BEFORE:
         return before_failing
     if then is Back.EXIT_AS_BEFORE:
@@ -92,38 +92,38 @@ def after(life: Life, before_failing: Life, event: Event) -> Life | None:
 def diagram() -> str:
     """The table as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", f"    [*] --> {BEGIN.value}"]
-    for (life, event), then in TABLE.items():
+    for (state, event), then in TABLE.items():
         if then is Back.AS_BEFORE:
-            lines += [f"    {life.value} --> {was}: {event.value}, if it was {was}" for was in ("OK", "DYING")]
+            lines += [f"    {state.value} --> {was}: {event.value}, if it was {was}" for was in ("OK", "DYING")]
         elif then is Back.EXIT_AS_BEFORE:
             lines += [
-                f"    {life.value} --> BACKOFF: {event.value}, if it was OK",
-                f"    {life.value} --> [*]: {event.value}, if it was DYING",
+                f"    {state.value} --> BACKOFF: {event.value}, if it was OK",
+                f"    {state.value} --> [*]: {event.value}, if it was DYING",
             ]
         else:
-            assert isinstance(then, Life)
-            lines.append(f"    {life.value} --> {'[*]' if then is END else then.value}: {event.value}")
+            assert isinstance(then, LifeState)
+            lines.append(f"    {state.value} --> {'[*]' if then is END else then.value}: {event.value}")
     return "\n".join(lines) + "\n"
 
 
 def page() -> str:
     """The text of docs/reference/states.md."""
     rows = []
-    for life in Life:
-        if life is END:
+    for state in LifeState:
+        if state is END:
             continue
         ways = [
             f"{event.value} → {then.value if then is not END else 'gone'}"
             for (at, event), then in TABLE.items()
-            if at is life
+            if at is state
         ]
-        published = PUBLISHED[life].value if life in PUBLISHED else "no"
-        rows.append(f"| {life.value} | {published} | {'; '.join(ways)} |")
+        published = PUBLISHED[state].value if state in PUBLISHED else "no"
+        rows.append(f"| {state.value} | {published} | {'; '.join(ways)} |")
     return "\n".join(
         (
             "# The life of an AppServer",
             "",
-            "Drawn from the table in `monitor/policy/states.py` by `make docs`.",
+            "Made from the table in `monitor/policy/states.py` by `make docs`.",
             "",
             "```mermaid",
             diagram() + "```",

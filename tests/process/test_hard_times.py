@@ -154,7 +154,7 @@ def test_without_any_descriptor_it_holds_out(site: Site) -> None:
 SHORT = """
 import errno, os, sys
 from monitor import __main__
-from monitor.arbiter.files import state_json as state
+from monitor.contract import processes as state
 from monitor.arbiter.processes import child
 real_pidfd, real_stat = os.pidfd_open, state._stat
 def short():

@@ -541,7 +541,7 @@ def test_one_whose_key_is_gone_is_ended_and_reaped(site: Site) -> None:
     before = set(site.pids().values())
     (site.folder / "keys").write_text("k" * 43 + "\n")
     assert site.lbctl("reexec")[0] == 0
-    site.wait(lambda: site.said.count("is ended, for no adaptor can reach it") == 2, "both are ended")
+    site.wait(lambda: site.said.count("is ended because no adaptor can reach it") == 2, "both are ended")
     site.wait(lambda: not before & set(children(site.pid)), "and reaped: none is a zombie")
     site.wait(lambda: len(site.ok) == 2 and not before & set(site.pids().values()), "new ones serve")
     site.end()

@@ -10,7 +10,7 @@ from monitor.ctl.main import parser
 
 
 def test_the_arbiter_obeys_each_order_and_no_other() -> None:
-    assert set(loop.ACTIONS) == set(ORDERS)
+    assert set(loop.HANDLERS) == set(ORDERS)
 
 
 @pytest.mark.parametrize("name", ORDERS)

@@ -8,66 +8,66 @@ import sys
 import pytest
 
 from lbadaptor.contract.address import State
-from monitor.policy.states import BEGIN, END, PUBLISHED, TABLE, Event, Life, after, diagram, page
+from monitor.policy.states import BEGIN, END, PUBLISHED, TABLE, Event, LifeState, after, diagram, page
 
-OK, DYING = Life.OK, Life.DYING
+OK, DYING = LifeState.OK, LifeState.DYING
 CELLS = {
-    (Life.STARTING, Event.READY): Life.OK,
-    (Life.STARTING, Event.PORT_TAKEN): Life.GONE,
-    (Life.STARTING, Event.EXIT): Life.BACKOFF,
-    (Life.STARTING, Event.STOP): Life.STOPPING,
-    (Life.OK, Event.DRAIN): Life.DYING,
-    (Life.OK, Event.LIMIT): Life.STOPPING,
-    (Life.OK, Event.PROBES_FAIL): Life.FAILING,
-    (Life.OK, Event.EXIT): Life.BACKOFF,
-    (Life.OK, Event.STOP): Life.STOPPING,
-    (Life.DYING, Event.UNDRAIN): Life.OK,
-    (Life.DYING, Event.EMPTY): Life.STOPPING,
-    (Life.DYING, Event.LIMIT): Life.STOPPING,
-    (Life.DYING, Event.PROBES_FAIL): Life.FAILING,
-    (Life.DYING, Event.EXIT): Life.GONE,
-    (Life.DYING, Event.STOP): Life.STOPPING,
-    (Life.FAILING, Event.HUNG): Life.STOPPING,
-    (Life.FAILING, Event.LIMIT): Life.STOPPING,
-    (Life.FAILING, Event.STOP): Life.STOPPING,
-    (Life.STOPPING, Event.EXIT): Life.GONE,
-    (Life.BACKOFF, Event.WAIT_OVER): Life.STARTING,
-    (Life.BACKOFF, Event.STOP): Life.GONE,
+    (LifeState.STARTING, Event.READY): LifeState.OK,
+    (LifeState.STARTING, Event.PORT_TAKEN): LifeState.GONE,
+    (LifeState.STARTING, Event.EXIT): LifeState.BACKOFF,
+    (LifeState.STARTING, Event.STOP): LifeState.STOPPING,
+    (LifeState.OK, Event.DRAIN): LifeState.DYING,
+    (LifeState.OK, Event.LIMIT): LifeState.STOPPING,
+    (LifeState.OK, Event.PROBES_FAIL): LifeState.FAILING,
+    (LifeState.OK, Event.EXIT): LifeState.BACKOFF,
+    (LifeState.OK, Event.STOP): LifeState.STOPPING,
+    (LifeState.DYING, Event.UNDRAIN): LifeState.OK,
+    (LifeState.DYING, Event.EMPTY): LifeState.STOPPING,
+    (LifeState.DYING, Event.LIMIT): LifeState.STOPPING,
+    (LifeState.DYING, Event.PROBES_FAIL): LifeState.FAILING,
+    (LifeState.DYING, Event.EXIT): LifeState.GONE,
+    (LifeState.DYING, Event.STOP): LifeState.STOPPING,
+    (LifeState.FAILING, Event.HUNG): LifeState.STOPPING,
+    (LifeState.FAILING, Event.LIMIT): LifeState.STOPPING,
+    (LifeState.FAILING, Event.STOP): LifeState.STOPPING,
+    (LifeState.STOPPING, Event.EXIT): LifeState.GONE,
+    (LifeState.BACKOFF, Event.WAIT_OVER): LifeState.STARTING,
+    (LifeState.BACKOFF, Event.STOP): LifeState.GONE,
 }
 BY_PAST = {
-    (OK, Event.GOOD_PROBE): Life.OK,
-    (DYING, Event.GOOD_PROBE): Life.DYING,
-    (OK, Event.EXIT): Life.BACKOFF,
-    (DYING, Event.EXIT): Life.GONE,
+    (OK, Event.GOOD_PROBE): LifeState.OK,
+    (DYING, Event.GOOD_PROBE): LifeState.DYING,
+    (OK, Event.EXIT): LifeState.BACKOFF,
+    (DYING, Event.EXIT): LifeState.GONE,
 }
 """FAILING goes on as what it was before."""
 
 
 @pytest.mark.parametrize("event", Event)
-@pytest.mark.parametrize("life", Life)
+@pytest.mark.parametrize("state", LifeState)
 @pytest.mark.parametrize("before", [OK, DYING])
-def test_every_state_with_every_event(life: Life, event: Event, before: Life) -> None:
-    then = CELLS.get((life, event))
-    if life is Life.FAILING:
+def test_every_state_with_every_event(state: LifeState, event: Event, before: LifeState) -> None:
+    then = CELLS.get((state, event))
+    if state is LifeState.FAILING:
         then = BY_PAST.get((before, event), then)
-    assert after(life, before, event) is then
+    assert after(state, before, event) is then
 
 
 def test_the_table_has_these_cells_and_no_other() -> None:
-    assert TABLE.keys() == CELLS.keys() | {(Life.FAILING, Event.GOOD_PROBE), (Life.FAILING, Event.EXIT)}
+    assert TABLE.keys() == CELLS.keys() | {(LifeState.FAILING, Event.GOOD_PROBE), (LifeState.FAILING, Event.EXIT)}
 
 
 def test_every_state_can_be_reached_and_left() -> None:
     reached, front = {BEGIN}, [BEGIN]
     while front:
-        life = front.pop()
-        for then in {after(life, before, event) for before in (OK, DYING) for event in Event} - {None}:
+        state = front.pop()
+        for then in {after(state, before, event) for before in (OK, DYING) for event in Event} - {None}:
             assert then is not None
             if then not in reached:
                 reached.add(then)
                 front.append(then)
-    assert reached == set(Life)
-    assert {life for life, _ in TABLE} == set(Life) - {END}
+    assert reached == set(LifeState)
+    assert {state for state, _ in TABLE} == set(LifeState) - {END}
 
 
 def test_every_event_means_something() -> None:
@@ -75,14 +75,14 @@ def test_every_event_means_something() -> None:
 
 
 def test_published_are_exactly_those_that_serve() -> None:
-    assert PUBLISHED == {Life.OK: State.OK, Life.DYING: State.DYING, Life.FAILING: State.FAILING}
+    assert PUBLISHED == {LifeState.OK: State.OK, LifeState.DYING: State.DYING, LifeState.FAILING: State.FAILING}
 
 
 @pytest.mark.parametrize(("cell", "then"), CELLS.items())
-def test_every_cell_is_an_arrow_of_the_diagram(cell: tuple[Life, Event], then: Life) -> None:
-    life, event = cell
+def test_every_cell_is_an_arrow_of_the_diagram(cell: tuple[LifeState, Event], then: LifeState) -> None:
+    state, event = cell
     target = "[*]" if then is END else then.value
-    assert f"    {life.value} --> {target}: {event.value}\n" in diagram()
+    assert f"    {state.value} --> {target}: {event.value}\n" in diagram()
 
 
 def test_the_diagram_has_an_arrow_for_each_past_of_a_failing_one_and_no_arrow_more() -> None:
@@ -103,5 +103,5 @@ def test_the_page_is_what_the_module_prints() -> None:
     )
     assert printed.stdout == page()
     assert diagram() in page()
-    for life in set(Life) - {END}:
-        assert f"| {life.value} | {PUBLISHED[life].value if life in PUBLISHED else 'no'} | " in page()
+    for state in set(LifeState) - {END}:
+        assert f"| {state.value} | {PUBLISHED[state].value if state in PUBLISHED else 'no'} | " in page()

@@ -1,0 +1,514 @@
+"""The plan over all slots: facts in, actions out. Pure: no clock, no process, no file.
+
+Facts change lives, by the table in `states` alone. `plan` looks at all slots, and says what is to be done.
+AppServers that are OK or on their way there are kept at the number asked for. DYING ones are beyond that number:
+each gets its replacement first, whatever made it leave (limit, order, release).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lbadaptor.contract.address import Identity
+from lbadaptor.contract.settings import Settings
+from lbadaptor.log import logs
+from monitor.contract.messages import Vitals
+from monitor.policy import probes, shares
+from monitor.policy.actions import Action, Send, Signal, Start
+from monitor.policy.life import Life, Reason, in_words
+from monitor.policy.probes import HUNG_GRACE
+from monitor.policy.problems import Problems
+from monitor.policy.release import Release, announcement
+from monitor.policy.slot import PASS_OVER, Backoff, Slot, Slots
+from monitor.policy.states import Event, LifeState
+
+log = logs.logger("lbmonitor")
+
+FEWEST_STARTS = 8
+"""So many may be starting at once, at least, where the settings do not say how many."""
+GIVE_UP = 120.0
+"""Seconds after SIGKILL: if the process is still there, that is said, and another may start in its place."""
+REPEAT_SIGNAL = 2
+"""After so many answers to probes that contradict a signal, it is sent again."""
+MARGIN = 2.0
+"""Seconds beyond its own grace that an AppServer may take to exit."""
+
+
+class Pool:
+    """All slots, and what is to become of them. `now` is always monotonic seconds."""
+
+    def __init__(
+        self, settings: Settings, last_generation: int = 0, problems: Problems | None = None, cores: int = 1
+    ) -> None:
+        self.settings = settings
+        self.problems = Problems() if problems is None else problems
+        self.slots = Slots()
+        self.release = Release()
+        """the release that is under way, or the last one"""
+        self.stopping = False
+        self.last_generation = last_generation
+        self._cores = cores
+        self._actions: list[Action] = []
+        self._no_slot = False
+        """no slot is free for an AppServer that is wanted, and that was said"""
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(self.slots)
+
+    def find(self, identity: Identity) -> Life | None:
+        """An AppServer; None when it has gone."""
+        return self.slots.find(identity)
+
+    @property
+    def lives(self) -> list[Life]:
+        return self.slots.lives
+
+    @property
+    def over(self) -> bool:
+        """Whether all have gone, as ordered."""
+        return self.stopping and not self.slots
+
+    @property
+    def news(self) -> tuple[object, ...]:
+        """What people want to know at once: the state of each slot, and how a release gets on."""
+        states = [(slot.identity, slot.state) for slot in self]
+        return self.stopping, self.release.under_way, len(self.release.ended), states
+
+    # Facts.
+
+    def adopt(self, life: Life, now: float) -> None:
+        """An AppServer of the monitor before is ours now. It is sent its last signal again: the signal may not have
+        reached it."""
+        self.slots.occupy(life)
+        self.last_generation = max(self.last_generation, life.generation)
+        self.release.adopt(life)
+        if life.state is LifeState.STARTING:
+            life.supervision.deadline = now + self.settings.monitor.start_timeout
+        elif life.state is LifeState.STOPPING:
+            life.supervision.deadline = now + self.settings.monitor.stop_grace + MARGIN
+            self._send(life, Signal.STOP)
+        else:
+            self._send(life, Signal.DRAIN if life.draining else Signal.UNDRAIN)
+        log.info("slot %d is adopted: %s since %.0f s", life.slot, life.state.value, now - life.since)
+        if self.stopping:
+            self._stop(life, Event.STOP, now)
+
+    def stood_still(self, seconds: float) -> None:
+        """The monitor was stopped, and perhaps the whole machine: that time counts against no AppServer."""
+        for life in self.lives:
+            life.supervision.deadline += seconds
+            if life.state is LifeState.FAILING:
+                life.since += seconds
+                life.supervision.computed_at += seconds
+
+    def ready(self, identity: Identity, now: float, memory: int = 0) -> None:
+        """It is bound, and the application is imported. `memory`: its resident bytes now; 0: unknown."""
+        life = self.find(identity)
+        if life is None or not self.slots.move(life, Event.READY, now):
+            return
+        life.needs_more = 0 < self.settings.appservers.hard_memory < memory
+        life.ready_at = now
+        life.supervision.deadline = float("inf")
+        slot = self.slots.of(life)
+        if slot.vacant_since is None:
+            log.info("slot %d is up after %.0f ms", life.slot, (now - life.born) * 1000)
+        else:
+            log.info("slot %d is back after %.0f ms", life.slot, (now - slot.vacant_since) * 1000)
+        slot.became_ready()
+
+    def failed(self, identity: Identity, why: str, port: bool) -> None:
+        """It says that it cannot start; its exit follows. `port`: because its port is in use."""
+        if (life := self.find(identity)) is not None:
+            life.supervision.start_error, life.supervision.port_taken = why, port
+
+    def exited(self, identity: Identity, how: str, now: float) -> None:
+        """Its process is over. `how` says how, for people."""
+        life = self.find(identity)
+        if life is None:
+            return
+        slot, watched = self.slots.of(life), life.supervision
+        if watched.killed:
+            how = f"{how} because {watched.killed}"
+        level = logs.INFO if life.state is LifeState.STOPPING else logs.WARNING
+        log.log(level, "slot %d (%s) %s after %.1f s", life.slot, life.state.value, how, now - life.born)
+        self._say_contradiction(life, False)
+        if watched.port_taken and self.slots.move(life, Event.PORT_TAKEN, now):
+            log.warning("slot %d is passed over for %.0f s: %s", life.slot, PASS_OVER, watched.start_error)
+            self.slots.pass_over(life.slot, now)
+        elif self.slots.move(life, Event.EXIT, now) and slot.life is None:
+            self._wait_for_next(slot, life, how, now)
+
+    def _wait_for_next(self, slot: Slot, life: Life, how: str, now: float) -> None:
+        """A life is over, and its slot waits for the next."""
+        served, why = life.served(now), life.end_reason(how)
+        if served is not None:
+            slot.vacant_since = now
+        elif Reason.RELEASE in life.leaving:
+            # It was of the release before; how it failed says nothing of this release.
+            slot.backoff = Backoff(wake_at=now)
+            return
+        elif self.release.under_way:
+            others = "the others serve on" if any(other.published for other in self.lives) else "nobody serves"
+            log.error("release: failed: slot %d: %s; %s", life.slot, why, others)
+        slot.backoff = slot.backoff.after_life(served, why, now, self.settings.monitor.backoff_limit)
+        if slot.backoff.wake_at > now:
+            log.warning("slot %d is tried again in %.0f s: %s", life.slot, slot.backoff.wake_at - now, why)
+
+    def past_limit(self, identity: Identity, limit: str) -> None:
+        """It has reached a limit and wants a replacement."""
+        life = self.find(identity)
+        if life is not None and life.published and Reason.LIMIT not in life.leaving:
+            life.leaving.add(Reason.LIMIT)
+            log.info("slot %d is past its limit (%s)", life.slot, limit)
+
+    def empty(self, identity: Identity, now: float) -> None:
+        """It is DYING, has no session left, and nothing is in flight."""
+        life = self.find(identity)
+        if life is not None and life.state is LifeState.DYING:
+            log.info("slot %d has no session left", life.slot)
+            self._stop(life, Event.EMPTY, now)
+
+    def probed(self, identity: Identity, answer: Vitals, now: float) -> None:
+        """It answered a probe."""
+        life = self.find(identity)
+        if life is None:
+            return
+        seen = life.supervision
+        seen.failed_probes = 0
+        seen.answer = answer
+        self._repeat_signal(life, answer)
+        if life.state is LifeState.STARTING and answer.ready:
+            self.ready(identity, now)  # one that was adopted: its ready message went to the monitor before
+        seen.sessions = probes.sessions(answer.sessions)
+        if life.state is LifeState.FAILING and self.slots.move(life, Event.GOOD_PROBE, now):
+            seen.failure = ""
+            log.info("slot %d answers again: %s", life.slot, life.state.value)
+        if answer.past_limit:
+            self.past_limit(identity, answer.past_limit)
+        if answer.empty:
+            self.empty(identity, now)
+        hard = self.settings.appservers.hard_memory
+        if (
+            0 < hard < answer.memory
+            and not life.needs_more
+            and self._end_sessions(life, f"it has {answer.memory} bytes in memory", now)
+        ):
+            seen.deadline = now + HUNG_GRACE
+
+    def unanswered(self, identity: Identity, why: str, refused: bool, now: float, cpu: float | None = 0.0) -> None:
+        """A probe failed. `refused`: nothing listens there. `cpu`: the seconds for which its process has computed;
+        None: that could not be found out."""
+        life = self.find(identity)
+        if life is None:
+            return
+        probes.count_failure(life, why, cpu, now)
+        seen, monitor = life.supervision, self.settings.monitor
+        if life.state is LifeState.FAILING:
+            if (now < probes.hung_at(life, monitor) and not refused) or probes.ending_a_hung_one(self.lives, now):
+                return
+            idle = now - probes.last_progress(life)
+            log.error("slot %d is hung and is ended, after %.0f s without progress: %s", life.slot, idle, why)
+            seen.hung_since = now
+            self._stop(life, Event.HUNG, now)
+            seen.deadline = now + HUNG_GRACE
+        elif seen.failed_probes >= monitor.fall and self.slots.move(life, Event.PROBES_FAIL, now):
+            seen.failure = probes.failure(life, why)
+            log.warning("slot %d is FAILING: %s", life.slot, seen.failure)
+
+    def _repeat_signal(self, life: Life, answer: Vitals) -> None:
+        """Send a signal again that an AppServer shows not to have taken: the application may have replaced its
+        handler. The first answer that contradicts it may be older than the signal."""
+        if not probes.contradicts(life, answer.status):
+            self._say_contradiction(life, False)
+            return
+        life.supervision.contradictions += 1
+        if life.supervision.contradictions % REPEAT_SIGNAL == 0:
+            self._send(life, Signal.DRAIN if life.draining else Signal.UNDRAIN)
+            self._say_contradiction(life, True)
+
+    def _say_contradiction(self, life: Life, contradicts: bool) -> None:
+        """Say whether an AppServer does as its signals ask for."""
+        if not contradicts:
+            life.supervision.contradictions = 0
+        order = "drain" if life.draining else "take visitors again"
+        self.problems.say(
+            f"order {life.slot}",
+            f"slot {life.slot} does not take the order to {order}; it is given again and again"
+            if contradicts
+            else "",
+            f"slot {life.slot} does as ordered",
+        )
+
+    # What people order. Each says in a sentence what came of it, and raises ValueError when nothing can.
+
+    def drain(self, number: int) -> str:
+        """Replace an AppServer, then drain it."""
+        slot = self.slots.at(number)
+        life = slot.life
+        if slot.state is LifeState.DYING or (life is not None and life.leaving - {Reason.LIMIT}):
+            return f"slot {number} is on its way out already"
+        if life is None or slot.state is not LifeState.OK:
+            raise ValueError(f"slot {number} is {slot.state.value}: only one that is OK can be drained")
+        life.leaving.add(Reason.ORDER)
+        life.undrained = False
+        log.info("slot %d is to be drained, by order", number)
+        return f"slot {number} will be drained when its replacement is up"
+
+    def undrain(self, number: int, now: float) -> str:
+        """Let an AppServer that is DYING, or is about to be drained, take new visitors again."""
+        slot = self.slots.at(number)
+        life = slot.life
+        if life is not None and Reason.LIMIT in life.leaving:
+            raise ValueError(f"slot {number} is past its limit and is not undrained")
+        if life is not None and self.slots.move(life, Event.UNDRAIN, now):
+            life.draining_since = None
+            self._send(life, Signal.UNDRAIN)
+        elif life is None or life.state is not LifeState.OK or not life.leaving:
+            raise ValueError(f"slot {number} is {slot.state.value} and not being drained")
+        life.leaving.clear()
+        life.undrained = True
+        log.info("slot %d is undrained, by order", number)
+        return f"slot {number} is OK again"
+
+    def begin_release(self, now: float, end_sessions: bool = False) -> str:
+        """Replace every AppServer, a few at a time; each drains when its replacement is up.
+
+        `end_sessions`: each is ended then, and in the end those that were DYING before, too; requests in flight
+        still finish.
+        """
+        self.release = Release.begin(self.slots, self._kept, end_sessions, now)
+        text = announcement(self.slots, self.settings, end_sessions)
+        old = sum(slot.counts for slot in self)
+        log.info("release: %d AppServers are replaced%s", old, ", their sessions end" if end_sessions else "")
+        return text
+
+    def stop(self, now: float) -> None:
+        """End everything."""
+        self.stopping = True
+        for slot in self:
+            if slot.life is None:
+                self.slots.stop_waiting(slot)
+            elif slot.state is not LifeState.STOPPING:
+                self._stop(slot.life, Event.STOP, now)
+
+    # What the status tells.
+
+    @property
+    def replaced(self) -> tuple[int, int]:
+        """How many the release has replaced, of how many."""
+        return self.release.replaced(self.slots, self._kept)
+
+    @property
+    def waiting(self) -> str:
+        """What the release is waiting for, in words; empty when none is under way."""
+        return self.release.waiting(self.slots, self._no_slot)
+
+    def next_try(self, slot: Slot, now: float) -> float | None:
+        """Seconds until something is done about an AppServer that does not serve: in BACKOFF it is started anew, in
+        FAILING it is ended if no probe succeeds. None: it serves, or nothing is due."""
+        if slot.life is None:
+            return round(max(0.0, slot.backoff.wake_at - now), 1)
+        if slot.state is LifeState.FAILING:
+            return round(max(0.0, probes.hung_at(slot.life, self.settings.monitor) - now), 1)
+        return None
+
+    # The plan.
+
+    def plan(self, now: float, wall_ms: int) -> list[Action]:
+        """What is to be done now, in this order; after address.text was written. `wall_ms` is unix time."""
+        for life in self.lives:
+            if now >= life.supervision.deadline:
+                self._kill(life, now)
+        self._say_hard_memory()
+        if not self.stopping:
+            self._end_long_drains(now)
+            self._end_release(now)
+            self._fill(now, wall_ms)
+            shares.choose_standby(self.slots, self.settings.appservers)
+            self._drain_surplus(now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def next_wake(self, now: float) -> float:
+        """Seconds until time alone makes a difference."""
+        moments = [life.supervision.deadline for life in self.lives]
+        if self._room:
+            moments += [slot.backoff.wake_at for slot in self if slot.life is None]
+        if not self.stopping:
+            moments += self.slots.passed_over_until
+            if limit := self.settings.monitor.drain_limit:
+                moments += [
+                    life.draining_since + limit
+                    for life in self.lives
+                    if life.draining and life.draining_since is not None
+                ]
+        return max(0.0, min(moments, default=float("inf")) - now)
+
+    def _end_long_drains(self, now: float) -> None:
+        """End those that are DYING for longer than the limit on a drain."""
+        limit = self.settings.monitor.drain_limit
+        for life in self.lives:
+            if not life.draining:
+                continue
+            if life.draining_since is None:
+                life.draining_since = life.since  # adopted
+            if limit and now - life.draining_since >= limit:
+                self._end_sessions(life, f"it has been DYING for {limit:g} s", now)
+
+    def _end_release(self, now: float) -> None:
+        """The release is over when every AppServer has been replaced."""
+        if self.release.under_way and self.release.done(self.slots, self._kept):
+            log.info("release: every AppServer has been replaced")
+            for life in self.lives:
+                if life.draining and Reason.END_SESSIONS in life.leaving:
+                    self._end_sessions(life, "a release that ends sessions", now)
+            self.release.under_way = False
+
+    def _fill(self, now: float, wall_ms: int) -> None:
+        """Start what is missing; forget a waiting one that is not wanted any more."""
+        outgoing = [life for life in self.lives if life.state is LifeState.OK and self._may_leave(life)]
+        wanted = self._kept + min(len(outgoing), self.settings.monitor.replace_at_once)
+        active = [slot for slot in self if slot.counts]
+        for slot in reversed(active):
+            if len(active) > wanted and slot.life is None:
+                self.slots.stop_waiting(slot)
+                active.remove(slot)
+        self.slots.forget_passed_over(now)
+        # Those that failed before come last: they must not keep the others from being tried.
+        due = [slot for slot in active if slot.life is None and now >= slot.backoff.wake_at]
+        due.sort(key=lambda slot: slot.backoff.failures)
+        for slot in due:
+            if slot.backoff.failures < 2 and self._room:
+                self._start(slot.number, now, wall_ms)
+        for _ in range(wanted - len(active)):
+            if not self._room:
+                break
+            free = self.slots.lowest_free(self.settings.slots)
+            if free is None:
+                self._out_of_slots(now)
+                break
+            self._no_slot = False
+            self._start(free, now, wall_ms)
+        for slot in due:
+            if slot.backoff.failures >= 2 and self._room:
+                self._start(slot.number, now, wall_ms)
+
+    def _drain_surplus(self, now: float) -> None:
+        """While more are OK than asked for, drain one that is to leave; else the one with the fewest sessions."""
+        while True:
+            ok = [life for life in self.lives if life.state is LifeState.OK]
+            if len(ok) <= self._kept:
+                return
+            leaving = [life for life in ok if self._may_leave(life)]
+            chosen = min(
+                leaving or ok,
+                key=lambda life: (life.undrained, life.standby, life.sessions, -life.generation),
+            )
+            if not leaving and any(life.leaving for life in ok):
+                return  # a replacement waits for the cap on DYING ones
+            if Reason.END_SESSIONS in chosen.leaving:
+                self._end_sessions(chosen, "a release that ends sessions", now)
+                continue
+            self.slots.move(chosen, Event.DRAIN, now)
+            chosen.draining_since = now
+            why = " and ".join(in_words(chosen.leaving)) or "one too many"
+            log.info("slot %d is DYING (%s), with %d sessions", chosen.slot, why, chosen.sessions)
+            self._send(chosen, Signal.DRAIN)
+
+    @property
+    def _room(self) -> bool:
+        """Whether another may start now. Bounded: all at once would take one another's time to start."""
+        most = self.settings.monitor.starts_at_once or max(FEWEST_STARTS, 2 * self._cores)
+        return sum(slot.state is LifeState.STARTING for slot in self) < most
+
+    @property
+    def _kept(self) -> int:
+        """How many are to be OK."""
+        return self.settings.appservers.servers + self.settings.appservers.standby
+
+    def _may_leave(self, life: Life) -> bool:
+        """Whether it is to be replaced now. One that is past a limit waits while as many are DYING as may be."""
+        draining = sum(other.draining for other in self.lives)
+        return bool(life.leaving) and (not life.can_wait or draining < self.settings.max_dying)
+
+    def _out_of_slots(self, now: float) -> None:
+        if any(slot.state is LifeState.STOPPING for slot in self):
+            return  # its slot is free in a moment
+        dying = [life for life in self.lives if life.draining]
+        if self.release.under_way and dying:
+            chosen = min(dying, key=lambda life: life.sessions)
+            self._end_sessions(chosen, "no slot is free for the release", now)
+        elif not self._no_slot:
+            self._no_slot = True
+            log.warning("no slot is free: slots = %d", self.settings.slots)
+
+    def _say_hard_memory(self) -> None:
+        """A limit that an application is beyond from the start would end every AppServer as soon as it is ready."""
+        numbers = [str(life.slot) for life in self.lives if life.needs_more and life.published]
+        hard = self.settings.appservers.hard_memory
+        self.problems.say(
+            "hard_memory",
+            f"hard_memory = {hard} is less than the application needs from the start, and no limit for slot "
+            f"{', '.join(numbers)}"
+            if numbers
+            else "",
+            "hard_memory is a limit again",
+        )
+
+    # Changes of one life.
+
+    def _start(self, number: int, now: float, wall_ms: int) -> None:
+        """A new life in a slot that is free or waits for one."""
+        self.last_generation = max(self.last_generation + 1, wall_ms)
+        servers = self.settings.appservers
+        life = Life(
+            slot=number,
+            generation=self.last_generation,
+            host=servers.host,
+            port=servers.base_port + number,
+            since=now,
+            born=now,
+        )
+        life.supervision.deadline = now + self.settings.monitor.start_timeout
+        self.slots.occupy(life)
+        self._actions.append(Start(life.identity))
+
+    def _send(self, life: Life, signal: Signal) -> None:
+        self._actions.append(Send(life.identity, signal))
+
+    def _stop(self, life: Life, event: Event, now: float) -> None:
+        if self.slots.move(life, event, now):
+            life.supervision.deadline = now + self.settings.monitor.stop_grace + MARGIN
+            self._send(life, Signal.STOP)
+
+    def _end_sessions(self, life: Life, why: str, now: float) -> bool:
+        """Stop an AppServer that may have sessions, and announce it. False: no visitor is sent to it anyway."""
+        if not life.published:
+            return False
+        log.warning("slot %d is ended with %d sessions: %s", life.slot, life.sessions, why)
+        if self.release.under_way:
+            self.release.ended.append(f"slot {life.slot} with {life.sessions} sessions: {why}")
+        self._stop(life, Event.LIMIT, now)
+        return True
+
+    def _kill(self, life: Life, now: float) -> None:
+        """It has not done in time what it should."""
+        watched = life.supervision
+        if watched.killed:
+            log.error(
+                "slot %d does not end even by SIGKILL: its process is in the kernel, perhaps at a disk or a network"
+                " file system that does not answer",
+                life.slot,
+            )
+            if life.state is LifeState.STARTING:
+                self.slots.move(life, Event.STOP, now)  # another one may start in its place
+            watched.deadline = float("inf")
+            return
+        if life.state is LifeState.STARTING:
+            watched.killed = f"it was not ready within {self.settings.monitor.start_timeout:g} s (start_timeout)"
+            log.error("slot %d does not get ready: SIGKILL", life.slot)
+        else:
+            watched.killed = "it did not exit when it was ordered to stop"
+            log.error("slot %d does not exit: SIGKILL", life.slot)
+        watched.deadline = now + GIVE_UP
+        self._send(life, Signal.KILL)
