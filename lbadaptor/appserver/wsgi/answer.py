@@ -1,4 +1,4 @@
-"""The application's answer → HTTP/1.1 (PEP 3333, RFC 9112)."""
+"""The application's side of an answer (PEP 3333). `http1.writer` writes its head and frames its body."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lbadaptor.contract.headers import HOP_BY_HOP, is_ours
 from lbadaptor.http1 import chunks, writer
 from lbadaptor.http1.framing import CHUNKED, UNTIL_CLOSE, Framing
 from lbadaptor.http1.lines import Memo, is_name
+from lbadaptor.http1.states import REQUEST, State
 from lbadaptor.http1.writer import CHUNKED_FIELD, CLOSE_FIELD, encode, field_lines, refuse_illegal, status_lines
 
 Headers = list[tuple[str, str]]
@@ -20,24 +21,23 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 class _Kind(Enum):
     """What becomes of a header of the application's."""
 
-    SENT = "it is sent"
-    COOKIE = "it is sent, and may tell of a session"
-    LENGTH = "it is sent, and the body has to fit it"
-    DROPPED = "it is the gateway's to say"
+    SENT = "sent"
+    COOKIE = "sent; it may be a session's cookie"
+    LENGTH = "sent; the body has to fit it"
+    DROPPED = "not sent: such headers are the gateway's"
 
 
-_SENT = _Kind.SENT  # an enum's own look-up takes longer
+_SENT, _COOKIE, _LENGTH, _DROPPED = _Kind  # an enum's own look-up takes longer
 
 
 class Caller(Protocol):
-    """Whom an answer is for, and what is known of the request."""
+    """The connection that an answer is sent on."""
 
     keep_alive: bool
     """the connection may carry another request"""
 
-    @property
-    def complete(self) -> bool:
-        """All of the request's body is here."""
+    state: State
+    """REQUEST: all of the request's body is here"""
 
     def send(self, data: bytes) -> None:
         """Blocks."""
@@ -46,15 +46,17 @@ class Caller(Protocol):
 class Answer:
     """One answer: `start_response` and `write` for the application, bytes for the caller.
 
-    `chunks`: the caller knows chunks (HTTP/1.1); for others, the connection's end is the answer's. `amend` gets the
-    application's headers, and whether cookies are set among them, and gives those to be sent; `own` gives ours, the
-    last lines of the head. Sending blocks as long as the caller takes nothing.
+    `chunks`: the caller can read chunks (HTTP/1.1); for others the answer ends with the connection. `amend` gets the
+    application's headers, and whether cookies are set among them, and returns those that are sent. `own` returns the
+    AppServer's headers, the last lines of the head. Sending blocks until the caller has taken the bytes.
 
-    `release` is called once, with the caller, as soon as the last byte is out: before the iterable is closed, and
-    even before it is exhausted where the head says how much comes. From then on the caller may send its next request,
-    and nothing here uses it again. Only where not all of the request's body is here when the head is sent, the
-    application may read it until the iterable is exhausted; and where the caller could see the answer's end before,
-    the head says that the connection ends with it.
+    `release` is called once, with the caller, as soon as the last byte was sent. That is before the iterable is
+    closed. It is even before the iterable is exhausted if the head says how much is sent. From then on the caller may
+    send its next request, and nothing here uses the caller again.
+
+    If not all of the request's body is here when the head is sent, the caller is released when the iterable is
+    exhausted, because the application may read the body until then. If the caller could see the end of such an answer
+    before that, the head says that the connection ends with it.
     """
 
     begun = False
@@ -62,7 +64,7 @@ class Answer:
     undelivered = False
     """its head could not be sent: if the caller had hung up, nobody has any of it"""
     released = False
-    """the last byte is out"""
+    """the last byte was sent"""
     _status = b""
     _headers: Headers
     _lines = b""
@@ -117,9 +119,9 @@ class Answer:
             name, value = header
             kind = _kinds[name]
             if kind is not _SENT:
-                if kind is _Kind.DROPPED:
+                if kind is _DROPPED:
                     continue
-                if kind is _Kind.COOKIE:
+                if kind is _COOKIE:
                     cookies = True
                 elif not (value.isascii() and value.isdigit() and len(value) < 19 and length in (None, value)):
                     raise ValueError(f"Content-Length is {value!r}{f' and {length!r}' if length else ''}")
@@ -127,7 +129,8 @@ class Answer:
                     length = value
             kept.append(header)
             text += name + ": " + value + "\r\n"
-        # The line breaks being ours, and the rest printable ASCII, all are legal; else each is looked at.
+        # If there are no line breaks but ours and the rest is printable ASCII, all values are legal. Otherwise each
+        # is checked.
         values = text.replace("\r\n", "")
         if len(text) - len(values) != 2 * len(kept) or not (values.isascii() and values.isprintable()):
             refuse_illegal(kept)
@@ -186,7 +189,7 @@ class Answer:
         self._over()
 
     def _over(self) -> None:
-        """The last byte is out."""
+        """The last byte was sent."""
         if not self.released:
             self.released = True
             self._release(self._caller)
@@ -210,7 +213,7 @@ class Answer:
             caller.keep_alive = False
         elif length is not None and not empty and (length or not bodiless):
             added = b"Content-Length: %d\r\n" % length
-        if not caller.complete:
+        if caller.state is not REQUEST:
             self._early = False
             if length is None and framing >= 0:
                 caller.keep_alive = False  # it knows the answer's end before the application has come to it
@@ -247,10 +250,10 @@ def _kind(name: str) -> _Kind:
         raise ValueError(f"{name!r} is no header's name")
     lower = name.lower()
     if lower == "content-length":
-        return _Kind.LENGTH
+        return _LENGTH
     if lower == "set-cookie":
-        return _Kind.COOKIE
-    return _Kind.DROPPED if lower in HOP_BY_HOP or is_ours(lower) else _Kind.SENT
+        return _COOKIE
+    return _DROPPED if lower in HOP_BY_HOP or is_ours(lower) else _SENT
 
 
 _kinds = Memo(_kind, 65536)

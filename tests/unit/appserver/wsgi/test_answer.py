@@ -11,6 +11,7 @@ import pytest
 
 from lbadaptor.appserver.wsgi.answer import Answer, FileWrapper, Headers, ShortAnswer
 from lbadaptor.contract.headers import HOP_BY_HOP
+from lbadaptor.http1.states import BODY, REQUEST
 
 OWN = b"LB-Status: OK\r\n"
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -24,7 +25,7 @@ class Wire:
     ) -> None:
         self.pieces: list[bytes] = []
         self.keep_alive = keep_alive
-        self.complete = complete
+        self.state = REQUEST if complete else BODY
         self.released_at: list[int] = []
         """how many pieces were sent when the caller was released"""
         self.amend: Callable[[Headers, bool], Headers] = lambda headers, cookies: headers
