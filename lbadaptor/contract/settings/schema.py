@@ -89,8 +89,8 @@ class Application(Struct, forbid_unknown_fields=True, frozen=True):
     ] = 1800.0  # fmt: skip
     session_count: Annotated[
         str,
-        row(NEW_APPSERVERS, "Who counts the sessions that live in a process: the own store of a framework, one of "
-            f"{', '.join(f'`{name}`' for name in COUNTED)} ([frameworks](../howto/sessions.md)); or "
+        row(NEW_APPSERVERS, "What counts the sessions that live in a process: the own store of a framework, one of "
+            f"{', '.join(f'`{name}`' for name in COUNTED)} ([how](../howto/sessions.md)); or "
             "`module:function`, which returns the number and alone decides when a session cache is empty. Empty: the "
             "cookies alone.",
             pattern=IMPORT_OR_FRAMEWORK),
@@ -276,7 +276,7 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
         Literal["less-loaded", "random"],
         row(
             RELEASE,
-            "Who gets a visitor without a session: the less loaded of two random AppServers, or a random one.",
+            "Which AppServer gets a visitor without a session: the less loaded of two random AppServers, or a random one.",
         ),
     ] = "less-loaded"
     connect_timeout: Annotated[
