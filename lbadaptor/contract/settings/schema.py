@@ -276,7 +276,7 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
         Literal["less-loaded", "random"],
         row(
             RELEASE,
-            "Which AppServer gets a visitor without a session: the less loaded of two random AppServers, or a random one.",
+            "Which AppServer gets a visitor without a session: the less loaded of two random ones, or a random one.",
         ),
     ] = "less-loaded"
     connect_timeout: Annotated[
