@@ -25,7 +25,7 @@ from lbadaptor.contract.ticket import make_keys, unreadable_for
 from lbadaptor.log import logs, texts
 from monitor.arbiter.files import run_folder
 from monitor.arbiter.files.address_text import CallerKeys, Publisher
-from monitor.arbiter.files.run_folder import AlreadyRunning, Hold
+from monitor.arbiter.files.run_folder import AlreadyRunning, RunFolderLock
 from monitor.arbiter.files.settings_json import SettingsFile
 from monitor.arbiter.files.state_json import StateFile
 from monitor.arbiter.processes.adoption import Adoption
@@ -75,7 +75,7 @@ class Arbiter:
         self._signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self._config = config
         group = run_folder.group(settings.files.apache_group)
-        self._hold = Hold(settings.run_folder)
+        self._run_folder_lock = RunFolderLock(settings.run_folder)
         self._taken = ""
         """which monitor has the run folder now, in words; empty: this one"""
         settings.key_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ class Arbiter:
             while True:
                 before, turn = turn, time.monotonic()
                 if turn - before > LATE:  # it was this process that was late: read what came, then judge
-                    self._watcher.excuse(turn)
+                    self._watcher.restart_silence(turn)
                     self._pool.stood_still(turn - before)
                     self._read_all(0.0)
                 wanted = not self._pool.stopping or self._adoption.undecided(turn)
@@ -144,8 +144,8 @@ class Arbiter:
                     self._reaper.look,
                     self._adoption.try_again,
                     partial(self._processes.maintain, turn),
-                    partial(self._watcher.tend, turn, wanted=wanted),
-                    partial(self._checker.tend, turn),
+                    partial(self._watcher.keep_running, turn, wanted=wanted),
+                    partial(self._checker.enforce_limit, turn),
                     partial(self._act, turn),
                 ):
                     self._safely(step)
@@ -158,7 +158,7 @@ class Arbiter:
                     self._settings_file.delete()
                     remove_sockets(self._settings)
                     return 0
-                self._safely(partial(self._watcher.show, self._view, self._pool.news, turn))
+                self._safely(partial(self._watcher.send_view, self._view, self._pool.news, turn))
                 self._safely(partial(self._notify_systemd, turn))
                 logs.flush()
                 if turn >= self._upgrade_at:
@@ -172,7 +172,7 @@ class Arbiter:
         """Make the run folder again where it was deleted, unless another monitor has it now: then write no more."""
         folder = self._settings.run_folder
         try:
-            if self._hold.keep(now):
+            if self._run_folder_lock.keep(now):
                 log.warning("%s was deleted; it is made again", folder)
         except AlreadyRunning as error:
             self._taken = str(error)
@@ -334,7 +334,7 @@ class Arbiter:
         now = time.monotonic()
         text = self._pool.begin_release(now, end_sessions)
         # The status shows the release when the reply arrives.
-        self._watcher.show(self._view, self._pool.news, now)
+        self._watcher.send_view(self._view, self._pool.news, now)
         return text
 
     def _order_upgrade(self, reply: Replying) -> None:
@@ -449,7 +449,7 @@ class Arbiter:
                 self._settings.control_socket.unlink(missing_ok=True)
         self._selector.close()
         self._signals.close()
-        self._hold.release()
+        self._run_folder_lock.release()
 
 
 HANDLERS: dict[str, Callable[[Arbiter, Ordered, Replying, float], None]] = {

@@ -1,8 +1,10 @@
-"""Settings are read and checked in a process of its own: users and groups may be asked of a directory service that is
-down, and files of a disk that is. The arbiter waits for neither.
+"""Reads and checks the settings in a process of its own.
 
-It says what it found in one line on stdout. `python -m monitor.arbiter.settings_reader CONFIG` does
-so with the program that runs, `lbmonitor --prepare` with the one that would run after `lbctl reexec`.
+Users and groups may come from a directory service that is down, and files from a disk that does not answer. The
+arbiter must not wait for either.
+
+The process prints what it found as one line of JSON. `python -m monitor.arbiter.settings_reader CONFIG` runs the code
+that runs now; `lbmonitor --prepare` runs the code that would run after `lbctl reexec`.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from monitor.arbiter.processes.child import FLAGS, Child, Reaper
 from monitor.arbiter.processes.process_environment import ProcessEnvironment, User, user
 
 LIMIT = 8.0
-"""Seconds for one check: less than a console waits for the reply to an order."""
-MOST_WAITING = 16
-"""Checks; more are refused."""
+"""Seconds for one check: less than the control socket waits for the reply to an order."""
+MAX_WAITING = 16
+"""Checks that wait; more are refused."""
 
 
 class Checked(Struct, frozen=True):
@@ -36,9 +38,9 @@ class Checked(Struct, frozen=True):
     text: str = ""
     """of lbadaptor.toml"""
     user: User | None = None
-    """whom AppServers run as"""
+    """the user that AppServers run as"""
     error: str = ""
-    """why not; empty: all is good"""
+    """why the settings are refused; empty: they are good"""
 
     def settings(self, config: Path) -> Settings:
         """The settings. Raises SettingsError."""
@@ -48,7 +50,7 @@ class Checked(Struct, frozen=True):
 
 
 def check(config: Path) -> Checked:
-    """Read and check the settings. Blocks for as long as the system takes to tell users and groups."""
+    """Read and check the settings. Blocks for as long as the system takes to look up users and groups."""
     try:
         settings = load(config)
         run_folder.group(settings.files.apache_group)
@@ -60,18 +62,21 @@ def check(config: Path) -> Checked:
 
 
 def report(config: Path) -> int:
-    """`check`, and say what was found on stdout. The exit status."""
+    """`check`, and print what was found. The exit status."""
     sys.stdout.write(msgspec.json.encode(check(config)).decode() + "\n")
     return 0
 
 
 def command(config: Path) -> list[str]:
-    """How the program that runs has settings checked."""
+    """The command that checks settings with the code that runs now."""
     return [sys.executable, *FLAGS, "-I", "-m", "monitor.arbiter.settings_reader", str(config.absolute())]
 
 
 class Checker:
-    """Has one check after another made; `then` gets what was found, within LIMIT seconds. Nothing here blocks."""
+    """Runs one check after another. Nothing here blocks.
+
+    `then` gets what was found, within LIMIT seconds of the start of the check.
+    """
 
     def __init__(self, selector: selectors.BaseSelector, reaper: Reaper, environment: Mapping[str, str]) -> None:
         self._selector = selector
@@ -89,15 +94,15 @@ class Checker:
         return self._child is not None or bool(self._waiting)
 
     def ask(self, command: Sequence[str], then: Callable[[Checked], object]) -> None:
-        """Have something checked by a command."""
-        if len(self._waiting) >= MOST_WAITING:
+        """Run a check by this command, after those that wait."""
+        if len(self._waiting) >= MAX_WAITING:
             then(Checked(error="too many orders wait for the settings to be checked"))
             return
         self._waiting.append((command, then))
-        self._go_on()
+        self._start_next()
 
-    def tend(self, now: float) -> None:
-        """End a check that takes too long."""
+    def enforce_limit(self, now: float) -> None:
+        """End a check that takes too long. To be called often."""
         if self._child is not None and now >= self._deadline:
             self._end(
                 Checked(
@@ -105,20 +110,20 @@ class Checker:
                     "and groups answer, and the disk?"
                 )
             )
-        self._go_on()
+        self._start_next()
 
     def next_wake(self, now: float) -> float:
-        """Seconds until time alone makes a difference."""
+        """Seconds until `enforce_limit` has something to do."""
         return max(0.0, self._deadline - now) if self._child is not None else float("inf")
 
     def drop(self) -> None:
-        """The program ends: nobody waits any more."""
+        """The program ends: end the check, and call nothing."""
         self._waiting.clear()
         self._then = lambda _: None
         if self._child is not None:
             self._end(Checked(error="the monitor ends"))
 
-    def _go_on(self) -> None:
+    def _start_next(self) -> None:
         if self._child is not None or not self._waiting:
             return
         command, then = self._waiting.popleft()
@@ -126,7 +131,7 @@ class Checker:
         child = None
         try:
             child = Child.start(command, self._environment, output=True)
-            self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._hear(child))
+            self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._read(child))
         except OSError as error:
             if child is not None:
                 child.kill_group()
@@ -135,7 +140,7 @@ class Checker:
             return
         self._child = child
 
-    def _hear(self, child: Child) -> None:
+    def _read(self, child: Child) -> None:
         if self._child is not child:
             return
         lines = child.receive()

@@ -1,7 +1,7 @@
-"""Signals as facts: which ones came, and who sent them.
+"""The signals of the monitor, read from a descriptor: which ones came, and which process sent each.
 
-They are blocked for good and read from a descriptor (signalfd(2)). So none is lost between a read and an exec: what
-is not read yet waits in the kernel, for the new program.
+They stay blocked and are read by signalfd(2). So none is lost between a read and an exec: a signal that is not read
+yet waits in the kernel for the new program.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Received:
 
     number: int
     pid: int
-    """who sent it; 0: the system"""
+    """the process that sent it; 0: the kernel"""
     user: int
 
     @property
     def sender(self) -> str:
-        """Who sent it, in words."""
+        """The process that sent it, in words."""
         if not self.pid:
             return "the system (a terminal, perhaps)"
         try:
@@ -42,21 +42,21 @@ class Received:
 
 
 class Signals:
-    """Takes these signals, whatever was done with them before. Raises OSError. Main thread only."""
+    """Reads these signals; how they were handled before does not matter. Raises OSError. Main thread only."""
 
     def __init__(self, numbers: Iterable[int]) -> None:
         numbers = tuple(numbers)
         signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         for number in numbers:
-            signal.signal(number, signal.SIG_DFL)  # children inherit what is ignored (execve(2))
+            signal.signal(number, signal.SIG_DFL)  # children would inherit that a signal is ignored (execve(2))
         self._descriptor = _signalfd(numbers)
 
     def fileno(self) -> int:
-        """Readable when there are some."""
+        """A descriptor that is readable when signals have come."""
         return self._descriptor
 
     def read(self) -> Iterator[Received]:
-        """Those that came since. Never blocks."""
+        """The signals that came since the last call. Never blocks."""
         while True:
             try:
                 data = os.read(self._descriptor, _INFO.size)
@@ -66,7 +66,7 @@ class Signals:
             yield Received(number, pid, user)
 
     def close(self) -> None:
-        """Take no more. They stay blocked."""
+        """Read no more. The signals stay blocked."""
         os.close(self._descriptor)
 
 

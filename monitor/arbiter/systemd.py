@@ -1,4 +1,4 @@
-"""systemd's notify protocol (sd_notify(3)): one datagram a message. Without systemd, nothing happens."""
+"""systemd's notify protocol (sd_notify(3)): one datagram for each message. Without systemd it does nothing."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import socket
 from collections.abc import Mapping
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-"""Meant for the monitor alone; no child gets them."""
+"""Environment variables for the monitor alone; no child gets them."""
 
 
 class Systemd:
-    """Tells systemd how the monitor is. Never raises, never blocks."""
+    """Reports the state of the monitor to systemd. Never raises, never blocks (test_systemd.py)."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):
             self._address = "\0" + self._address[1:]
         usec = environment.get("WATCHDOG_USEC", "")
-        meant = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.watchdog = int(usec) / 2e6 if meant and usec.isdecimal() and int(usec) else float("inf")
+        for_this_process = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self.watchdog = int(usec) / 2e6 if for_this_process and usec.isdecimal() and int(usec) else float("inf")
         """Seconds between two signs of life: half of what systemd allows."""
 
     def notify(self, *messages: str) -> None:

@@ -1,6 +1,6 @@
-"""The link to the watcher: start it, hear it, tell it, and start another when it dies or falls silent.
+"""The watcher's process: started, sent messages, listened to, and replaced when it dies or is silent.
 
-Nothing that visitors depend on waits for the watcher, and no AppServer notices when there is another.
+Nothing that visitors depend on waits for the watcher, and no AppServer notices when another one is started.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from monitor.policy.problems import Problems
 log = logs.logger("lbmonitor")
 
 PAUSE = 2.0
-"""Seconds between two starts of a watcher, at least: one that cannot run must not keep the machine busy."""
+"""Seconds between two starts of a watcher, at least, so that one that cannot run does not keep the machine busy."""
 VIEW_INTERVAL = 0.5
-"""Seconds between two views sent to the watcher, at least, unless what they tell is news."""
+"""Seconds between two views sent to the watcher, at least, unless there is news."""
 
 
 class WatcherProcess:
-    """Nothing here blocks. `hear` gets what the watcher says; `begin` is asked what to tell a new one first."""
+    """At most one process. Nothing here blocks.
+
+    `receive` gets each message of the watcher; `begin` makes the first message to a new one.
+    """
 
     def __init__(
         self,
@@ -37,24 +40,24 @@ class WatcherProcess:
         reaper: Reaper,
         environment: Mapping[str, str],
         begin: Callable[[], messages.Begin],
-        hear: Callable[[messages.FromWatcher], None],
+        receive: Callable[[messages.FromWatcher], None],
         problems: Problems | None = None,
     ) -> None:
         self._selector = selector
         self._reaper = reaper
         self._environment = dict(environment)
         self._begin = begin
-        self._hear = hear
+        self._receive = receive
         self._watcher: Child | None = None
-        self._heard = 0.0
+        self._last_message = 0.0
         self._due = float("-inf")
         self._problems = Problems() if problems is None else problems
         self._view_due = 0.0
-        self._shown: object = None
+        self._sent_news: object = None
 
-    def tend(self, now: float, wanted: bool) -> None:
-        """Drop a watcher that is silent; start one where there is none and it is `wanted`."""
-        if self._watcher is not None and now - self._heard > SILENCE:
+    def keep_running(self, now: float, wanted: bool) -> None:
+        """End a watcher that is silent, and start one if there is none and one is `wanted`. To be called often."""
+        if self._watcher is not None and now - self._last_message > SILENCE:
             self.drop(f"was silent for {SILENCE:.0f} s")
         if self._watcher is None and wanted and now >= self._due:
             self._due = now + PAUSE
@@ -67,48 +70,48 @@ class WatcherProcess:
                     "watcher", f"no watcher, so no probes and no orders: {why}; tried again all the while"
                 )
                 return
-            self._heard = now
+            self._last_message = now
             self.begin()
 
     def _follow(self, watcher: Child) -> None:
-        """Hear of its end, and what it says. Raises OSError; then it is ended."""
+        """Have its end and its messages reported. Raises OSError; it is ended then."""
         try:
-            self._selector.register(watcher.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(watcher))
-            self._selector.register(watcher.channel, selectors.EVENT_READ, lambda: self._receive(watcher))
+            self._selector.register(watcher.pidfd, selectors.EVENT_READ, lambda: self._exited(watcher))
+            self._selector.register(watcher.channel, selectors.EVENT_READ, lambda: self._read(watcher))
         except OSError:
             self._end(watcher)
             raise
         self._watcher = watcher
 
-    def excuse(self, now: float) -> None:
-        """It was this process that did not listen: its silence begins now."""
-        self._heard = now
+    def restart_silence(self, now: float) -> None:
+        """Count its silence from now on: this process itself was stopped, and could not receive messages."""
+        self._last_message = now
 
     def begin(self) -> None:
-        """Tell it how to go about its work, at first and when the settings have changed."""
+        """Send the settings that concern it, to a new one and when they have changed."""
         self._view_due = 0.0
-        self._say(messages.encode(self._begin()))
+        self._send(messages.encode(self._begin()))
 
     def reply(self, reply: messages.Reply) -> None:
-        """What came of an order; the view that shows it follows at once."""
+        """Send what came of an order. The view that shows it follows at once."""
         self._view_due = 0.0
-        self._say(messages.encode(reply))
+        self._send(messages.encode(reply))
 
-    def show(self, view: Callable[[float], messages.View], news: object, now: float) -> None:
-        """Send the view as of `now` where it is time for one or `news` has changed, and the last one was taken.
+    def send_view(self, view: Callable[[float], messages.View], news: object, now: float) -> None:
+        """Send the view as of `now` if it is time for one or `news` has changed, and the last one has been received.
 
-        Whoever reads in the log that something happened shall find it in the status, too.
+        `news` changes with what is logged, so that the status shows what the log says.
         """
         if self._watcher is not None and self._watcher.backlog:
-            self._say(b"")
-        if self._watcher is None or self._watcher.backlog or (now < self._view_due and news == self._shown):
+            self._send(b"")
+        if self._watcher is None or self._watcher.backlog or (now < self._view_due and news == self._sent_news):
             return
         self._view_due = now + VIEW_INTERVAL
-        self._shown = news
-        self._say(messages.encode(view(now)))
+        self._sent_news = news
+        self._send(messages.encode(view(now)))
 
     def drop(self, why: str) -> None:
-        """End the watcher; `tend` starts another."""
+        """End the watcher; `keep_running` starts another. `why` is for the log."""
         watcher, self._watcher = self._watcher, None
         if watcher is None:
             return
@@ -127,15 +130,15 @@ class WatcherProcess:
         watcher.kill_group()
         self._reaper.take(watcher)
 
-    def _say(self, line: bytes) -> None:
+    def _send(self, line: bytes) -> None:
         if self._watcher is not None and not self._watcher.send(line):
             self.drop("takes no more messages")
 
-    def _hear_exit(self, watcher: Child) -> None:
+    def _exited(self, watcher: Child) -> None:
         if self._watcher is watcher:
             self.drop("died")
 
-    def _receive(self, watcher: Child) -> None:
+    def _read(self, watcher: Child) -> None:
         if self._watcher is not watcher:
             return  # dropped in the same turn; there may be another one by now
         lines = watcher.receive()
@@ -146,8 +149,8 @@ class WatcherProcess:
             try:
                 message = messages.from_watcher(line)
             except msgspec.DecodeError as error:
-                log.error("the watcher talks nonsense: %s", error)
+                log.error("the watcher sends nonsense: %s", error)
                 continue
-            self._heard = time.monotonic()
+            self._last_message = time.monotonic()
             self._problems.end("watcher", "the watcher runs again")
-            self._hear(message)
+            self._receive(message)

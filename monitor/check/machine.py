@@ -1,6 +1,6 @@
 """What `lbmonitor --check` finds on this machine: what would keep a monitor from working.
 
-Nothing is made or changed. Whoever runs it is taken for the monitor's own user.
+It makes and changes nothing. It checks for the user that runs it, who should be the monitor's own.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from monitor.arbiter.processes import process_environment
 from monitor.arbiter.processes.process_environment import ProcessEnvironment, User
 
 TIMEOUT = 20.0
-"""Seconds within which the application's module has to be found; a package above it is imported for that."""
-LARGEST_OUTPUT = 65536
-"""Bytes that are looked at of what such a package and the search print."""
-LONGEST_SOCKET = 107
+"""Seconds within which the application's module has to be found. The packages above it are imported for that."""
+MAX_OUTPUT = 65536
+"""Bytes that are read of what these packages and the search print."""
+MAX_SOCKET_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""
-MOST_PORTS = 5
-"""How many are named of those that are in use."""
+MAX_PORTS_NAMED = 5
+"""Ports in use that are named."""
 _MADE_BY_SYSTEMD = (Path("/run"), Path("/var/lib"))
 """RuntimeDirectory= and StateDirectory= of the units."""
-_LOOK = """
+_FIND_MODULE = """
 import importlib.util, json, sys
 found, error = False, ""
 try:
@@ -49,7 +49,7 @@ except BaseException as why:
     error = f"{type(why).__name__}: {why}"
 print("\\n" + json.dumps([found, error[:1000], sys.path]))
 """
-"""Run in a process like an AppServer's own: the module itself is not imported, but the packages that it is in."""
+"""Run in a process like an AppServer's. It imports the packages that the module is in, but not the module itself."""
 
 
 def faults(settings: Settings) -> list[str]:
@@ -60,9 +60,9 @@ def faults(settings: Settings) -> list[str]:
         group = run_folder.group(settings.files.apache_group)
     except SettingsError as error:
         found.append(str(error))
-    who = None
+    as_user = None
     try:
-        who = process_environment.user(settings)
+        as_user = process_environment.user(settings)
     except SettingsError as error:
         found.append(str(error))
     return [
@@ -72,13 +72,13 @@ def faults(settings: Settings) -> list[str]:
         *_control_socket(settings.control_socket),
         *_folders(settings),
         *_sorry_page(settings.sorry_page),
-        *_modules(settings, who),
+        *_modules(settings, as_user),
         *_ports(settings),
     ]
 
 
 def notes(settings: Settings) -> list[str]:
-    """What is worth knowing, and not wrong."""
+    """What an administrator should know, though it is not wrong."""
     found = []
     for name, folder in (("run_folder", settings.run_folder), ("key_file", settings.key_file.parent)):
         if _cannot_be_made(folder) and _is_systemds(folder):
@@ -121,9 +121,9 @@ def _run_folder(folder: Path, group: int | None) -> Iterator[str]:
 
 
 def _control_socket(path: Path) -> Iterator[str]:
-    if len(os.fsencode(path)) > LONGEST_SOCKET:
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         yield (
-            f"[files] run_folder: {path} is longer than the {LONGEST_SOCKET} bytes that a socket may "
+            f"[files] run_folder: {path} is longer than the {MAX_SOCKET_PATH} bytes that a socket may "
             "have, so that no orders could be given; choose a shorter one"
         )
 
@@ -153,35 +153,35 @@ def _sorry_page(path: Path | None) -> Iterator[str]:
 # The application.
 
 
-def _modules(settings: Settings, who: User | None) -> Iterator[str]:
+def _modules(settings: Settings, as_user: User | None) -> Iterator[str]:
     application = settings.application
     for name, value in (("app", application.app), ("session_count", application.session_count)):
         module, colon, _ = value.partition(":")
-        if colon and (why := _not_found(settings, who, module)):
+        if colon and (why := _not_found(settings, as_user, module)):
             yield f'[application] {name} = "{value}": {why}'
 
 
-def _not_found(settings: Settings, who: User | None, module: str) -> str:
+def _not_found(settings: Settings, as_user: User | None, module: str) -> str:
     """Why an AppServer would not find a module; empty: it would. Starts a process, and waits for it."""
     mine, folder = process_environment.of_slot(settings, 0, "")
-    common = process_environment.common(settings, who, os.environ)
-    there = ProcessEnvironment(
-        {**(common.environment or {}), **mine}, folder or common.folder, who, common.umask, limits=common.limits
+    common = process_environment.common(settings, as_user, os.environ)
+    environment = ProcessEnvironment(
+        {**(common.environment or {}), **mine}, folder or common.folder, as_user, common.umask, limits=common.limits
     )
-    where = there.folder or os.getcwd()
-    with tempfile.TemporaryFile() as output:  # no pipe: what the package starts would keep it open
+    where = environment.folder or os.getcwd()
+    with tempfile.TemporaryFile() as output:  # not a pipe: processes that the package starts would keep it open
         try:
             looking = subprocess.Popen(
-                [sys.executable, "-B", "-c", _LOOK, module],
+                [sys.executable, "-B", "-c", _FIND_MODULE, module],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                **there.for_fork(),
+                **environment.popen_arguments(),
             )
         except OSError as error:
             what = f"this Python, {sys.executable}," if error.filename == sys.executable else f"the folder {where}"
-            user = f"the user {pwd.getpwuid(who.user).pw_name}" if who else _me()
+            user = f"the user {pwd.getpwuid(as_user.user).pw_name}" if as_user else _me()
             return f"{what} cannot be used by {user}: {texts.what(error)}"
         except subprocess.SubprocessError as error:
             return f"its process cannot be started: {error}"
@@ -193,12 +193,12 @@ def _not_found(settings: Settings, who: User | None, module: str) -> str:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(looking.pid, signal.SIGKILL)  # whatever the package has started, too
             looking.wait()
-        output.seek(-min(output.tell(), LARGEST_OUTPUT), os.SEEK_END)
+        output.seek(-min(output.tell(), MAX_OUTPUT), os.SEEK_END)
         last = output.read().decode("utf-8", "replace").rpartition("\n[")[2]
     try:
         found, error_text, path = json.loads(f"[{last}")
     except ValueError:
-        return "the process that looked for the module ended without a word"
+        return "the process that looked for the module ended without an answer"
     if error_text:
         return f"a package above the module cannot be imported: {error_text}"
     if found:
@@ -232,7 +232,7 @@ def _ports(settings: Settings) -> Iterator[str]:
                 yield f"[appservers] nobody can listen on {Address(servers.host, port)} (host, base_port): {why}"
                 return
     if taken:
-        named = ", ".join(taken[:MOST_PORTS]) + (" …" if len(taken) > MOST_PORTS else "")
+        named = ", ".join(taken[:MAX_PORTS_NAMED]) + (" …" if len(taken) > MAX_PORTS_NAMED else "")
         yield f"[appservers] base_port: ports {named} on {servers.host} are somebody else's; choose another base_port"
 
 
@@ -248,7 +248,7 @@ def _ours(settings: Settings) -> set[Address]:
 
 
 def _cannot_be_made(folder: Path) -> str:
-    """Why we cannot write in a folder, which is made where it is missing; empty: we can."""
+    """Why this user cannot write in a folder, which would be made if it is missing; empty: it can."""
     place = folder.absolute()
     while True:
         try:

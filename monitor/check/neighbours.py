@@ -1,4 +1,4 @@
-"""What `lbmonitor --check` finds beyond one lbadaptor.toml: what its AppServers see, and what its neighbours say."""
+"""What `lbmonitor --check` finds beyond one lbadaptor.toml: in the running monitor, and in other settings files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from monitor.contract.client import client
 
 TIMEOUT = 3.0
 """Seconds to wait for a running monitor's status."""
-MOST_NEIGHBOURS = 100
+MAX_FILES = 100
+"""Other files in the folder that are read."""
 _EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 def findings(settings: Settings, config: Path) -> list[str]:
-    """What speaks against the settings, though they are good by themselves; empty: nothing. Blocks for TIMEOUT."""
+    """Problems with settings that are valid by themselves; empty: none. Blocks for TIMEOUT seconds at most."""
     return [*_session_cookie(settings), *_neighbours(settings, config)]
 
 
@@ -43,7 +44,7 @@ def _session_cookie(settings: Settings) -> Iterator[str]:
 
 
 def _status(control_socket: Path) -> dict[str, Any] | None:
-    """What a running monitor says; None: none runs, or it does not answer."""
+    """The status of a running monitor; None: none runs, or it does not answer."""
     if not os.path.exists(control_socket):
         return None
     try:
@@ -56,9 +57,9 @@ def _status(control_socket: Path) -> dict[str, Any] | None:
 
 
 def _neighbours(settings: Settings, config: Path) -> Iterator[str]:
-    """Conflicts with the other lbadaptor.toml files in the same folder. Files of others are passed over."""
+    """Conflicts with other lbadaptor.toml files in the same folder. Other programs' files are skipped."""
     mine = os.path.realpath(config)
-    for path in sorted(config.absolute().parent.glob("*.toml"))[:MOST_NEIGHBOURS]:
+    for path in sorted(config.absolute().parent.glob("*.toml"))[:MAX_FILES]:
         if os.path.realpath(path) == mine:
             continue
         try:

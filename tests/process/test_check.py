@@ -93,7 +93,7 @@ def test_where_the_application_is_looked_for_is_as_for_its_appservers(site: Site
             "a package above the module cannot be imported: ModuleNotFoundError: No module named",
         ),
         ("raise SystemExit(7)", "a package above the module cannot be imported: SystemExit: 7"),
-        ("import os; os._exit(7)", "ended without a word"),
+        ("import os; os._exit(7)", "ended without an answer"),
         ("print('{}'); import subprocess; subprocess.Popen(['sleep', '600'])", ""),
     ],
 )

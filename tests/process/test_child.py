@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from monitor_fixture import PATIENCE, wait_for
 
-from monitor.arbiter.processes.child import LONGEST_LINE, Child, Reaper, become_subreaper
+from monitor.arbiter.processes.child import MAX_LINE, Child, Reaper, become_subreaper
 from monitor.arbiter.processes.process_environment import ProcessEnvironment
 from monitor.contract.processes import start_time
 
@@ -106,7 +106,7 @@ def test_a_closed_channel_says_so(children: Children) -> None:
 def test_a_line_without_end_is_not_kept(children: Children) -> None:
     child = children.start("channel.sendall(b'x' * (4 << 20))")
     wait_for(lambda: child.receive() is None, "it is not listened to any more")
-    assert len(child._received) < LONGEST_LINE + (1 << 19)
+    assert len(child._received) < MAX_LINE + (1 << 19)
 
 
 def test_who_does_not_listen_blocks_nobody(children: Children) -> None:

@@ -203,11 +203,11 @@ def test_one_that_had_imported_and_died_gets_a_successor_after_a_pause(stage: St
     stage.owner.started[0].kill_group()
     stage.wait(lambda: stage.template.pid is None, "it is gone")
     now = time.monotonic()
-    stage.template.tend(now, wanted=True)
+    stage.template.keep_running(now, wanted=True)
     assert stage.template.pid is None
-    stage.template.tend(now + 60, wanted=True)
+    stage.template.keep_running(now + 60, wanted=True)
     assert stage.template.pid is not None
-    stage.template.tend(now + 60, wanted=False)
+    stage.template.keep_running(now + 60, wanted=False)
     assert stage.template.pid is None
 
 

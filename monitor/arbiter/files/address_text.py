@@ -1,4 +1,4 @@
-"""The sole writer of address.text, and of the callers' keys for Apache's fast lane."""
+"""Writes address.text, and callerkeys.text for Apache's fast lane. Nothing else writes them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from monitor.policy.problems import Problems
 log = logs.logger("lbmonitor")
 
 SESSIONS_INTERVAL = 2.0
-"""Seconds between two writes, at least, where nothing but session counts and weights has changed."""
+"""Seconds between two writes, at least, if only session counts and weights have changed."""
 _MODE = 0o640
 
 
 class CallerKeys:
-    """callerkeys.text: which key opens which AppServer, for those whose holders may be sent to it by Apache itself.
+    """callerkeys.text: the caller's key of each AppServer to which Apache itself may send visitors with a ticket.
 
-    `key` gives the caller's key of a ticket; it raises KeyFileError for one that is none of ours.
+    `key` returns the caller's key of a ticket; it raises KeyFileError for a ticket that is not ours.
     """
 
     def __init__(self, path: Path, group: int | None, key: Callable[[str], str]) -> None:
@@ -34,10 +34,10 @@ class CallerKeys:
         self._written_at = float("-inf")
 
     def keep(self, entries: tuple[Entry, ...], now: float = 0.0, heartbeat: float = float("inf")) -> None:
-        """Write the file where it says something else, or has been still for `heartbeat` seconds: mod_rewrite keeps
-        in memory what it was asked for, made-up tickets too, until then. `now` is monotonic seconds.
+        """Write the file if its content changes, or if it was written `heartbeat` seconds ago.
 
-        Raises OSError; the file before stays whole then.
+        mod_rewrite keeps in memory whatever it looks up, forged tickets too, until the file is written again. `now`
+        is monotonic seconds. Raises OSError; the old file stays then.
         """
         self._keys = {entry.ticket: self._keys.get(entry.ticket) or self._find(entry) for entry in entries}
         lines = [
@@ -56,14 +56,11 @@ class CallerKeys:
         try:
             return self._key(entry.ticket)
         except KeyFileError:
-            return ""  # the key that signed its ticket has been taken away: no adaptor reaches it either
+            return ""  # the key that signed its ticket is no longer in the key file: no adaptor reaches it either
 
 
 class Publisher:
-    """Writes address.text whole or not at all, so that no reader ever sees half of it.
-
-    `group` is Apache's, by number; None leaves the monitor's own.
-    """
+    """Writes address.text. `group` is Apache's, by number; None leaves the monitor's own."""
 
     def __init__(
         self,
@@ -73,7 +70,7 @@ class Publisher:
         problems: Problems | None = None,
     ) -> None:
         self.entries: tuple[Entry, ...] | None = None
-        """what the file says; None before the first write"""
+        """what the file contains; None before the first write"""
         self.written_at = float("-inf")
         """monotonic seconds"""
         self._path = path
@@ -81,31 +78,33 @@ class Publisher:
         self._caller_keys = caller_keys
         self._writer = f"monitor {os.getpid()} on {os.uname().nodename}"
         self.before: tuple[Entry, ...] = ()
-        """what the file said before the first write"""
+        """what the file contained before the first write"""
         self._problems = Problems() if problems is None else problems
         self._serial, self.last_generation = self._previous()
 
     def keep(self, entries: tuple[Entry, ...], now: float, heartbeat: float) -> None:
-        """Write the table where the file says something else, or has been still for `heartbeat` seconds.
+        """Write the table if the file's content changes, or if it was written `heartbeat` seconds ago.
 
-        A failure is said once, and tried again with the next call. `now` is monotonic seconds.
+        A failure is logged once, and tried again with the next call. `now` is monotonic seconds.
         """
-        still = now - self.written_at
-        due = still >= heartbeat or (still >= SESSIONS_INTERVAL and entries != self.entries)
-        if self._caller_keys is not None:  # first: whom address.text names can be sent to
+        age = now - self.written_at
+        due = age >= heartbeat or (age >= SESSIONS_INTERVAL and entries != self.entries)
+        if self._caller_keys is not None:  # first: then each AppServer that address.text names is in the fast lane
             keep = self._caller_keys.keep
             self._try(
-                "callerkeys.text", "who came last is not in the fast lane", lambda: keep(entries, now, heartbeat)
+                "callerkeys.text",
+                "the newest AppServers are not in the fast lane",
+                lambda: keep(entries, now, heartbeat),
             )
-        if self.entries is None or due or not _same_but_sessions(entries, self.entries) or not self._file.intact():
+        if self.entries is None or due or not _same_states(entries, self.entries) or not self._file.intact():
             self._try("address.text", "adaptors go on with the last one", lambda: self.publish(entries))
 
     def touch(self) -> None:
-        """Write it with the next `keep` in any case: adaptors look at the settings when it changes."""
+        """Write it with the next `keep` in any case: adaptors look at settings.json when it changes."""
         self.written_at = float("-inf")
 
     def publish(self, entries: tuple[Entry, ...]) -> None:
-        """Write the table. Raises OSError; the file before stays whole then."""
+        """Write the table. Raises OSError; the old file stays then."""
         text = write(
             Table(self._serial + 1, entries), self._writer, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         )
@@ -123,7 +122,7 @@ class Publisher:
             self._problems.end(name, f"{name} is written again")
 
     def _previous(self) -> tuple[int, int]:
-        """Serial and highest generation of the file that is there, so that both go on rising."""
+        """Serial and highest generation of the file that is there: both go on from them."""
         try:
             table = parse(self._path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError, AddressFileError):
@@ -132,6 +131,6 @@ class Publisher:
         return table.serial, max((entry.identity.generation for entry in table.entries), default=0)
 
 
-def _same_but_sessions(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> bool:
-    """Whether the same AppServers may be sent the same visitors."""
+def _same_states(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> bool:
+    """Whether both have the same AppServers in the same states."""
     return [(entry.identity, entry.state) for entry in one] == [(entry.identity, entry.state) for entry in other]

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: by a temporary file beside them, and rename."""
+"""Files that are replaced as a whole: a temporary file is written beside the old one, and renamed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 import time
 from pathlib import Path
 
-LEAST_STEP = 1_000
-"""Nanoseconds between the mtimes of two writes: a reader that looks at nothing else must see each."""
+MIN_MTIME_STEP = 1_000
+"""Nanoseconds between the mtimes of two writes: a reader that looks at the mtime alone has to see each write."""
 
 
 class AtomicFile:
-    """`group`: a number; None leaves the writer's own. No fsync: run folders are tmpfs.
+    """A reader sees the old content or the new one, never a part of it.
 
-    Every write gets an mtime of its own, later than the one before, also when the clock was set back.
+    `group` is a number; None leaves the writer's own. No fsync, because run folders are tmpfs. Each write gets a
+    later mtime than the one before, even if the clock was set back.
     """
 
     def __init__(self, path: Path, mode: int, group: int | None = None) -> None:
@@ -22,15 +23,15 @@ class AtomicFile:
         self._mtime = 0
         with contextlib.suppress(OSError):
             self._mtime = path.stat().st_mtime_ns
-        self._beside = path.with_name(f".{path.name}.new")
+        self._temporary = path.with_name(f".{path.name}.new")
         self._mode = mode
         self._group = group
         self._stamp: tuple[int, ...] | None = None
 
     def write(self, data: bytes) -> None:
-        """Write it anew. Raises OSError; the file before stays whole then."""
-        mtime = max(time.time_ns(), self._mtime + LEAST_STEP)
-        descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, self._mode)
+        """Replace the content. Raises OSError; the old file stays then."""
+        mtime = max(time.time_ns(), self._mtime + MIN_MTIME_STEP)
+        descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, self._mode)
         with open(descriptor, "wb", buffering=0) as file:
             left = memoryview(data)
             while left:
@@ -40,12 +41,12 @@ class AtomicFile:
             os.fchmod(descriptor, self._mode)
             os.utime(descriptor, ns=(mtime, mtime))
             stamp = _stamp(os.fstat(descriptor))
-        os.rename(self._beside, self._path)
+        os.rename(self._temporary, self._path)
         self._stamp = stamp
         self._mtime = mtime
 
     def intact(self) -> bool:
-        """Whether the file is the one that was written last: not deleted, not edited, not locked away by its mode."""
+        """Whether the file is as it was written last: not deleted, not edited, its mode and group not changed."""
         try:
             return _stamp(os.stat(self._path)) == self._stamp
         except OSError:

@@ -1,8 +1,8 @@
-"""The run folder: one monitor has it, and Apache's group may read in it.
+"""The run folder: one monitor uses it at a time, and Apache's group may read in it.
 
-Whose it is, is said by a lock on `monitor.pid`, which nobody but the monitor's user and root can open: a lock on the
-folder, which everybody may open, could be taken by anybody. The folder is locked besides, so that a deleted
-`monitor.pid` lets no second monitor in.
+The monitor holds a lock on `monitor.pid`, which only its own user and root can open. A lock on the folder alone would
+not do, because any user may open the folder and lock it. The monitor locks the folder as well, so that no second
+monitor starts while `monitor.pid` is deleted.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class AlreadyRunning(LbadaptorError):
 
 
 PID_FILE = "monitor.pid"
-"""The monitor's pid; in a second line its start time and the boot, which say that the pid is its own still."""
+"""The monitor's pid; in a second line its start time and boot, so that no other process with that pid counts."""
 FILE_WAIT = 5.0
-"""Seconds after which `monitor.pid` is made again where it alone was deleted."""
+"""Seconds after which `monitor.pid` is made again if it alone was deleted."""
 _MODE = 0o600
-_LONGEST = 200
+_MAX_BYTES = 200
 """Bytes of it that are read."""
 
 
-class Hold:
-    """The lock on a run folder, which is made where it is missing. Not inherited by any child.
+class RunFolderLock:
+    """The lock on a run folder, which is made if it is missing. No child inherits it.
 
     Raises AlreadyRunning, OSError.
     """
@@ -40,20 +40,20 @@ class Hold:
         self._path = folder
         self._folder = self._file = -1
         self._mode = 0o755
-        self._told: tuple[int, int] | None = None
-        """size and mtime in ns of the file that says whose it is; None: it does not say so yet"""
+        self._owner_written: tuple[int, int] | None = None
+        """size and mtime in ns of `monitor.pid` after the owner was written; None: it is not complete yet"""
         self._missed: float | None = None
-        """since when the file has not been there"""
+        """monotonic seconds since when `monitor.pid` is missing"""
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         try:
-            self._open()
+            self._lock()
         except BaseException:
             self.release()
             raise
         self._mode = stat.S_IMODE(os.fstat(self._folder).st_mode)
 
     def keep(self, now: float) -> bool:
-        """Make again what was deleted, and lock it; whether there was anything. `now` is monotonic seconds.
+        """Make and lock again what was deleted. Whether the folder was. `now` is monotonic seconds.
 
         Raises AlreadyRunning: another monitor was first; OSError: it cannot be made again.
         """
@@ -61,25 +61,25 @@ class Hold:
         folder = _same(self._folder, self._path)
         if folder and _same(self._file, file):
             self._missed = None
-            if self._told != _written(self._file):  # or somebody has emptied it: `lbctl stop --all` goes by it
-                self._tell()
+            if self._owner_written != _written(self._file):  # it was emptied, say; `lbctl stop --all` needs it
+                self._write_owner()
             return False
-        if folder and not os.path.lexists(file):  # the folder is locked still: there is time
+        if folder and not os.path.lexists(file):  # the folder is still locked, so there is time
             self._missed = now if self._missed is None else self._missed
             if now - self._missed < FILE_WAIT:
                 return False
         self._missed = None
-        self._renew()
+        self._make_again()
         return not folder
 
-    def _renew(self) -> None:
+    def _make_again(self) -> None:
         self._path.mkdir(mode=0o755, parents=True, exist_ok=True)
         before = self._folder, self._file
         self._file = -1
         if not _same(self._folder, self._path):
             self._folder = -1
         try:
-            self._open()
+            self._lock()
             os.fchmod(self._folder, self._mode)
         except BaseException:
             for mine, other in zip((self._folder, self._file), before, strict=True):
@@ -91,13 +91,13 @@ class Hold:
             os.close(descriptor)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Give the lock up."""
         for descriptor in (self._file, self._folder):
             if descriptor >= 0:
                 os.close(descriptor)
         self._folder = self._file = -1
 
-    def _open(self) -> None:
+    def _lock(self) -> None:
         if self._folder < 0:
             self._folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             if not _locked(self._folder) and _held_by_us(self._folder):
@@ -112,21 +112,21 @@ class Hold:
             os.close(self._file)  # it was deleted meanwhile
             self._file = -1
         os.fchmod(self._file, _MODE)
-        self._tell()
+        self._write_owner()
 
-    def _tell(self) -> None:
-        """Write whose it is. Where the start time cannot be found out (no descriptor is left), `keep` tries again."""
-        text, whole = f"{os.getpid()}\n", False
-        self._told = None
+    def _write_owner(self) -> None:
+        """Write pid, start time and boot. If they cannot be found out (no descriptor is left), `keep` tries again."""
+        text, complete = f"{os.getpid()}\n", False
+        self._owner_written = None
         with contextlib.suppress(OSError):
             started, boot = start_time(os.getpid()), boot_id()
             if boot:
                 text += f"{started} {boot}\n"
-                whole = True
+                complete = True
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, text.encode(), 0)
-        if whole:
-            self._told = _written(self._file)
+        if complete:
+            self._owner_written = _written(self._file)
 
     def _taken(self) -> AlreadyRunning:
         return AlreadyRunning(f"another monitor (pid {owner(self._path)[0] or 'unknown'}) runs from {self._path}")
@@ -145,7 +145,7 @@ def running(folder: Path) -> bool:
 
 
 def _folder_held(folder: Path) -> bool:
-    """Whether there is a monitor whose file was deleted."""
+    """Whether a monitor runs whose `monitor.pid` was deleted."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -157,17 +157,17 @@ def _folder_held(folder: Path) -> bool:
 
 
 def owner(folder: Path) -> tuple[int, int]:
-    """Pid and start time of the monitor that took the lock last; zeros: unknown, or of another boot."""
+    """Pid and start time of the monitor that took the lock last; zeros: unknown, or from another boot."""
     try:
         with open(folder / PID_FILE, "rb") as file:
-            pid, started, boot = file.read(_LONGEST).decode("ascii").split()
+            pid, started, boot = file.read(_MAX_BYTES).decode("ascii").split()
         return (int(pid), int(started)) if boot == boot_id() else (0, 0)
     except (OSError, ValueError):
         return 0, 0
 
 
 def _locked(descriptor: int) -> bool:
-    """Take the lock, unless somebody has it; whether that was so. Raises OSError."""
+    """Take the lock. False if another process has it. Raises OSError."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -176,9 +176,9 @@ def _locked(descriptor: int) -> bool:
 
 
 def _held_by_us(descriptor: int) -> bool:
-    """Whether a process of this user, or root's, holds the lock on a folder. Others may as well; that says nothing.
+    """Whether a process of this user or of root holds the lock on a folder: any other user could, too.
 
-    /proc/locks (proc(5)) tells pid and inode. What it does not tell is taken for somebody else's.
+    /proc/locks (proc(5)) has pid and inode. A lock that it does not show counts as another user's.
     """
     inode = os.fstat(descriptor).st_ino
     try:
@@ -195,13 +195,13 @@ def _held_by_us(descriptor: int) -> bool:
 
 
 def _written(descriptor: int) -> tuple[int, int]:
-    """What changes when somebody writes to a file."""
+    """Size and mtime in ns, which change when a file is written."""
     found = os.fstat(descriptor)
     return found.st_size, found.st_mtime_ns
 
 
 def _same(descriptor: int, path: Path) -> bool:
-    """Whether a path leads to what is open there."""
+    """Whether a path leads to the file that is open as this descriptor."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=path.name != PID_FILE))
     except (FileNotFoundError, NotADirectoryError):

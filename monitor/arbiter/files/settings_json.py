@@ -1,4 +1,4 @@
-"""The sole writer of settings.json: the settings that adaptors go by."""
+"""Writes settings.json: the settings that adaptors use. Nothing else writes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MODE = 0o640
 
 
 class SettingsFile:
-    """Written whole or not at all. `group` is Apache's, by number; `config` the lbadaptor.toml it tells of."""
+    """`group` is Apache's, by number; `config` is the lbadaptor.toml that the settings come from."""
 
     def __init__(self, path: Path, group: int | None, config: Path, problems: Problems | None = None) -> None:
         self._path = path
@@ -25,12 +25,12 @@ class SettingsFile:
         self._written = b""
         self._problems = Problems() if problems is None else problems
         self.before = self._before()
-        """the names of ticket cookies that the monitor before wrote"""
+        """the names of ticket cookies in the file of the previous monitor"""
 
     def write(self, settings: Settings, ticket_cookies: Iterable[str]) -> None:
-        """Write it where it says something else. `ticket_cookies`: of living AppServers, beside that of the settings.
+        """Write it if its content changes. `ticket_cookies`: of living AppServers, besides that of the settings.
 
-        Raises OSError; the file before stays whole then.
+        Raises OSError; the old file stays then.
         """
         names = list(dict.fromkeys((settings.application.ticket_cookie, *ticket_cookies)))
         data = snapshot.encode(settings, names, self._config)
@@ -39,7 +39,7 @@ class SettingsFile:
             self._written = data
 
     def keep(self, settings: Settings, ticket_cookies: Iterable[str]) -> None:
-        """The same. A failure is said once, and tried again with the next call."""
+        """The same, but a failure is logged once, and tried again with the next call."""
         try:
             self.write(settings, ticket_cookies)
         except OSError as error:
@@ -51,7 +51,7 @@ class SettingsFile:
             self._problems.end("settings.json", f"{self._path} is written again")
 
     def delete(self) -> None:
-        """Nobody is served any more: adaptors that start go by lbadaptor.toml itself."""
+        """Everything has ended: adaptors that start now use lbadaptor.toml itself."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 

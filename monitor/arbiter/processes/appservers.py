@@ -150,7 +150,7 @@ class AppServerProcesses:
 
     def maintain(self, now: float) -> None:
         """Have a template where one is wanted, and do what could not be done before."""
-        self._template.tend(now, wanted=self._preload and not self._pool.stopping)
+        self._template.keep_running(now, wanted=self._preload and not self._pool.stopping)
         self._remove_folders()
         self._keep_socket_folder()
         self._groups = [child for child in self._groups if not child.kill_group()]

@@ -1,12 +1,12 @@
-"""Child processes: the only place that forks, signals and waits.
+"""Child processes: only this module forks, signals and waits.
 
-A child becomes a fresh interpreter at once, in a session of its own; of the parent's descriptors it gets its
-end of one channel and nothing else. Its exit makes the pidfd readable, so nobody has to wait for it.
+A child executes a new program at once, in a session of its own. Of the parent's descriptors it inherits its end of
+one channel only. Its exit makes its pidfd readable, so nothing has to wait for it.
 
-What a template forks is handed to this process by the system, and then a child like the others.
+A process that a template has forked becomes a child of this process, its subreaper, and is then like the others.
 
-A process whose parent was a monitor that is gone can be adopted: it has no channel, but the pidfd tells of its
-end and carries signals all the same.
+A process whose parent was an earlier monitor can be adopted. It has no channel, but its pidfd becomes readable when
+it ends, and takes signals.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
-from monitor.arbiter.processes.process_environment import SAME, ProcessEnvironment
+from monitor.arbiter.processes.process_environment import INHERITED, ProcessEnvironment
 from monitor.contract.processes import start_time
 
 _UNKNOWN = 1 << 16
 _PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""
 FLAGS = ("-B",) if sys.dont_write_bytecode else ()
-"""A monitor that was told to write no bytecode has children that write none."""
+"""Interpreter options: children write no bytecode if the monitor writes none."""
 SHORTAGE = frozenset(
     (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ENOBUFS, errno.EAGAIN, errno.EINTR)
 )
-"""What says that this process or machine is short of something, and nothing about a child."""
-DEATH = 0.5
-"""Seconds, at most, to wait for a process that was killed as soon as it had begun."""
-PIECE = 1 << 15
-"""Bytes that are received at once: few enough for a process that gets no more memory from the system."""
-LONGEST_LINE = 1 << 20
-"""Bytes; a child that sends a longer line is not listened to any more."""
+"""Errors that mean that this process or machine is short of something. They say nothing about a child."""
+KILL_WAIT = 0.5
+"""Seconds, at most, to wait for the end of a process that was killed as soon as it had started."""
+MAX_RECEIVE = 1 << 15
+"""Bytes that are received at once: so few that it works when the system gives no more memory."""
+MAX_LINE = 1 << 20
+"""Bytes; nothing more is read from a child that sends a longer line."""
 
 
 class Child:
-    """A running child, and the channel to it: lines of bytes, both ways. Nothing here blocks."""
+    """A running child, and the channel to it: lines of bytes, both ways. Nothing but `wait` blocks."""
 
     _followed: ClassVar[set[int]] = set()
     """the pids of all that are not released"""
@@ -56,27 +56,31 @@ class Child:
         self.pidfd = os.pidfd_open(pid)
         try:
             self.started = start_time(pid)
-            """in clock ticks since the boot; asked but once, for it may be over, its pid another's, at any time"""
+            """in clock ticks since the boot; read once, because it may end and its pid be used again at any time"""
         except BaseException:
             os.close(self.pidfd)
             raise
         self._followed.add(pid)
         self.channel = channel
         self.released = False
-        """all that belonged to it here is closed"""
+        """its descriptors here are closed"""
         self._process = process
         self._received = b""
         self._unsent = b""
 
     @classmethod
-    def start(cls, command: Sequence[str], environment: ProcessEnvironment = SAME, output: bool = False) -> Child:
-        """Fork and exec. `{channel}` in the command becomes the descriptor's number. `output`: what it writes to
-        stdout and stderr comes through the channel, too. Raises OSError."""
+    def start(
+        cls, command: Sequence[str], environment: ProcessEnvironment = INHERITED, output: bool = False
+    ) -> Child:
+        """Fork and exec. `{channel}` in the command becomes the number of the channel's descriptor.
+
+        `output`: what it writes to stdout and stderr comes through the channel, too. Raises OSError.
+        """
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                fork = environment.for_fork()
-                fork["preexec_fn"] = partial(_begin_afresh, fork["preexec_fn"])
+                arguments = environment.popen_arguments()
+                arguments["preexec_fn"] = partial(_unblock_signals, arguments["preexec_fn"])
                 words = [word.replace("{channel}", str(theirs.fileno())) for word in command]
                 process = subprocess.Popen(
                     words,
@@ -85,15 +89,15 @@ class Child:
                     stderr=theirs.fileno() if output else None,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
-                    **fork,
+                    **arguments,
                 )
             ours.setblocking(False)
             try:
                 return cls(process.pid, process, ours)
-            except OSError:  # no descriptor is left to watch it by, or to ask when it was started
+            except OSError:  # no descriptor is left for the pidfd, or to read when it was started
                 process.kill()
                 try:
-                    process.wait(DEATH)
+                    process.wait(KILL_WAIT)
                 except subprocess.TimeoutExpired:
                     process.returncode = -signal.SIGKILL  # `Reaper.look` reaps it
                 raise
@@ -106,12 +110,15 @@ class Child:
 
     @classmethod
     def adopt(cls, pid: int, started: int) -> Child:
-        """Take over a running process. Raises ProcessLookupError: it is gone, or its pid is another's now; other
-        OSErrors (SHORTAGE): that cannot be found out now."""
+        """Take over a running process, which was started at `started` (`start_time`).
+
+        Raises ProcessLookupError: it is gone, or its pid is another process's now; other OSErrors (SHORTAGE): that
+        cannot be found out now.
+        """
         ours, theirs = socket.socketpair()
-        theirs.close()  # nobody is at the other end
+        theirs.close()  # the process does not have the other end
         child = cls._found(pid, ours)
-        try:  # with the pidfd in hand: what is found now stays true of it
+        try:  # the pidfd is open: what is found now stays true of this process
             if child.started != started or child.over():
                 raise ProcessLookupError(f"process {pid} is another one now")
         except BaseException:
@@ -121,9 +128,9 @@ class Child:
 
     @classmethod
     def reparented(cls, pid: int, channel: socket.socket) -> Child:
-        """Follow a process that the system made a child of this one. The pid is another's word.
+        """Follow a process that the kernel made a child of this one. The pid comes from the template.
 
-        Raises ProcessLookupError: it is no child of ours, or one that is followed already.
+        Raises ProcessLookupError: it is not a child of this process, or is followed already.
         """
         if pid in cls._followed:
             channel.close()
@@ -151,7 +158,10 @@ class Child:
         return bool(poll.poll(0))
 
     def send(self, line: bytes) -> bool:
-        """Send a line, as much as the channel takes now; the rest with the next call. False: it takes no more."""
+        """Send a line, as much of it as the channel takes now; the rest with the next call.
+
+        False: the channel is closed, or too much waits to be sent.
+        """
         self._unsent += line + b"\n" if line else b""
         try:
             while self._unsent:
@@ -159,35 +169,35 @@ class Child:
         except OSError as error:
             if error.errno not in SHORTAGE:
                 return False
-        return len(self._unsent) <= LONGEST_LINE
+        return len(self._unsent) <= MAX_LINE
 
     @property
     def backlog(self) -> bool:
-        """Whether some of what was to be sent still waits here. `send(b"")` tries again."""
+        """Whether something waits to be sent. `send(b"")` tries again."""
         return bool(self._unsent)
 
     def receive(self) -> list[bytes] | None:
-        """The lines that came; None when the channel is closed, or was flooded."""
+        """The lines that have come; None when the channel is closed, or a line is longer than MAX_LINE."""
         try:
-            data = self.channel.recv(PIECE)
+            data = self.channel.recv(MAX_RECEIVE)
         except OSError as error:
             return [] if error.errno in SHORTAGE else None
-        if not data or len(self._received) > LONGEST_LINE:
+        if not data or len(self._received) > MAX_LINE:
             return None
         *lines, self._received = (self._received + data).split(b"\n")
         return lines
 
     def signal(self, number: int) -> None:
-        """Send a signal, to it and nobody else."""
-        # It is over, and its pidfd says so; or it has become another user.
+        """Send it a signal. It goes to this process only."""
+        # It has ended, and its pidfd tells; or it runs as another user now.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self.pidfd, number)
 
     def kill_group(self) -> bool:
-        """SIGKILL for it and all that it started. Safe until `reap`, since a child's pid is its own till then.
+        """Send SIGKILL to it and to all that it started. False: not possible now; try again.
 
-        An adopted one's is its own as long as anybody is left of its group (setsid(2), fork(2)), unless another
-        process has that very pid. False: that cannot be found out now; try again.
+        Until `reap` no other process can get a child's pid. The pid of an adopted process is not used again while a
+        process of its group is left (setsid(2), fork(2)); whether another process has it is checked here.
         """
         if self._process is None:
             own = self._own_pid()
@@ -198,7 +208,7 @@ class Child:
         return True
 
     def _own_pid(self) -> bool | None:
-        """Whether no other process has the pid of one that was adopted; None: unknown, for want of a descriptor."""
+        """Whether no other process has the pid of this adopted one; None: unknown, because descriptors are short."""
         try:
             os.kill(self.pid, 0)
             return start_time(self.pid) == self.started
@@ -208,17 +218,16 @@ class Child:
             return None if error.errno in SHORTAGE else False
 
     def wait(self, timeout: float) -> None:
-        """Wait for one that was killed, and release all that belongs to it. Blocks for `timeout` seconds at most: not
-        for the arbiter's loop."""
+        """Wait for its end, and reap it. Blocks for `timeout` seconds at most, so not for the arbiter's loop."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
         if poll.poll(timeout * 1000):
             self.reap()
 
     def reap(self) -> str | None:
-        """How it ended, in words, and all that belongs to it is released; None while it runs.
+        """How it ended, in words; None while it runs. When it has ended, it is released, too.
 
-        None, too, while somebody traces it (gdb, strace): they are told first, its pidfd notwithstanding.
+        None, too, while a tracer (gdb, strace) has not been told of its end, although its pidfd is readable.
         """
         code = self._exit_code()
         if code is None:
@@ -231,7 +240,7 @@ class Child:
         return f"exited with status {code}" if code else "exited"
 
     def release(self) -> None:
-        """Let go of it, whether it runs or not."""
+        """Close its descriptors here, whether it runs or not."""
         if not self.released:
             os.close(self.pidfd)
             self.channel.close()
@@ -239,10 +248,10 @@ class Child:
             self.released = True
 
     def _exit_code(self) -> int | None:
-        """As subprocess gives it; None while it runs; _UNKNOWN when only its parent could have been told."""
+        """As in subprocess; None while it runs; _UNKNOWN when only its parent can know."""
         if self._process is not None:
             return self._process.poll()
-        try:  # it may be a child all the same: one that was forked for us, or before we were upgraded in place
+        try:  # it may be a child: one that a template forked, or one from before an upgrade in place
             ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
             return _UNKNOWN if self.over() else None
@@ -252,17 +261,17 @@ class Child:
 
 
 class Reaper:
-    """Children that are over, or were killed or told to stop, and that the system has not told the last of yet."""
+    """Children that have ended, or were killed or told to stop, and are not reaped yet."""
 
     def __init__(self) -> None:
         self._children: list[tuple[Child, float, Callable[[], object]]] = []
 
     def take(self, child: Child, patience: float = float("inf"), then: Callable[[], object] = lambda: None) -> None:
-        """Reap it as soon as that can be, and call `then`. After `patience` seconds it is killed with its group."""
+        """Reap it as soon as it has ended, and call `then`. After `patience` seconds it is killed with its group."""
         self._children.append((child, time.monotonic() + patience, then))
 
     def look(self) -> None:
-        """Reap whom it can be, and what processes that are gone have left to this one, as their subreaper."""
+        """Reap those that have ended, and processes that this one got as a subreaper."""
         now = time.monotonic()
         children, self._children = self._children, []
         for child, until, then in children:
@@ -283,22 +292,22 @@ class Reaper:
             child.wait(max(0.0, deadline - time.monotonic()))
 
 
-def _begin_afresh(then: Callable[[], object] | None) -> None:
-    """In a child, before its program: it would inherit the signals that the arbiter has blocked (signal(7))."""
+def _unblock_signals(then: Callable[[], object] | None) -> None:
+    """In a child, before its program. It would inherit the signals that the arbiter has blocked (signal(7))."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if then is not None:
         then()
 
 
 def _ended() -> os.waitid_result | None:
-    """Some child that is over and not reaped. Raises ChildProcessError where there is no child at all."""
+    """A child that has ended and is not reaped. Raises ChildProcessError where there is no child at all."""
     return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
 def become_subreaper() -> None:
-    """From now on, whoever loses its parent among this process's descendants becomes its child (prctl(2)).
+    """From now on, a descendant of this process whose parent ends becomes its child (prctl(2)).
 
-    Outlasts an exec. Raises OSError.
+    This lasts over an exec. Raises OSError.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, *map(ctypes.c_ulong, (1, 0, 0, 0))):

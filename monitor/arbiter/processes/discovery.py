@@ -1,7 +1,7 @@
-"""AppServers that neither state.json nor address.text names any more, found by asking at their sockets.
+"""Finds AppServers that neither state.json nor address.text names, by a request to their sockets.
 
-An AppServer refuses a request that says nothing of a visitor, and says then which generation it is. That is no
-secret, and is believed only as far as a probe with that generation's own key confirms it.
+An AppServer refuses a request without an adaptor's headers, and names its generation in the refusal. The generation
+is not a secret, and is believed only when a probe with its own key confirms it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from lbadaptor.contract.headers import GENERATION, REFUSED, STATUS, Refusal
 from lbadaptor.contract.settings import Settings
 from lbadaptor.contract.ticket import Keys
 
-PATIENCE = 0.5
+ANSWER_TIMEOUT = 0.5
 """Seconds for one answer."""
 LIMIT = 3.0
 """Seconds for all."""
-_LONGEST = 4096
+_MAX_BYTES = 4096
 """Bytes of an answer."""
-_QUESTION = b"GET / HTTP/1.1\r\nHost: lbadaptor\r\nConnection: close\r\n\r\n"
-_NUMBER = re.compile(r"\d{1,16}", re.ASCII)
+_REQUEST = b"GET / HTTP/1.1\r\nHost: lbadaptor\r\nConnection: close\r\n\r\n"
+_GENERATION = re.compile(r"\d{1,16}", re.ASCII)
 
 
 def discover(settings: Settings, keys: Keys, known: Collection[int], ports: bool) -> list[Entry]:
-    """Those in other slots than the `known` ones, as address.text would have named them. `ports`: ask there, too, and
-    not only at Unix sockets. Blocks for LIMIT seconds, about, at most."""
+    """The AppServers in other slots than the `known` ones, as entries of address.text.
+
+    `ports`: ask at TCP ports, too, and not only at Unix sockets. Blocks for LIMIT seconds, about, at most.
+    """
     deadline = time.monotonic() + LIMIT
     found = []
     for slot in range(settings.slots):
@@ -39,7 +41,7 @@ def discover(settings: Settings, keys: Keys, known: Collection[int], ports: bool
         address = Address(settings.appservers.host, settings.appservers.base_port + slot)
         fields = _ask_unix(settings.unix_socket(slot)) or (_ask_tcp(address) if ports else {})
         generation = fields.get(GENERATION.lower(), "")
-        if fields.get(REFUSED.lower()) == Refusal.INCOMPLETE.value and _NUMBER.fullmatch(generation):
+        if fields.get(REFUSED.lower()) == Refusal.INCOMPLETE.value and _GENERATION.fullmatch(generation):
             identity = Identity(slot, int(generation))
             state = State.DYING if fields.get(STATUS.lower()) == State.DYING.value else State.OK
             found.append(Entry(keys.ticket(identity), address, state, identity))
@@ -50,25 +52,25 @@ def _ask_unix(path: str) -> dict[str, str]:
     if not path or not os.path.exists(path):
         return {}
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.settimeout(PATIENCE)
+        caller.settimeout(ANSWER_TIMEOUT)
         caller.connect(path)
         return _fields(caller)
     return {}
 
 
 def _ask_tcp(address: Address) -> dict[str, str]:
-    with contextlib.suppress(OSError), socket.create_connection(address, PATIENCE) as caller:
-        caller.settimeout(PATIENCE)
+    with contextlib.suppress(OSError), socket.create_connection(address, ANSWER_TIMEOUT) as caller:
+        caller.settimeout(ANSWER_TIMEOUT)
         return _fields(caller)
     return {}
 
 
 def _fields(caller: socket.socket) -> dict[str, str]:
     """The headers of the answer; names in lower case."""
-    caller.sendall(_QUESTION)
-    data, deadline = b"", time.monotonic() + PATIENCE
-    while b"\r\n\r\n" not in data and len(data) < _LONGEST and time.monotonic() < deadline:
-        more = caller.recv(_LONGEST)
+    caller.sendall(_REQUEST)
+    data, deadline = b"", time.monotonic() + ANSWER_TIMEOUT
+    while b"\r\n\r\n" not in data and len(data) < _MAX_BYTES and time.monotonic() < deadline:
+        more = caller.recv(_MAX_BYTES)
         if not more:
             break
         data += more

@@ -1,4 +1,4 @@
-"""What AppServers are born into: environment, folders, user, limits."""
+"""What a process is started with: environment variables, folders, user, limits."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OWN_FOLDER = re.compile(r"\d{1,6}\.\d{1,16}", re.ASCII)
 
 @dataclass(frozen=True)
 class User:
-    """Whom processes run as, by number."""
+    """The user that a process runs as, by number."""
 
     user: int
     group: int
@@ -41,7 +41,7 @@ class User:
 
 @dataclass(frozen=True)
 class ProcessEnvironment:
-    """Of one process. By default, those of the monitor."""
+    """What one process is started with. By default, the same as the monitor."""
 
     environment: Mapping[str, str] | None = None
     folder: str = ""
@@ -50,20 +50,20 @@ class ProcessEnvironment:
     nice: int = 0
     limits: Mapping[Limit, int] = field(default_factory=dict)
 
-    def for_fork(self) -> dict[str, Any]:
-        """What `subprocess.Popen` is told."""
-        enter = self._enter if self.user or self.nice or self.limits else None
-        return {"env": self.environment, "cwd": self.folder or None, "umask": self.umask, "preexec_fn": enter}
+    def popen_arguments(self) -> dict[str, Any]:
+        """Arguments of `subprocess.Popen`."""
+        apply = self._apply if self.user or self.nice or self.limits else None
+        return {"env": self.environment, "cwd": self.folder or None, "umask": self.umask, "preexec_fn": apply}
 
-    def _enter(self) -> None:
+    def _apply(self) -> None:
         """In the child, before its program: the limits first, since another user could not raise them.
 
-        Safe, for a process that forks with one thread (Python's docs on `preexec_fn`). Of an error the parent is not
-        told the text, so it is said here.
+        This is safe because the parent has only one thread (Python's docs on `preexec_fn`). The parent does not get
+        the text of an error, so it is logged here.
         """
         try:
-            for name, most in self.limits.items():
-                resource.setrlimit(_resource(name), (most, most))  # -1 is RLIM_INFINITY
+            for name, limit in self.limits.items():
+                resource.setrlimit(_resource(name), (limit, limit))  # -1 is RLIM_INFINITY
             if self.nice:
                 os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + self.nice)
             if self.user:
@@ -75,14 +75,15 @@ class ProcessEnvironment:
             raise
 
 
-SAME = ProcessEnvironment()
+INHERITED = ProcessEnvironment()
+"""The same as the monitor."""
 
 
 def user(settings: Settings) -> User | None:
-    """Whom the AppServers run as; None: as the monitor. May ask a directory service.
+    """The user that AppServers run as; None: the monitor's. May ask a directory service.
 
-    Raises SettingsError where there is no such user, the monitor may not become it, it could read the key file, or
-    limits are beyond what the monitor may set.
+    Raises SettingsError if there is no such user, if the monitor may not become it, if it could read the key file, or
+    if limits are beyond what the monitor may set.
     """
     import grp
     import pwd
@@ -111,15 +112,15 @@ def user(settings: Settings) -> User | None:
     return User(entry.pw_uid, group, groups, variables)
 
 
-def common(settings: Settings, who: User | None, environment: Mapping[str, str]) -> ProcessEnvironment:
-    """Those of a template: as far as they do not depend on the slot."""
+def common(settings: Settings, as_user: User | None, environment: Mapping[str, str]) -> ProcessEnvironment:
+    """What does not depend on the slot: that of a template."""
     servers = settings.appservers
     mine = {name: value for name, value in servers.environment.items() if not _of_a_slot(value)}
     folder = "" if _of_a_slot(servers.working_folder) else _path(settings, servers.working_folder)
     return ProcessEnvironment(
-        {**environment, **(who.variables if who else {}), **mine},
+        {**environment, **(as_user.variables if as_user else {}), **mine},
         folder,
-        who,
+        as_user,
         servers.umask,
         servers.nice,
         servers.limits,
@@ -127,7 +128,7 @@ def common(settings: Settings, who: User | None, environment: Mapping[str, str])
 
 
 def of_slot(settings: Settings, slot: int, own_folder: str) -> tuple[dict[str, str], str]:
-    """What an AppServer has beside those: variables, and where it works (empty: where a template does)."""
+    """What an AppServer has besides: variables, and its working folder (empty: that of a template)."""
     servers = settings.appservers
 
     def filled(text: str) -> str:
@@ -140,8 +141,8 @@ def of_slot(settings: Settings, slot: int, own_folder: str) -> tuple[dict[str, s
     return mine, _path(settings, filled(folder)) if _of_a_slot(folder) else ""
 
 
-def make_own_folder(settings: Settings, identity: Identity, who: User | None) -> str:
-    """The path of a new, empty folder of an AppServer's own; empty where it has none. Raises OSError."""
+def make_own_folder(settings: Settings, identity: Identity, as_user: User | None) -> str:
+    """Make an AppServer's own folder. Its path; empty if settings ask for none. Raises OSError."""
     if not settings.appservers.own_folder:
         return ""
     parent = Path(settings.folder, settings.appservers.own_folder)
@@ -149,16 +150,18 @@ def make_own_folder(settings: Settings, identity: Identity, who: User | None) ->
     descriptor = _own_folders(parent)
     try:
         os.mkdir(name, mode=0o700, dir_fd=descriptor)
-        if who is not None:
-            os.chown(name, who.user, who.group, dir_fd=descriptor, follow_symlinks=False)
+        if as_user is not None:
+            os.chown(name, as_user.user, as_user.group, dir_fd=descriptor, follow_symlinks=False)
     finally:
         os.close(descriptor)
     return str(parent / name)
 
 
 def lock_own_folders(settings: Settings) -> tuple[int, bool]:
-    """A descriptor that says, as long as it is open, that a monitor uses the folder of own folders (-1: there is
-    none); and whether no other monitor does. Raises OSError."""
+    """Lock the folder of own folders, as long as the descriptor that is returned is open (-1: there is no folder).
+
+    The second value: whether no other monitor uses that folder. Raises OSError.
+    """
     if not settings.appservers.own_folder:
         return -1, False
     descriptor = _own_folders(Path(settings.folder, settings.appservers.own_folder))
@@ -176,8 +179,10 @@ def lock_own_folders(settings: Settings) -> tuple[int, bool]:
 
 
 def old_own_folders(settings: Settings, living: Collection[Identity]) -> list[str]:
-    """The paths of folders that AppServers had which are not among the living: after a power cut, say. Others are
-    left alone. Raises OSError."""
+    """The paths of own folders of AppServers that are not among the living: after a power cut, for example.
+
+    Folders with other names are left alone. Raises OSError.
+    """
     if not settings.appservers.own_folder:
         return []
     parent = Path(settings.folder, settings.appservers.own_folder)
@@ -194,10 +199,10 @@ def old_own_folders(settings: Settings, living: Collection[Identity]) -> list[st
 
 
 def _own_folders(parent: Path) -> int:
-    """The folder of own folders, opened; it is made where it is missing.
+    """Open the folder of own folders; it is made if it is missing.
 
-    Raises PermissionError where somebody else could put another one in its place, or into it: in a folder that others
-    may write to, such as /var/tmp, whoever was first could have made it. OSError for the rest.
+    Raises PermissionError if another user could replace it or write into it. (In a folder that others may write to,
+    such as /var/tmp, another user could have made it first.) Raises OSError for the rest.
     """
     parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -211,7 +216,7 @@ def _own_folders(parent: Path) -> int:
 
 
 def untrusted(parent: Path) -> str:
-    """Why own folders would not be made in a folder, which need not be there yet; empty: they would."""
+    """Why own folders would not be made in a folder, which need not exist yet; empty: they would."""
     try:
         if parent.exists():
             _refuse_untrusted(parent, os.lstat(parent), stat.S_IWGRP | stat.S_IWOTH, sticky=False)
@@ -222,15 +227,17 @@ def untrusted(parent: Path) -> str:
 
 
 def _refuse_untrusted_parents(folder: Path) -> None:
-    """The same for all that are there above a folder."""
+    """The same for all folders above a folder."""
     for above in Path(os.path.realpath(folder)).parents:
         with contextlib.suppress(FileNotFoundError):
             _refuse_untrusted(above, os.lstat(above), stat.S_IWOTH, sticky=True)
 
 
 def _refuse_untrusted(path: Path, found: os.stat_result, writers: int, sticky: bool) -> None:
-    """Raise PermissionError for a folder that is another user's, or that others can write to; `sticky`: unless they
-    cannot rename what is not theirs."""
+    """Raise PermissionError for a folder that belongs to another user, or that others can write to.
+
+    `sticky`: others may write to a folder with the sticky bit, since they cannot rename what is not theirs.
+    """
     if found.st_uid not in (0, os.geteuid()):
         raise PermissionError(
             errno.EPERM, f"it belongs to user {found.st_uid}, who could put another in its place", str(path)
@@ -239,27 +246,28 @@ def _refuse_untrusted(path: Path, found: os.stat_result, writers: int, sticky: b
         raise PermissionError(errno.EPERM, "others can write to it", str(path))
 
 
-def make_room_for_socket(settings: Settings, slot: int, who: User | None, apache_group: int | None) -> None:
-    """Where an AppServer can make its Unix socket, which Apache's group may use. Raises OSError.
+def make_room_for_socket(settings: Settings, slot: int, as_user: User | None, apache_group: int | None) -> None:
+    """Make the folder in which an AppServer makes its Unix socket; Apache's group may use it. Raises OSError.
 
-    A former one's stays until then: it tells callers that nobody listens; a missing one would send them to the port.
+    The socket of an earlier AppServer stays until then. By it a caller finds that no process listens; without it, the
+    caller would try the port.
     """
     path = settings.unix_socket(slot)
     if not path:
         return
     folder = settings.socket_folder
     folder.mkdir(mode=0o750, exist_ok=True)
-    os.chown(folder, who.user if who else -1, -1 if apache_group is None else apache_group)
-    folder.chmod(0o2750)  # what is made in it has its group
+    os.chown(folder, as_user.user if as_user else -1, -1 if apache_group is None else apache_group)
+    folder.chmod(0o2750)  # what is made in it gets its group
 
 
 def remove_sockets(settings: Settings) -> None:
-    """Nobody listens any more."""
+    """Remove all Unix sockets: no AppServer is left."""
     shutil.rmtree(settings.socket_folder, ignore_errors=True)
 
 
 def removal(folder: str) -> list[str]:
-    """The command that removes a folder: a process of its own may take its time. It follows no symbolic link."""
+    """The command that removes a folder, which may take long. It follows no symbolic link."""
     return [shutil.which("rm") or "/bin/rm", "-rf", "--", folder]
 
 
@@ -280,17 +288,17 @@ def _refuse_what_needs_root(servers: AppServers) -> None:
         return
     if servers.nice < 0:
         raise SettingsError(f"[appservers] nice = {servers.nice}: only a monitor that runs as root can lower it")
-    for name, most in servers.limits.items():
+    for name, limit in servers.limits.items():
         hard = resource.getrlimit(_resource(name))[1]
-        if hard != resource.RLIM_INFINITY and not 0 <= most <= hard:
+        if hard != resource.RLIM_INFINITY and not 0 <= limit <= hard:
             raise SettingsError(
-                f"[appservers] limits: {name} = {most} is beyond the monitor's own limit, {hard}, and it does not "
+                f"[appservers] limits: {name} = {limit} is beyond the monitor's own limit, {hard}, and it does not "
                 "run as root"
             )
 
 
 def _refuse_readable(path: Path, name: str, number: int, groups: tuple[int, ...]) -> None:
-    """The application must not forge tickets. What would be missing for it is a look at the key file."""
+    """Raise SettingsError if a user could read the key file: the application could forge tickets."""
     with contextlib.suppress(FileNotFoundError):
         found = path.stat()
         mode = found.st_mode

@@ -1,7 +1,7 @@
-"""The template of `preload`, as the arbiter has it: asked for AppServers, one at a time; replaced when it is gone.
+"""The template process of `preload`: it is asked for one AppServer at a time, and replaced when it has died.
 
-Here nothing blocks and nothing is decided: an AppServer that cannot be forked has failed to start, and the plan says
-what becomes of it.
+Nothing here blocks. Nothing is decided here either: an AppServer that cannot be forked has failed to start, and the
+plan decides what follows.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from monitor.policy.problems import Problems
 log = logs.logger("lbmonitor")
 
 PAUSE = 2.0
-"""Seconds between the death of a template and the start of another that nobody waits for yet."""
+"""Seconds between the death of a template and the start of another that no AppServer waits for yet."""
 
 
 class TemplateOwner(Protocol):
-    """Who wants the AppServers."""
+    """What a template forks AppServers for."""
 
     def start_template(self) -> Child:
-        """Start the process, and hand over what it is to import. Raises OSError."""
+        """Start the process, and send it what to import. Raises OSError."""
 
     def request(self, identity: Identity) -> messages.Fork:
-        """What the AppServer is to be."""
+        """What to tell the template of the AppServer."""
 
     def forked(self, identity: Identity, child: Child) -> None:
         """It was forked."""
@@ -44,10 +44,10 @@ class TemplateOwner(Protocol):
         """It could not be forked."""
 
     def start(self, identity: Identity) -> None:
-        """It is to be started anew, from another template or alone."""
+        """Start it again, from another template or without one."""
 
-    def log_trace(self, who: str, trace: Sequence[str]) -> None:
-        """It failed with this traceback."""
+    def log_trace(self, name: str, trace: Sequence[str]) -> None:
+        """Log the traceback of a start that failed."""
 
 
 class Template:
@@ -61,7 +61,7 @@ class Template:
         problems: Problems | None = None,
     ) -> None:
         self.unfit = False
-        """the application cannot be forked: no AppServer is to be asked for"""
+        """the application cannot be forked: do not ask for AppServers"""
         self._owner = owner
         self._selector = selector
         self._reaper = reaper
@@ -69,13 +69,13 @@ class Template:
         self._child: Child | None = None
         self._imported = False
         self._why = ""
-        self._begun = 0.0
+        self._started_at = 0.0
         self._due = float("inf")
         self._waiting: deque[Identity] = deque()
         self._asked: Identity | None = None
-        """whom the template is forking"""
+        """the AppServer that the template is forking"""
         self._channel: socket.socket | None = None
-        """to that one, as long as it is wanted"""
+        """the channel to that AppServer, as long as it is wanted"""
 
     @property
     def pid(self) -> int | None:
@@ -88,10 +88,10 @@ class Template:
     def fork(self, identity: Identity) -> None:
         """Ask for an AppServer."""
         self._waiting.append(identity)
-        self._go_on()
+        self._ask_next()
 
-    def tend(self, now: float, wanted: bool) -> None:
-        """Have another one at hand when the last has died, or end it when it is not wanted any more."""
+    def keep_running(self, now: float, wanted: bool) -> None:
+        """Start another process when the last one has died; end it if none is wanted. To be called often."""
         if not wanted:
             self._due = float("inf")
             self.drop("is not wanted any more")
@@ -99,20 +99,20 @@ class Template:
             self._start()
 
     def cancel(self, identity: Identity) -> None:
-        """It is not wanted any more."""
+        """The AppServer is not wanted any more."""
         if identity in self._waiting:
             self._waiting.remove(identity)
         else:
-            self._close_channel()  # the AppServer ends when it finds that
+            self._close_channel()  # the AppServer ends when it finds it closed
 
     def renew(self) -> None:
-        """A release: whoever is asked for comes from a new template."""
+        """A release: all AppServers come from a new template from now on."""
         self.unfit = False
         for identity in self._drop_all("is replaced"):
             self._owner.start(identity)
 
     def drop(self, why: str) -> None:
-        """End the process. AppServers that it has forked go on: they are the arbiter's children."""
+        """End the process. The AppServers that it has forked are the arbiter's children, and go on."""
         child, self._child = self._child, None
         if child is None:
             return
@@ -128,26 +128,26 @@ class Template:
         self._reaper.take(child)
 
     def give_up(self, why: str) -> None:
-        """It is dead or hung: none of those that wait will be forked."""
+        """The process is dead or hung: the AppServers that wait are not forked."""
         if self._imported:
             self._due = time.monotonic() + PAUSE
         for identity in self._drop_all(why):
             self._owner.not_forked(identity, self._why or f"the template {why}")
 
     def _drop_all(self, why: str) -> Iterable[Identity]:
-        """End the process. Who was to be forked by it."""
+        """End the process. Returns the AppServers that it had still to fork."""
         self.drop(why)
         waiting, self._waiting = self._waiting, deque()
         return waiting
 
     def _start(self) -> None:
         self._imported, self._why = False, ""
-        self._begun, self._due = time.monotonic(), float("inf")
+        self._started_at, self._due = time.monotonic(), float("inf")
         try:
             become_subreaper()
             child = self._child = self._owner.start_template()
-            self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._hear_exit(child))
-            self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._hear(child))
+            self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._exited(child))
+            self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._read(child))
         except OSError as error:
             self._problems.begin("template", f"no template: {texts.what(error)}; tried again all the while")
             self.give_up(f"cannot be started: {texts.what(error)}")
@@ -155,18 +155,18 @@ class Template:
         self._problems.end("template", "there is a template again")
         log.info("the template starts: pid %d", child.pid)
 
-    def _go_on(self) -> None:
-        """Have the next one forked."""
+    def _ask_next(self) -> None:
+        """Ask for the next one, if the template is ready."""
         if self._waiting and self._child is None:
             self._start()
         while self._waiting and self._child is not None and self._imported and self._asked is None:
             self._ask(self._child, self._waiting.popleft())
 
     def _ask(self, template: Child, identity: Identity) -> None:
-        """Ask it for one."""
+        """Ask it for an AppServer."""
         try:
             ours, theirs = socket.socketpair()
-        except OSError as error:  # this process is short of something: the template is not to blame
+        except OSError as error:  # this process is short of something; the template is all right
             self._owner.not_forked(identity, f"cannot fork: {texts.what(error)}")
             return
         ours.setblocking(False)
@@ -174,13 +174,13 @@ class Template:
         with theirs:
             try:
                 line = messages.encode(self._owner.request(identity)) + b"\n"
-                whole = socket.send_fds(template.channel, [line], [theirs.fileno()]) == len(line)
+                sent = socket.send_fds(template.channel, [line], [theirs.fileno()]) == len(line)
             except OSError:
-                whole = False
-        if not whole:
+                sent = False
+        if not sent:
             self.give_up("takes no orders")
 
-    def _hear(self, child: Child) -> None:
+    def _read(self, child: Child) -> None:
         if self._child is not child:
             return  # dropped in the same turn; there may be another one by now
         lines = child.receive()
@@ -193,12 +193,12 @@ class Template:
             except msgspec.DecodeError as error:
                 self.give_up(f"reports nonsense: {error}")
                 return
-            self._heed(report)
+            self._take(report)
 
-    def _heed(self, report: messages.TemplateReport) -> None:
+    def _take(self, report: messages.TemplateReport) -> None:
         if isinstance(report, messages.Imported):
             self._imported, self._why = True, ""
-            log.info("the template has imported the application after %.1f s", time.monotonic() - self._begun)
+            log.info("the template has imported the application after %.1f s", time.monotonic() - self._started_at)
         elif isinstance(report, messages.Failed):
             self._why = texts.clean(report.why, texts.REASON)  # its exit follows
             self._owner.log_trace("the template", report.trace)
@@ -210,10 +210,10 @@ class Template:
                 self._owner.start(identity)
             return
         else:
-            self._heed_fork(report)
-        self._go_on()
+            self._take_fork(report)
+        self._ask_next()
 
-    def _heed_fork(self, report: messages.Forked | messages.Unforked) -> None:
+    def _take_fork(self, report: messages.Forked | messages.Unforked) -> None:
         identity, channel = self._asked, self._channel
         self._asked = self._channel = None
         if identity is None or channel is None:
@@ -231,11 +231,11 @@ class Template:
         else:
             self._owner.forked(identity, child)
 
-    def _hear_exit(self, child: Child) -> None:
+    def _exited(self, child: Child) -> None:
         if self._child is not child:
             return  # dropped in the same turn; there may be another one by now
         if child.channel in self._selector.get_map():
-            self._hear(child)  # what it said before it went
+            self._read(child)  # what it sent before it ended
         if self._child is child:
             self.give_up("died")
 

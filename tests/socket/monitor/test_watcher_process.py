@@ -36,7 +36,7 @@ class Stage:
             self.views += 1
             return View([], {"at": now, "number": self.views})
 
-        self.watcher.show(view, news, self.now)
+        self.watcher.send_view(view, news, self.now)
         try:
             return [messages.from_arbiter(line) for line in self._lines.recv(1 << 20).splitlines()]
         except BlockingIOError:
@@ -58,7 +58,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
         monkeypatch.setattr("monitor.arbiter.watcher_process.Child.start", lambda *_: Watcher())
         stage = Stage(theirs)
-        stage.watcher.tend(stage.now, wanted=True)
+        stage.watcher.keep_running(stage.now, wanted=True)
         assert [type(message) for message in stage.show("news")] == [Begin, View]
         yield stage
 
@@ -89,7 +89,7 @@ def test_news_wait_for_a_watcher_that_takes_nothing_and_are_not_forgotten(stage:
     while not stage.watcher._watcher.backlog:  # type: ignore[union-attr]
         stage.watcher.begin()
     made = stage.views
-    stage.watcher.show(lambda now: pytest.fail("a view was made for nobody"), "other news", stage.now)
+    stage.watcher.send_view(lambda now: pytest.fail("a view was made for nobody"), "other news", stage.now)
     assert stage.views == made
     while stage.show("other news"):
         pass

@@ -20,7 +20,7 @@ from lbadaptor.contract.address import Address, Entry, Identity, State, parse
 from lbadaptor.contract.errors import KeyFileError
 from monitor.arbiter.files import atomic_file
 from monitor.arbiter.files.address_text import CallerKeys, Publisher
-from monitor.arbiter.files.atomic_file import LEAST_STEP
+from monitor.arbiter.files.atomic_file import MIN_MTIME_STEP
 
 GENERATION = 1763805600000
 
@@ -111,7 +111,13 @@ def test_the_mtime_rises_with_every_write(path: Path, monkeypatch: pytest.Monkey
         publisher.publish(())
         mtimes.append(path.stat().st_mtime_ns)
     begin = 5_000_000_000
-    assert mtimes == [begin, begin + LEAST_STEP, begin + 2 * LEAST_STEP, begin + 3 * LEAST_STEP, 6_000_000_000]
+    assert mtimes == [
+        begin,
+        begin + MIN_MTIME_STEP,
+        begin + 2 * MIN_MTIME_STEP,
+        begin + 3 * MIN_MTIME_STEP,
+        6_000_000_000,
+    ]
 
 
 def test_the_mtime_rises_from_that_of_the_file_before(path: Path) -> None:
@@ -119,7 +125,7 @@ def test_the_mtime_rises_from_that_of_the_file_before(path: Path) -> None:
     path.write_text("whatever\n")
     os.utime(path, ns=(future, future))
     Publisher(path, None).publish(())
-    assert path.stat().st_mtime_ns == future + LEAST_STEP
+    assert path.stat().st_mtime_ns == future + MIN_MTIME_STEP
 
 
 def test_serial_and_generation_go_on_from_the_file_before(path: Path) -> None:
@@ -264,7 +270,7 @@ def test_each_write_has_an_mtime_of_its_own(keys_path: Path, monkeypatch: pytest
     for slot in range(3):
         keys.keep((entry(slot),))
         mtimes.append(keys_path.stat().st_mtime_ns)
-    assert mtimes == [5_000_000_000 + number * LEAST_STEP for number in range(3)]
+    assert mtimes == [5_000_000_000 + number * MIN_MTIME_STEP for number in range(3)]
 
 
 def test_one_file_that_cannot_be_written_is_said_once_and_costs_the_other_nothing(

@@ -67,7 +67,7 @@ def test_another_user_has_his_own_home() -> None:
 
 def test_by_default_everything_is_as_the_monitor_has_it() -> None:
     found = common(settings(), None, {"A": "1"})
-    assert found.for_fork() == {"env": {"A": "1"}, "cwd": None, "umask": -1, "preexec_fn": None}
+    assert found.popen_arguments() == {"env": {"A": "1"}, "cwd": None, "umask": -1, "preexec_fn": None}
     assert of_slot(settings(), 0, "") == ({}, "")
     assert make_own_folder(settings(), Identity(0, 1), None) == ""
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from monitor.arbiter.files import run_folder
-from monitor.arbiter.files.run_folder import PID_FILE, Hold
+from monitor.arbiter.files.run_folder import PID_FILE, RunFolderLock
 from monitor.contract.processes import start_time
 
 
 @pytest.mark.parametrize("text", ["", "nonsense\n", "1\n2 of-another-boot\n"])
 def test_whose_it_is_is_said_again_where_somebody_has_overwritten_it(tmp_path: Path, text: str) -> None:
-    hold = Hold(tmp_path)
+    hold = RunFolderLock(tmp_path)
     mine = os.getpid(), start_time(os.getpid())
     try:
         assert run_folder.owner(tmp_path) == mine
