@@ -87,5 +87,5 @@ def test_what_the_end_of_a_monitor_means(name: str, value: str) -> None:
 @pytest.mark.parametrize("name", ["PrivateTmp", "PrivateDevices", "RestrictSUIDSGID", "MemoryDenyWriteExecute"])
 def test_what_would_harm_appservers_is_left_out_and_the_page_says_why(name: str) -> None:
     assert name not in rows(SINGLE)
-    page = (UNITS.parents[1] / "docs" / "systemd.md").read_text()
+    page = (UNITS.parents[1] / "docs" / "howto" / "systemd.md").read_text()
     assert re.search(rf"^- .*`{name}`", page, re.MULTILINE)
