@@ -73,15 +73,8 @@ class RequestFields(LineMemo[tuple[str | None, str]]):
         read_value, kept = self.names[name]
         return None if kept else read_value("")[0]
 
-    def read(self, lines: list[str]) -> dict[str, str]:
-        """The fields of a head. Raises ProtocolError."""
-        fields = dict(map(self.__getitem__, lines))
-        if len(fields) < len(lines) or None in fields:
-            return self.combine(lines)
-        return fields  # type: ignore[return-value] # None is not in it
-
     def combine(self, lines: list[str]) -> dict[str, str]:
-        """The same where fields are repeated (RFC 9110 §5.3, RFC 9113 §8.2.3), or have no name."""
+        """The fields of a head in which some are repeated (RFC 9110 §5.3, RFC 9113 §8.2.3), or have no name."""
         fields: dict[str, str] = {}
         for line in lines:
             key, value = self[line]
@@ -100,12 +93,15 @@ class RequestHead:
 
     __slots__ = ("fields", "framing", "keep_alive", "method", "target", "version")
 
-    def __init__(self, text: str, read_fields: Callable[[list[str]], dict[str, str]]) -> None:
+    def __init__(self, text: str, memo: RequestFields) -> None:
         lines = text.split("\r\n")
         self.method, self.target, version = _request_line(lines.pop(0))
         self.version = version
         """"1.0" or "1.1\""""
-        self.fields = fields = read_fields(lines)
+        fields: dict[str, str] = dict(map(memo.__getitem__, lines))  # type: ignore[arg-type] # a key may be None here
+        if len(fields) < len(lines) or None in fields:
+            fields = memo.combine(lines)
+        self.fields = fields
         """by the names of `RequestFields`, without Connection"""
         self.keep_alive = version == "1.1"
         """the connection may carry another request (RFC 9112 §9.3)"""

@@ -106,7 +106,7 @@ class Request(RequestHead):
     __slots__ = ("generation", "held", "key", "lost", "path", "probe")
 
     def __init__(self, text: str) -> None:
-        RequestHead.__init__(self, text, _fields.read)
+        RequestHead.__init__(self, text, _fields)
         fields = self.fields
         take = fields.pop
         self.key = take(headers.KEY, None)

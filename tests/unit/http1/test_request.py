@@ -25,7 +25,7 @@ fields = RequestFields(read_name, 65536)
 
 class Head(RequestHead):
     def __init__(self, text: str) -> None:
-        super().__init__(text, fields.read)
+        super().__init__(text, fields)
 
 
 def reader() -> RequestReader[Head]:
