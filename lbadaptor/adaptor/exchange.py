@@ -1,4 +1,7 @@
-"""One exchange with an AppServer: a request out, an answer in, over one connection (HTTP/1.1, RFC 9112)."""
+"""One exchange with an AppServer over one connection: send a request, receive a response.
+
+This is the socket work around `http1.response`, and both directions at once where the request's body is large.
+"""
 
 from __future__ import annotations
 
@@ -18,42 +21,42 @@ from lbadaptor.log import texts
 
 BLOCK = 65536
 PAUSE = 0.05
-"""Seconds of silence within an answer that make it a stream (server-sent events)."""
+"""Seconds without a byte within a response that make it a stream (server-sent events)."""
 PATIENCE = 0.5
-"""Seconds, in one request, that are spent waiting for an AppServer that has begun to answer while the visitor could
-have been asked for more of the body."""
+"""Seconds, in one request, of waiting for an AppServer that has begun to answer, while the visitor could have been
+asked for more of the body."""
 MAX_TAKE_TIME = 0.5
-"""Seconds for which an answer is taken over; one that goes on for longer is a stream, though it never pauses."""
+"""Seconds for which a response is taken over. One that takes longer is a stream, even if it never pauses."""
 
 _DONTWAIT = int(socket.MSG_DONTWAIT)
 _SHORTAGE = frozenset((errno.ENOBUFS, errno.ENOMEM))
 
 
 class ExchangeFailed(Exception):
-    """An exchange came to nothing; `failure` names how far it came."""
+    """An exchange failed; `failure` says how far it came."""
 
     def __init__(self, failure: Failure, why: str = "") -> None:
         super().__init__(f"{failure.value}{': ' if why else ''}{why}")
         self.failure = failure
 
 
-class Sending:
-    """What is still to be sent of a request while its answer may be coming already.
+class RequestSender:
+    """Sends the rest of a request while its response may be coming already.
 
-    An application may answer while it reads. If this side only sent until all is sent, and the AppServer only sent
-    until its answer is taken, they would wait for each other. So whoever waits for the answer takes what comes, and
-    sends as much as the AppServer takes. What has come is always taken first: before the visitor is asked for more,
-    and perhaps waited for, a refusal has been seen.
+    An application may answer while it reads. If this side did nothing but send until all is sent, and the AppServer
+    did nothing but send until its response is taken, they would wait for each other. So whatever waits for the
+    response receives what comes, and sends as much as the AppServer takes. What has come is received first: a refusal
+    is seen before the visitor is asked for more, which may block.
     """
 
     def __init__(self, connection: Connection, first: bytes, body: Body) -> None:
         self.over = False
-        """nothing more is sent: all was, or the AppServer takes no more"""
+        """nothing more is sent: all of it was, or the AppServer takes no more"""
         self.whole = False
         """all of it was sent"""
         self._connection = connection
         self._answering = False
-        """the AppServer has begun to answer"""
+        """some of the response has come"""
         self._patience = PATIENCE
         self._unsent = memoryview(first)
         self._pieces = body.pieces() if body.small is None else iter(())
@@ -67,7 +70,7 @@ class Sending:
         self.over = True
 
     def receive(self, lost: Failure) -> bytes:
-        """As the function `receive`, and send meanwhile. SILENT: no byte was moved either way for too long."""
+        """As the function `receive`; send meanwhile. SILENT: no byte was moved in either direction for too long."""
         timeout = self._connection.answer_timeout
         while not self.over:
             events = self._wait(timeout)
@@ -76,20 +79,20 @@ class Sending:
             if events & ~select.POLLOUT:
                 break
             if self._answering and self._patience > 0 and not (self._kept or self._unsent):
-                # The visitor may send more only when they have the answer to what they have sent.
+                # The visitor may send more only after they have the answer to what they have sent.
                 if self._connection.ready(PAUSE):
                     break
                 asked = time.monotonic()
                 self._send()
                 if time.monotonic() - asked < PAUSE:
-                    self._patience -= PAUSE  # they had more to send
+                    self._patience -= PAUSE  # the visitor had more to send
             else:
                 self._send()
         self._answering = True
         return receive(self._connection, lost)
 
     def ready(self, seconds: float) -> bool:
-        """Whether something comes within so many seconds; send meanwhile, but ask the visitor for nothing."""
+        """Whether something comes within so many seconds. Send meanwhile what is here already of the body."""
         end = time.monotonic() + seconds
         while self._kept and not self.over:
             left = end - time.monotonic()
@@ -102,7 +105,7 @@ class Sending:
         return self._connection.ready(max(0.0, end - time.monotonic()))
 
     def finish(self) -> bool:
-        """Send the rest to an AppServer that has said all. Whether it took all. Blocks. Never raises."""
+        """Send the rest to an AppServer whose response is complete. Whether it took all. Blocks. Never raises."""
         try:
             while not self.over and self._wait(self._connection.answer_timeout) == select.POLLOUT:
                 self._send()
@@ -111,7 +114,7 @@ class Sending:
         return self.whole
 
     def _wait(self, seconds: float) -> int:
-        """The events that there are at once or within so many seconds; 0: none. Raises ExchangeFailed: OURS."""
+        """The events that come within so many seconds; 0: none. Raises ExchangeFailed: OURS."""
         try:
             events = self._poll.poll(seconds * 1000)
         except OSError as error:
@@ -119,9 +122,9 @@ class Sending:
         return events[0][1] if events else 0
 
     def _send(self) -> None:
-        """Send what the AppServer takes at once of the next piece, which may have to come from the visitor first.
+        """Send what the AppServer takes at once of the next piece.
 
-        Raises ExchangeFailed: OURS; VisitorGone.
+        Blocks where the visitor has to send that piece first. Raises ExchangeFailed: OURS; VisitorGone.
         """
         if not self._unsent:
             self._unsent = self._next()
@@ -132,11 +135,11 @@ class Sending:
             if self._kept and not self._unsent:
                 self._unsent = self._next()  # so that its end is known as soon as all is sent
         except BlockingIOError:
-            time.sleep(0.001)  # it can be written to, said the poll: but not even by a byte
+            time.sleep(0.001)  # the poll said that it can be written to, but it takes no byte
         except OSError as error:
             if error.errno in _SHORTAGE:
                 raise ExchangeFailed(Failure.OURS, texts.what(error)) from None
-            # It takes no more, and may have answered (a refusal) and hung up before it had read everything.
+            # It takes no more. It may have answered (a refusal) and closed the connection before it had read all.
             self.over = True
 
     def _next(self) -> memoryview:
@@ -154,10 +157,10 @@ class Response:
     """A response whose head is here. Its body is read as `blocks` is iterated, which blocks.
 
     Raises ExchangeFailed: SILENT, BROKEN or CUT within the body. As long as part of the request is unsent, whatever
-    waits for the response sends it, too, and raises VisitorGone.
+    waits for the response sends it too, and raises VisitorGone.
     """
 
-    def __init__(self, connection: Connection, reader: ResponseReader, sending: Sending | None = None) -> None:
+    def __init__(self, connection: Connection, reader: ResponseReader, sending: RequestSender | None = None) -> None:
         self.status = reader.status
         self.status_line = reader.status_line
         """code and reason, as start_response wants them"""
@@ -173,17 +176,17 @@ class Response:
         self._reader = reader
         self._sending = sending
         if sending is not None and not sending.over and self.status >= 400:
-            self.reusable = False  # what is unsent goes unsent, as soon as the response is complete
+            self.reusable = False  # what is unsent then will never be sent
         if reader.complete:
             self._end()
 
     @property
     def over(self) -> bool:
-        """The answer is complete, and nothing is left to be sent of the request."""
+        """The response is complete, and nothing is left to send of the request."""
         return self.complete and (self._sending is None or self._sending.over)
 
     def finish(self) -> bool:
-        """Send what is unsent of the request, the answer being complete. Whether the connection may be used again.
+        """Send the rest of the request after a complete response. Whether the connection may be used again.
 
         Blocks on the AppServer, and on the visitor. Never raises.
         """
@@ -193,7 +196,7 @@ class Response:
 
     @property
     def blocks(self) -> Iterator[bytes]:
-        """What is still to come of the body."""
+        """The rest of the body."""
         return iter(self.read, b"")
 
     def read(self) -> bytes:
@@ -204,7 +207,7 @@ class Response:
         return b""
 
     def take(self, bound: int) -> list[bytes]:
-        """Read the body until it is complete, larger than `bound` bytes, or a stream: it pauses, or lasts."""
+        """Read the body until it is complete, or larger than `bound` bytes, or a stream (PAUSE, MAX_TAKE_TIME)."""
         rest = self._reader.rest
         if rest and len(rest) == self._reader.framing:  # it came along with the head
             return [self._step()]
@@ -222,14 +225,14 @@ class Response:
         return taken
 
     def _ready(self) -> bool:
-        """Whether more of the answer comes before it pauses."""
+        """Whether more of the response comes within PAUSE seconds."""
         sending = self._sending
         if sending is None or sending.over:
             return self.connection.ready(PAUSE)
         return sending.ready(PAUSE)
 
     def _end(self) -> None:
-        """The body is over."""
+        """The body is complete."""
         self.complete = True
         if not self._reader.keep_alive:
             self.reusable = False
@@ -240,7 +243,7 @@ class Response:
                 self.reusable = False
 
     def _step(self) -> bytes:
-        """What came next of the body; empty at its end, or where it was none of the body's own bytes."""
+        """What comes next of the body; empty at its end, or if only framing came."""
         reader, sending = self._reader, self._sending
         data = reader.rest
         if not data:
@@ -261,10 +264,10 @@ class Response:
 
 
 def exchange(connection: Connection, method: str, head: bytes, body: Body) -> Response:
-    """Send a request, and read the answer up to its body. Blocks.
+    """Send a request, and receive the response up to its body. Blocks.
 
-    `head` ends with the empty line, and its framing fits the body. What is unsent when the answer begins is sent
-    while the answer is read. Raises ExchangeFailed; what the visitor does wrong while the body is streamed
+    `head` ends with the empty line, and its framing fits the body. What is unsent when the response begins is
+    sent while the response is read. Raises ExchangeFailed; what the visitor does wrong while the body is streamed
     (VisitorGone) passes through.
     """
     small = body.small
@@ -279,13 +282,13 @@ def exchange(connection: Connection, method: str, head: bytes, body: Body) -> Re
     if small is not None and sent == len(data):
         exact = not small and connection.family == socket.AF_UNIX
         return _receive_response(connection, method, None, Failure.UNREAD if exact else Failure.LOST)
-    return _receive_response(connection, method, Sending(connection, data[sent:], body))
+    return _receive_response(connection, method, RequestSender(connection, data[sent:], body))
 
 
 def receive(connection: Connection, lost: Failure, reset: Failure | None = None) -> bytes:
-    """What is there; empty at the end. Raises ExchangeFailed: SILENT, or `lost` when the connection broke.
+    """What is there; empty at the connection's end. Raises ExchangeFailed: SILENT, or `lost` if the connection broke.
 
-    `reset`: instead of `lost`, where the connection was reset.
+    `reset`: instead of `lost`, if the connection was reset.
     """
     try:
         return connection.recv(BLOCK)
@@ -298,12 +301,12 @@ def receive(connection: Connection, lost: Failure, reset: Failure | None = None)
 
 
 def _ended(connection: Connection, lost: Failure, why: str = "") -> ExchangeFailed:
-    """The error for an answer that ends before its end: `lost`, or CUT where the AppServer is still there."""
+    """The error for a response that is cut off: `lost`, or CUT if the AppServer is still there."""
     return ExchangeFailed(Failure.CUT if connection.half_open() else lost, why)
 
 
 def _receive_response(
-    connection: Connection, method: str, sending: Sending | None, reset: Failure = Failure.LOST
+    connection: Connection, method: str, sending: RequestSender | None, reset: Failure = Failure.LOST
 ) -> Response:
     """The response, up to its body. `reset`: what it means that the connection is reset before the first byte."""
     reader = ResponseReader(method)

@@ -1,7 +1,7 @@
-"""A caller's request → what the application sees (PEP 3333). Pure.
+"""The environ that the application gets for a request (PEP 3333). Pure.
 
-The environ is built from the LB- headers, never re-derived from the request line (but for the query
-string): so the application sees the path that Apache authorised.
+The environ is built from the LB- headers, so the application sees the path that Apache authorised. Only the query
+string comes from the request line.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ _ENCODED[headers.VARIABLES.lower()] = headers.VARIABLES
 _PREFIX = headers.PREFIX.lower()
 _VARIABLE = headers.VAR.upper()
 _NAMES = {"content-type": CONTENT_TYPE, "content-length": CONTENT_LENGTH, "connection": CONNECTION}
-# A body that comes in chunks has no CONTENT_LENGTH: the application shall see why.
-# HTTP_PROXY in a process' environment names a proxy: a visitor's must not pass for it (httpoxy, CVE-2016-5385).
+# Transfer-Encoding is kept: it tells the application why a body in chunks has no CONTENT_LENGTH.
+# Proxy is dropped: HTTP_PROXY in a process' environment names a proxy, and a visitor must not (httpoxy,
+# CVE-2016-5385).
 _DROPPED = headers.HOP_BY_HOP - {"transfer-encoding", "connection"} | {"proxy"}
 _MANDATORY = frozenset(headers.MANDATORY.values())
 
@@ -50,7 +51,7 @@ class Incomplete(Exception):
 
 
 def _read_name(name: str) -> Callable[[str], tuple[str | None, str]]:
-    """What a field's value becomes in environ: its key, None if there is none, and the decoded value."""
+    """For a field's value: its key in environ, None if it has none, and the decoded value."""
     lower = name.lower()
     if lower in _ENCODED:
         encoded_key = _ENCODED[lower]
@@ -58,7 +59,7 @@ def _read_name(name: str) -> Callable[[str], tuple[str | None, str]]:
     key: str | None
     if lower in _OWN_NAMES:
         key = _OWN_NAMES[lower]
-    # As in mod_wsgi: an underscore could pass for a hyphen, and other signs stand in no variable's name.
+    # As in mod_wsgi: an underscore could be taken for a hyphen, and no variable's name holds other signs.
     elif lower.startswith(_PREFIX) or lower in _DROPPED or not name.replace("-", "").isalnum():
         key = None
     else:
@@ -67,7 +68,7 @@ def _read_name(name: str) -> Callable[[str], tuple[str | None, str]]:
 
 
 class _Fields(RequestFields):
-    """The fields of a request and the variables that Apache told."""
+    """The fields of a request, and the variables that Apache set."""
 
     def combine(self, lines: list[str]) -> dict[str, str]:
         fields = super().combine(lines)
@@ -92,14 +93,14 @@ _fields = _Fields(_read_name, 262144)
 
 
 def know_key(key: str) -> None:
-    """Keep the line with the key that the callers of this very process show: it holds the key anyway."""
+    """Keep the line with the caller key of this process in the memo. The process holds the key anyway."""
     _fields.pin(f"{headers.KEY}: {key}")
 
 
 class Request(RequestHead):
     """A request's head, without the empty line at its end. Raises ProtocolError.
 
-    `fields`: the visitor's headers, and what the caller tells of the visitor, by their keys in environ; the
+    `fields`: the visitor's headers, and what the LB- headers say of the visitor, by their keys in environ. The
     application may change its environ, but not this.
     """
 
@@ -114,15 +115,15 @@ class Request(RequestHead):
         self.path = take(headers.PATH, None)
         session = take(headers.SESSION, None)
         self.held = session == "held"
-        """by the adaptor's word it brought our ticket"""
+        """the adaptor says that the request brought this AppServer's ticket"""
         self.lost = session == "lost"
-        """by the adaptor's word it brought the ticket of an AppServer that is gone"""
+        """the adaptor says that the request brought the ticket of an AppServer that is gone"""
         self.probe = take(headers.PROBE) if headers.PROBE in fields else None
         if headers.VARIABLES in fields:
             del fields[headers.VARIABLES]
         if headers.LENGTH in fields:
             said = str(framing.length(take(headers.LENGTH)))
-            if CONTENT_LENGTH in fields or TRANSFER_ENCODING in fields:  # else there is no body, and no length of one
+            if CONTENT_LENGTH in fields or TRANSFER_ENCODING in fields:  # otherwise there is no body
                 fields[CONTENT_LENGTH] = said
                 fields.pop(TRANSFER_ENCODING, None)
         if "HTTP_HOST" in fields and not fields["HTTP_HOST"]:
@@ -153,7 +154,7 @@ def build(request: Request, base: Environ) -> Environ:
 
 
 def build_alone(request: Request, base: Environ, peer: tuple[str, int], server: tuple[str, int]) -> Environ:
-    """The environ of a request that a person sent to an AppServer that runs alone, without Apache."""
+    """The environ of a request to an AppServer that runs alone, without Apache."""
     path, _, query = request.target.partition("?")
     fields = {key: value for key, value in request.fields.items() if key.startswith(("HTTP_", "CONTENT_"))}
     return {
