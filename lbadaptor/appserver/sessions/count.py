@@ -22,7 +22,7 @@ def by_cookies(table: SessionTable, clock: Clock) -> Count:
 
 
 def by_application(count: Count, table: SessionTable, clock: Clock) -> Count:
-    """The application's own count alone decides; the ledger's does while it fails."""
+    """The application's own count. While that fails: the table's."""
     asked = _guarded(count, clock)
     return lambda: table.count(clock()) if (number := asked()) is None else number
 

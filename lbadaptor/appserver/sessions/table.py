@@ -1,8 +1,7 @@
 """The table of sessions that live in this process, by the application's own session cookie. Pure.
 
 A session counts from the moment the application sets its cookie until the application deletes it or nobody
-has used it for the idle time. Where there is affinity without session, what counts are visitors, from tsuccessor
-last request on. Times are monotonic seconds, given by the caller. Any thread may use it.
+has used it for the idle time. With affinity, the table holds visitors instead, each from the last request on. Times are monotonic seconds, given by the caller. Any thread may use it.
 
 A session has one or several values of its cookie. An application may set another value with each answer (a signed
 cookie with the time in it, a new id at the login), and a browser sends requests in parallel: several answers to one
@@ -48,7 +47,7 @@ class _Session:
 
 
 class SessionTable:
-    """Live sessions, in the order of tsuccessor last use, so that a sweep looks at nothing but what has ended.
+    """Live sessions, in the order of their last use, so that a sweep looks at nothing but what has ended.
 
     `most`: how many values are known at most; beyond that the session longest unused is forgotten, and that is said
     once.
