@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)  # the monitor asks itself
     options = parser.parse_args()
     if options.prepare:
-        return report(options.config)
+        return report(options.config, keys=True)
     logs.to_stderr("lbmonitor: ")
     try:
         settings = load(options.config)

@@ -14,14 +14,14 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 from lbadaptor.contract.address import Entry, Identity
-from lbadaptor.contract.errors import SettingsError
+from lbadaptor.contract.errors import KeyFileError, SettingsError
 from lbadaptor.contract.settings import Settings
-from lbadaptor.contract.ticket import make_keys, unreadable_for
+from lbadaptor.contract.ticket import Keys, make_keys, unreadable_for
 from lbadaptor.log import logs, texts
 from monitor.arbiter.files import run_folder
 from monitor.arbiter.files.address_text import CallerKeys, Publisher
@@ -38,8 +38,9 @@ from monitor.arbiter.status import status
 from monitor.arbiter.systemd import VARIABLES, Systemd
 from monitor.arbiter.watcher_process import WatcherProcess
 from monitor.contract.messages import Alive, Begin, FromWatcher, Ordered, Probed, Reply, Target, Unanswered, View
-from monitor.contract.processes import cpu_time
+from monitor.contract.processes import cpu_time, start_time
 from monitor.policy.actions import Action
+from monitor.policy.life import Life
 from monitor.policy.pool import Pool
 from monitor.policy.problems import Problems
 from monitor.policy.shares import weight
@@ -68,6 +69,34 @@ Replying = Callable[[bool, str], None]
 """Tells who gave an order whether it is done, and a text."""
 
 
+def _keys(settings: Settings, group: int | None, recorded: Iterable[Life]) -> Keys:
+    """The keys of the key file, which is made on first use. Raises KeyFileError.
+
+    AppServers that live know the keys of a file that was there. With other keys no adaptor could reach them, and
+    their sessions would be lost.
+    """
+    path = settings.key_file
+    if not os.path.exists(path) and (pids := [str(life.pid) for life in recorded if _lives(life)]):
+        raise KeyFileError(
+            f"the key file {path} is missing, and AppServers that were started with its keys still run (pid "
+            f"{', '.join(pids)}): put the file back, or end them with `lbctl stop --all`; nothing was changed"
+        )
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    keys = make_keys(path, group)
+    if group is not None and (why := unreadable_for(path, group)):
+        log.warning("%s", why)
+    return keys
+
+
+def _lives(life: Life) -> bool:
+    try:
+        return life.pid > 0 and start_time(life.pid) == life.started
+    except ProcessLookupError:
+        return False
+    except OSError:  # it cannot be looked at now
+        return True
+
+
 class Arbiter:
     """`run` blocks until everything has ended. Raises LbadaptorError or OSError if it cannot begin."""
 
@@ -78,16 +107,13 @@ class Arbiter:
         self._run_folder_lock = RunFolderLock(settings.run_folder)
         self._taken = ""
         """which monitor has the run folder now, in words; empty: this one"""
-        settings.key_file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        keys = make_keys(settings.key_file, group)
-        if group is not None and (why := unreadable_for(settings.key_file, group)):
-            log.warning("%s", why)
-        caller_keys = CallerKeys(settings.caller_keys_file, group, keys.caller_key)
         self._problems = Problems()
-        self._settings_file = SettingsFile(settings.snapshot_file, group, config, self._problems)
-        self._publisher = Publisher(settings.address_file, group, caller_keys, self._problems)
         self._state = StateFile(settings.run_folder / "state.json", self._problems)
         recorded = self._state.read()
+        keys = _keys(settings, group, recorded)
+        caller_keys = CallerKeys(settings.caller_keys_file, group, keys.caller_key)
+        self._settings_file = SettingsFile(settings.snapshot_file, group, config, self._problems)
+        self._publisher = Publisher(settings.address_file, group, caller_keys, self._problems)
         last_generation = max(self._publisher.last_generation, self._state.last_generation)
         self._pool = Pool(settings, last_generation, self._problems, len(os.sched_getaffinity(0)))
         self._systemd = Systemd(os.environ)

@@ -9,6 +9,7 @@ that runs now; `lbmonitor --prepare` runs the code that would run after `lbctl r
 
 from __future__ import annotations
 
+import os
 import selectors
 import sys
 import time
@@ -61,9 +62,15 @@ def check(config: Path) -> Checked:
         return Checked(error=f"{config}: {error}")
 
 
-def report(config: Path) -> int:
-    """`check`, and print what was found. The exit status."""
-    sys.stdout.write(msgspec.json.encode(check(config)).decode() + "\n")
+def report(config: Path, keys: bool = False) -> int:
+    """`check`, and print what was found. The exit status.
+
+    `keys`: the key file has to be there, too. A monitor that starts anew reads it.
+    """
+    found = check(config)
+    if keys and not found.error and not os.path.exists(path := found.settings(config).key_file):
+        found = Checked(error=f"the key file {path} is missing: put it back")
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     return 0
 
 

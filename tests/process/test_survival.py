@@ -547,6 +547,26 @@ def test_one_whose_key_is_gone_is_ended_and_reaped(site: Site) -> None:
     site.end()
 
 
+def test_without_its_key_file_no_monitor_starts_beside_appservers_that_know_its_keys(site: Site) -> None:
+    site.up()
+    before, pids, keys = identities(site), site.pids(), site.folder / "keys"
+    content = keys.read_text()
+    keys.unlink()
+    status, said = site.lbctl("reexec")
+    assert (status, f"the key file {keys} is missing: put it back" in said) == (1, True), said
+    crash(site)
+    site.start()
+    assert site.monitor is not None
+    assert site.monitor.wait(20) == 1
+    assert f"the key file {keys} is missing, and AppServers that were started with its keys still run" in site.said
+    assert not keys.exists()
+    assert (identities(site), site.pids()) == (before, pids), "they serve on"
+    keys.write_text(content)
+    restart(site, adopted=2)
+    assert site.pids() == pids
+    site.end()
+
+
 def children(parent: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
