@@ -77,7 +77,7 @@ def _is_old(life: Life | None) -> bool:
 
 
 def announcement(slots: Slots, settings: Settings, end_sessions: bool) -> str:
-    """What people are told who order a release."""
+    """The reply to an order for a release."""
     old = sum(slot.counts for slot in slots)
     text = f"{old} AppServers are replaced, {settings.monitor.replace_at_once} at a time"
     draining = sum(life.draining for life in slots.lives)

@@ -342,7 +342,7 @@ class Site:
         return next((entry for entry in self.table.entries if entry.identity.slot == slot), None)
 
     def wait_states(self, **states: str) -> None:
-        """Wait until address.text says `s0="OK", s2="DYING"`, and names nobody else."""
+        """Wait until address.text says `s0="OK", s2="DYING"`, and names no other AppServer."""
         wanted = {int(slot[1:]): state for slot, state in states.items()}
         self.wait(lambda: self.states == wanted, f"address.text says {wanted}")
 
@@ -374,7 +374,7 @@ class Site:
         return found
 
     def knocks(self, slot: int) -> bool:
-        """Whether an AppServer listens on its Unix socket: it refuses whoever says nothing of a visitor."""
+        """Whether an AppServer listens on its Unix socket: it refuses a request that says nothing of a visitor."""
         with socket.socket(socket.AF_UNIX) as caller:
             try:
                 caller.connect(str(self.run_folder / "sockets" / str(slot)))

@@ -35,7 +35,7 @@ def names(site: Site) -> tuple[str, ...]:
     return read(site.run_folder / "settings.json").ticket_cookies
 
 
-def test_a_typo_after_the_start_harms_nobody_who_starts_later(site: Site) -> None:
+def test_a_typo_after_the_start_does_not_harm_what_starts_later(site: Site) -> None:
     site.settings("adaptor", wait=1.5)
     site.up()
     good = site.config.read_text()
@@ -48,7 +48,7 @@ def test_a_typo_after_the_start_harms_nobody_who_starts_later(site: Site) -> Non
     with pytest.raises(SettingsError):  # the run folder is not one of the default ones
         accepted(site)
     site.config.write_text(good.replace("wait = 1.5", "wait = 2.5"))
-    assert accepted(site).settings.adaptor.wait == 1.5, "nobody has accepted that yet"
+    assert accepted(site).settings.adaptor.wait == 1.5, "the monitor has not accepted that yet"
     serial = site.table.serial
     site.wait_order("restart")
     assert accepted(site).settings.adaptor.wait == 2.5

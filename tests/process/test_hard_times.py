@@ -181,7 +181,7 @@ def start_short(site: Site, error: str) -> Path:
 
 
 @pytest.mark.parametrize("error", ["EMFILE", "ENFILE", "ENOMEM"])
-def test_who_cannot_be_adopted_for_want_of_anything_is_adopted_later_and_stays_published(
+def test_one_that_cannot_be_adopted_in_a_shortage_is_adopted_later_and_stays_published(
     site: Site, error: str
 ) -> None:
     site.settings("monitor", probe_timeout=4.0)  # patience
@@ -297,16 +297,16 @@ def test_a_port_stolen_between_two_lives(site: Site, by_tcp: bool) -> None:
         robber = threading.Thread(target=rob, args=(listener,), daemon=True)
         robber.start()
         if by_tcp:
-            wait_for(lambda: heard, "the watcher has taken the stranger for whom it was to probe")
+            wait_for(lambda: heard, "the watcher has taken the stranger for the AppServer that it was to probe")
         os.kill(site.pid, signal.SIGCONT)
         site.wait_states(s1="OK", s2="OK")
         assert f"slot 0 is passed over for 60 s: {entry.address}: Address already in use" in site.said
-        site.wait(lambda: len(ask(site.control)["appservers"]) == 2, "nobody but the two is probed")
+        site.wait(lambda: len(ask(site.control)["appservers"]) == 2, "only the two are probed")
         listener.shutdown(socket.SHUT_RDWR)
         robber.join()
     keys = read_keys(site.folder / "keys")
     learnt = b"".join(heard)
-    assert bool(learnt) == by_tcp, "a Unix socket is nobody's who has not its folder"
+    assert bool(learnt) == by_tcp, "nothing can have a Unix socket that does not have its folder"
     assert (keys.probe_key(entry.ticket).encode() in learnt) == by_tcp
     for other in site.table.entries:
         for secret in (keys.probe_key(other.ticket), keys.caller_key(other.ticket), other.ticket):
@@ -329,7 +329,7 @@ def test_a_watcher_that_is_late_tells_a_stranger_nothing(site: Site) -> None:
         os.kill(site.pid, signal.SIGCONT)
         site.wait_states(s1="OK", s2="OK")
         os.kill(watcher, signal.SIGCONT)
-        site.wait(lambda: len(ask(site.control)["appservers"]) == 2, "nobody but the two is probed")
+        site.wait(lambda: len(ask(site.control)["appservers"]) == 2, "only the two are probed")
         with contextlib.suppress(BlockingIOError):
             heard.append(listener.accept()[0])
     assert not heard
@@ -339,7 +339,7 @@ def test_a_watcher_that_is_late_tells_a_stranger_nothing(site: Site) -> None:
 # Time.
 
 
-def test_a_clock_that_jumps_ends_nobody_and_no_generation_comes_twice(site: Site) -> None:
+def test_a_clock_that_jumps_ends_no_appserver_and_no_generation_comes_twice(site: Site) -> None:
     offset = site.folder / "offset"
     offset.write_text("0")
     code = (
@@ -376,19 +376,19 @@ def test_a_clock_that_jumps_ends_nobody_and_no_generation_comes_twice(site: Site
     site.end()
 
 
-@pytest.mark.parametrize("who", ["monitor", "watcher", "everybody"])
-def test_who_was_suspended_and_resumed_ends_nobody(site: Site, who: str) -> None:
+@pytest.mark.parametrize("suspended", ["monitor", "watcher", "all"])
+def test_a_process_that_was_suspended_and_resumed_ends_no_appserver(site: Site, suspended: str) -> None:
     site.up()
     before, pids = identities(site), site.pids()
-    stopped = {"monitor": [site.pid], "watcher": site.watchers(), "everybody": [site.pid, *processes(site.mark)]}[who]
+    stopped = {"monitor": [site.pid], "watcher": site.watchers(), "all": [site.pid, *processes(site.mark)]}[suspended]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     pause(site, SUSPENDED)
-    if who != "everybody":
+    if suspended != "all":
         assert site.get(0).status == 200
     for pid in reversed(stopped):
         os.kill(pid, signal.SIGCONT)
-    pause(site, 2.5)  # in which probes would be missed, and whoever is taken for hung be ended
+    pause(site, 2.5)  # in which probes would be missed, and an AppServer be taken for hung
     assert (identities(site), site.pids(), len(site.ok)) == (before, pids, 2)
     assert "hung" not in site.said
     assert "SIGKILL" not in site.said

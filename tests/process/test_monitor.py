@@ -134,7 +134,7 @@ def test_a_fresh_interpreter_gets_its_callers_world(calm: Site) -> None:
     assert str(calm.folder / "elsewhere") in where["path"]
 
 
-def test_nobody_but_the_monitor_talks_to_systemd(calm: Site) -> None:
+def test_only_the_monitor_talks_to_systemd(calm: Site) -> None:
     assert b"NOTIFY_SOCKET=" in Path(f"/proc/{calm.pid}/environ").read_bytes()
     for pid in [*calm.pids().values(), *calm.watchers()]:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
@@ -358,7 +358,7 @@ def test_a_port_in_use_is_passed_over_and_said(site: Site) -> None:
         site.end()
 
 
-def test_without_descriptors_nobody_is_started_and_with_them_all_goes_on(site: Site) -> None:
+def test_without_descriptors_no_appserver_is_started_and_with_them_all_goes_on(site: Site) -> None:
     site.settings("monitor", backoff_limit=0.2)
     site.up()
     old = site.entry(0)
@@ -422,7 +422,7 @@ def test_without_a_console_there_are_probes_all_the_same(site: Site) -> None:
     site.end()
 
 
-def test_a_watcher_that_cannot_run_keeps_nobody_busy(site: Site) -> None:
+def test_a_watcher_that_cannot_run_does_not_keep_the_machine_busy(site: Site) -> None:
     # A monitor whose watcher is a program that fails at once.
     code = (
         "import sys\n"
@@ -565,7 +565,7 @@ def test_a_release_replaces_everybody(site: Site, way: str) -> None:
 
     site.wait(rolled, "everybody was replaced")
     site.wait_said("release: every AppServer has been replaced")
-    site.wait(lambda: site.states.get(0) == "DYING" and len(site.states) == 3, "who has a session stays, nobody else")
+    site.wait(lambda: site.states.get(0) == "DYING" and len(site.states) == 3, "only the one with a session stays")
     assert site.get(0, sid=sid).status == 200
     site.end()
 

@@ -165,7 +165,7 @@ def test_a_release_that_ends_sessions_lets_in_flight_requests_finish(site: Site)
     assert statuses == [200]
     site.wait(lambda: list(site.pids()) == [1], "it has ended")
     ended = ["slot 0 with 1 sessions: a release that ends sessions"]
-    site.wait(lambda: ask(site.control)["ended"] == ended, "the status says whom it ended")
+    site.wait(lambda: ask(site.control)["ended"] == ended, "the status says which AppServers it ended")
     site.end()
 
 

@@ -149,7 +149,7 @@ def test_the_standby_stays_it_and_a_slow_start_goes_on(site: Site, asked: bool) 
     assert risen <= weights()[0] < risen + 40
 
 
-def test_killed_as_soon_as_address_text_is_written_it_takes_nobody_out_of_it(site: Site) -> None:
+def test_killed_as_soon_as_address_text_is_written_it_takes_no_appserver_out_of_it(site: Site) -> None:
     code = (
         "import os, signal, sys\n"
         "from monitor.arbiter.files import address_text as publish\n"
@@ -291,7 +291,7 @@ def test_stop_all_ends_them_without_any_file_too(site: Site) -> None:
     assert not processes(site.mark)
 
 
-def test_stop_all_ends_nobody_who_has_got_the_pid_of_the_monitor(site: Site) -> None:
+def test_stop_all_ends_no_process_that_has_got_the_pid_of_the_monitor(site: Site) -> None:
     site.up()
     crash(site)
     pid_file = site.run_folder / "monitor.pid"
@@ -308,7 +308,7 @@ def test_stop_all_ends_nobody_who_has_got_the_pid_of_the_monitor(site: Site) -> 
 # The run folder.
 
 
-def test_nobody_but_its_user_can_take_the_lock(site: Site) -> None:
+def test_only_its_user_can_take_the_lock(site: Site) -> None:
     site.run_folder.mkdir(mode=0o755)
     if os.geteuid():
         pytest.skip("only root can be another user")
@@ -403,7 +403,7 @@ def test_a_stranger_on_the_port_is_not_adopted(site: Site) -> None:
         listener.listen()
         command = [sys.executable, "-c", STRANGER, str(listener.fileno())]
         served = subprocess.Popen(command, pass_fds=(listener.fileno(),))
-    (site.folder / "run" / "sockets" / "0").unlink()  # else that nobody listens there is the last word
+    (site.folder / "run" / "sockets" / "0").unlink()  # it would answer that nothing listens there
     try:
         site.start()
         site.wait_states(s1="OK", s2="OK")
@@ -495,7 +495,7 @@ def test_an_order_to_stop_wins_over_an_upgrade(site: Site, when: str) -> None:
         os.kill(site.pid, signal.SIGTERM)
     assert site.monitor is not None
     assert site.monitor.wait(20) == 0, site.said
-    assert site.said.count(" starts: pid") == 2, "nobody was started after it"
+    assert site.said.count(" starts: pid") == 2, "no AppServer was started after it"
     assert (
         f"SIGTERM: everything is ended in order, as process {os.getpid() if when == 'at once' else site.pid} ("
         in site.said
@@ -504,7 +504,7 @@ def test_an_order_to_stop_wins_over_an_upgrade(site: Site, when: str) -> None:
     assert not site.text.count(" OK ")
 
 
-def test_who_sent_a_signal_is_said(site: Site) -> None:
+def test_the_sender_of_a_signal_is_logged(site: Site) -> None:
     site.up()
     name = Path("/proc/self/comm").read_text().strip()
     os.kill(site.pid, signal.SIGHUP)
@@ -629,7 +629,7 @@ def test_a_monitor_that_was_stopped_for_long_ends_nobody(site: Site) -> None:
     site.wait(lambda: len(site.ok) == 2 and not set(site.pids().values()) & set(pids.values()), "it goes on")
 
 
-def test_a_starved_watcher_gets_nobody_ended(site: Site) -> None:
+def test_a_starved_watcher_gets_no_appserver_ended(site: Site) -> None:
     site.up()
     pids = site.pids()
     watcher = site.watchers()[0]

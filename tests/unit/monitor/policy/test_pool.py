@@ -319,7 +319,7 @@ def test_a_taken_port_does_not_outlive_an_order_to_stop() -> None:
     assert stage.pool.over
 
 
-def test_passed_over_slots_keep_nobody_busy_while_all_is_stopped() -> None:
+def test_passed_over_slots_do_not_wake_the_monitor_while_all_is_stopped() -> None:
     stage = Stage()
     stage.plan()
     stage.pool.failed(stage.at(0), "in use", port=True)
@@ -655,7 +655,7 @@ def test_drain_by_order_replaces_first() -> None:
 
 
 @pytest.mark.parametrize("order", ["drain", "undrain"])
-def test_an_order_for_nobody_names_those_that_are_there(order: str) -> None:
+def test_an_order_for_an_empty_slot_names_the_slots_in_use(order: str) -> None:
     stage = Stage()
     stage.up()
     give = {"drain": lambda: stage.pool.drain(7), "undrain": lambda: stage.pool.undrain(7, stage.now)}[order]
@@ -723,7 +723,7 @@ def test_one_that_is_not_being_drained_cannot_be_undrained() -> None:
         stage.pool.undrain(0, stage.now)
 
 
-def test_a_drain_without_a_free_slot_waits_and_nobody_is_ended_for_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_drain_without_a_free_slot_waits_and_no_other_is_ended_for_it(caplog: pytest.LogCaptureFixture) -> None:
     stage = Stage(servers=1, slots=2)
     stage.up()
     stage.pool.drain(0)
@@ -900,7 +900,7 @@ def test_a_release_that_does_not_start_says_why(caplog: pytest.LogCaptureFixture
     assert "failed" not in stage.pool.waiting
 
 
-def test_a_release_where_nobody_serves_is_not_over_before_somebody_does(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_release_while_none_serves_is_not_over_before_all_do(caplog: pytest.LogCaptureFixture) -> None:
     stage = Stage(servers=2)
     stage.plan()
     for _ in range(6):
@@ -938,7 +938,7 @@ def test_a_start_of_the_release_before_says_nothing_of_this_one(caplog: pytest.L
     assert (stage.pool.release.under_way, stage.pool.replaced) == (False, (1, 1))
 
 
-def test_whoever_dies_during_a_release_is_waited_for() -> None:
+def test_one_that_dies_during_a_release_is_waited_for() -> None:
     stage = Stage(servers=1)
     stage.up()
     stage.later(100)
@@ -963,7 +963,7 @@ def test_a_release_that_ends_sessions_stops_each_as_soon_as_it_is_replaced(caplo
     assert short(stage.plan()) == ["start 3"]
     assert short(stage.ready(3)) == ["stop 1", "start 4"]
     assert stage.states[0] == "DYING"
-    # The last one is replaced: whoever was DYING before the release goes too.
+    # The last one is replaced: one that was DYING before the release goes too.
     assert short(stage.ready(4)) == ["stop 2", "stop 0"]
     assert not stage.pool.release.under_way
     assert stage.pool.release.ended == [
