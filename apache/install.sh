@@ -1,12 +1,13 @@
 #!/bin/sh
-# Set up what `make demo`, `make test` and `make bench` need: Debian's packages (as root), the environment folder,
-# mod_wsgi. For the bench also what it compares with, as far as that can be had.
+# Sets up what `make demo`, `make test` and `make bench` need: Debian's packages (as root), the environment folder
+# and mod_wsgi. For the bench also the servers that it compares with, as far as they can be installed.
 #
 #   apache/install.sh demo|test|bench
 #
-# PYTHON names the Python to use; without it Debian's own, which Debian's mod_wsgi is linked to. What else the caller
-# has in the environment for Python (PYTHONPATH …) is for the AppServers, and counts here as little as what directs
-# pip elsewhere (PIP_TARGET, `user = true` in a pip.conf …). An index, certificates and a proxy do count.
+# PYTHON names the Python to use. The default is Debian's own, which Debian's mod_wsgi is linked to. Other
+# variables for Python in the caller's environment (PYTHONPATH …) are for the AppServers and are ignored here. So
+# are pip settings of other installations (PIP_TARGET, `user = true` in a pip.conf …). Settings of an index,
+# certificates and a proxy are used.
 set -eu
 what=$1
 unset CDPATH
@@ -24,7 +25,7 @@ fail() {
 }
 root() { [ "$(id -u)" = 0 ]; }
 
-# Run a command quietly; show what it is and for how long it runs; its output only if it fails.
+# Run a command quietly. Show a text and how long the command has run; show its output only if it fails.
 step() {
     text=$1
     shift
@@ -52,7 +53,7 @@ step() {
 
 installed() { dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q ' installed$'; }
 
-# Debian's packages that are missing, of those named.
+# Print the Debian packages that are missing, among those named.
 missing() {
     for package in "$@"; do
         installed "$package" || printf ' %s' "$package"
@@ -100,12 +101,12 @@ fi
 settings=$("$env/bin/python" -I apache/pip_settings.py) || fail "pip's settings cannot be read."
 unset $(env | sed -n 's/^\(PIP_[A-Za-z0-9_]*\)=.*/\1/p') PIP_CONFIG_FILE
 eval "$settings"
-export PIP_CONFIG_FILE=/dev/null # what counts is in the environment now
+export PIP_CONFIG_FILE=/dev/null # the settings that hold are in the environment now
 
 "$env/bin/python" -I -c 'import setuptools, wheel' 2>/dev/null ||
     step "installing setuptools" pip install --no-cache-dir "setuptools>=68" wheel
 
-# Built from a copy, so that the build leaves nothing behind in the checkout.
+# Build from a copy, so that the build leaves no files in the checkout.
 rm -rf "$env/src"
 mkdir "$env/src"
 cp -R setup.cfg pyproject.toml README.md LICENSE lbadaptor monitor apache "$env/src"

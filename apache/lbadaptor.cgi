@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What mod_cgid or mod_cgi runs. It finds the packages that were installed along with it: this file is
-PREFIX/share/lbadaptor/lbadaptor.cgi, they are in PREFIX/lib/pythonX.Y/site-packages.
+"""The script that mod_cgid or mod_cgi runs. It finds the packages that were installed together with it: this file is
+PREFIX/share/lbadaptor/lbadaptor.cgi, and they are in PREFIX/lib/pythonX.Y/site-packages.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""What mod_wsgi loads. It finds the packages that were installed along with it: this file is
-PREFIX/share/lbadaptor/lbadaptor.wsgi, they are in PREFIX/lib/pythonX.Y/site-packages.
+"""The script that mod_wsgi loads. It finds the packages that were installed together with it: this file is
+PREFIX/share/lbadaptor/lbadaptor.wsgi, and they are in PREFIX/lib/pythonX.Y/site-packages.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Which of the user's pip settings hold for the set-up: those that say where packages come from.
+"""Prints the user's pip settings that hold for the set-up: those that tell where packages come from.
 
-`apache/install.sh` runs it with the Python of the environment folder; it prints what the shell is to export. What
-directs pip elsewhere (`user`, `target`, `prefix`, `constraint`, `require-hashes` …) is for the user's own
-installations. `pip config list` would not tell: with `user = true` it lists the user's file alone.
+`apache/install.sh` runs it with the Python of the environment folder, and exports what it prints. Other settings
+(`user`, `target`, `prefix`, `constraint` …) are for the user's own installations. `pip config list`
+is no substitute: with `user = true` it lists only the user's file.
 
 Places and precedence are those of pip's documentation, "Configuration".
 """

@@ -1,6 +1,6 @@
 """Sticky sessions and fail-over for Python WSGI applications behind Apache httpd.
 
-The public face: the middleware that mod_wsgi loads. The AppServer's is `lbadaptor.appserver.main.main`.
+`Adaptor` is the WSGI application that mod_wsgi loads. An AppServer is started by `lbadaptor.appserver.main.main`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Adaptor", "LbadaptorError"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the adaptor when it is asked for: an AppServer, in the same package, has no use for it."""
+    """Load the adaptor on first use: an AppServer, which is in the same package, does not need it."""
     if name == "Adaptor":
         from lbadaptor.adaptor.middleware import Adaptor
 

@@ -1,7 +1,7 @@
-"""What the commands `lbmonitor` and `lbctl` run: the package `monitor` in a Python that is its own.
+"""The commands `lbmonitor` and `lbctl`. They run the package `monitor` in a Python in isolated mode (`-I`).
 
-A Python in isolated mode (`-I`) looks neither into the current folder nor into PYTHONPATH, where the user's
-own `monitor.py` may be. Both reach the AppServers all the same, through the environment.
+That Python searches neither the current folder nor PYTHONPATH, where the user may have a `monitor.py` of their own.
+AppServers still get both, through the environment.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ _NEEDED = ("monitor", "itsdangerous", "msgspec", "requests")
 
 def lbmonitor() -> None:
     """Become `python -I -m monitor`."""
-    _become("monitor")
+    _exec("monitor")
 
 
 def lbctl() -> None:
     """Become `python -I -m monitor.ctl`."""
-    _become("monitor.ctl")
+    _exec("monitor.ctl")
 
 
-def _become(module: str) -> None:
-    """Exits with a sentence where this user cannot run it."""
+def _exec(module: str) -> None:
+    """Replace this process. Exits with a message if this user cannot run the module."""
     if why := next(filter(None, map(_unreadable, _NEEDED)), ""):
         sys.exit(f"{os.path.basename(sys.argv[0])}: {why}")
     try:
@@ -34,9 +34,9 @@ def _become(module: str) -> None:
 
 
 def _unreadable(package: str) -> str:
-    """What to say of a package that cannot be imported; empty: it can.
+    """Why a package cannot be imported; empty if it can.
 
-    A folder that may not be entered looks to Python like a package without files.
+    Python takes a folder that it may not enter for a package without files.
     """
     try:
         spec = find_spec(package)
@@ -61,7 +61,7 @@ def _me() -> str:
 
 
 def version() -> str:
-    """This package's, for --version; it may run without having been installed."""
+    """The version of this package, for --version. The package may run without being installed."""
     from importlib import metadata
 
     try:

@@ -1,8 +1,8 @@
-"""address.text: which AppServers there are. Pure: text in, table out, and back.
+"""address.text: the list of AppServers. Pure: reads a text into a table, and writes a table as text.
 
-Text, one AppServer a line. The first two columns are what Apache's `RewriteMap txt:` reads (key,
-value, the rest of the line ignored). `#` begins a comment line; the first line is one, and names the
-format's version, the serial of this table, its writer and the number of entries::
+Each line is one AppServer. The first two columns are what Apache's `RewriteMap txt:` reads: key and value; it ignores
+the rest of the line. `#` begins a comment line. The first line is a comment with the version of the format, the
+serial of the table, its writer and the number of entries::
 
     # address.text 1 · serial 42 · monitor 4711 on web1 · 2026-11-22T10:00:00Z · entries 1
     # ticket   address  state  slot  generation  weight  sessions
@@ -22,7 +22,7 @@ from lbadaptor.contract.errors import AddressFileError
 VERSION = 1
 COLUMNS = ("ticket", "address", "state", "slot", "generation", "weight", "sessions")
 MAX_BYTES = 4 * 1024 * 1024
-"""A larger file is not ours (1,000 AppServers need about 150 KB)."""
+"""No address.text is larger: 1,000 AppServers need about 150 KB."""
 
 _HEADER = re.compile(
     r"# address\.text (?P<version>\d{1,9})\b"
@@ -32,14 +32,14 @@ _HEADER = re.compile(
 
 
 class State(Enum):
-    """What a published AppServer may be sent."""
+    """Which requests an AppServer in address.text may get."""
 
     OK = "OK"
-    """anybody"""
+    """all"""
     DYING = "DYING"
-    """those whose session it holds"""
+    """those of visitors whose session it has"""
     FAILING = "FAILING"
-    """its probes fail: no new visitors; a few of its holders may wait for it"""
+    """Its probes fail. It gets no new visitors, and a few requests with its ticket."""
 
 
 class Address(NamedTuple):
@@ -65,7 +65,7 @@ class Address(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Which AppServer, this life of it: a slot alone is none, for who is reborn in it has lost the sessions."""
+    """Names one AppServer. The slot alone does not: the next AppServer in a slot has none of the sessions."""
 
     slot: int
     generation: int
@@ -88,13 +88,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """One address.text, read."""
+    """The content of address.text."""
 
     serial: int = 0
     entries: tuple[Entry, ...] = ()
     by_ticket: dict[str, Entry] = field(init=False, repr=False, compare=False)
     ok: tuple[Entry, ...] = field(init=False, repr=False, compare=False)
-    """those that may be sent anybody"""
+    """the entries in state OK"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_ticket", {entry.ticket: entry for entry in self.entries})
@@ -102,9 +102,9 @@ class Table:
 
 
 def parse(text: str) -> Table:
-    """Read address.text. Raises AddressFileError, with the line's number, when any of it is malformed.
+    """Read address.text. Raises AddressFileError, with the number of the line, if any of it is malformed.
 
-    A text that is empty, ends without a newline, or has fewer entries than its header says, was half written.
+    A text was half written if it is empty, ends without a newline, or has fewer entries than its header says.
     """
     if not text:
         raise AddressFileError(1, "empty: half written")
@@ -131,7 +131,7 @@ def parse(text: str) -> Table:
 
 
 def write(table: Table, writer: str, time: str) -> str:
-    """The text of a table. `writer` says who writes it, `time` is the moment in UTC, for people."""
+    """The text of a table. `writer` and `time` (UTC) are for people."""
     rows = [
         (
             entry.ticket,
@@ -158,7 +158,7 @@ def free_slots(taken: Iterable[int], limit: int) -> list[int]:
 
 
 def _header(line: str) -> tuple[int, int | None]:
-    """The serial and the number of entries, where the first line names them."""
+    """The serial (or 0) and the number of entries (or None) that the first line names."""
     found = _HEADER.match(line)
     if not found:
         return 0, None

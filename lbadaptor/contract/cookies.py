@@ -1,4 +1,4 @@
-"""Reading `Cookie` and `Set-Cookie` (RFC 6265). Pure, and never an error: what is odd is passed over."""
+"""Reads `Cookie` and `Set-Cookie` (RFC 6265). Pure. Nothing raises: what is malformed is ignored."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _MAX_AGE = re.compile(r"-?[0-9]+").fullmatch
-# What stands between the parts of a date, and the parts (RFC 6265 §5.1.1). A part's first characters count.
+# The delimiters and the parts of a date (RFC 6265 §5.1.1). Of a part, the first characters count.
 _DELIMITERS = re.compile(r"[\t\x20-\x2f\x3b-\x40\x5b-\x60\x7b-\x7e]+")
 _TIME = re.compile(r"(\d{1,2}):(\d{1,2}):(\d{1,2})(?!\d)", re.ASCII).match
 _DAY = re.compile(r"(\d{1,2})(?!\d)", re.ASCII).match
 _YEAR = re.compile(r"(\d{2,4})(?!\d)", re.ASCII).match
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_LONGEST_DATE = 100
+_MAX_DATE = 100
 
 
 def values(header: str, name: str, only_ascii: bool = True) -> list[str]:
-    """All values of one cookie in a `Cookie` header, in the visitor's order. `only_ascii`: others are left out."""
+    """All values of one cookie in a `Cookie` header, in the visitor's order. `only_ascii`: leave out all others."""
     found = []
     if name in header:
         for pair in header.split(";"):
@@ -36,14 +36,14 @@ def unquote(value: str) -> str:
 
 
 class Scope(NamedTuple):
-    """Where a cookie is kept."""
+    """The hosts and paths to which a browser sends a cookie."""
 
     domain: str
-    """in lower case, without a dot at its beginning"""
+    """in lower case, without a leading dot"""
     path: str
 
     def sent_to(self, host: str, uri: str) -> bool:
-        """Whether a browser brings a cookie of this scope along with such a request (RFC 6265 §5.1.3, §5.1.4)."""
+        """Whether a browser sends a cookie of this scope with such a request (RFC 6265 §5.1.3, §5.1.4)."""
         if host != self.domain and not host.endswith(f".{self.domain}"):
             return False
         path = path_of(uri)
@@ -57,22 +57,22 @@ def host_of(header: str) -> str:
 
 
 def path_of(uri: str) -> str:
-    """The path of a request's target, which may be a whole URL (RFC 9112 §3.2)."""
+    """The path of a request target, which may be an absolute URL (RFC 9112 §3.2)."""
     if not uri.startswith("/"):
         uri = "/" + uri.partition("://")[2].partition("/")[2]
     return uri.partition("?")[0].partition("#")[0]
 
 
 def default_path(uri: str) -> str:
-    """The path of a cookie that names none (RFC 6265 §5.1.4)."""
+    """The path of a cookie without a Path attribute (RFC 6265 §5.1.4)."""
     return path_of(uri).rpartition("/")[0] or "/"
 
 
 def date(text: str) -> float | None:
-    """The moment that `Expires` names, in unix time; None where it cannot be read (RFC 6265 §5.1.1)."""
+    """The time of `Expires` in unix time; None if it cannot be read (RFC 6265 §5.1.1)."""
     clock: tuple[int, int, int] | None = None
     day = month = year = None
-    for token in _DELIMITERS.split(text[:_LONGEST_DATE]):
+    for token in _DELIMITERS.split(text[:_MAX_DATE]):
         if clock is None and (found := _TIME(token)):
             clock = int(found[1]), int(found[2]), int(found[3])
         elif day is None and (found := _DAY(token)):
@@ -94,7 +94,7 @@ def date(text: str) -> float | None:
 
 @dataclass(frozen=True)
 class SetCookie:
-    """One `Set-Cookie`, as far as its fate matters. `attributes` keeps the application's own spelling."""
+    """One `Set-Cookie`. `attributes` keep the application's spelling."""
 
     name: str
     value: str
@@ -102,7 +102,7 @@ class SetCookie:
 
     @classmethod
     def parse(cls, header: str) -> SetCookie | None:
-        """Read a header's value; None when it sets no cookie."""
+        """Read the value of a header; None if it sets no cookie."""
         pair, *attributes = header.split(";")
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
@@ -110,7 +110,7 @@ class SetCookie:
         return cls(name.strip(), unquote(value), tuple(attribute.strip() for attribute in attributes))
 
     def attribute(self, name: str) -> str | None:
-        """The last value of an attribute (RFC 6265 §5.3), "" where it has none; None when it is absent."""
+        """The last value of an attribute (RFC 6265 §5.3); "" if it has none; None if there is no such attribute."""
         values = self._values(name)
         return values[0] if values else None
 
@@ -124,9 +124,9 @@ class SetCookie:
         return found
 
     def scope(self, host: str, uri: str) -> Scope:
-        """Where it is kept, when it comes from this host, and in an answer for this URI (RFC 6265 §5.3).
+        """The scope of the cookie when this host sets it in an answer for this URI (RFC 6265 §5.3).
 
-        Along with its name, this is its identity: another cookie of the same scope takes its place.
+        Name and scope identify a cookie: one of the same name and scope replaces it.
         """
         # Without a value, Domain is ignored; Path is the default one (§5.2.3, §5.2.4).
         domain = next((value for value in self._values("domain") if value), host)
@@ -134,9 +134,9 @@ class SetCookie:
         return Scope(domain.removeprefix(".").lower(), path if path.startswith("/") else default_path(uri))
 
     def lifetime(self, now: float) -> float | None:
-        """Seconds that the visitor keeps it; None: as long as the browser runs. `now` is unix time.
+        """Seconds for which a browser keeps it; None: until the browser ends. `now` is unix time.
 
-        Max-Age wins over Expires (RFC 6265 §4.1.2.2); one that cannot be read is ignored.
+        Max-Age takes precedence over Expires (RFC 6265 §4.1.2.2). A value that cannot be read is ignored.
         """
         for age in self._values("max-age"):
             if _MAX_AGE(age):
@@ -148,6 +148,6 @@ class SetCookie:
         return None
 
     def deletes(self, now: float) -> bool:
-        """Whether it takes the cookie away: emptied, or expired already."""
+        """Whether it deletes the cookie: the value is empty, or it has expired."""
         lifetime = self.lifetime(now)
         return self.value == "" or (lifetime is not None and lifetime <= 0)

@@ -1,14 +1,14 @@
-"""What can be wrong, one class for each party whose fault it is."""
+"""The errors, one class for each party that is at fault."""
 
 from __future__ import annotations
 
 
 class LbadaptorError(Exception):
-    """The root of every error that this package raises on purpose."""
+    """The base class of every error that this package raises on purpose."""
 
 
 class SettingsError(LbadaptorError):
-    """lbadaptor.toml cannot be read, or says something unknown or contradictory."""
+    """lbadaptor.toml cannot be read, or holds something unknown or contradictory."""
 
 
 class AddressFileError(LbadaptorError):
@@ -20,8 +20,8 @@ class AddressFileError(LbadaptorError):
 
 
 class KeyFileError(LbadaptorError):
-    """The key file cannot be read or made, or holds no usable key."""
+    """The key file cannot be read or created, or holds no usable key."""
 
 
 class OurOwnFault(LbadaptorError):
-    """This machine or process ran short of something (descriptors, ports, disk): no AppServer is to blame."""
+    """This machine or process is short of descriptors, ports, memory or disk. No AppServer is to blame."""

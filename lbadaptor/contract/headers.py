@@ -1,7 +1,7 @@
-"""The headers between adaptor and AppServer, and how text travels in them. Pure.
+"""The headers between adaptor and AppServer, and the encoding of text in them. Pure.
 
-Every name begins with `LB-`. What a visitor or an application sends under such a name is dropped. Text
-travels percent-encoded (RFC 3986 §2.1), so that no byte of a visitor's can end a header.
+Every name begins with `LB-`. Such headers of a visitor or an application are dropped. Text is percent-encoded (RFC
+3986 §2.1), so that no byte that a visitor sends can end a header.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SCRIPT_NAME = "LB-Script-Name"
 PATH = "LB-Path"
 VAR = "LB-Var-"
 VARIABLES = "LB-Variables"
-"""In the fast lane: the names, after LB-Var-, of the variables that Apache told. Apache itself cannot drop what a
-visitor sends under any other name: so whoever reads them does."""
+"""Only in the fast lane: the names, after LB-Var-, of the variables that Apache sends. Apache cannot drop LB-Var-
+headers of other names that a visitor sends. So the AppServer drops them."""
 
 MANDATORY = {
     "LB-Remote-Addr": "REMOTE_ADDR",
@@ -35,8 +35,8 @@ MANDATORY = {
     "LB-Server-Port": "SERVER_PORT",
     "LB-Server-Protocol": "SERVER_PROTOCOL",
 }
-"""Headers that stand for one key of environ each, every one of them in every request; PATH is mandatory
-too, and is script name and path info in one."""
+"""Headers that every request has; each stands for one key of environ. PATH is mandatory too: it is script name and
+path info together."""
 
 METHOD = "LB-Method"
 QUERY = "LB-Query"
@@ -46,12 +46,12 @@ OPTIONAL = {
     METHOD: "REQUEST_METHOD",
     QUERY: "QUERY_STRING",
 }
-"""LB-Method and LB-Query only where the request line cannot carry them: HTTP parsers know the registered
-methods and ASCII, Apache lets others through."""
+"""LB-Method and LB-Query are sent only if the request line cannot carry them: HTTP parsers know the registered
+methods and ASCII, but Apache accepts others."""
 
 LENGTH = "LB-Content-Length"
-"""The Content-Length that the visitor's request says, where it is not that of the body: Apache's input filters
-(mod_deflate) change a body, and not what is said of it. The application sees it as CONTENT_LENGTH, as in mod_wsgi."""
+"""The Content-Length of the visitor's request, if the body has another length: Apache's input filters (mod_deflate)
+change the body but not the header. The application sees it as CONTENT_LENGTH, as with mod_wsgi."""
 
 STATUS = "LB-Status"
 LOAD = "LB-Load"
@@ -59,10 +59,10 @@ REFUSED = "LB-Refused"
 KEY_REFUSED = "KEY"
 """LB-Refused along with 403: the caller's key is wrong."""
 REFUSED_STATUS = 421
-"""It may be repeated whatever the method (RFC 9110 §15.5.20), and is not the application's own 503."""
+"""After a 421 any method may be repeated (RFC 9110 §15.5.20). It cannot be mistaken for the application's 503."""
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"))
-"""Those that every HTTP parser knows (RFC 9110 §9, RFC 5789)."""
+"""The methods that every HTTP parser knows (RFC 9110 §9, RFC 5789)."""
 
 HOP_BY_HOP = frozenset(
     (
@@ -70,17 +70,17 @@ HOP_BY_HOP = frozenset(
         *("proxy-authenticate", "proxy-authorization"),
     )
 )
-"""Headers that concern one connection only, in lower case (RFC 9110 §7.6.1), or are between a client and its proxy
-(§11.7). Neither lane carries them, in either direction."""
+"""In lower case: headers of one connection (RFC 9110 §7.6.1), and those between a client and its proxy (§11.7).
+Neither lane passes them on, in either direction."""
 
 
 class Refusal(Enum):
     """Why an AppServer refused a request before the application saw anything."""
 
     STALE = "STALE"
-    """another generation was meant"""
+    """the request is for another generation"""
     DYING = "DYING"
-    """it takes no visitors whose session it does not know"""
+    """it is DYING and does not know the visitor's session"""
     BUSY = "BUSY"
     """its queue is full"""
     INCOMPLETE = "INCOMPLETE"
@@ -88,23 +88,23 @@ class Refusal(Enum):
 
 
 def is_ours(name: str) -> bool:
-    """Whether a header's name, in lower case, is one that only adaptor and AppServer use, or passes for one.
+    """Whether a header's name, in lower case, is reserved for adaptor and AppServer, or can be taken for such a name.
 
-    Where names become variables (CGI, WSGI), an underscore and a hyphen are one.
+    CGI and WSGI make names into variables, in which an underscore and a hyphen are the same.
     """
     return name.startswith(("lb-", "lb_"))
 
 
 plain = re.compile(r"[!-$&-~]*").fullmatch
-"""Whether a text is visible ASCII without the percent sign, and so stands for itself."""
+"""Matches a text of visible ASCII without the percent sign, which needs no encoding."""
 _KEEP = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
 
 def encode(text: str) -> str:
-    """A value of environ (latin-1 text, PEP 3333) as a header's value."""
+    """The value of a header for a value of environ (latin-1 text, PEP 3333)."""
     return text if plain(text) else quote_from_bytes(text.encode("latin-1"), _KEEP)
 
 
 def decode(value: str) -> str:
-    """The text that `encode` made a header's value of."""
+    """The inverse of `encode`."""
     return unquote_to_bytes(value.encode("latin-1")).decode("latin-1") if "%" in value else value

@@ -1,13 +1,14 @@
-"""The ticket, and the keys that everything secret comes from. Pure, but for reading the key file.
+"""Tickets, and the keys that sign them. Pure, except for the functions that read and make the key file.
 
-One master secret an application, in a file of several lines, oldest to newest: a new line is signed
-with, the old ones are still believed. From it come
+Each application has a key file with one master secret on each line, from the oldest to the newest. The newest one
+signs; signatures of the others are still accepted. From the master secrets come
 
 - tickets: `slot.generation.signature`, the value of the `__PRT__` cookie;
-- for each AppServer a caller's key, which its callers show, and a probe's key, which the monitor shows.
+- two keys for each AppServer: the caller's key, which an adaptor sends to it, and the probe's key, which the monitor
+  sends to it.
 
-Only the monitor and the adaptors read the file. An AppServer is handed its own ticket and its own two
-keys, so that the application inside it can forge nothing.
+Only the monitor and the adaptors read the file. An AppServer gets only its own ticket and its own two keys, so the
+application in it can forge nothing.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from lbadaptor.contract.address import Entry, Identity, Table
 from lbadaptor.contract.errors import KeyFileError
 
 MAX_LENGTH = 128
-"""Bytes; a longer cookie is forged, and nothing is computed for it."""
+"""Bytes. A longer ticket is FORGED, and no signature is computed for it."""
 
-MOST_VERIFIED = 8
-"""Tickets of one request whose signatures are looked at. Browsers send one for each path and domain."""
+MAX_VERIFIED = 8
+"""Tickets of one request whose signatures are verified. Browsers send one for each path and domain."""
 
 _SHAPE = re.compile(r"\d{1,6}\.\d{1,16}\.[A-Za-z0-9_-]{43}", re.ASCII)
 _SHORTEST_KEY = 32
@@ -43,16 +44,16 @@ be wrong."""
 
 
 class Verdict(Enum):
-    """What a request's tickets amount to."""
+    """The verdict on the tickets of a request."""
 
     NONE = "none"
-    """it brought none"""
+    """there is none"""
     HELD = "held"
-    """its holder is in address.text"""
+    """the holder is in address.text"""
     LOST = "lost"
-    """signed by us, but its holder is gone"""
+    """signed with one of our keys, but the holder is gone"""
     FORGED = "forged"
-    """signed by none of our keys; treated as NONE"""
+    """signed with none of our keys; treated as NONE"""
 
 
 class Keys:
@@ -75,11 +76,11 @@ class Keys:
         return self._index(ticket) is not None
 
     def caller_key(self, ticket: str) -> str:
-        """What an adaptor shows to the AppServer that the ticket names. Raises KeyFileError: none of ours."""
+        """The key that an adaptor sends to this AppServer. Raises KeyFileError if none of ours signed the ticket."""
         return self._derive("caller", ticket)
 
     def probe_key(self, ticket: str) -> str:
-        """What the monitor shows to the AppServer that the ticket names. Raises KeyFileError: none of ours."""
+        """The key that the monitor sends to this AppServer. Raises KeyFileError if none of ours signed the ticket."""
         return self._derive("probe", ticket)
 
     def _index(self, ticket: str) -> int | None:
@@ -93,7 +94,8 @@ class Keys:
         return None
 
     def _derive(self, purpose: str, ticket: str) -> str:
-        # The key that signed the ticket, so that an AppServer born before a new key came keeps its own.
+        # From the key that signed the ticket, so that an older AppServer keeps its keys when the file gets a new
+        # line.
         index = self._index(ticket)
         if index is None:
             raise KeyFileError(f"no key of the key file signed the ticket of AppServer {identity_of(ticket)}")
@@ -102,16 +104,16 @@ class Keys:
 
 
 def identity_of(ticket: str) -> str:
-    """The slot and generation that a ticket names, unchecked."""
+    """The slot and generation that a ticket names. They are not checked."""
     return ticket.rpartition(".")[0]
 
 
 def judge(tickets: Sequence[str], table: Table, signed: Callable[[str], bool]) -> tuple[Verdict, Entry | None, str]:
-    """The verdict on the tickets that one request brought; the holder if HELD; the ticket that decided.
+    """The verdict on the tickets of one request; the holder if it is HELD; the ticket that decided.
 
-    A request may bring several (two paths, two domains): all are looked at, HELD wins, then LOST. `signed`
-    tells whether a ticket is one of ours; it is asked only about those that the table does not know, and about
-    MOST_VERIFIED at most that could be one: each costs a signature, and a visitor may send thousands.
+    A request may bring several tickets (two paths, two domains). All are considered: HELD wins, then LOST. `signed`
+    verifies a signature. It is called only for tickets that the table does not know, and for MAX_VERIFIED of the
+    right form at most, because each call computes a signature and a visitor may send thousands.
     """
     if not tickets:
         return Verdict.NONE, None, ""
@@ -121,9 +123,9 @@ def judge(tickets: Sequence[str], table: Table, signed: Callable[[str], bool]) -
             return Verdict.HELD, holder, ticket
     asked: set[str] = set()
     for ticket in tickets:
-        if ticket in asked or len(asked) == MOST_VERIFIED:
+        if ticket in asked or len(asked) == MAX_VERIFIED:
             continue
-        if _SHAPE.fullmatch(ticket):  # else none is computed
+        if _SHAPE.fullmatch(ticket):  # otherwise `signed` computes no signature
             asked.add(ticket)
         if signed(ticket):
             return Verdict.LOST, None, ticket
@@ -135,7 +137,7 @@ def read_keys(path: Path) -> Keys:
     try:
         text = path.read_text("ascii")
     except PermissionError as error:
-        raise KeyFileError(f"key file {path}: {_why(error)}{_whose(path)}") from None
+        raise KeyFileError(f"key file {path}: {_why(error)}{_permissions(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFileError(f"key file {path}: {_why(error)}") from None
     masters = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -148,11 +150,11 @@ def read_keys(path: Path) -> Keys:
 
 
 def make_keys(path: Path, group: int | None = None) -> Keys:
-    """Read the key file, or make it on first use: mode 0640, of the given group. Raises KeyFileError.
+    """Read the key file. Create it first if there is none: mode 0640, owned by the given group. Raises KeyFileError.
 
-    Whole or not at all, also when two make it at once: it is written beside and linked into place.
+    It is created whole or not at all, even if two processes do so at once: written under another name, then linked.
     """
-    if os.path.exists(path):  # unlike Path.exists, it never raises
+    if os.path.exists(path):  # unlike Path.exists, this never raises
         return read_keys(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -169,33 +171,33 @@ def make_keys(path: Path, group: int | None = None) -> Keys:
         finally:
             beside.unlink(missing_ok=True)
     except FileExistsError:
-        pass  # somebody else was first: theirs counts
+        pass  # another process was first: its file counts
     except OSError as error:
         raise KeyFileError(f"key file {path} cannot be made: {_why(error)}") from None
     return read_keys(path)
 
 
 def unreadable_for(path: Path, group: int) -> str:
-    """What to say where a group, Apache's, cannot read the key file; empty where it can. Raises OSError."""
+    """Why Apache, which runs in this group, cannot read the key file; empty if it can. Raises OSError."""
     found = path.stat()
     if found.st_mode & stat.S_IROTH or (found.st_gid == group and found.st_mode & stat.S_IRGRP):
         return ""
-    return f"key file {path}: Apache, which runs in the group {_group(group)}, cannot read it{_cure(path, group)}"
+    return f"key file {path}: Apache, which runs in the group {_group(group)}, cannot read it{_remedy(path, group)}"
 
 
-def _whose(path: Path) -> str:
-    """Of a file that this process must not read: whose it is, who this process is, and the cure."""
+def _permissions(path: Path) -> str:
+    """For a file that this process may not read: its owner, the user of this process, and the remedy."""
     me = f"this process runs as {_user(os.geteuid())} in the group {_group(os.getegid())}"
     for folder in reversed(path.absolute().parents):
         if not os.access(folder, os.X_OK, effective_ids=True):
             return f"; {me}, and may not enter {folder}"
     try:
-        return f"; {me}{_cure(path, os.getegid())}"
+        return f"; {me}{_remedy(path, os.getegid())}"
     except OSError:
         return f"; {me}"
 
 
-def _cure(path: Path, group: int) -> str:
+def _remedy(path: Path, group: int) -> str:
     found = path.stat()
     return (
         f": it is of {_user(found.st_uid)}:{_group(found.st_gid)}, mode {stat.S_IMODE(found.st_mode):04o}; "

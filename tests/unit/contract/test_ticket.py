@@ -12,7 +12,7 @@ from lbadaptor.contract.address import Address, Entry, Identity, State, Table
 from lbadaptor.contract.errors import KeyFileError
 from lbadaptor.contract.ticket import (
     MAX_LENGTH,
-    MOST_VERIFIED,
+    MAX_VERIFIED,
     Keys,
     Verdict,
     identity_of,
@@ -260,7 +260,7 @@ def test_thousands_of_forged_tickets_cost_a_few_signatures() -> None:
 
     tickets = [f"0.{number}.{'A' * 43}" for number in range(3000)] * 2
     assert judge(tickets, Table(), signed)[0] is Verdict.FORGED
-    assert len(asked) == MOST_VERIFIED
+    assert len(asked) == MAX_VERIFIED
 
 
 def test_who_holds_a_ticket_is_found_among_thousands() -> None:
@@ -273,5 +273,5 @@ def test_who_holds_a_ticket_is_found_among_thousands() -> None:
 def test_a_few_forged_ones_hide_no_ticket_of_ours() -> None:
     keys = Keys(["m" * 48])
     ours = keys.ticket(Identity(1, 17))
-    forged = [f"0.{number}.{'A' * 43}" for number in range(MOST_VERIFIED - 1)]
+    forged = [f"0.{number}.{'A' * 43}" for number in range(MAX_VERIFIED - 1)]
     assert judge([*forged, *forged, "x" * 200, ours], Table(), keys.signed) == (Verdict.LOST, None, ours)
