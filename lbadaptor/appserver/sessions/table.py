@@ -1,8 +1,8 @@
 """The table of sessions that live in this process, by the application's own session cookie. Pure.
 
 A session counts from the moment the application sets its cookie until the application deletes it or nobody has used
-it for the idle time. With affinity, the table holds visitors instead, each from the last request on. Times are monotonic
-seconds, given by the caller. Any thread may use it.
+it for the idle time. With affinity, the table holds visitors instead, each from the last request on. Times are
+monotonic seconds, given by the caller. Any thread may use it.
 
 A session has one or several values of its cookie. An application may set another value with each answer (a signed
 cookie with the time in it, a new id at the login), and a browser sends requests in parallel: several answers to one
