@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from lbadaptor.appserver.main import BASE_PORT, CANNOT_START, line, main, reporter
 from lbadaptor.appserver.process import forks
-from lbadaptor.appserver.process.messages import Failed, Handover, Ready, decode_handover
+from lbadaptor.appserver.process.messages import Assignment, Failed, Ready, decode_assignment
 from lbadaptor.appserver.template import template
 from lbadaptor.log import logs, texts
 
@@ -49,7 +49,7 @@ def command() -> int:
     _log(str(options.slot))
     if not options.app:
         parser.error("name the application, module:callable")
-    handover = Handover(options.app, session_cookie=options.session_cookie, threads=options.threads)
+    assignment = Assignment(options.app, session_cookie=options.session_cookie, threads=options.threads)
 
     where = options.address or f"127.0.0.1:{BASE_PORT + options.slot}"
 
@@ -57,7 +57,7 @@ def command() -> int:
         if isinstance(message, Ready):
             print(f"AppServer {options.slot}: {options.app} at http://{where}/", flush=True)
 
-    return main(options.slot, where, handover=handover, report=report)
+    return main(options.slot, where, assignment=assignment, report=report)
 
 
 def _serve(channel: socket.socket, slot: int, address: str) -> int:
@@ -65,7 +65,7 @@ def _serve(channel: socket.socket, slot: int, address: str) -> int:
     _log(str(slot))
     report = reporter(channel)
     try:
-        return main(slot, address, handover=decode_handover(line(channel)), report=report)
+        return main(slot, address, assignment=decode_assignment(line(channel)), report=report)
     except Exception as error:
         return _fell(report, error)
     finally:

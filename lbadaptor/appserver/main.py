@@ -23,15 +23,15 @@ from typing import Any, ClassVar
 from lbadaptor.appserver.http import listening
 from lbadaptor.appserver.http.admission import Admission
 from lbadaptor.appserver.http.gateway import Gateway
-from lbadaptor.appserver.http.status import Vitals
+from lbadaptor.appserver.http.status import Status
 from lbadaptor.appserver.process import forks
 from lbadaptor.appserver.process.messages import (
     DRAIN,
     STOP,
     UNDRAIN,
+    Assignment,
     Empty,
     Failed,
-    Handover,
     PastLimit,
     Ready,
     Report,
@@ -74,7 +74,7 @@ def main(
     slot: int = 0,
     address: Address | str | None = None,
     *,
-    handover: Handover,
+    assignment: Assignment,
     report: Callable[[Report], object] = lambda _: None,
 ) -> int:
     """Serve until ordered to stop; the exit status. Blocks. Call it in the main thread: it takes signals.
@@ -85,19 +85,19 @@ def main(
         address = Address.parse(address)
     address = address or Address("127.0.0.1", BASE_PORT + slot)
     try:
-        listeners = listening.bind(address, handover.unix_socket)
+        listeners = listening.bind(address, assignment.unix_socket)
     except OSError as error:
         return cannot_start(report, f"{address}: {texts.what(error)}", error.errno == errno.EADDRINUSE)
     for listener in listeners:
         forks.guard(listener.close)
     sockets = listening.identities(listeners)
-    orders = Orders((DRAIN, UNDRAIN, STOP) if handover.caller_key else (DRAIN, UNDRAIN, STOP, signal.SIGINT))
-    ledger = SessionTable(handover.session_idle, affinity.MAX_VISITORS if handover.affinity else MAX_VALUES)
-    watch = Watch(handover.app, handover.start_timeout, handover.ready_by, report)
+    orders = Orders((DRAIN, UNDRAIN, STOP) if assignment.caller_key else (DRAIN, UNDRAIN, STOP, signal.SIGINT))
+    ledger = SessionTable(assignment.session_idle, affinity.MAX_VISITORS if assignment.affinity else MAX_VALUES)
+    watch = Watch(assignment.app, assignment.start_timeout, assignment.ready_by, report)
     try:
-        application = imported(handover.app)
-        count = _counter(handover, application, ledger)
-        cookies = _cookie_check(handover, application)
+        application = imported(assignment.app)
+        count = _counter(assignment, application, ledger)
+        cookies = _cookie_check(assignment, application)
     except stores.Unreadable as error:
         listening.close(listeners)
         return cannot_start(report, str(error))
@@ -105,19 +105,19 @@ def main(
         if forks.is_child():
             forks.end(error)
         listening.close(listeners)
-        return cannot_start(report, failed(handover.app, error))
+        return cannot_start(report, failed(assignment.app, error))
     if forks.is_child():
         forks.end(None)
     if why := _unfit(listeners, sockets):
-        return cannot_start(report, f"{handover.app}: {why}")
+        return cannot_start(report, f"{assignment.app}: {why}")
 
     orders.take()
-    admission: Admission[Any] = Admission(handover.threads, handover.queue)
-    limits = handover.max_requests, handover.max_age, handover.max_memory
-    vitals = Vitals(slot, handover.generation, admission, *limits, cookies)
+    admission: Admission[Any] = Admission(assignment.threads, assignment.queue)
+    limits = assignment.max_requests, assignment.max_age, assignment.max_memory
+    status = Status(slot, assignment.generation, admission, *limits, cookies)
     gateway = None
     try:
-        gateway = Gateway(listeners, application, handover, vitals, ledger)
+        gateway = Gateway(listeners, application, assignment, status, ledger)
         gateway.start()
     except (OSError, RuntimeError, MemoryError) as error:
         if gateway is not None:
@@ -127,7 +127,7 @@ def main(
     for listener in listeners:
         forks.release(listener.close)  # the gateway does it
     try:
-        warm = warm_up(gateway.address, handover, lambda: orders.get(timeout=0.02) in (STOP, signal.SIGINT))
+        warm = warm_up(gateway.address, assignment, lambda: orders.get(timeout=0.02) in (STOP, signal.SIGINT))
     except WarmUpFailed as error:
         gateway.stop(timeout=0.0)
         return cannot_start(report, str(error))
@@ -136,20 +136,20 @@ def main(
         return 0
     with _Undisturbed():
         ledger.clear()
-        vitals.warm()
+        status.warm()
         watch.end()
     with _Undisturbed():
         report(Ready())
-    _keep_house(partial(_goes_on, orders, gateway, vitals, ledger, count, report, set()))
+    _keep_house(partial(_goes_on, orders, gateway, status, ledger, count, report, set()))
     admission.stopping = True
     with _Undisturbed():
         sleep(LINGER)
     with _Undisturbed():
-        if not admission.wait_idle(handover.stop_grace):
+        if not admission.wait_idle(assignment.stop_grace):
             log.warning(
                 "%d requests are abandoned: they did not end within stop_grace, %g s",
                 admission.in_flight,
-                handover.stop_grace,
+                assignment.stop_grace,
             )
     with _Undisturbed():
         gateway.stop(timeout=1.0)
@@ -229,7 +229,7 @@ def _keep_house(goes_on: Callable[[], bool]) -> None:
 def _goes_on(
     orders: Orders,
     gateway: Gateway,
-    vitals: Vitals,
+    status: Status,
     ledger: SessionTable,
     count: Callable[[], int],
     report: Callable[[Report], object],
@@ -242,20 +242,20 @@ def _goes_on(
     with _Undisturbed():
         _watch_the_application(gateway)
     with _Undisturbed():
-        vitals.look(count)
+        status.look(count)
     with _Undisturbed():
-        vitals.longest_session = ledger.longest(monotonic())
-        if vitals.past_limit and PastLimit not in said:
+        status.longest_session = ledger.longest(monotonic())
+        if status.past_limit and PastLimit not in said:
             said.add(PastLimit)
-            report(PastLimit(vitals.past_limit))
-        if vitals.empty and Empty not in said:
+            report(PastLimit(status.past_limit))
+        if status.empty and Empty not in said:
             said.add(Empty)
             report(Empty())
     order = orders.get(timeout=TICK)
     if order == DRAIN:
-        vitals.admission.dying = True
+        status.admission.dying = True
     elif order == UNDRAIN:
-        vitals.admission.dying = False
+        status.admission.dying = False
         said.discard(Empty)
     else:
         return order is None
@@ -272,29 +272,29 @@ def _watch_the_application(gateway: Gateway) -> None:
         sys.setswitchinterval(0.005)
 
 
-def _counter(handover: Handover, application: Any, ledger: SessionTable) -> Callable[[], int]:
+def _counter(assignment: Assignment, application: Any, ledger: SessionTable) -> Callable[[], int]:
     """A function that counts live sessions. Raises stores.Unreadable, and what an import raises."""
-    named = handover.session_count
+    named = assignment.session_count
     if ":" in named:
         return by_application(imported(named), ledger, monotonic)
     if named:
-        count, warning = stores.reader(named, application, handover.session_cookie)
+        count, warning = stores.reader(named, application, assignment.session_cookie)
         counter = by_store(count, ledger, monotonic)
     else:
-        warning = stores.notice(application, handover.session_cookie)
+        warning = stores.notice(application, assignment.session_cookie)
         counter = by_cookies(ledger, monotonic)
     if warning:
         log.warning("%s", warning)
     return counter
 
 
-def _cookie_check(handover: Handover, application: Any) -> CookieCheck:
+def _cookie_check(assignment: Assignment, application: Any) -> CookieCheck:
     """What watches whether the application sets the session cookie; the log says at once where its framework names
     another one."""
-    names = stores.other_cookies(application, handover.session_cookie) if handover.session_cookie else []
+    names = stores.other_cookies(application, assignment.session_cookie) if assignment.session_cookie else []
     if names:
-        log.warning("%s", doubt(handover.session_cookie, 0, [], names))
-    return CookieCheck(handover.session_cookie, names)
+        log.warning("%s", doubt(assignment.session_cookie, 0, [], names))
+    return CookieCheck(assignment.session_cookie, names)
 
 
 def imported(name: str) -> Any:
@@ -326,7 +326,7 @@ def line(channel: socket.socket) -> bytes:
     while not data.endswith(b"\n"):
         more = channel.recv(65536)
         if not more:
-            raise SystemExit("the monitor went away before its handover")
+            raise SystemExit("the monitor went away before its assignment")
         data += more
     return data
 

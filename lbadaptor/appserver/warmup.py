@@ -6,7 +6,7 @@ import http.client
 import threading
 from collections.abc import Callable
 
-from lbadaptor.appserver.process.messages import Handover
+from lbadaptor.appserver.process.messages import Assignment
 from lbadaptor.contract import headers
 
 
@@ -14,15 +14,15 @@ class WarmUpFailed(Exception):
     """A page did not answer as it should; the text says which, and how."""
 
 
-def warm_up(address: tuple[str, int], handover: Handover, stopped: Callable[[], bool]) -> bool:
+def warm_up(address: tuple[str, int], assignment: Assignment, stopped: Callable[[], bool]) -> bool:
     """Ask for every page of `warm_up`, as an adaptor would. Raises WarmUpFailed at the first that fails.
 
     Blocks until all have answered; the monitor limits the time. `stopped` is asked meanwhile, may take a moment,
     and ends it when it is true: then this returns False.
     """
     failures: list[str] = []
-    asking = threading.Thread(target=_ask_all, args=(address, handover, failures), name="warm-up", daemon=True)
-    if handover.warm_up:
+    asking = threading.Thread(target=_ask_all, args=(address, assignment, failures), name="warm-up", daemon=True)
+    if assignment.warm_up:
         asking.start()
     while asking.is_alive():
         if stopped():
@@ -32,10 +32,10 @@ def warm_up(address: tuple[str, int], handover: Handover, stopped: Callable[[], 
     return True
 
 
-def _ask_all(address: tuple[str, int], handover: Handover, failures: list[str]) -> None:
-    for target in handover.warm_up:
+def _ask_all(address: tuple[str, int], assignment: Assignment, failures: list[str]) -> None:
+    for target in assignment.warm_up:
         try:
-            status, reason = _ask(address, handover, target)
+            status, reason = _ask(address, assignment, target)
         except (OSError, http.client.HTTPException) as error:
             failures.append(f"warm-up: {target}: {error or type(error).__name__}")
             return
@@ -44,12 +44,12 @@ def _ask_all(address: tuple[str, int], handover: Handover, failures: list[str]) 
             return
 
 
-def _ask(address: tuple[str, int], handover: Handover, target: str) -> tuple[int, str]:
+def _ask(address: tuple[str, int], assignment: Assignment, target: str) -> tuple[int, str]:
     """One page's status. The answer is read to its end."""
     host, port = address
     lines = {
-        headers.KEY: handover.caller_key,
-        headers.GENERATION: str(handover.generation),
+        headers.KEY: assignment.caller_key,
+        headers.GENERATION: str(assignment.generation),
         headers.SESSION: "none",
         headers.PATH: target.partition("?")[0],
         "LB-Remote-Addr": host,

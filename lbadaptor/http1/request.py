@@ -160,6 +160,11 @@ class RequestReader(Generic[Head]):
         """Bytes of a head of which not all is here."""
         return len(self._beginning)
 
+    @property
+    def body_ended(self) -> bool:
+        """The last byte of the request's body was read."""
+        return self._decoder is None
+
     def feed(self, data: bytes) -> None:
         """Read what came. Raises ProtocolError, after which only `stop` may be called."""
         state = self.state

@@ -166,7 +166,7 @@ class AppServer(Server):
         self._its.close()
         self._ours.sendall(
             messages.encode(
-                messages.Handover(
+                messages.Assignment(
                     APPLICATION,
                     session_cookie="sid",
                     threads=THREADS,

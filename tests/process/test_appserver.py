@@ -1,4 +1,4 @@
-"""The AppServer as a process: handover, reports, orders, and its end."""
+"""The AppServer as a process: assignment, reports, orders, and its end."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from lbadaptor.appserver.process.messages import (
     DRAIN,
     STOP,
     UNDRAIN,
+    Assignment,
     Empty,
     Failed,
-    Handover,
     PastLimit,
     Ready,
     Report,
@@ -117,7 +117,7 @@ SITE = """
 class AppServer:
     """One process, and the monitor's end of its channel."""
 
-    def __init__(self, folder: Path, handover: Handover | None, arguments: list[str], **environment: str) -> None:
+    def __init__(self, folder: Path, assignment: Assignment | None, arguments: list[str], **environment: str) -> None:
         self.slot = 3
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # bound by both, listened on by one
@@ -134,7 +134,7 @@ class AppServer:
             "{}:{}".format(*self.address),
             *arguments,
         ]
-        if handover is not None:
+        if assignment is not None:
             command += ["--slot", str(self.slot), "--channel", str(theirs.fileno())]
         with theirs:
             self.process = subprocess.Popen(
@@ -146,8 +146,8 @@ class AppServer:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
-        if handover is not None:
-            self.channel.sendall(encode(handover) + b"\n")
+        if assignment is not None:
+            self.channel.sendall(encode(assignment) + b"\n")
 
     def report(self) -> Report | None:
         """The next report; None: the AppServer has ended."""
@@ -202,8 +202,8 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path) -> Iterator[Start]:
     started: list[AppServer] = []
 
-    def run(app: str, environment: dict[str, str] | None = None, **handover: Any) -> AppServer:
-        made = Handover(
+    def run(app: str, environment: dict[str, str] | None = None, **assignment: Any) -> AppServer:
+        made = Assignment(
             f"site_:{app}" if ":" not in app else app,
             **{
                 "session_cookie": "_SID_",
@@ -211,7 +211,7 @@ def start(folder: Path) -> Iterator[Start]:
                 "ticket": "3.17.x",
                 "caller_key": "caller's",
                 "probe_key": "probe's",
-                **handover,
+                **assignment,
             },
         )
         started.append(AppServer(folder, made, [], **(environment or {})))
@@ -400,11 +400,11 @@ def test_a_page_that_is_not_right_keeps_it_from_being_ready(start: Start, page: 
 
 def test_an_order_to_stop_ends_the_warm_up(start: Start) -> None:
     appserver = start("warm", warm_up=["/hangs"])
-    vitals: dict[str, Any] = {}
-    while vitals.get("in_flight") != 1:
+    status: dict[str, Any] = {}
+    while status.get("in_flight") != 1:
         with contextlib.suppress(ConnectionRefusedError):
-            vitals = json.loads(appserver.ask(path="/__lb__/status", LB_Probe="probe's")[1])
-    assert vitals["ready"] is False
+            status = json.loads(appserver.ask(path="/__lb__/status", LB_Probe="probe's")[1])
+    assert status["ready"] is False
     appserver.order(STOP)
     assert appserver.report() is None
     assert appserver.ended()[0] == 0
@@ -467,7 +467,7 @@ def test_a_port_that_somebody_listens_on_is_reported(folder: Path, start: Start)
     first = ready(start("hello"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "{}:{}".format(*taken.getsockname())
-        second = AppServer(folder, Handover("site_:hello", caller_key="x"), ["--address", address])
+        second = AppServer(folder, Assignment("site_:hello", caller_key="x"), ["--address", address])
         try:
             report = second.report()
             assert isinstance(report, Failed)
@@ -494,7 +494,7 @@ def test_a_port_that_is_taken_while_the_application_is_imported_is_reported(fold
 
 
 def test_an_address_that_is_not_this_machines_is_no_matter_of_the_port(folder: Path) -> None:
-    appserver = AppServer(folder, Handover("site_:hello", caller_key="x"), ["--address", "192.0.2.1:9000"])
+    appserver = AppServer(folder, Assignment("site_:hello", caller_key="x"), ["--address", "192.0.2.1:9000"])
     try:
         report = appserver.report()
         assert isinstance(report, Failed)
@@ -653,7 +653,7 @@ def test_a_monitor_that_goes_away_before_its_handover_ends_it(folder: Path) -> N
         ours.close()
         _, err = process.communicate(timeout=WAIT)
     assert process.returncode != 0
-    assert b"before its handover" in err
+    assert b"before its assignment" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

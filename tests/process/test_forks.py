@@ -288,7 +288,7 @@ def test_what_is_forked_from_a_template_is_an_appserver_and_what_that_forks_is_n
             theirs.close()
             forked = messages.decode_template_report(lines.readline())
             assert isinstance(forked, messages.Forked)
-            own.sendall(messages.encode(messages.Handover("imports:forks")) + b"\n")
+            own.sendall(messages.encode(messages.Assignment("imports:forks")) + b"\n")
             assert messages.decode_report(reports.readline()) == Ready()
             connection = http.client.HTTPConnection(*address, timeout=WAIT)
             connection.request("GET", "/?raises")

@@ -117,7 +117,7 @@ def test_one_that_became_ready_while_there_was_no_monitor_is_adopted(site: Site)
         f"while not os.path.exists({str(go)!r}): time.sleep(0.02)"
     )
     site.start()
-    site.wait(lambda: len(list(site.folder.glob("importing-*"))) == 2, "both have their handover")
+    site.wait(lambda: len(list(site.folder.glob("importing-*"))) == 2, "both have their assignment")
     crash(site)
     go.touch()
     restart(site, adopted=2)
@@ -172,7 +172,7 @@ def test_killed_as_soon_as_address_text_is_written_it_takes_no_appserver_out_of_
 
 
 def test_an_appserver_without_handover_ends_by_itself(site: Site) -> None:
-    """What was forked and not written down had no handover: an intent without a pid is all that is left of it."""
+    """What was forked and not written down had no assignment: an intent without a pid is all that is left of it."""
     site.up()
     crash(site)
     content = json.loads(state(site).read_text())

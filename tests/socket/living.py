@@ -12,8 +12,8 @@ from stage import GENERATION, Site
 
 from lbadaptor.appserver.http.admission import Admission
 from lbadaptor.appserver.http.gateway import Gateway
-from lbadaptor.appserver.http.status import Vitals
-from lbadaptor.appserver.process.messages import Handover
+from lbadaptor.appserver.http.status import Status
+from lbadaptor.appserver.process.messages import Assignment
 from lbadaptor.appserver.sessions.table import SessionTable
 from lbadaptor.contract.address import Address, Entry, Identity
 
@@ -28,7 +28,7 @@ def living(site: Site, application: Application, *, unix: bool, threads: int = 8
     """
     identity = Identity(slot, GENERATION + slot)
     ticket = site.keys.ticket(identity)
-    handover = Handover(
+    assignment = Assignment(
         "shop:application",
         "sid",
         threads=threads,
@@ -44,8 +44,8 @@ def living(site: Site, application: Application, *, unix: bool, threads: int = 8
         os.makedirs(os.path.dirname(path), exist_ok=True)
         listeners.append(socket.socket(socket.AF_UNIX))
         listeners[1].bind(path)
-    vitals = Vitals(slot, identity.generation, Admission(threads, 256))
-    gateway = Gateway(listeners, application, handover, vitals, SessionTable(1800.0))
+    status = Status(slot, identity.generation, Admission(threads, 256))
+    gateway = Gateway(listeners, application, assignment, status, SessionTable(1800.0))
     gateway.start()
     try:
         yield Entry(ticket, address, site.entry(address).state, identity)

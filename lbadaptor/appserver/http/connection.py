@@ -1,4 +1,4 @@
-"""One caller's connection: bytes in, requests out (HTTP/1.1, RFC 9112)."""
+"""A connection of a caller: its socket, and the application's input that reads from it."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from typing import Any
 from lbadaptor.appserver.wsgi.environ import Request
 from lbadaptor.http1.lines import ProtocolError
 from lbadaptor.http1.request import RequestReader
-from lbadaptor.http1.states import DISCARDING, HANG_UP, LEAVING, REQUEST, SERVED
+from lbadaptor.http1.states import ABANDONED, FORK, HANG_UP, REQUEST
 
 BLOCK = 65536
 
 
 class Connection(RequestReader[Request]):
-    """A kept-alive connection. One thread at a time has it: whoever polls, or the one that serves it."""
+    """A connection that is kept alive. One thread at a time has it: the one that polls, or the one that serves it.
+
+    `state` (see `http1.states`) says which, and what is here of a request.
+    """
 
     def __init__(self, sock: socket.socket, peer: Any) -> None:
         super().__init__(Request)
         self.socket = sock
         self.peer = peer
-        self.disregarded = False
-        """it was taken out of the poll while its request is served"""
+        self.paused = False
+        """it was taken out of the poll while its request is served; see `poller`"""
         self.broken = False
         """the caller went away, or moved no byte for too long, within a request"""
-        self.closed = False
-        """nobody uses it any more"""
-        self.abandoned = False
-        """this process is a forked child, and has closed its copy of the socket"""
         self._input: _Incoming | None = None
         """the application's, of the request that is here, if not all of its body was here when it was called"""
 
@@ -37,21 +36,6 @@ class Connection(RequestReader[Request]):
     def complete(self) -> bool:
         """All of a request is here, its body too, and it has no answer."""
         return self.state is REQUEST
-
-    @property
-    def discarding(self) -> bool:
-        """It was answered already; what still comes of its body is thrown away."""
-        return self.state is DISCARDING
-
-    @property
-    def leaving(self) -> bool:
-        """The last answer is out; whatever still comes is thrown away."""
-        return self.state is LEAVING
-
-    @property
-    def served(self) -> bool:
-        """A request is here that has no answer yet."""
-        return self.state in SERVED
 
     def receive(self, flags: int = 0) -> bool:
         """Read what is there. False at the caller's end.
@@ -65,7 +49,7 @@ class Connection(RequestReader[Request]):
         return True
 
     def finish(self) -> bool:
-        """The answer is out. Whether another request may follow at once (else the rest is still to be read)."""
+        """The answer was sent. Whether another request may come at once; else this one's rest is discarded first."""
         if self._input is not None:
             self._end_input()
         return self.answered()
@@ -79,24 +63,24 @@ class Connection(RequestReader[Request]):
             self.socket.shutdown(socket.SHUT_WR)
         except OSError:
             return False
-        self.state = HANG_UP[self.state]  # last: from now on whoever polls may read on
+        self.state = HANG_UP[self.state]  # last: from now on the polling thread may read
         return True
 
     def abandon(self) -> None:
-        """In a forked child: close our copy of the socket. It is the parent's to be used."""
-        self.abandoned = self.closed = True
-        self.disregarded = False
+        """In a forked child: close our copy of the socket. The parent goes on using its own."""
+        self.state = FORK[self.state]
+        self.paused = False
         self.socket.close()
 
     def send(self, data: bytes) -> None:
         """Send all of it. Blocks. Raises OSError when the caller went away, or takes nothing for too long.
 
-        In a forked child nothing is sent: the answer is its parent's to give.
+        In a forked child nothing is sent, and nothing raised: the parent sends the answer.
         """
         try:
             self.socket.sendall(data)
         except OSError:
-            if self.abandoned:
+            if self.state is ABANDONED:
                 return
             self.broken = True
             raise
@@ -109,7 +93,7 @@ class Connection(RequestReader[Request]):
         return io.BufferedReader(self._input, BLOCK)
 
     def _end_input(self) -> None:
-        """The application's input gives nothing more, but for the rest of a body that is here to its end."""
+        """The application's input ends: after the rest of the body if all of it is here, else at once."""
         if self._input is not None:
             self._input.end(self._drain() if self.complete else None)
             self._input = None
@@ -122,7 +106,7 @@ class Connection(RequestReader[Request]):
     def next_piece(self) -> bytes:
         """Some of the body; empty at its end. Blocks. Raises OSError when the caller broke off."""
         while not self.pieces:
-            if self.complete:
+            if self.body_ended:
                 return b""
             try:
                 if not self.receive():
@@ -163,4 +147,4 @@ class _Incoming(io.RawIOBase):
 
 
 def _is_over() -> bytes:
-    raise ValueError("the request is over")  # and what comes now is not its body
+    raise ValueError("the request is over")  # what comes now is not its body

@@ -1,11 +1,11 @@
-"""The connections of a gateway: whose caller is known, which have a time limit, how many there may be. Pure.
+"""The connections of a gateway: which callers are known, which have a time limit, how many there may be. Pure.
 
-A caller is *unknown* until it has sent a complete head with the right key. Strangers are such for ever: so there is
-a bound on how many unknown ones each listening socket has, and on the time that they have for that head. A caller
-that is known may be idle for as long as it likes: an AppServer closes no idle connection of an adaptor's before it
-leaves. All limits are equally long, so that the order in which they were set is the order in which they end.
+A caller is *unknown* until it has sent a complete head with the right key. The number of unknown callers of each
+listening socket is bounded, and so is the time that they have for that head. A known caller may be idle as long as it
+likes: an AppServer does not close an adaptor's idle connection before it ends. All time limits are equally long, so
+they end in the order in which they were set.
 
-Only the leader may call what is here, but for `limit`, `lift` and `remove`, which any thread may.
+Only the thread that polls may call what is here, except `limit`, `lift` and `remove`, which any thread may call.
 """
 
 from __future__ import annotations
@@ -15,42 +15,41 @@ from threading import Lock
 
 from lbadaptor.appserver.http.connection import Connection
 
-LIMIT = 10.0
-"""Seconds for a head, from its first byte on (or, of an unknown caller, from the connection on) to its last; and for
-the caller to hang up, or to go on with the rest of its body, when it has its answer."""
-MOST_UNKNOWN = 128
-"""Unknown callers of one listening socket; the one that came first makes room for another."""
-MOST_UNFINISHED = 8 << 20
-"""Bytes of all heads together of which not all has come."""
+TIME_LIMIT = 10.0
+"""Seconds for a head, from its first byte to its last (of an unknown caller, from the connection on). When an answer
+was sent: seconds for the caller to hang up, or to go on with the rest of its body."""
+MAX_UNKNOWN = 128
+"""Unknown callers of one listening socket; the one that came first is closed when there are more."""
+MAX_UNFINISHED = 8 << 20
+"""Bytes of all unfinished heads together."""
 
 
 class Callers:
-    """`clock`: monotonic seconds. `most_unknown`: of one listening socket, which `listener` names here."""
+    """`clock`: monotonic seconds. `most`: unknown callers of one listening socket."""
 
-    def __init__(self, clock: Callable[[], float], most_unknown: int = MOST_UNKNOWN) -> None:
+    def __init__(self, clock: Callable[[], float], most: int = MAX_UNKNOWN) -> None:
         self.by_descriptor: dict[int, Connection] = {}
-        """all connections"""
+        """all connections, by their sockets' descriptors"""
         self.limited: dict[Connection, float] = {}
-        """those whose time is limited, and when it is over; whose time is over first stands first"""
+        """those that have a time limit, and when it ends; the next one to end is first"""
         self._unknown: dict[Connection, int] = {}
-        """their listening sockets; who came first stands first"""
+        """unknown callers, and the descriptors of their listening sockets; the eldest is first"""
         self._unfinished: dict[Connection, int] = {}
-        """bytes of heads of which not all has come"""
+        """those that have sent the beginning of a head, and its length in bytes"""
         self._clock = clock
-        self._most_unknown = most_unknown
+        self._max_unknown = most
         self._lock = Lock()
 
     def add(self, connection: Connection, listener: int) -> Connection | None:
-        """Take in a new caller. Who has to make room for it, unless that one shows its key when what it has sent is
-        read; None: there is room."""
+        """A new caller. The one to be closed for it, unless what it has sent by now shows its key; None: there is room."""
         self.by_descriptor[connection.socket.fileno()] = connection
         mine = [other for other, its in self._unknown.items() if its == listener]
         self._unknown[connection] = listener
         self.limit(connection)
-        return mine[0] if len(mine) >= self._most_unknown else None
+        return mine[0] if len(mine) >= self._max_unknown else None
 
     def remove(self, connection: Connection) -> None:
-        """It is about to be closed."""
+        """It is going to be closed."""
         self.by_descriptor.pop(connection.socket.fileno(), None)
         self._unknown.pop(connection, None)
         self._unfinished.pop(connection, None)
@@ -65,11 +64,11 @@ class Callers:
         return connection in self._unknown
 
     def eldest_unknown(self, limit: float = float("inf")) -> Connection | None:
-        """The unknown one that came first, of those whose descriptor's number is below the limit."""
+        """The unknown caller that came first, of those whose descriptor's number is below the limit."""
         return next((one for one in self._unknown if one.socket.fileno() < limit), None)
 
     def idle(self) -> Iterator[Connection]:
-        """Known ones of which nothing is expected now."""
+        """Known callers of which nothing is expected now."""
         return (
             connection
             for connection in list(self.by_descriptor.values())
@@ -77,46 +76,46 @@ class Callers:
         )
 
     def began(self, connection: Connection) -> bool:
-        """Some of a head has come, not all. False: it must not come, for those of all together are too long."""
+        """The beginning of a head was read. False: all unfinished heads together are too long."""
         self._unfinished[connection] = connection.unfinished
         if connection not in self.limited:
             self.limit(connection)
-        return sum(self._unfinished.values()) <= MOST_UNFINISHED
+        return sum(self._unfinished.values()) <= MAX_UNFINISHED
 
-    def unfinished_stranger(self, besides: Connection) -> Connection | None:
-        """The unknown one that has begun its head first; None where no other has begun one."""
+    def unfinished_unknown(self, besides: Connection) -> Connection | None:
+        """The unknown caller that has begun its head first; None: no other has begun one."""
         return next((one for one in self._unfinished if one in self._unknown and one is not besides), None)
 
     def finished(self, connection: Connection) -> None:
-        """A head is whole, or its rest does not matter any more; a stranger's time goes on."""
+        """A head is complete, or its rest does not matter any more. An unknown caller's time limit stays."""
         self._unfinished.pop(connection, None)
         if connection not in self._unknown:
             self.lift(connection)
 
     def goes_on(self, connection: Connection) -> None:
-        """It has its answer, and sends what nobody will read; whoever has shown a key may do that."""
+        """It has its answer, and goes on sending what is discarded: a known caller gets a new time limit."""
         if connection not in self._unknown:
             self.limit(connection)
 
     def limit(self, connection: Connection) -> bool:
-        """From now on its time is limited. Whether no other's is, so that whoever polls must be told of it."""
+        """Set a time limit. Whether it is the only one, so that the thread that polls has to be woken."""
         with self._lock:
             self.limited.pop(connection, None)
-            self.limited[connection] = self._clock() + LIMIT
+            self.limited[connection] = self._clock() + TIME_LIMIT
             return len(self.limited) == 1
 
     def lift(self, connection: Connection) -> None:
-        """Its time is not limited any more."""
+        """It has no time limit any more."""
         with self._lock:
             self.limited.pop(connection, None)
 
     def next_end(self) -> float | None:
-        """When the next one's time is over."""
+        """When the next time limit ends; None: there is none."""
         with self._lock:
             return next(iter(self.limited.values()), None)
 
     def ended(self) -> list[Connection]:
-        """Those whose time is over."""
+        """Those whose time limit has ended."""
         now = self._clock()
         with self._lock:
             found = []
@@ -127,6 +126,11 @@ class Callers:
             return found
 
     def abandon(self) -> list[Connection]:
-        """In a forked child: all there are, to be closed. The lock may be held by a thread that is not there."""
+        """In a forked child: all connections, to be closed. Another thread may hold the lock, and is not here."""
         self._lock = Lock()
         return list(self.by_descriptor.values())
+
+
+def max_unknown(descriptors: float) -> int:
+    """Unknown callers of one listening socket, of a process that may have so many descriptors."""
+    return int(max(4, min(MAX_UNKNOWN, descriptors // 8)))

@@ -43,7 +43,7 @@ class Memory:
 
 
 @dataclass
-class Vitals:
+class Status:
     """The counts behind the probe's answer, `LB-Status` and `LB-Load`."""
 
     slot: int

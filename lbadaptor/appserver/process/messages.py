@@ -1,6 +1,6 @@
 """What the monitor hands to an AppServer, and what the AppServer reports. Pure: the messages on the pipe.
 
-One JSON object a line, both ways. The handover is the only line to the AppServer; orders come as signals,
+One JSON object a line, both ways. The assignment is the only line to the AppServer; orders come as signals,
 which reach an AppServer whose monitor has changed, too. A template of AppServers is told what to import, then what
 to fork.
 """
@@ -20,7 +20,7 @@ STOP = signal.SIGTERM
 """refuse everybody, finish what is in flight, exit"""
 
 
-class Handover(Struct, frozen=True):
+class Assignment(Struct, frozen=True):
     """Everything an AppServer needs, and no secret that opens another one."""
 
     app: str
@@ -121,7 +121,7 @@ class Unforked(Struct, frozen=True, tag="unforked"):
 TemplateReport = Imported | Failed | Unfit | Forked | Unforked
 
 encode = msgspec.json.Encoder().encode
-decode_handover = msgspec.json.Decoder(Handover).decode
+decode_assignment = msgspec.json.Decoder(Assignment).decode
 _reports: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 decode_report = _reports.decode
 decode_preload = msgspec.json.Decoder(Preload).decode

@@ -74,7 +74,7 @@ class _Fork:
     """An AppServer that is about to be forked."""
 
     life: Life
-    message: messages.Handover
+    message: messages.Assignment
     variables: Mapping[str, str]
     working_folder: str
 
@@ -241,7 +241,7 @@ class AppServerProcesses:
         if life is None:
             return
         settings = self._pool.settings
-        message = self._handover(identity, self._keys.ticket(identity))
+        message = self._assignment(identity, self._keys.ticket(identity))
         why = ""
         try:
             make_room_for_socket(settings, identity.slot, self._user, self._apache_group)
@@ -337,11 +337,11 @@ class AppServerProcesses:
         mark = {RUN_FOLDER: str(settings.run_folder.absolute())}
         return replace(given, environment={**(given.environment or {}), **mark})
 
-    def _handover(self, identity: Identity, ticket: str) -> messages.Handover:
+    def _assignment(self, identity: Identity, ticket: str) -> messages.Assignment:
         settings = self._pool.settings
         servers, application = settings.appservers, settings.application
         max_requests, max_age = own_limits(servers, identity.generation)
-        return messages.Handover(
+        return messages.Assignment(
             app=application.app,
             session_cookie=application.session_cookie,
             session_idle=application.session_idle,

@@ -12,7 +12,7 @@ import pytest
 from lbadaptor.appserver.http.connection import Connection
 from lbadaptor.http1.lines import ProtocolError
 from lbadaptor.http1.request import MAX_HEAD
-from lbadaptor.http1.states import IDLE
+from lbadaptor.http1.states import BODY, DISCARDING, IDLE
 
 GET = b"GET /one HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /two HTTP/1.1\r\nContent-Length: 10\r\n\r\n"
@@ -243,7 +243,7 @@ def test_the_rest_of_an_answered_requests_body_is_thrown_away(pair: Pair) -> Non
     connection = pair.feed(POST + b"012")
     assert not connection.finish()
     pair.feed(b"3456")
-    assert connection.discarding
+    assert connection.state is DISCARDING
     assert not connection.pieces
     pair.feed(b"789")
     assert connection.state is IDLE
@@ -262,7 +262,7 @@ def test_the_next_request_may_come_in_one_piece_with_the_rest_of_an_answered_one
     connection.finish()
     pair.feed(rest + POST + b"abc")
     assert connection.request is not None
-    assert not connection.discarding
+    assert connection.state is BODY
     assert connection.keep_alive
     assert not connection.complete
     pair.caller.sendall(b"defghij")

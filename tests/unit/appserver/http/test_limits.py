@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lbadaptor.appserver.http import limits as module
-from lbadaptor.appserver.http.limits import LIMIT, Callers
+from lbadaptor.appserver.http.limits import TIME_LIMIT, Callers
 
 PORT, UNIX = 3, 4
 
@@ -42,7 +42,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def callers(clock: Clock) -> Callers:
-    return Callers(clock, most_unknown=3)
+    return Callers(clock, most=3)
 
 
 def add(callers: Callers, listener: int = PORT, unfinished: int = 0) -> Any:
@@ -55,11 +55,11 @@ def test_whoever_comes_has_a_while_to_show_a_key(callers: Callers, clock: Clock)
     first = add(callers)
     clock.now += 1
     second = add(callers)
-    assert callers.next_end() == 100 + LIMIT
-    clock.now = 100 + LIMIT
+    assert callers.next_end() == 100 + TIME_LIMIT
+    clock.now = 100 + TIME_LIMIT
     assert callers.ended() == [first]
     callers.remove(first)
-    assert callers.next_end() == 101 + LIMIT
+    assert callers.next_end() == 101 + TIME_LIMIT
     clock.now += 1
     assert callers.ended() == [second]
 
@@ -91,7 +91,7 @@ def test_half_a_head_has_a_time_from_its_first_byte_on(callers: Callers, clock: 
     connection.unfinished = 10
     clock.now += 50
     assert callers.began(connection)
-    end = clock.now + LIMIT
+    end = clock.now + TIME_LIMIT
     for _ in range(5):
         clock.now += 1
         connection.unfinished += 1
@@ -110,7 +110,7 @@ def test_a_strangers_time_goes_on_whatever_it_sends(callers: Callers, clock: Clo
         assert callers.began(connection)
         callers.finished(connection)
         callers.goes_on(connection)
-    assert callers.next_end() == 100 + LIMIT
+    assert callers.next_end() == 100 + TIME_LIMIT
 
 
 def test_whoever_is_known_and_sends_on_after_its_answer_has_a_new_while_each_time(
@@ -121,24 +121,24 @@ def test_whoever_is_known_and_sends_on_after_its_answer_has_a_new_while_each_tim
     assert callers.limit(connection), "whoever polls has to be told of the first one"
     clock.now += 5
     callers.goes_on(connection)
-    assert callers.next_end() == 105 + LIMIT
+    assert callers.next_end() == 105 + TIME_LIMIT
 
 
 def test_all_unfinished_heads_together_are_bounded_and_strangers_go_first(
     callers: Callers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST_UNFINISHED", 100)
+    monkeypatch.setattr(module, "MAX_UNFINISHED", 100)
     known, first, second = (add(callers, unfinished=size) for size in (40, 20, 40))
     callers.showed_key(known)
-    assert callers.unfinished_stranger(known) is None
+    assert callers.unfinished_unknown(known) is None
     assert all(callers.began(connection) for connection in (known, first, second))
     known.unfinished = 50
     assert not callers.began(known)
-    assert callers.unfinished_stranger(known) is first
-    assert callers.unfinished_stranger(first) is second
+    assert callers.unfinished_unknown(known) is first
+    assert callers.unfinished_unknown(first) is second
     callers.remove(first)
     assert callers.began(known)
     callers.finished(known)
     second.unfinished = 100
     assert callers.began(second)
-    assert callers.unfinished_stranger(second) is None
+    assert callers.unfinished_unknown(second) is None

@@ -1,4 +1,4 @@
-"""Vitals: what every answer says, and when nothing is left."""
+"""Status: what every answer says, and when nothing is left."""
 
 from __future__ import annotations
 
@@ -9,73 +9,73 @@ import pytest
 
 from lbadaptor.appserver.http import status as module
 from lbadaptor.appserver.http.admission import Admission
-from lbadaptor.appserver.http.status import Vitals
+from lbadaptor.appserver.http.status import Status
 
 
 @pytest.fixture
-def vitals() -> Vitals:
-    return Vitals(slot=3, generation=17, admission=Admission(2, 256), max_requests=2)
+def status() -> Status:
+    return Status(slot=3, generation=17, admission=Admission(2, 256), max_requests=2)
 
 
-def admit(vitals: Vitals) -> None:
+def admit(status: Status) -> None:
     """A request begins."""
-    assert vitals.admission.admit("task", known=False, held=False) is None
-    assert vitals.admission.begin() == "task"
+    assert status.admission.admit("task", known=False, held=False) is None
+    assert status.admission.begin() == "task"
 
 
 @pytest.mark.parametrize(
-    ("dying", "stopping", "status"),
+    ("dying", "stopping", "word"),
     [(False, False, "OK"), (True, False, "DYING"), (False, True, "DYING"), (True, True, "DYING")],
 )
-def test_every_answer_says_status_and_load(vitals: Vitals, dying: bool, stopping: bool, status: str) -> None:
-    admit(vitals)
-    vitals.admission.dying, vitals.admission.stopping, vitals.sessions = dying, stopping, 41
-    assert vitals.headers() == f"LB-Status: {status}\r\nLB-Load: 1/2/41\r\n".encode()
+def test_every_answer_says_status_and_load(status: Status, dying: bool, stopping: bool, word: str) -> None:
+    admit(status)
+    status.admission.dying, status.admission.stopping, status.sessions = dying, stopping, 41
+    assert status.headers() == f"LB-Status: {word}\r\nLB-Load: 1/2/41\r\n".encode()
 
 
 @pytest.mark.parametrize(("served", "limit"), [(1, ""), (2, "requests"), (3, "requests")])
-def test_past_the_number_of_requests(vitals: Vitals, served: int, limit: str) -> None:
-    vitals.admission.served = served
-    assert vitals.past_limit == limit
+def test_past_the_number_of_requests(status: Status, served: int, limit: str) -> None:
+    status.admission.served = served
+    assert status.past_limit == limit
 
 
 def test_past_an_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    vitals = Vitals(0, 1, Admission(2, 256), max_age=60.0)
-    assert vitals.past_limit == ""
+    status = Status(0, 1, Admission(2, 256), max_age=60.0)
+    assert status.past_limit == ""
     now = time.monotonic()
     monkeypatch.setattr(module, "monotonic", lambda: now + 59)
-    assert vitals.past_limit == ""
+    assert status.past_limit == ""
     monkeypatch.setattr(module, "monotonic", lambda: now + 60)
-    assert vitals.past_limit == "age"
+    assert status.past_limit == "age"
 
 
 def test_past_a_resident_memory() -> None:
-    resident = Vitals(0, 1, Admission(2, 256)).report()["memory"]
-    assert Vitals(0, 1, Admission(2, 256), max_memory=resident * 2).past_limit == ""
-    assert Vitals(0, 1, Admission(2, 256), max_memory=resident // 2).past_limit == "memory"
+    resident = Status(0, 1, Admission(2, 256)).report()["memory"]
+    assert Status(0, 1, Admission(2, 256), max_memory=resident * 2).past_limit == ""
+    assert Status(0, 1, Admission(2, 256), max_memory=resident // 2).past_limit == "memory"
 
 
 def test_a_memory_that_is_needed_from_the_start_is_no_limit(caplog: pytest.LogCaptureFixture) -> None:
-    vitals = Vitals(0, 1, Admission(2, 256), max_memory=1000)
-    vitals.warm()
-    assert vitals.past_limit == ""
+    status = Status(0, 1, Admission(2, 256), max_memory=1000)
+    status.warm()
+    assert status.past_limit == ""
     assert "max_memory = 1000 is less than it needs from the start" in caplog.text
 
 
-def test_what_the_warm_up_served_does_not_count(vitals: Vitals) -> None:
-    assert vitals.report()["ready"] is False
+def test_what_the_warm_up_served_does_not_count(status: Status) -> None:
+    assert status.report()["ready"] is False
     for _ in range(2):
-        admit(vitals)
-        vitals.admission.end()
-    vitals.warm()
-    assert (vitals.admission.served, vitals.past_limit) == (0, "")
-    assert vitals.report()["ready"] is True
+        admit(status)
+        status.admission.end()
+    status.warm()
+    assert (status.admission.served, status.past_limit) == (0, "")
+    assert status.report()["ready"] is True
 
 
 def test_no_number_of_requests_is_no_limit() -> None:
-    vitals = Vitals(0, 1, Admission(2, 256))
-    vitals.admission.served = 1_000_000
-    assert vitals.past_limit == ""
+    status = Status(0, 1, Admission(2, 256))
+    status.admission.served = 1_000_000
+    assert status.past_limit == ""
 
 
 @pytest.mark.parametrize(
@@ -88,38 +88,38 @@ def test_no_number_of_requests_is_no_limit() -> None:
     ],
 )
 def test_empty_is_dying_with_no_session_and_nothing_in_flight(
-    vitals: Vitals, dying: bool, in_flight: int, sessions: int, empty: bool
+    status: Status, dying: bool, in_flight: int, sessions: int, empty: bool
 ) -> None:
-    vitals.admission.dying, vitals.admission.in_flight = dying, in_flight
-    vitals.look(lambda: sessions)
-    assert vitals.empty is empty
-    assert vitals.sessions == sessions
+    status.admission.dying, status.admission.in_flight = dying, in_flight
+    status.look(lambda: sessions)
+    assert status.empty is empty
+    assert status.sessions == sessions
 
 
-def test_a_session_that_a_request_leaves_while_the_sessions_are_counted_is_not_overlooked(vitals: Vitals) -> None:
-    admit(vitals)
-    vitals.admission.dying = True
+def test_a_session_that_a_request_leaves_while_the_sessions_are_counted_is_not_overlooked(status: Status) -> None:
+    admit(status)
+    status.admission.dying = True
 
     def count_just_before_the_session_is_assigned() -> int:
-        vitals.admission.end()
+        status.admission.end()
         return 0
 
-    vitals.look(count_just_before_the_session_is_assigned)
-    assert not vitals.empty
+    status.look(count_just_before_the_session_is_assigned)
+    assert not status.empty
 
 
-def test_the_report_of_a_request_that_ended_since_the_last_look_does_not_say_empty(vitals: Vitals) -> None:
-    admit(vitals)
-    vitals.admission.dying = True
-    vitals.look(lambda: 0)
-    vitals.admission.end()  # and it may have left a session
-    assert vitals.report()["empty"] is False
+def test_the_report_of_a_request_that_ended_since_the_last_look_does_not_say_empty(status: Status) -> None:
+    admit(status)
+    status.admission.dying = True
+    status.look(lambda: 0)
+    status.admission.end()  # and it may have left a session
+    assert status.report()["empty"] is False
 
 
-def test_the_report_names_everything_a_probe_asks(vitals: Vitals) -> None:
-    admit(vitals)
-    vitals.sessions, vitals.longest_session, vitals.admission.served = 41, 12.34, 2
-    report = vitals.report()
+def test_the_report_names_everything_a_probe_asks(status: Status) -> None:
+    admit(status)
+    status.sessions, status.longest_session, status.admission.served = 41, 12.34, 2
+    report = status.report()
     assert report.pop("memory") > 1_000_000
     assert report.pop("cpu") > 0
     assert 0 <= report.pop("uptime") < 60

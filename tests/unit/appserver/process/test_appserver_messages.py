@@ -11,20 +11,20 @@ from lbadaptor.appserver.process.messages import (
     DRAIN,
     STOP,
     UNDRAIN,
+    Assignment,
     Empty,
     Failed,
-    Handover,
     PastLimit,
     Ready,
     Report,
-    decode_handover,
+    decode_assignment,
     decode_report,
     encode,
 )
 
 
 def test_a_handover_arrives_as_it_was_sent() -> None:
-    sent = Handover(
+    sent = Assignment(
         "site:application",
         session_cookie="_SID_",
         session_idle=60.0,
@@ -39,7 +39,7 @@ def test_a_handover_arrives_as_it_was_sent() -> None:
         caller_key="caller's",
         probe_key="probe's",
     )
-    assert decode_handover(encode(sent)) == sent
+    assert decode_assignment(encode(sent)) == sent
 
 
 @pytest.mark.parametrize(
@@ -49,20 +49,20 @@ def test_a_report_arrives_as_it_was_sent(report: Report) -> None:
     assert decode_report(encode(report)) == report
 
 
-@pytest.mark.parametrize("message", [Handover("umlaut: ä\nline:break"), Failed("several\nlines\r\nof ä")], ids=repr)
-def test_a_message_is_one_line(message: Handover | Failed) -> None:
+@pytest.mark.parametrize("message", [Assignment("umlaut: ä\nline:break"), Failed("several\nlines\r\nof ä")], ids=repr)
+def test_a_message_is_one_line(message: Assignment | Failed) -> None:
     assert b"\n" not in encode(message)
     assert b"\r" not in encode(message)
 
 
 def test_what_a_newer_monitor_adds_is_passed_over() -> None:
-    assert decode_handover(b'{"app": "a:b", "colour": "blue"}') == Handover("a:b")
+    assert decode_assignment(b'{"app": "a:b", "colour": "blue"}') == Assignment("a:b")
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b'{"app": 1}', b'{"app": "a:b"', b'{"app": "a:b", "threads": "x"}'])
 def test_a_malformed_handover_is_an_error(line: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        decode_handover(line)
+        decode_assignment(line)
 
 
 def test_an_unknown_report_is_an_error() -> None:

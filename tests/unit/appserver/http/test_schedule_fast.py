@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lbadaptor.appserver.http import schedule
-from lbadaptor.appserver.http.schedule import Leadership, Staff
+from lbadaptor.appserver.http import schedule_fast
+from lbadaptor.appserver.http.schedule_fast import Leadership, Token
 
 WAIT = 10.0
 
@@ -25,7 +25,7 @@ class Crew:
     def __init__(self) -> None:
         self.leadership = Leadership()
         self.threads: list[threading.Thread] = []
-        self.staff: Staff = []
+        self.token: Token = []
 
     def start(self, deed: Callable[[], object]) -> threading.Thread:
         thread = threading.Thread(target=deed)
@@ -33,15 +33,15 @@ class Crew:
         thread.start()
         return thread
 
-    def keep(self) -> bool:
+    def begin_serving(self) -> bool:
         """This thread is about to serve as the leader."""
-        staff = self.leadership.keep(time.monotonic())
-        if staff is not None:
-            self.staff = staff
-        return staff is not None
+        token = self.leadership.begin_serving(time.monotonic())
+        if token is not None:
+            self.token = token
+        return token is not None
 
-    def kept(self) -> bool:
-        return self.leadership.kept(self.staff)
+    def end_serving(self) -> bool:
+        return self.leadership.end_serving(self.token)
 
     def watched(self) -> Crew:
         self.start(self.leadership.watch)
@@ -103,22 +103,22 @@ def test_while_requests_are_short_the_leader_leads_on(crew: Crew) -> None:
     assert crew.leadership.wait()
     other = crew.waiting()
     for _ in range(100):
-        assert crew.keep()
-        assert crew.kept()
-        crew.leadership.lasted(0.0001)
+        assert crew.begin_serving()
+        assert crew.end_serving()
+        crew.leadership.record(0.0001)
     assert not other.is_set()
 
 
 def test_when_they_are_long_it_leads_no_more_before_it_serves_until_they_are_short_again(crew: Crew) -> None:
     assert crew.leadership.wait()
     for _ in range(50):
-        crew.leadership.lasted(0.02)
+        crew.leadership.record(0.02)
     other = crew.waiting()
-    assert not crew.keep()
+    assert not crew.begin_serving()
     assert other.wait(WAIT)
     for _ in range(100):
-        crew.leadership.lasted(0.00001)
-    assert crew.leadership._lately < schedule.WORTH
+        crew.leadership.record(0.00001)
+    assert crew.leadership._average < schedule_fast.WORTH_A_THREAD
 
 
 def test_who_does_not_lead_can_give_nothing_up(crew: Crew) -> None:
@@ -133,24 +133,24 @@ def test_who_does_not_lead_can_give_nothing_up(crew: Crew) -> None:
 def test_a_single_long_request_among_short_ones_changes_nothing(crew: Crew) -> None:
     assert crew.leadership.wait()
     for _ in range(20):
-        crew.leadership.lasted(1.0)
-        assert crew.keep()
-        assert crew.kept()
+        crew.leadership.record(1.0)
+        assert crew.begin_serving()
+        assert crew.end_serving()
         for _ in range(20):
-            crew.leadership.lasted(0.00005)
+            crew.leadership.record(0.00005)
 
 
 def test_from_a_request_that_had_to_be_taken_the_leadership_others_need_not_wait_to_be_found_out(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
-    assert crew.keep()
+    assert crew.begin_serving()
     until(lambda: crew.leadership._leader == 0)
-    assert not crew.kept()
+    assert not crew.end_serving()
     assert crew.leadership.wait()
-    assert not crew.keep()
+    assert not crew.begin_serving()
     short = 0
-    while crew.leadership._lately > schedule.WORTH:
-        crew.leadership.lasted(0.00005)
+    while crew.leadership._average > schedule_fast.WORTH_A_THREAD:
+        crew.leadership.record(0.00005)
         short += 1
     assert 5 < short < 50
 
@@ -159,41 +159,41 @@ def test_who_serves_for_long_loses_the_leadership(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
     other = crew.waiting()
-    assert crew.keep()
+    assert crew.begin_serving()
     assert other.wait(WAIT)
-    assert not crew.kept()
+    assert not crew.end_serving()
 
 
 def test_it_is_lost_even_with_nobody_there_to_take_it(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
-    assert crew.keep()
+    assert crew.begin_serving()
     until(lambda: crew.leadership._leader == 0)
-    assert not crew.kept()
+    assert not crew.end_serving()
     assert crew.waiting().wait(WAIT)
 
 
 def test_who_lost_it_does_not_take_it_from_the_next_one_who_serves(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
-    assert crew.keep()
+    assert crew.begin_serving()
     until(lambda: crew.leadership._leader == 0)
-    crew.leadership._lately = 0.0
-    mine = crew.staff
+    crew.leadership._average = 0.0
+    mine = crew.token
     serves, ended = threading.Event(), threading.Event()
     keeps: list[bool] = []
 
     def next_one() -> None:
         assert crew.leadership.wait()
-        staff = crew.leadership.keep(time.monotonic() + WAIT)  # nobody finds this one long
-        assert staff is not None
+        token = crew.leadership.begin_serving(time.monotonic() + WAIT)  # nobody finds this one long
+        assert token is not None
         serves.set()
         ended.wait(WAIT)
-        keeps.append(crew.leadership.kept(staff))
+        keeps.append(crew.leadership.end_serving(token))
 
     following = crew.start(next_one)
     assert serves.wait(WAIT)
-    assert not crew.leadership.kept(mine)
+    assert not crew.leadership.end_serving(mine)
     ended.set()
     following.join(WAIT)
     assert keeps == [True]
@@ -219,14 +219,14 @@ def test_while_requests_are_short_nobody_is_woken_to_watch(crew: Crew, monkeypat
     assert crew.leadership.wait()
     now = 100.0
     for _ in range(1000):
-        staff = crew.leadership.keep(now)
-        assert staff is not None
-        assert crew.leadership.kept(staff)
-        assert now - set_at[-1] < schedule.MOMENT, "it would ring too late for this one"
+        token = crew.leadership.begin_serving(now)
+        assert token is not None
+        assert crew.leadership.end_serving(token)
+        assert now - set_at[-1] < schedule_fast.SET_AGAIN, "it would ring too late for this one"
         now += 0.0003
     steps = [later - earlier for earlier, later in itertools.pairwise(set_at)]
-    assert min(steps) >= schedule.MOMENT
-    assert max(steps) < schedule.LOOK, "it would ring meanwhile"
+    assert min(steps) >= schedule_fast.SET_AGAIN
+    assert max(steps) < schedule_fast.CHECK_AFTER, "it would ring meanwhile"
 
 
 def test_nobody_watches_while_the_leader_rests(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,10 +235,10 @@ def test_nobody_watches_while_the_leader_rests(crew: Crew, monkeypatch: pytest.M
     assert crew.leadership.wait()
     for _ in range(3):
         rings.times.clear()
-        assert crew.keep()
-        assert crew.kept()
+        assert crew.begin_serving()
+        assert crew.end_serving()
         until(lambda: bool(rings.times))
-        time.sleep(5 * schedule.LOOK)
+        time.sleep(5 * schedule_fast.CHECK_AFTER)
         assert len(rings.times) == 1
 
 
@@ -248,24 +248,24 @@ def test_who_begins_when_the_watch_has_ended_is_watched(crew: Crew, monkeypatch:
     for _ in range(30):
         rings.times.clear()
         assert crew.leadership.wait()
-        assert crew.keep()
-        assert crew.kept()
+        assert crew.begin_serving()
+        assert crew.end_serving()
         until(lambda: bool(rings.times))
-        assert crew.keep()
+        assert crew.begin_serving()
         until(lambda: crew.leadership._leader == 0)
-        assert not crew.kept()
-        crew.leadership._lately = 0.0
+        assert not crew.end_serving()
+        crew.leadership._average = 0.0
 
 
 def test_one_that_computes_for_long_loses_the_leadership(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
     other = crew.waiting()
-    assert crew.keep()
+    assert crew.begin_serving()
     until_computed = time.thread_time() + 0.1
     while time.thread_time() < until_computed:
         pass
-    assert not crew.kept()
+    assert not crew.end_serving()
     assert other.wait(WAIT)
 
 
@@ -276,37 +276,37 @@ def test_one_that_gets_no_processor_keeps_the_leadership(crew: Crew, monkeypatch
         looks.release()
         return False
 
-    monkeypatch.setattr(schedule, "_waits", runs)
+    monkeypatch.setattr(schedule_fast, "_waits", runs)
     crew.watched()
     assert crew.leadership.wait()
     other = crew.waiting()
-    assert crew.keep()
+    assert crew.begin_serving()
     for _ in range(5):
         assert looks.acquire(timeout=WAIT)  # this thread sleeps, and computes nothing
-    assert crew.kept()
+    assert crew.end_serving()
     assert not other.is_set()
 
 
 def test_whether_a_thread_waits_or_computes_can_be_told() -> None:
     me = threading.get_native_id()
     mine = os.open(f"/proc/self/task/{me}/stat", os.O_RDONLY)
-    assert not schedule._waits(mine)
+    assert not schedule_fast._waits(mine)
     asleep = threading.Event()
     found: list[int] = []
     thread = threading.Thread(target=lambda: (found.append(threading.get_native_id()), asleep.wait(WAIT)))
     thread.start()
     until(lambda: bool(found))
     its = os.open(f"/proc/self/task/{found[0]}/stat", os.O_RDONLY)
-    until(lambda: schedule._waits(its))
+    until(lambda: schedule_fast._waits(its))
     asleep.set()
     thread.join()
-    before = schedule._computed(me)
+    before = schedule_fast._computed(me)
     until(lambda: time.thread_time() > before + 0.01)
-    assert schedule._computed(me) > before
-    assert schedule._computed(found[0]) == 0.0
+    assert schedule_fast._computed(me) > before
+    assert schedule_fast._computed(found[0]) == 0.0
     for descriptor in (mine, its):
         os.close(descriptor)
-    assert schedule._waits(-1), "where it cannot be told, the leadership is rather taken"
+    assert schedule_fast._waits(-1), "where it cannot be told, the leadership is rather taken"
 
 
 def test_a_look_at_the_leader_needs_no_descriptor(crew: Crew) -> None:
@@ -317,11 +317,11 @@ def test_a_look_at_the_leader_needs_no_descriptor(crew: Crew) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
     try:
-        assert crew.keep()
+        assert crew.begin_serving()
         assert other.wait(WAIT)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert not crew.kept()
+    assert not crew.end_serving()
 
 
 def test_whoever_begins_by_an_old_clock_is_watched(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,14 +339,14 @@ def test_whoever_begins_by_an_old_clock_is_watched(crew: Crew, monkeypatch: pyte
     other = crew.waiting()
     assert waits.acquire(timeout=WAIT)
     now = time.monotonic()
-    staff = crew.leadership.keep(now)
-    assert staff is not None
-    assert crew.leadership.kept(staff)
+    token = crew.leadership.begin_serving(now)
+    assert token is not None
+    assert crew.leadership.end_serving(token)
     assert waits.acquire(timeout=WAIT)  # it has looked, and sleeps again
-    staff = crew.leadership.keep(now + schedule.MOMENT / 2)
-    assert staff is not None
+    token = crew.leadership.begin_serving(now + schedule_fast.SET_AGAIN / 2)
+    assert token is not None
     assert other.wait(WAIT), "nobody polls until its end"
-    assert not crew.leadership.kept(staff)
+    assert not crew.leadership.end_serving(token)
 
 
 def test_whoever_begins_while_the_watch_looks_at_the_one_before_is_watched(
@@ -354,24 +354,24 @@ def test_whoever_begins_while_the_watch_looks_at_the_one_before_is_watched(
 ) -> None:
     """The look at one request comes to its end when that is over and the next one has begun."""
     looks, looked = threading.Event(), threading.Event()
-    monkeypatch.setattr(schedule, "_waits", lambda state: looks.set() or looked.wait(WAIT))
+    monkeypatch.setattr(schedule_fast, "_waits", lambda state: looks.set() or looked.wait(WAIT))
     crew.watched()
     assert crew.leadership.wait()
     other = crew.waiting()
-    assert crew.keep()
+    assert crew.begin_serving()
     assert looks.wait(WAIT)
-    assert crew.kept()
-    staff = crew.leadership.keep(crew.leadership._set_at + schedule.MOMENT / 2)
-    assert staff is not None
+    assert crew.end_serving()
+    token = crew.leadership.begin_serving(crew.leadership._set_at + schedule_fast.SET_AGAIN / 2)
+    assert token is not None
     looked.set()
     assert other.wait(WAIT)
-    assert not crew.leadership.kept(staff)
+    assert not crew.leadership.end_serving(token)
 
 
 def test_whoever_serves_when_the_watch_begins_anew_is_watched(crew: Crew) -> None:
     assert crew.leadership.wait()
     other = crew.waiting()
-    assert crew.keep()
+    assert crew.begin_serving()
     crew.leadership._timer.wait()  # one that had an error takes the ring along
     crew.watched()
     assert other.wait(WAIT)
@@ -391,10 +391,10 @@ def test_at_the_end_nobody_waits(crew: Crew) -> None:
 
 def test_whoever_leads_at_the_end_does_not_keep_the_watching_thread(crew: Crew) -> None:
     assert crew.leadership.wait()
-    assert crew.keep()
+    assert crew.begin_serving()
     crew.leadership.end()
-    assert crew.kept()
-    assert crew.keep()
+    assert crew.end_serving()
+    assert crew.begin_serving()
     watching = crew.start(crew.leadership.watch)
     watching.join(WAIT)
     assert not watching.is_alive()
@@ -424,11 +424,11 @@ def test_somebody_always_leads_and_never_two(crew: Crew, seed: int) -> None:
                     duration = durations.pop()
                     leaders.append(me)
                 began = time.monotonic()
-                staff = leadership.keep(began)
+                token = leadership.begin_serving(began)
                 if duration:
                     time.sleep(duration)
-                leadership.lasted(time.monotonic() - began)
-                leads = staff is not None and leadership.kept(staff)
+                leadership.record(time.monotonic() - began)
+                leads = token is not None and leadership.end_serving(token)
 
     for number in range(5):
         crew.start(functools.partial(lead, number))

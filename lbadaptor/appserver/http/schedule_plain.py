@@ -1,0 +1,80 @@
+"""The plain schedule: one thread polls, and others take requests from a queue. See `schedule`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from typing import Generic, TypeVar
+
+from lbadaptor.appserver.http.admission import Admission
+from lbadaptor.appserver.http.own_errors import OwnErrors
+
+Task = TypeVar("Task")
+
+
+class PlainSchedule(Generic[Task]):
+    """One thread for each request that may be at work, and the one that polls."""
+
+    def __init__(
+        self,
+        admission: Admission[Task],
+        poll: Callable[[], object],
+        serve: Callable[[Task], object],
+        give_up: Callable[[Task], object],
+        errors: OwnErrors,
+    ) -> None:
+        self._admission = admission
+        self._poll = poll
+        self._serve = serve
+        self._give_up = give_up
+        self._errors = errors
+        self._queue: SimpleQueue[Task | None] = SimpleQueue()
+        """requests that have begun; None ends a thread"""
+        self._over = False
+        numbers = range(admission.threads)
+        self._workers = [Thread(target=self._work, name=f"gateway-{number}", daemon=True) for number in numbers]
+        self.threads = [*self._workers, Thread(target=self._poll_on, name="gateway-poll", daemon=True)]
+
+    def start(self) -> None:
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._over = True
+        for _ in self._workers:
+            self._queue.put(None)
+
+    def close(self) -> None:
+        pass
+
+    def abandon(self) -> None:
+        self._over = True
+
+    def intact(self) -> bool:
+        return True
+
+    def _poll_on(self) -> None:
+        while not self._over:
+            try:
+                while (task := self._admission.begin()) is not None:
+                    self._queue.put(task)
+                self._poll()
+            except BaseException:
+                self._errors.report("an error in the thread that polls; it begins anew, and nobody is lost")
+
+    def _work(self) -> None:
+        while (task := self._queue.get()) is not None:
+            while task is not None:
+                try:
+                    self._serve(task)
+                except BaseException:
+                    self._give_up(task)
+                task = self._end()
+
+    def _end(self) -> Task | None:
+        try:
+            return self._admission.end()
+        except BaseException:
+            self._errors.report("an error in a thread that serves requests; it begins anew")
+            return None

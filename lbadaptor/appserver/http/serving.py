@@ -1,0 +1,114 @@
+"""One request through the application. Runs in the thread that serves it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+
+from lbadaptor.appserver.http.connection import Connection
+from lbadaptor.appserver.http.dispatch import Dispatcher, Task
+from lbadaptor.appserver.http.status import Status
+from lbadaptor.appserver.process import forks
+from lbadaptor.appserver.wsgi import environ as environs
+from lbadaptor.appserver.wsgi.answer import Answer, FileWrapper, ShortAnswer
+from lbadaptor.appserver.wsgi.environ import Environ, Incomplete, Request
+from lbadaptor.log import logs, texts
+
+log = logs.logger("lbadaptor.appserver")
+
+Application = Callable[..., Iterable[bytes]]
+
+_MAX_PATH = 200
+"""Characters of a path in the log."""
+
+
+class Serving:
+    """Calls the application. `caller_key` is empty in an AppServer that runs alone, `address` is where it listens."""
+
+    def __init__(
+        self,
+        application: Application,
+        dispatcher: Dispatcher,
+        status: Status,
+        caller_key: str,
+        address: tuple[str, int],
+    ) -> None:
+        self._application = application
+        self._dispatcher = dispatcher
+        self._status = status
+        self._alone = not caller_key
+        self._address = address
+        self._base = environs.base_environ(status.slot, status.generation, status.admission.threads, FileWrapper)
+        if caller_key:
+            environs.know_key(caller_key)
+
+    def serve(self, task: Task) -> None:
+        """Serve one request. Never raises.
+
+        From the moment that the answer's last byte is sent (`_release`) the connection belongs to the polling thread
+        again, and soon perhaps to another one that serves its next request. This thread is at work until the
+        application's `close()` has returned.
+        """
+        connection, visit = task
+        try:
+            request = connection.request
+            assert request is not None
+            environ = self._environ(connection, request)
+            visit.tell(environ, request.lost)
+            method, uri = environ["REQUEST_METHOD"], environ["REQUEST_URI"]  # the application may change its environ
+            own = self._status.headers
+            answer = Answer(connection, method, request.version == "1.1", visit.answered, own, self._release)
+            try:
+                answer.run(self._application, environ)
+            except BaseException as error:  # sys.exit() too: it ends a request, never an AppServer
+                if answer.undelivered and isinstance(error, ConnectionError):
+                    visit.undelivered()
+                self._failed(answer, connection, f"{method} {_path(uri)}", error)
+            if forks.is_child():
+                forks.end(None)
+            if not answer.released:
+                self._dispatcher.answered(connection, broken_off=True)
+        except Incomplete as error:
+            self._dispatcher.refuse_as(connection, error.refusal, str(error))
+        except BaseException:
+            self._dispatcher.give_up(connection)
+
+    def _environ(self, connection: Connection, request: Request) -> Environ:
+        if self._alone:
+            environ = environs.build_alone(request, self._base, connection.peer, self._address)
+        else:
+            environ = environs.build(request, self._base)
+        environ["wsgi.input"] = connection.body()
+        return environ
+
+    def _release(self, connection: Connection) -> None:
+        """The answer's last byte was sent; the application goes on. Never raises: the application would get it.
+
+        In a child that the application has forked, nothing is done: the connection is the parent's.
+        """
+        if forks.is_child():
+            return
+        try:
+            self._dispatcher.answered(connection)
+        except BaseException:
+            self._dispatcher.give_up(connection)
+
+    def _failed(self, answer: Answer, connection: Connection, what: str, error: BaseException) -> None:
+        """The application has raised `error`, which is being handled."""
+        if forks.is_child():
+            forks.end(error)
+        if not answer.released and connection.broken:
+            log.info("%s: the caller went away: %s", what, error)
+            return
+        if isinstance(error, ShortAnswer):
+            log.error("%s: %s", what, error)
+        else:
+            log.error("%s: the application failed", what, exc_info=error)
+        if not answer.begun:
+            with contextlib.suppress(OSError):
+                answer.fail()
+
+
+def _path(uri: str) -> str:
+    """For the log: without the query, which may hold secrets, and of bounded length."""
+    return texts.clean(uri.partition("?")[0], _MAX_PATH)
