@@ -1,6 +1,6 @@
 """What one request costs the AppServer's gateway: microseconds of CPU, without the kernel's share of a socket.
 
-    python -m tests.bench.gateway_cost [profile | quick]
+    python -m tests.bench.gateway_cost [profile]
 
 It calls the gateway as its polling thread does, in this thread, with an object in a socket's place: `recv` gives the
 head of a request (as the adaptor sends it: a visitor with a session, 16 different ports), `send` drops the answer.
@@ -11,7 +11,7 @@ other work on the machine makes a run slower and never faster.
     environ   the environ for it
     whole     all of it: reading, admission, the session, the environ, the application, the answer
 
-`profile` prints cProfile's table of `whole` instead. `quick` runs once: does it work?
+`profile` prints cProfile's table of `whole` instead.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from typing import Any
 from lbadaptor.appserver.http.admission import Admission
 from lbadaptor.appserver.http.connection import Connection
 from lbadaptor.appserver.http.gateway import Gateway
-from lbadaptor.appserver.http.status import Vitals
-from lbadaptor.appserver.process.messages import Handover
+from lbadaptor.appserver.http.schedule_fast import FastSchedule
+from lbadaptor.appserver.http.status import Status
+from lbadaptor.appserver.process.messages import Assignment
 from lbadaptor.appserver.sessions.table import SessionTable
 from lbadaptor.http1.states import ANSWERED
 
@@ -83,7 +84,7 @@ def gateway() -> Gateway:
     application.sessions.add(SESSION)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    handover = Handover(
+    assignment = Assignment(
         "x:y",
         session_cookie="sid",
         threads=8,
@@ -92,14 +93,13 @@ def gateway() -> Gateway:
         caller_key="k" * 43,
         probe_key="p" * 43,
     )
-    admission: Admission[Any] = Admission(8, handover.queue)
-    return Gateway([listener], application.application, handover, Vitals(0, 17, admission), SessionTable(1800.0))
+    admission: Admission[Any] = Admission(8, assignment.queue)
+    return Gateway([listener], application.application, assignment, Status(0, 17, admission), SessionTable(1800.0))
 
 
-def best(work: Callable[[int], object]) -> float:
+def best(work: Callable[[int], object], runs: int = 9, times: int = 20000) -> float:
     """Microseconds of CPU for each time."""
     costs = []
-    runs, times = (1, 100) if sys.argv[1:] == ["quick"] else (20, 5000)
     for _ in range(runs):
         began = time.process_time()
         work(times)
@@ -109,11 +109,13 @@ def best(work: Callable[[int], object]) -> float:
 
 def main() -> None:
     served = gateway()
-    served._leadership.wait()
+    assert isinstance(served.schedule, FastSchedule), "the plain schedule serves in other threads"
+    served.schedule.leadership.wait()
     connection = Connection(Socket(), ("192.0.2.1", 1))  # type: ignore[arg-type]
 
     def whole(times: int) -> None:
-        readable, serve = served._readable, served._serve_waiting
+        assert isinstance(served.schedule, FastSchedule)
+        readable, serve = served.dispatcher.readable, served.schedule._serve_waiting
         for _ in range(times):
             readable(connection)
             serve()
@@ -125,7 +127,7 @@ def main() -> None:
 
     def environ(times: int) -> None:
         for _ in range(times):
-            served._environ(connection, request)
+            served.serving._environ(connection, request)
 
     whole(2000)
     if sys.argv[1:] == ["profile"]:

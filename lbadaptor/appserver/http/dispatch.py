@@ -25,7 +25,7 @@ from lbadaptor.appserver.wsgi.environ import Request
 from lbadaptor.contract import headers
 from lbadaptor.contract.headers import Refusal
 from lbadaptor.http1.lines import ProtocolError
-from lbadaptor.http1.states import BODY, DISCARDING, HEAD, IDLE, LEAVING, REQUEST, SERVED
+from lbadaptor.http1.states import BODY, DISCARDING, HEAD, IDLE, LEAVING, REQUEST, SERVED, State
 
 _DONTWAIT = int(socket.MSG_DONTWAIT)
 
@@ -74,8 +74,10 @@ class Dispatcher:
                 self._poller.pause(connection)
             elif not connection.receive(_DONTWAIT):
                 self._poller.close(connection)
+            elif connection.state is REQUEST or connection.state is BODY:
+                self._admit(connection, connection.request)  # type: ignore[arg-type] # it is here in these states
             else:
-                self._received(connection)
+                self._received(connection, connection.state)
         except BlockingIOError:
             pass
         except ProtocolError as error:
@@ -89,14 +91,9 @@ class Dispatcher:
         except BaseException:
             self.give_up(connection)
 
-    def _received(self, connection: Connection) -> None:
-        """Raises ProtocolError."""
-        state = connection.state
-        if state is REQUEST or state is BODY:
-            request = connection.request
-            assert request is not None
-            self._admit(connection, request)
-        elif state is HEAD:
+    def _received(self, connection: Connection, state: State) -> None:
+        """Something came, and it was not the end of a head. Raises ProtocolError."""
+        if state is HEAD:
             self._head_begins(connection)
         elif state is IDLE:  # the rest of an answered request's body was read to its end
             self._callers.finished(connection)

@@ -41,7 +41,7 @@ class Callers:
         self._lock = Lock()
 
     def add(self, connection: Connection, listener: int) -> Connection | None:
-        """A new caller. The one to be closed for it, unless what it has sent by now shows its key; None: there is room."""
+        """A new caller. The one to be closed for it, unless what it has sent by now shows its key; None: no need."""
         self.by_descriptor[connection.socket.fileno()] = connection
         mine = [other for other, its in self._unknown.items() if its == listener]
         self._unknown[connection] = listener

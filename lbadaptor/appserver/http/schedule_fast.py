@@ -18,7 +18,7 @@ intervals (it takes the interpreter lock from the leader, and a processor from a
 A leader may be slow only because other processes have the processors. Its request is not long then, and another
 leader would be as slow. So a leader that neither waits nor computes stays the leader.
 
-What this gains is in docs/design/schedule.md.
+docs/design/schedule.md has a diagram.
 """
 
 from __future__ import annotations
