@@ -19,6 +19,7 @@ from lbadaptor.adaptor.walk import ASKED_ONCE
 from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings import DEFAULT_FILE
 from lbadaptor.log import logs
+from lbadaptor.log.once import Once
 
 log = logs.logger("lbadaptor")
 
@@ -36,7 +37,7 @@ _MAX_HOST = 255
 """Characters. Visitors may make up host names. Together with _MAX_HOSTS this bounds their memory to 100 KB."""
 _first_config: dict[tuple[str, str], str] = {}
 """by host name and ticket cookie: the lbadaptor.toml that used them first"""
-_logged: set[str] = set()
+_logged = Once(100)
 """each lbadaptor.toml of which the log says that it shares a ticket cookie"""
 
 
@@ -74,8 +75,7 @@ def _warn_of_shared_cookie(host: str, ticket_cookie: str, config: str) -> None:
     if first is None:
         if len(_first_config) < _MAX_HOSTS and len(host) <= _MAX_HOST:
             _first_config[key] = config
-    elif first != config and config not in _logged:
-        _logged.add(config)
+    elif first != config and _logged.first(config):
         log.warning(
             "lbadaptor: %s and %s have the same ticket_cookie `%s` on %s: sessions are lost; give each its own",
             first,

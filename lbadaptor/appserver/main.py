@@ -47,6 +47,7 @@ from lbadaptor.appserver.sessions.table import MAX_VALUES, SessionTable
 from lbadaptor.appserver.warmup import WarmUpFailed, warm_up
 from lbadaptor.contract.address import Address
 from lbadaptor.log import logs, texts
+from lbadaptor.log.once import Once
 
 log = logs.logger("lbadaptor.appserver")
 
@@ -202,15 +203,14 @@ class _Undisturbed(contextlib.AbstractContextManager[None]):
     application's raises in the main thread, which is ours. In a child that the application forked there, it ends it.
     """
 
-    _told: ClassVar[set[str]] = set()
+    _logged: ClassVar[Once] = Once(100)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         if forks.is_child():
             forks.end(error)
         if error is not None:
             with contextlib.suppress(BaseException):
-                if repr(kind) not in self._told:
-                    self._told.add(repr(kind))
+                if self._logged.first(repr(kind)):
                     log.error(
                         "an error in the main thread, which is said once; the AppServer goes on", exc_info=error
                     )

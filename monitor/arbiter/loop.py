@@ -295,7 +295,7 @@ class Arbiter:
         identity = Identity(message.slot, message.generation)
         process = self._processes.find(identity)
         if isinstance(message, Probed):
-            self._pool.probed(identity, message.vitals, now)
+            self._pool.probed(identity, message.answer, now)
         elif process is not None and not message.late and not process.child.over():  # if it is over, its exit follows
             self._pool.unanswered(identity, message.why, message.refused, now, cpu_time(process.child.pid))
 

@@ -1,4 +1,4 @@
-"""What arbiter and watcher tell each other: one JSON object a line. Pure."""
+"""The messages between arbiter and watcher: one JSON object a line. Pure."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from msgspec import Struct
 
 
 class Cookies(Struct, frozen=True):
-    """What an AppServer knows of the session cookie's name."""
+    """What an AppServer knows about the session cookie."""
 
     name: str = ""
-    """the session cookie, as it was handed over"""
+    """the session cookie's name in the settings"""
     session: bool = False
-    """the session cookie was set, or need not be"""
+    """the application has set it, or need not set it"""
     answers: int = 0
-    """that set cookies, and none the session cookie"""
+    """how many answers set cookies, but never the session cookie"""
     others: tuple[str, ...] = ()
-    """the names of those that were set"""
+    """the names of cookies that were set"""
     framework: tuple[str, ...] = ()
-    """other names that the application's framework has for its session cookie"""
+    """other names that the application's framework uses for its session cookie"""
 
 
-class Vitals(Struct, frozen=True):
-    """An AppServer's answer to a probe, as far as the monitor uses it. Seconds and bytes."""
+class ProbeAnswer(Struct, frozen=True):
+    """The part of an AppServer's answer to a probe that the monitor uses. Seconds and bytes."""
 
     generation: int
     pid: int = 0
@@ -40,9 +40,9 @@ class Vitals(Struct, frozen=True):
     ready: bool = True
     uptime: float = 0.0
     cookies: Cookies | None = None
-    """None: it does not tell"""
+    """None: it is not in the answer"""
     status: str = ""
-    """OK or DYING: what its orders made it, by its own word"""
+    """OK or DYING, as the AppServer itself says"""
 
 
 class Probed(Struct, frozen=True, tag="probed"):
@@ -50,7 +50,7 @@ class Probed(Struct, frozen=True, tag="probed"):
 
     slot: int
     generation: int
-    vitals: Vitals
+    answer: ProbeAnswer
 
 
 class Unanswered(Struct, frozen=True, tag="unanswered"):
@@ -60,11 +60,11 @@ class Unanswered(Struct, frozen=True, tag="unanswered"):
     generation: int
     why: str
     refused: bool = False
-    """nobody listens there"""
+    """no process listens there"""
     stranger: bool = False
-    """somebody else does"""
+    """another program answers there"""
     late: bool = False
-    """it was the prober that got no processor: this says nothing of the AppServer"""
+    """the prober itself got no processor, so this says nothing about the AppServer"""
 
 
 class Ordered(Struct, frozen=True, tag="ordered"):
@@ -79,14 +79,14 @@ class Ordered(Struct, frozen=True, tag="ordered"):
 
 
 class Alive(Struct, frozen=True, tag="alive"):
-    """The watcher's sign of life."""
+    """The watcher lives."""
 
 
 FromWatcher = Probed | Unanswered | Ordered | Alive
 
 
 class Begin(Struct, frozen=True, tag="begin"):
-    """The first message, and again with new settings: where the console is, and how to probe."""
+    """The first message, and again with new settings: where the control socket is, and how to probe."""
 
     control_socket: str
     probe_interval: float
@@ -102,11 +102,11 @@ class Target(Struct, frozen=True):
     port: int
     key: str
     unix_socket: str = ""
-    """where it is asked, if it listens there; empty: at host and port"""
+    """its Unix socket; empty: it is probed at host and port"""
 
 
 class View(Struct, frozen=True, tag="view"):
-    """Whom to probe, and what to tell whoever asks for the status."""
+    """Which AppServers to probe, and the status for the control socket."""
 
     targets: list[Target]
     status: dict[str, Any]

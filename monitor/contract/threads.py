@@ -1,4 +1,4 @@
-"""Threads that are started while memory is short."""
+"""Starting threads while memory is short."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import mmap
 import threading
 
 ROOM = 1 << 20
-"""Bytes: more than a thread takes for its first steps, besides its stack."""
+"""Bytes: more than a thread needs for its first steps, besides its stack."""
 
 
 def start(thread: threading.Thread) -> None:
-    """Start it. Raises MemoryError where there is no room for a thread.
+    """Start it. Raises MemoryError if there is not enough memory.
 
-    Python waits for ever for a thread that finds no memory for its first step, so it is looked for before.
+    Python waits for ever for a thread that gets no memory for its first step, so this tries to get some before.
     """
     try:
         mmap.mmap(-1, ROOM).close()

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from lbadaptor.contract.address import Address, Identity
 from lbadaptor.contract.settings import AppServers
-from monitor.contract.messages import Vitals
+from monitor.contract.messages import ProbeAnswer
 from monitor.policy.states import PUBLISHED, LifeState
 
 
@@ -44,7 +44,7 @@ class Supervision(Struct, omit_defaults=True):
 
     sessions: int = 0
     """by its last answer; until there is one, by the address.text of the monitor before"""
-    answer: Vitals | None = None
+    answer: ProbeAnswer | None = None
     """its last answer to a probe"""
     failed_probes: int = 0
     """in a row"""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from lbadaptor.contract.address import Identity
 from lbadaptor.contract.settings import Settings
 from lbadaptor.log import logs
-from monitor.contract.messages import Vitals
+from monitor.contract.messages import ProbeAnswer
 from monitor.policy import probes, shares
 from monitor.policy.actions import Action, Send, Signal, Start
 from monitor.policy.life import Life, Reason, in_words
@@ -168,7 +168,7 @@ class Pool:
             log.info("slot %d has no session left", life.slot)
             self._stop(life, Event.EMPTY, now)
 
-    def probed(self, identity: Identity, answer: Vitals, now: float) -> None:
+    def probed(self, identity: Identity, answer: ProbeAnswer, now: float) -> None:
         """It answered a probe."""
         life = self.find(identity)
         if life is None:
@@ -215,7 +215,7 @@ class Pool:
             seen.failure = probes.failure(life, why)
             log.warning("slot %d is FAILING: %s", life.slot, seen.failure)
 
-    def _repeat_signal(self, life: Life, answer: Vitals) -> None:
+    def _repeat_signal(self, life: Life, answer: ProbeAnswer) -> None:
         """Send a signal again that an AppServer shows not to have taken: the application may have replaced its
         handler. The first answer that contradicts it may be older than the signal."""
         if not probes.contradicts(life, answer.status):

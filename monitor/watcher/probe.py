@@ -1,6 +1,6 @@
-"""Probes: is the AppServer OK or DYING? Each AppServer by a thread of its own, so that none waits for another.
+"""Probes: how is an AppServer? A thread for each AppServer, so that none waits for another.
 
-They are asked as the adaptor asks, through the same door.
+A probe is a request like an adaptor's, by the same module (`lbadaptor.adaptor.exchange`).
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from lbadaptor.adaptor.spool import EMPTY
 from lbadaptor.contract.address import Address
 from lbadaptor.contract.errors import OurOwnFault
 from lbadaptor.contract.headers import PROBE, PROBE_PATH
-from monitor.contract.messages import Probed, Target, Unanswered, Vitals
+from monitor.contract.messages import ProbeAnswer, Probed, Target, Unanswered
 from monitor.contract.processes import verified
 from monitor.contract.threads import start
 
 LATE = 0.5
-"""Seconds by which a probe may take longer than it should; beyond, this process was stopped or starved."""
-_MOST = 65536
+"""Seconds by which a probe may exceed its timeout. If it takes longer, this process was stopped or starved."""
+_MAX_BYTES = 65536
 """Bytes of an answer to a probe."""
 
 
 class _Claim(msgspec.Struct):
-    """The part of an answer that is not believed on its word."""
+    """The part of an answer that is believed only when the kernel confirms it."""
 
     pid: int = 0
 
 
 class Prober:
-    """Probes one AppServer until `stop`. `tell` gets what it found, in the prober's thread.
+    """Probes one AppServer until `stop`. `report` gets each result, in the prober's thread.
 
     Raises MemoryError where there can be no thread.
     """
 
     def __init__(
-        self, target: Target, interval: float, timeout: float, tell: Callable[[Probed | Unanswered], None]
+        self, target: Target, interval: float, timeout: float, report: Callable[[Probed | Unanswered], None]
     ) -> None:
         self.target = target
         self._interval = interval
         self._timeout = timeout
-        self._tell = tell
+        self._report = report
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"probe-{target.slot}", daemon=True)
         start(self._thread)
@@ -62,7 +62,7 @@ class Prober:
                 began = time.monotonic()
                 if self._stopped.wait(self._interval):
                     return
-                with contextlib.suppress(MemoryError):  # which is not the AppServer's fault
+                with contextlib.suppress(MemoryError):  # the AppServer is not to blame
                     self._probe(line, began)
 
     def _probe(self, line: Line, began: float) -> None:
@@ -70,11 +70,11 @@ class Prober:
         if isinstance(found, Unanswered) and time.monotonic() - began > self._interval + self._timeout + LATE:
             found = msgspec.structs.replace(found, late=True)
         if found is not None and not self._stopped.is_set():
-            self._tell(found)
+            self._report(found)
 
 
 class Line:
-    """The line to an AppServer, kept open from one probe to the next. One thread at a time may use it."""
+    """A connection to an AppServer, kept open from one probe to the next. One thread at a time may use it."""
 
     def __init__(self, target: Target, timeout: float) -> None:
         self._target = target
@@ -83,13 +83,13 @@ class Line:
         self._head = (f"GET {PROBE_PATH} HTTP/1.1\r\nHost: {self._address}\r\n{PROBE}: {target.key}\r\n\r\n").encode()
         self._idle = Pool(1)
         self._pid = 0
-        """who answers, as far as the kernel confirms it"""
+        """the process that answers, if the kernel confirms it; otherwise 0"""
 
     def close(self) -> None:
         self._idle.close()
 
     def probe(self) -> Probed | Unanswered | None:
-        """One probe; None when it could not even be sent. Blocks for `timeout` seconds, about."""
+        """One probe; None when this process was too short of something to send it. Blocks for `timeout` seconds."""
         try:
             status, body = self._ask()
         except ConnectTimeout:
@@ -106,23 +106,23 @@ class Line:
         except OSError as error:
             refused = isinstance(error, ConnectionRefusedError)
             return self._unanswered("connection refused" if refused else "hung up", refused)
-        vitals = None
+        answer = None
         with contextlib.suppress(ValueError, RecursionError):
-            vitals = msgspec.json.decode(body, type=Vitals) if status == 200 else None
-        if vitals is None or vitals.generation != self._target.generation:
+            answer = msgspec.json.decode(body, type=ProbeAnswer) if status == 200 else None
+        if answer is None or answer.generation != self._target.generation:
             return self._unanswered(f"a stranger answers: status {status}", stranger=True)
-        pid = vitals.pid if vitals.pid == self._pid else 0
-        return Probed(self._target.slot, self._target.generation, msgspec.structs.replace(vitals, pid=pid))
+        pid = answer.pid if answer.pid == self._pid else 0
+        return Probed(self._target.slot, self._target.generation, msgspec.structs.replace(answer, pid=pid))
 
     def _ask(self) -> tuple[int, bytes]:
-        """The status and the body of the answer, as far as it is not too long. Raises what the exchange raises."""
+        """Status and body of the answer, _MAX_BYTES at most. Raises what `exchange` raises."""
         connection = self._idle.take()
         fresh = connection is None
         connection = connection or connect(self._address, self._target.unix_socket, self._timeout, self._timeout)
         answer = None
         try:
             answer = exchange(connection, "GET", self._head, EMPTY)
-            body = b"".join(answer.take(_MOST))
+            body = b"".join(answer.take(_MAX_BYTES))
             if fresh:
                 self._pid = self._verified(connection, body)
             return answer.status, body

@@ -17,6 +17,7 @@ from types import FrameType
 
 from lbadaptor.appserver.process import forks
 from lbadaptor.log import logs
+from lbadaptor.log.once import Once
 
 log = logs.logger("lbadaptor.appserver")
 
@@ -34,7 +35,8 @@ class Orders:
         self._handler = self._put  # one object: a method is another one each time
         self._before = {number: _installed(number) for number in self._numbers}
         """who handled them before the application was imported; then: who does when it is us"""
-        self._said: set[int] = set()
+        self._taken = Once(len(self._numbers))
+        """those of which it is logged that the application had taken them"""
 
     def take(self) -> None:
         """From now on the signals are ours."""
@@ -72,8 +74,7 @@ class Orders:
         self._before[number] = _installed(number)
 
     def _say(self, number: int) -> None:
-        if number not in self._said:
-            self._said.add(number)
+        if self._taken.first(number):
             name = signal.Signals(number).name
             log.warning("the application has taken %s for itself; it is how orders come, and is taken back", name)
 

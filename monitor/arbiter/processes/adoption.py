@@ -134,8 +134,8 @@ class Adoption:
 def _life(entry: Entry, child: Child, probed: Probed) -> Life:
     """The life of an unrecorded AppServer, as far as address.text and its answer to a probe tell."""
     now = time.monotonic()
-    began = now - probed.vitals.uptime
-    dying = State.DYING in (entry.state, _STATES.get(probed.vitals.status))
+    began = now - probed.answer.uptime
+    dying = State.DYING in (entry.state, _STATES.get(probed.answer.status))
     life = Life(
         slot=probed.slot,
         generation=probed.generation,
@@ -149,5 +149,5 @@ def _life(entry: Entry, child: Child, probed: Probed) -> Life:
         born=began,
         ready_at=began,
     )
-    life.supervision.sessions = probed.vitals.sessions
+    life.supervision.sessions = probed.answer.sessions
     return life

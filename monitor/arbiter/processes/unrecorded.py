@@ -81,27 +81,27 @@ class UnrecordedAppServers:
         that the process that was opened is the one that answers.
         """
         identity = Identity(probed.slot, probed.generation)
-        if not self._of_this_run_folder(identity, probed.vitals.pid):
+        if not self._of_this_run_folder(identity, probed.answer.pid):
             return None
         self._failed.pop(identity, None)
         child = self._children.pop(identity, None)
         if child is not None:
-            if child.pid == probed.vitals.pid and not child.over():
+            if child.pid == probed.answer.pid and not child.over():
                 self.forget(identity)
                 return child
             child.release()
-        if not probed.vitals.pid:
+        if not probed.answer.pid:
             self._problems.begin(
                 f"unrecorded {identity.slot}",
                 f"slot {identity.slot} answers, but the system does not say which process it is: it is not adopted",
             )
             return None
         try:
-            self._children[identity] = Child.adopt(probed.vitals.pid, start_time(probed.vitals.pid))
+            self._children[identity] = Child.adopt(probed.answer.pid, start_time(probed.answer.pid))
         except OSError as error:
             self._problems.begin(
                 f"unrecorded {identity.slot}",
-                f"slot {identity.slot} says that it is process {probed.vitals.pid}: {texts.what(error)}",
+                f"slot {identity.slot} says that it is process {probed.answer.pid}: {texts.what(error)}",
             )
         return None
 

@@ -15,7 +15,7 @@ from scripted import PATIENCE, ScriptedServer, Talk, answer, hang_up
 
 from lbadaptor.contract.address import Address
 from lbadaptor.contract.headers import PROBE, PROBE_PATH
-from monitor.contract.messages import Probed, Target, Unanswered, Vitals
+from monitor.contract.messages import ProbeAnswer, Probed, Target, Unanswered
 from monitor.watcher.probe import Line, Prober
 
 GENERATION = 1763805600123
@@ -25,7 +25,7 @@ def target(address: Address) -> Target:
     return Target(3, GENERATION, address.host, address.port, "the probe's key")
 
 
-def vitals(**values: object) -> bytes:
+def probe_answer(**values: object) -> bytes:
     return answer(json.dumps({"status": "OK", "generation": GENERATION, **values}).encode(), kind="application/json")
 
 
@@ -38,9 +38,11 @@ Serve = Callable[..., ScriptedServer]
 
 
 def test_a_good_answer_is_what_it_says(serve: Serve) -> None:
-    server = serve(vitals(sessions=4, past_limit="requests", empty=True, memory=1 << 30, cpu=1.5, news="more"))
+    server = serve(probe_answer(sessions=4, past_limit="requests", empty=True, memory=1 << 30, cpu=1.5, news="more"))
     found = probe(target(server.address), 2.0)
-    expected = Vitals(GENERATION, past_limit="requests", empty=True, sessions=4, memory=1 << 30, cpu=1.5, status="OK")
+    expected = ProbeAnswer(
+        GENERATION, past_limit="requests", empty=True, sessions=4, memory=1 << 30, cpu=1.5, status="OK"
+    )
     assert found == Probed(3, GENERATION, expected)
     (request,) = server.requests
     assert request.line == f"GET {PROBE_PATH} HTTP/1.1"
@@ -50,7 +52,7 @@ def test_a_good_answer_is_what_it_says(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        vitals(generation=GENERATION - 1),
+        probe_answer(generation=GENERATION - 1),
         answer(b"<h1>Not found</h1>", "404 Not Found"),
         answer(b"", "302 Found", "Location: http://127.0.0.1:9/"),
     ],
@@ -74,10 +76,10 @@ def test_whoever_else_answers_is_a_stranger(serve: Serve, reply: bytes) -> None:
         answer(b"[" * 100_000),
         answer(b'{"generation": ' + b"9" * 400 + b"}"),
         answer(b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b', "generation": 1}'),
-        vitals(generation=str(GENERATION)),
-        vitals(sessions=None),
-        vitals(sessions="many"),
-        vitals(memory=[1]),
+        probe_answer(generation=str(GENERATION)),
+        probe_answer(sessions=None),
+        probe_answer(sessions="many"),
+        probe_answer(memory=[1]),
         answer(b"{}"),
         answer(b" " * 100_000 + b"{}"),
         b"HTTP/1.1 200 OK\r\n\r\n",
@@ -108,7 +110,7 @@ def test_who_says_nothing_is_waited_for_as_long_as_asked() -> None:
 
 def test_half_an_answer_is_none(serve: Serve) -> None:
     def half(talk: Talk) -> None:
-        talk.send(vitals()[:-5])
+        talk.send(probe_answer()[:-5])
         talk.close()
 
     found = probe(target(serve(half).address), 2.0)
@@ -130,7 +132,7 @@ def test_what_we_run_short_of_ourselves_is_held_against_nobody(nobody: Address) 
 def test_no_proxy_is_asked(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert isinstance(next(told(serve(default=vitals()))), Probed)
+    assert isinstance(next(told(serve(default=probe_answer()))), Probed)
 
 
 def told(server: ScriptedServer) -> Generator[Probed | Unanswered, None, None]:
@@ -147,7 +149,9 @@ def told(server: ScriptedServer) -> Generator[Probed | Unanswered, None, None]:
 
 
 def test_a_prober_goes_on_whatever_it_is_answered(serve: Serve) -> None:
-    server = serve(vitals(), answer(b"["), hang_up, answer(b"", "500 Oh"), vitals(sessions=2), default=vitals())
+    server = serve(
+        probe_answer(), answer(b"["), hang_up, answer(b"", "500 Oh"), probe_answer(sessions=2), default=probe_answer()
+    )
     news = told(server)
     kinds = [type(next(news)) for _ in range(5)]
     news.close()
@@ -155,7 +159,7 @@ def test_a_prober_goes_on_whatever_it_is_answered(serve: Serve) -> None:
 
 
 def test_a_prober_keeps_its_connection(serve: Serve) -> None:
-    server = serve(default=vitals())
+    server = serve(default=probe_answer())
     news = told(server)
     for _ in range(5):
         assert isinstance(next(news), Probed)

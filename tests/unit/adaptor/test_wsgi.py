@@ -16,7 +16,7 @@ TEXT = '[application]\napp = "a:b"\nsession_cookie = "sid"\n[files]\nrun_folder 
 def _no_adaptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsgi, "_adaptors", {})
     monkeypatch.setattr(wsgi, "_first_config", {})
-    monkeypatch.setattr(wsgi, "_logged", set())
+    monkeypatch.setattr(wsgi, "_logged", wsgi.Once(100))
 
 
 def ask(config: Path) -> str:

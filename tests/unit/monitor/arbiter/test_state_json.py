@@ -10,7 +10,7 @@ from msgspec import structs
 from msgspec.structs import fields
 
 from monitor.arbiter.files.state_json import StateFile
-from monitor.contract.messages import Vitals
+from monitor.contract.messages import ProbeAnswer
 from monitor.contract.processes import boot_id
 from monitor.policy.life import Life, Reason, Supervision
 from monitor.policy.states import LifeState
@@ -62,7 +62,7 @@ def test_what_probes_show_does_not_cause_another_write(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "state.json")
     file.write([LIFE], 1800)
     written = (tmp_path / "state.json").stat()
-    file.write([structs.replace(LIFE, supervision=Supervision(sessions=3, answer=Vitals(1700)))], 1800)
+    file.write([structs.replace(LIFE, supervision=Supervision(sessions=3, answer=ProbeAnswer(1700)))], 1800)
     assert (tmp_path / "state.json").stat() == written
 
 

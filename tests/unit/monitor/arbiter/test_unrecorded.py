@@ -8,7 +8,7 @@ import pytest
 from lbadaptor.contract.address import Address, Entry, Identity, State
 from lbadaptor.contract.ticket import Keys
 from monitor.arbiter.processes.unrecorded import UnrecordedAppServers
-from monitor.contract.messages import Probed, Unanswered, Vitals
+from monitor.contract.messages import ProbeAnswer, Probed, Unanswered
 from monitor.contract.processes import start_time
 
 KEYS = Keys(["k" * 43])
@@ -20,7 +20,7 @@ def entry(identity: Identity, keys: Keys = KEYS) -> Entry:
 
 
 def answer(identity: Identity, pid: int) -> Probed:
-    return Probed(*identity, Vitals(generation=identity.generation, pid=pid))
+    return Probed(*identity, ProbeAnswer(generation=identity.generation, pid=pid))
 
 
 @pytest.fixture

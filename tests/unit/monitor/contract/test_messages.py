@@ -8,14 +8,25 @@ import msgspec
 import pytest
 
 from monitor.contract import messages
-from monitor.contract.messages import Alive, Begin, Cookies, Ordered, Probed, Reply, Target, Unanswered, View, Vitals
+from monitor.contract.messages import (
+    Alive,
+    Begin,
+    Cookies,
+    Ordered,
+    ProbeAnswer,
+    Probed,
+    Reply,
+    Target,
+    Unanswered,
+    View,
+)
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        Probed(3, 17, Vitals(17, 4711, "requests", True, 5, 12.5, 1, 8, 100, 1 << 40, 0.25, False)),
-        Probed(3, 17, Vitals(17, cookies=Cookies("sid", False, 3, ("session",), ("session",)))),
+        Probed(3, 17, ProbeAnswer(17, 4711, "requests", True, 5, 12.5, 1, 8, 100, 1 << 40, 0.25, False)),
+        Probed(3, 17, ProbeAnswer(17, cookies=Cookies("sid", False, 3, ("session",), ("session",)))),
         Unanswered(3, 17, "connection refused", True),
         Ordered(1, "drain", 3),
         Ordered(2, "restart"),
@@ -50,11 +61,11 @@ def test_what_the_arbiter_says_is_heard(message: messages.FromArbiter) -> None:
         b"[]",
         b"\xff",
         b'{"type":"view","targets":[],"status":{}}',
-        b'{"type":"probed","slot":"3","generation":17,"vitals":{"generation":17}}',
-        b'{"type":"probed","slot":3,"generation":17,"vitals":{"generation":17,"sessions":null}}',
-        b'{"type":"probed","slot":3,"generation":17,"vitals":{"generation":17,"sessions":"5"}}',
-        b'{"type":"probed","slot":3,"generation":17,"vitals":{"generation":17,"memory":"much"}}',
-        b'{"type":"probed","slot":3,"generation":17,"vitals":[]}',
+        b'{"type":"probed","slot":"3","generation":17,"answer":{"generation":17}}',
+        b'{"type":"probed","slot":3,"generation":17,"answer":{"generation":17,"sessions":null}}',
+        b'{"type":"probed","slot":3,"generation":17,"answer":{"generation":17,"sessions":"5"}}',
+        b'{"type":"probed","slot":3,"generation":17,"answer":{"generation":17,"memory":"much"}}',
+        b'{"type":"probed","slot":3,"generation":17,"answer":[]}',
         b'{"type":"ordered","order":"drain"}',
     ],
 )
@@ -65,4 +76,4 @@ def test_what_is_no_message_is_refused(line: bytes) -> None:
 
 def test_an_appserver_of_a_newer_release_may_say_more() -> None:
     answer = json.dumps({"generation": 17, "sessions": 2, "news": [1]}).encode()
-    assert msgspec.json.decode(answer, type=Vitals) == Vitals(17, sessions=2)
+    assert msgspec.json.decode(answer, type=ProbeAnswer) == ProbeAnswer(17, sessions=2)

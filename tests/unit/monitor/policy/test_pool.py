@@ -13,7 +13,7 @@ import pytest
 
 from lbadaptor.contract.address import Identity
 from lbadaptor.contract.settings import Application, AppServers, Monitor, Settings
-from monitor.contract.messages import Vitals
+from monitor.contract.messages import ProbeAnswer
 from monitor.policy.actions import Action, Send, Signal, Start
 from monitor.policy.life import Life, Reason, in_words, own_limits
 from monitor.policy.pool import FEWEST_STARTS, MARGIN, Pool
@@ -93,8 +93,8 @@ class Stage:
             assert wake > 0, "it would be busy all the while"
             self.later(wake)
 
-    def probed(self, slot: int, **vitals: Any) -> list[Action]:
-        self.pool.probed(self.at(slot), Vitals(self.at(slot).generation, **vitals), self.now)
+    def probed(self, slot: int, **answer: Any) -> list[Action]:
+        self.pool.probed(self.at(slot), ProbeAnswer(self.at(slot).generation, **answer), self.now)
         return self.plan()
 
     def unanswered(self, slot: int, times: int = 1, refused: bool = False, cpu: float | None = 0.0) -> list[Action]:
@@ -1149,7 +1149,7 @@ def test_a_fact_about_an_old_generation_is_none() -> None:
     pool.failed(old, "in use", port=True)
     pool.past_limit(old, "requests")
     pool.empty(old, now)
-    pool.probed(old, Vitals(old.generation, sessions=9, past_limit="requests"), now)
+    pool.probed(old, ProbeAnswer(old.generation, sessions=9, past_limit="requests"), now)
     for _ in range(5):
         pool.unanswered(old, "refused", True, now)
     assert stage.plan() == []
@@ -1305,7 +1305,7 @@ def _something_happens(stage: Stage, slot: Slot | None, chance: random.Random) -
     if slot is None:
         return
     identity, now = slot.identity, stage.now
-    vitals = Vitals(
+    answer = ProbeAnswer(
         identity.generation,
         past_limit=chance.choice(("", "", "requests")),
         empty=chance.random() < 0.5,
@@ -1320,7 +1320,7 @@ def _something_happens(stage: Stage, slot: Slot | None, chance: random.Random) -
         stage.pool.failed(identity, "in use", chance.random() < 0.3)
         stage.pool.exited(identity, "exited with status 3", now)
     elif what == 3 and slot.state in PUBLISHED:
-        stage.pool.probed(identity, vitals, now)
+        stage.pool.probed(identity, answer, now)
     elif what == 4 and slot.state in PUBLISHED:
         for _ in range(chance.randrange(6)):
             stage.pool.unanswered(identity, "no answer", chance.random() < 0.3, now)
