@@ -1,8 +1,8 @@
-"""What in Apache's configuration the fast lane does not go along with: authorisation by folder or file, above all,
-which mod_proxy does not ask. Pure.
+"""Checks Apache's configuration for what does not work with the fast lane. Pure.
 
-It is read as httpd itself shows it (`-t -D DUMP_CONFIG`, mod_info): one directive a line, includes and definitions
-resolved, each after comments that tell file and line.
+Above all that is authorisation by folder or file, which mod_proxy does not apply. The configuration comes from httpd
+itself (`-t -D DUMP_CONFIG`, mod_info): one directive a line, includes and definitions resolved, with file and line in
+comments before it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,35 @@ _LINE = re.compile(r"#\s*(\d+):").fullmatch
 _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
 _BY_FOLDER = ("directory", "directorymatch", "files", "filesmatch")
 _BY_URL = ("location", "locationmatch", "proxy", "proxymatch")
-_ALWAYS = ("sslrequire", "sslrequiressl", "wsgiaccessscript", "wsgiauthuserscript", "wsgiauthgroupscript")
-_TAKING = ("alias", "scriptalias", "wsgiscriptalias", "redirect", "redirectpermanent", "redirecttemp", "proxypass")
-_TAKING_BY_PATTERN = ("aliasmatch", "scriptaliasmatch", "wsgiscriptaliasmatch", "redirectmatch", "proxypassmatch")
-_ADAPTORS_OWN = re.compile(r"\^(?:\\Q(.*)\\E)?\S* .*/lbadaptor\.wsgi\b").match
-_OF_ERRORS = ("421", "502", "503")
+_AUTHORISING = ("sslrequire", "sslrequiressl", "wsgiaccessscript", "wsgiauthuserscript", "wsgiauthgroupscript")
+_PATH_DIRECTIVES = (
+    "alias",
+    "scriptalias",
+    "wsgiscriptalias",
+    "redirect",
+    "redirectpermanent",
+    "redirecttemp",
+    "proxypass",
+)
+_PATH_PATTERN_DIRECTIVES = (
+    "aliasmatch",
+    "scriptaliasmatch",
+    "wsgiscriptaliasmatch",
+    "redirectmatch",
+    "proxypassmatch",
+)
+_OUR_SCRIPT = re.compile(r"\^(?:\\Q(.*)\\E)?\S* .*/lbadaptor\.wsgi\b").match
+_STATUSES = ("421", "502", "503")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A directive, and where it stands."""
+    """A directive, and where it is."""
 
     file: str
     line: int
     sections: str
-    """those around it, outermost first, as they are written"""
+    """the sections around it, outermost first, as they are written"""
     directive: str
 
     def __str__(self) -> str:
@@ -44,13 +58,13 @@ class _Directive:
     name: str
     words: list[str]
     sections: Sequence[tuple[str, list[str]]]
-    """those around it, outermost first: name in lower case, and words"""
+    """the sections around it, outermost first: name in lower case, and words"""
 
 
 def by_folder(dump: str, folder: str, file: str) -> list[Place]:
-    """What authorises a file in a folder, and stands in a <Directory> or <Files> that covers it.
+    """The directives that authorise access to a file in a folder, in a <Directory> or <Files> that covers the file.
 
-    Not what grants or denies to everybody: neither is the file's last word, or nobody could have asked for it.
+    Directives that grant or deny access to everybody do not count: they do not distinguish visitors.
     """
     return [
         one.place
@@ -63,7 +77,7 @@ def by_folder(dump: str, folder: str, file: str) -> list[Place]:
 
 
 def with_htaccess(dump: str, folder: str, file: str) -> list[str]:
-    """Folders above a file, its own included, where a .htaccess may say more. (AllowOverride)"""
+    """Folders above a file, its own included, in which a .htaccess counts (AllowOverride)."""
     allowed: dict[str, bool] = {}
     for one in _directives(dump):
         if one.name == "allowoverride" and [name for name, _ in one.sections[-1:]] == ["directory"]:
@@ -81,22 +95,22 @@ def with_htaccess(dump: str, folder: str, file: str) -> list[str]:
 
 
 def error_documents(dump: str) -> list[Place]:
-    """What would answer in place of the adaptor when an AppServer refuses or is gone: within a <Location>."""
+    """ErrorDocuments in a <Location> that answer in place of the adaptor when an AppServer refuses or is gone."""
     return [
         one.place
         for one in _directives(dump)
         if one.name == "errordocument"
         and one.words[:1]
-        and one.words[0] in _OF_ERRORS
+        and one.words[0] in _STATUSES
         and any(name in ("location", "locationmatch") for name, _ in one.sections)
     ]
 
 
-def taken(dump: str, mount: str) -> list[str]:
-    """Regular expressions of paths below a mount that Apache itself, or another application, has taken."""
+def other_paths(dump: str, mount: str) -> list[str]:
+    """Regular expressions of paths below a mount that Apache itself or another application serves."""
     found = []
     for one in _directives(dump):
-        pattern, prefix = _takes(one)
+        pattern, prefix = _served_path(one)
         if pattern:
             found.append(rf"[\s\S]*?(?:{pattern})")
         elif prefix.startswith(f"{mount}/") and prefix != f"{mount}/":
@@ -105,7 +119,7 @@ def taken(dump: str, mount: str) -> list[str]:
 
 
 def unmerged_slashes(dump: str) -> list[Place]:
-    """What keeps several slashes in a path: from the fast lane it would come back with one more."""
+    """Directives that keep several slashes in a path: one that comes back from the fast lane would have one more."""
     return [
         one.place
         for one in _directives(dump)
@@ -114,7 +128,7 @@ def unmerged_slashes(dump: str) -> list[Place]:
 
 
 def authorises(name: str, words: Sequence[str]) -> bool:
-    """Whether a directive makes a difference between visitors."""
+    """Whether a directive distinguishes visitors."""
     said = " ".join(words).lower()
     if name == "require":
         return said not in ("all granted", "all denied")
@@ -124,13 +138,13 @@ def authorises(name: str, words: Sequence[str]) -> bool:
         return said != "none"
     if name == "sslverifyclient":
         return said != "none"
-    return name in _ALWAYS
+    return name in _AUTHORISING
 
 
-def _takes(one: _Directive) -> tuple[str, str]:
-    """Which paths a directive takes from the adaptor: a regular expression, or their beginning; or both are empty."""
-    by_pattern = one.name in _TAKING_BY_PATTERN
-    if not by_pattern and one.name not in _TAKING and not _handles(one):
+def _served_path(one: _Directive) -> tuple[str, str]:
+    """The paths that a directive keeps from the adaptor: a regular expression, or a prefix; both empty for none."""
+    by_pattern = one.name in _PATH_PATTERN_DIRECTIVES
+    if not by_pattern and one.name not in _PATH_DIRECTIVES and not _handles(one):
         return "", ""
     for name, words in reversed(one.sections):
         if name == "locationmatch" or (name == "location" and words[0] == "~"):
@@ -138,7 +152,7 @@ def _takes(one: _Directive) -> tuple[str, str]:
         if name == "location":
             return "", re.split(r"[*?\[]", words[-1])[0]
     if by_pattern:
-        own = _ADAPTORS_OWN(" ".join(one.words))
+        own = _OUR_SCRIPT(" ".join(one.words))
         return ("", own[1] or "") if own else (next((word for word in one.words if not word.isalnum()), ""), "")
     return "", next((word for word in one.words if word.startswith("/")), "")
 
@@ -173,7 +187,7 @@ def _words(text: str) -> list[str]:
 
 
 def _covers(name: str, words: list[str], folder: str, file: str) -> bool:
-    """Whether a section can be about the file; true of those that are not about folders and files at all."""
+    """Whether a section may apply to the file; True for sections that are not about folders or files."""
     if name not in _BY_FOLDER or not words:
         return True
     pattern = words[-1]
@@ -181,7 +195,7 @@ def _covers(name: str, words: list[str], folder: str, file: str) -> bool:
         try:
             return re.search(pattern, f"{folder}/" if name.startswith("directory") else file) is not None
         except re.error:
-            return True  # of another dialect: rather look once too often
+            return True  # of another dialect: better report it than miss it
     if name == "files":
         return fnmatchcase(file, pattern)
     wanted = [part for part in pattern.split("/") if part]

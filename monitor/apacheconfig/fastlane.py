@@ -1,7 +1,7 @@
 """Apache's configuration for the fast lane: which requests take it, and to which AppServers. Pure.
 
 Apache's own mod_rewrite looks the visitor's ticket up in address.text and in callerkeys.text, and its mod_proxy
-carries the request to the holder. Everything else is left to the adaptor.
+forwards the request to the AppServer that holds the session. All other requests go to the adaptor.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from lbadaptor.contract.headers import VARIABLES, encode
 from lbadaptor.contract.settings import Settings
 
 COMMON = "lbadaptor-fastlane.conf"
-"""What is the same for each AppServer, among the installed snippets."""
+"""The installed snippet with what is the same for each AppServer."""
 _PLAIN = re.compile(r"[\w/.+@~-]+", re.ASCII).fullmatch
-"""A path that means nothing to mod_rewrite, nor in a URL."""
+"""A path without signs that mod_rewrite or a URL interprets."""
 _HOST = re.compile(r"[0-9A-Za-z.:_-]+", re.ASCII).fullmatch
 _ALL_OF_TLS = "SSL_*"
 _OF_EVERY_TLS_REQUEST = "SSL_TLS_SNI"
-"""The only SSL_ variable that mod_ssl sets unless it is told to set all."""
-_SIGNS_OF_MORE = ("SSL_VERSION_INTERFACE", "SSL_SERVER_CERT", "SSL_SERVER_B64CERT")
+"""The only SSL_ variable that mod_ssl sets by default."""
+_SET_WITH_MORE = ("SSL_VERSION_INTERFACE", "SSL_SERVER_CERT", "SSL_SERVER_B64CERT")
 """Set by SSLOptions StdEnvVars, ExportCertData, ExportBase64CertData."""
 
 
 WRITTEN_BY = "# lbctl apache-config"
-"""How the line begins that holds the options by which a file was written."""
+"""Beginning of the line with the options by which a file was written."""
 
 
 def snippet(
@@ -40,7 +40,7 @@ def snippet(
     taken: Sequence[str] = (),
     options: str = "",
 ) -> str:
-    """The text of it. `name` tells the maps of several applications apart. `options`: of the command that writes it.
+    """The configuration. `name` tells the maps of several applications apart. `options`: those of the command.
 
     `mount` is a path without a slash at its end; empty: the whole site. `share` is the folder of the installed
     snippets. `taken`: regular expressions of paths that are not the adaptor's. Raises SettingsError for settings
@@ -77,7 +77,7 @@ def _head(slots: int, mount: str, options: str) -> Iterator[str]:
 
 
 def _with_maps(name: str) -> str:
-    """What is defined while Apache reads the rest of this, if both files were there as it began."""
+    """The name that is defined while Apache reads the rest, if both files existed when it began."""
     return f"LBADAPTOR_MAPS_{name}"
 
 
@@ -96,7 +96,7 @@ def _maps(settings: Settings, name: str) -> Iterator[str]:
     yield "RewriteEngine On"
 
 
-def _who_may(settings: Settings, slots: str) -> Iterator[str]:
+def _conditions(settings: Settings, slots: str) -> Iterator[str]:
     """The conditions that a request has to meet before anything is looked up."""
     before, cookie = _first(settings.application.ticket_cookie)
     yield "    # What may be repeated, has no body, and asks nothing of proxies; by one ticket of the right shape."
@@ -124,7 +124,7 @@ def _rules(
     url = _url(sockets, "%3", authority, mount)
     yield ""
     yield f"<IfDefine {_with_maps(name)}>"
-    yield from _who_may(settings, "[0-9]{1,6}")
+    yield from _conditions(settings, "[0-9]{1,6}")
     yield "    # Its holder's address and key; its slot and generation; the request's own target."
     yield (
         rf"    RewriteCond ${{lbadaptor-address-{name}:%1}}|${{lbadaptor-key-{name}:%1}}|%2|%3|%{{THE_REQUEST}} "
@@ -142,7 +142,7 @@ def _rules_without_maps(settings: Settings, pattern: str, name: str, urls: list[
     yield ""
     yield f"<IfDefine !{_with_maps(name)}>"
     yield f"    RewriteCond {settings.caller_keys_file} -f"
-    yield from _who_may(settings, "|".join(map(str, range(len(urls)))))
+    yield from _conditions(settings, "|".join(map(str, range(len(urls)))))
     yield r'    RewriteCond %1|%2|%3|%{THE_REQUEST} "^([^|]+)\|([0-9]+)\|([0-9]+)\|\S+ (\S+)"'
     variables = {"LBADAPTOR_KEY": "%1", "LBADAPTOR_SLOT": "%2", "LBADAPTOR_GENERATION": "%3", "LBADAPTOR_URI": "%4"}
     yield f"    RewriteRule {pattern} - [NS,{','.join(f'E={key}:{value}' for key, value in variables.items())}]"
@@ -159,7 +159,8 @@ def _rules_without_maps(settings: Settings, pattern: str, name: str, urls: list[
 def _first(name: str) -> tuple[str, str]:
     """Patterns: of a text in which a cookie of that name does not begin, and of its beginning.
 
-    Neither can match in two ways, so that nobody goes back over the text: that took as long as all else here.
+    Neither can match in two ways, so the regular expression does not backtrack. Backtracking took as long as all the
+    rest here.
     """
     first, rest = re.escape(name[0]), re.escape(name[1:])
     return f"[^{first}]*(?:{first}(?!{rest}=)[^{first}]*)*", f"{first}{rest}="
@@ -204,8 +205,8 @@ def _sockets(settings: Settings, slots: int) -> str:
 
 
 def _url(sockets: str, slot: str, address: str, mount: str) -> str:
-    """Of an AppServer, as mod_proxy has it. Its folder is for Apache's eyes only: an application may have several
-    mounts, each with a <Proxy> of its own."""
+    """An AppServer's URL for mod_proxy. Its folder tells Apache's <Proxy> sections apart: an application may have
+    several mounts, each with a <Proxy> of its own."""
     folder = "at" + re.sub(r"[^0-9A-Za-z]", lambda found: f"-{ord(found[0]):x}-", mount)
     return (f"unix:{sockets}/{slot}|" if sockets else "") + f"http://{address}/{folder}/"
 
@@ -238,7 +239,7 @@ def _proxy(
         yield f'    RequestHeader set LB-Var-{name} "expr=%{{escape:%{{reqenv:{variable}}}}}" env={variable}'
     if more_of_tls:
         yield "    # Where Apache has more of them, the AppServer refuses as incomplete, and the adaptor brings all."
-        for sign in _SIGNS_OF_MORE:
+        for sign in _SET_WITH_MORE:
             yield f"    RequestHeader unset LB-Path env={sign}"
     yield "</ProxyMatch>" if "[" in url else "</Proxy>"
 

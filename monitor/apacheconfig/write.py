@@ -1,4 +1,4 @@
-"""`lbctl apache-config`: write the fast lane's configuration, for an Apache in which it opens no door."""
+"""`lbctl apache-config`: write the fast lane's configuration, if it does not bypass Apache's authorisation."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from monitor.apacheconfig import apache_check, fastlane
 from monitor.contract.installed import SHARE
 
 PROGRAMS = ("apache2ctl", "apachectl", "httpd", "apache2")
-"""What may be asked for Apache's configuration, the first one that there is."""
+"""Programs that print Apache's configuration; the first one that exists is used."""
 _INFO = ("/usr/lib/apache2/modules/mod_info.so", "/usr/lib64/httpd/modules/mod_info.so", "modules/mod_info.so")
 _MOUNT = re.compile(r"(?:/[0-9A-Za-z._~!&'()*+,;=:@-]+)+").fullmatch
-"""RFC 3986 §3.3, but for signs that mean something else in Apache's configuration."""
+"""RFC 3986 §3.3, without signs that mean something else in Apache's configuration."""
 _SCRIPTS = ("lbadaptor.wsgi", "lbadaptor.cgi")
 TIMEOUT = 30.0
-MOST_LINES = 12
-"""How many that differ are shown."""
-LONGEST_LINE = 300
+MAX_LINES = 12
+"""Lines that differ that are shown."""
+MAX_LINE = 300
 """Characters of each."""
 
 
 class Refused(LbadaptorError):
-    """The fast lane would let somebody in whom Apache keeps out now, or that cannot be told."""
+    """The fast lane would let visitors in that Apache keeps out now, or that cannot be found out."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,12 +40,12 @@ def run(options: argparse.Namespace) -> int:
     Raises LbadaptorError.
     """
     if options.check is None:
-        print(_written(options), end="")
+        print(_text(options), end="")
         return 0
     return _compare(options)
 
 
-def _written(options: argparse.Namespace) -> str:
+def _text(options: argparse.Namespace) -> str:
     settings = load(options.config)
     mount = options.mount.rstrip("/")
     if mount and not _MOUNT(mount):
@@ -59,15 +59,15 @@ def _written(options: argparse.Namespace) -> str:
     taken = [re.escape(path.rstrip("/")) + "(?:/|$)" for path in options.keep_out]
     if not options.unchecked:
         dump = _dump(options.apache)
-        _look_for_authorisation(dump, share)
-        taken += apache_check.taken(dump, mount)
+        _refuse_authorisation(dump, share)
+        taken += apache_check.other_paths(dump, mount)
     path = str(options.config.absolute())  # two files in two folders may have one name
     name = f"{re.sub(r'[^0-9A-Za-z]+', '-', options.config.stem)}-{zlib.crc32(path.encode()):08x}"
-    return fastlane.snippet(settings, slots, mount, str(share), name, taken, _words(options))
+    return fastlane.snippet(settings, slots, mount, str(share), name, taken, _command_line(options))
 
 
-def _words(options: argparse.Namespace) -> str:
-    """The options that make a difference to what is written, as they are said."""
+def _command_line(options: argparse.Namespace) -> str:
+    """The options that change the text, as on a command line."""
     words = [
         *(["--slots", str(options.slots)] if options.slots is not None else []),
         *(["--mount", options.mount] if options.mount else []),
@@ -89,11 +89,11 @@ def _compare(options: argparse.Namespace) -> int:
         raise Refused(f"{options.check}: {getattr(error, 'strerror', None) or error}") from None
     for line in there.splitlines():
         if line.startswith(fastlane.WRITTEN_BY):
-            _take(options, line.removeprefix(fastlane.WRITTEN_BY))
+            _read_options(options, line.removeprefix(fastlane.WRITTEN_BY))
             break
     else:
         raise Refused(f"{options.check} does not say by which options it was written; write it anew")
-    now = _written(options)
+    now = _text(options)
     before, after = _directives(there), _directives(now)
     if before == after:
         print(f"{options.check}: good")
@@ -102,17 +102,17 @@ def _compare(options: argparse.Namespace) -> int:
     lines = [
         line for line in difflib.unified_diff(before, after, n=0, lineterm="") if line[:2] not in ("--", "++", "@@")
     ]
-    for line in lines[:MOST_LINES]:
-        print(f"  {line[:LONGEST_LINE]}{' …' if len(line) > LONGEST_LINE else ''}", file=sys.stderr)
-    if len(lines) > MOST_LINES:
-        print(f"  and {len(lines) - MOST_LINES} lines more", file=sys.stderr)
-    command = f"lbctl --config {shlex.quote(str(options.config))} apache-config {_words(options)}".rstrip()
+    for line in lines[:MAX_LINES]:
+        print(f"  {line[:MAX_LINE]}{' …' if len(line) > MAX_LINE else ''}", file=sys.stderr)
+    if len(lines) > MAX_LINES:
+        print(f"  and {len(lines) - MAX_LINES} lines more", file=sys.stderr)
+    command = f"lbctl --config {shlex.quote(str(options.config))} apache-config {_command_line(options)}".rstrip()
     print(f"write it anew, `{command} > {shlex.quote(str(options.check))}`, and reload Apache", file=sys.stderr)
     return 1
 
 
-def _take(options: argparse.Namespace, words: str) -> None:
-    """Take options from the line that `_words` wrote. Raises Refused."""
+def _read_options(options: argparse.Namespace, words: str) -> None:
+    """Take options from the line that `_command_line` made. Raises Refused."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--slots", type=int)
     parser.add_argument("--mount", default="")
@@ -131,11 +131,11 @@ def _directives(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
 
 
-# What is in the way.
+# Authorisation that the fast lane would bypass.
 
 
-def _look_for_authorisation(dump: str, share: Path) -> None:
-    """Look for authorisation that stands where mod_proxy does not look. Raises Refused."""
+def _refuse_authorisation(dump: str, share: Path) -> None:
+    """Refuse a configuration with authorisation that mod_proxy does not apply. Raises Refused."""
     found = {place: None for script in _SCRIPTS for place in apache_check.by_folder(dump, str(share), script)}
     lines = [f"  {place}" for place in found]
     for folder in apache_check.with_htaccess(dump, str(share), _SCRIPTS[0]):
@@ -156,6 +156,7 @@ def _look_for_authorisation(dump: str, share: Path) -> None:
 
 
 def _of_htaccess(file: Path) -> list[str]:
+    """Lines on the authorisation in a .htaccess."""
     try:
         text = file.read_text(errors="replace")
     except OSError:
@@ -169,7 +170,7 @@ def _of_htaccess(file: Path) -> list[str]:
 
 
 def _dump(program: str) -> str:
-    """Apache's configuration as it sees it. Raises Refused."""
+    """Apache's configuration as httpd prints it. Raises Refused."""
     command = program or next((name for name in PROGRAMS if _which(name)), "")
     if not command:
         raise Refused(

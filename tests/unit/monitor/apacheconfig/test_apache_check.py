@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from monitor.apacheconfig.apache_check import by_folder, error_documents, taken, unmerged_slashes, with_htaccess
+from monitor.apacheconfig.apache_check import by_folder, error_documents, other_paths, unmerged_slashes, with_htaccess
 
 SHARE = "/opt/lbadaptor/share/lbadaptor"
 SCRIPT = "lbadaptor.wsgi"
@@ -180,7 +180,7 @@ def test_unmerged_slashes() -> None:
     ],
 )
 def test_what_others_have_taken_is_not_the_applications(directive: str, theirs: list[str], ours: list[str]) -> None:
-    patterns = taken(dump(directive), "")
+    patterns = other_paths(dump(directive), "")
     assert all(any(re.match(pattern, path) for pattern in patterns) for path in theirs)
     assert not [path for path in ours for pattern in patterns if re.match(pattern, path)]
 
@@ -200,7 +200,7 @@ def test_what_others_have_taken_is_not_the_applications(directive: str, theirs: 
     ],
 )
 def test_what_locations_have_taken(opening: str, directive: str, expected: list[str]) -> None:
-    assert taken(section(opening, directive), "") == expected
+    assert other_paths(section(opening, directive), "") == expected
 
 
 def test_a_mount_gives_away_what_is_below_it_alone() -> None:
