@@ -14,15 +14,15 @@ from monitor.arbiter.loop import Arbiter
 from monitor.arbiter.settings_reader import report
 
 CANNOT_BEGIN = 1
-"""Exit status: something that may be over when it is tried again (a full disk, a lock, no descriptor)."""
+"""Exit status: an error that may be gone at the next try (a full disk, a lock, no descriptor)."""
 log = logs.logger("lbmonitor")
 
 WRONG_SETTINGS = 2
-"""Exit status: trying again does not mend it, and systemd does not (RestartPreventExitStatus)."""
+"""Exit status: trying again does not help, and systemd does not try again (RestartPreventExitStatus)."""
 
 
 def _check(settings: Settings, config: Path) -> int:
-    """Say what is wrong with settings and machine, or that all is good. The exit status."""
+    """Print what is wrong with settings and machine, or that they are good. The exit status."""
     from monitor.check import (  # brings an HTTP client along, which the monitor itself does without
         machine,
         neighbours,
@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=DEFAULT_FILE, help=f"lbadaptor.toml (default {DEFAULT_FILE})")
     parser.add_argument("--check", action="store_true", help="only check settings and machine")
     parser.add_argument("--version", action="version", version=f"lbmonitor {version()}")
-    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)  # the monitor asks itself
+    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)  # used by the monitor itself
     options = parser.parse_args()
     if options.prepare:
         return report(options.config, keys=True)

@@ -263,7 +263,7 @@ def apache_group() -> str:
 
 
 def _user() -> pwd.struct_passwd | None:
-    """Whom Apache's processes run as when root starts them; None: as who we are."""
+    """The user that Apache's processes run as when root starts them; None: the current user."""
     if os.geteuid() != 0:
         return None
     for name in ("www-data", "apache", "nobody"):

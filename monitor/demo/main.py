@@ -1,6 +1,6 @@
 """`lbctl demo`: a private Apache httpd with the adaptor inside, a monitor, and AppServers, until Ctrl-C.
 
-Everything is in one temporary folder, which goes with it.
+Everything is in one temporary folder, which is removed at the end.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ DEMO_APP = (
     "packages are (default: Webware's)"
 )
 PORTS = range(20000, 32000)
-"""Where AppServers listen: below the ports that the system gives to outgoing connections."""
+"""Ports that AppServers may get: below those that the system uses for outgoing connections."""
 
 
 class DemoFailed(LbadaptorError):
     """The demo cannot run."""
 
 
-class _Ended(Exception):
-    """Somebody ended the demo before it was up."""
+class _EndedEarly(Exception):
+    """The demo was ended before it was ready."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: end.set())
     apache = httpd.find()
-    _need_port(options.port)
+    _require_port(options.port)
     try:
         with _folder() as folder:
             config = _write_config(folder, options)
@@ -100,18 +100,18 @@ def run(options: argparse.Namespace) -> int:
             with _monitor(config) as monitor:
                 _await_appservers(settings, monitor, end)
                 with _site(apache, folder, options.port, config, options.fast_lane, end) as site:
-                    _tell(settings, site)
+                    _print_site(settings, site)
                     while not end.wait(0.5):
                         if (status := monitor.poll()) is not None:
                             if status == 0:  # `lbctl stop`
-                                _say("\nthe monitor was told to stop")
+                                _print("\nthe monitor was told to stop")
                                 break
                             raise DemoFailed("the monitor has ended")
                         if not site.alive():
                             raise DemoFailed("Apache httpd has ended")
-                    _say("\nending the demo …")
-    except _Ended:
-        _say("ended before it was up")
+                    _print("\nending the demo …")
+    except _EndedEarly:
+        _print("ended before it was up")
     return 0
 
 
@@ -123,7 +123,7 @@ def _write_config(folder: Path, options: argparse.Namespace) -> Path:
         if not cookie:
             raise DemoFailed("name the session cookie of the application: SESSION_COOKIE=name, or --session-cookie")
     else:
-        _need_webware()
+        _require_webware()
     group = httpd.apache_group()
     lines: dict[str, dict[str, object]] = {
         "application": {"app": app, "session_cookie": cookie, "session_count": count, "session_idle": idle},
@@ -189,9 +189,9 @@ def _site(
     site.start()
     try:
         if end.is_set():
-            raise _Ended
+            raise _EndedEarly
         lane = ", with the fast lane" if fast_lane else ""
-        _say(f"Apache httpd answers after {time.monotonic() - began:.1f} s ({apache}{lane})")
+        _print(f"Apache httpd answers after {time.monotonic() - began:.1f} s ({apache}{lane})")
         yield site
     finally:
         site.stop()
@@ -203,10 +203,10 @@ def _await_appservers(settings: Settings, monitor: subprocess.Popen[bytes], end:
     wanted = settings.appservers.servers
     while True:
         if end.wait(0.1):
-            raise _Ended
+            raise _EndedEarly
         if (status := monitor.poll()) is not None:
             if status == 0:
-                raise _Ended
+                raise _EndedEarly
             raise DemoFailed("the monitor could not start")
         if not settings.control_socket.exists():
             continue
@@ -217,16 +217,16 @@ def _await_appservers(settings: Settings, monitor: subprocess.Popen[bytes], end:
             if broken and not ok:
                 raise DemoFailed(f"the application does not start: {broken[0]}")
             if len(ok) >= wanted:
-                _say(f"{len(ok)} AppServers are OK after {time.monotonic() - began:.1f} s")
+                _print(f"{len(ok)} AppServers are OK after {time.monotonic() - began:.1f} s")
                 return
         if time.monotonic() - began > START_TIMEOUT:
             raise DemoFailed(f"the AppServers are not OK after {START_TIMEOUT:.0f} s")
 
 
-def _tell(settings: Settings, site: httpd.Httpd) -> None:
+def _print_site(settings: Settings, site: httpd.Httpd) -> None:
     lbctl = Path(sys.executable).with_name("lbctl")
     page = "CountVisits" if settings.application.app == WEBWARE[0] else ""
-    _say(
+    _print(
         f"\n  the site         http://127.0.0.1:{site.port}/{page}\n"
         f"  address.text     {settings.address_file}\n"
         f"  control socket   {settings.control_socket}\n"
@@ -237,7 +237,7 @@ def _tell(settings: Settings, site: httpd.Httpd) -> None:
     )
 
 
-def _need_port(port: int) -> None:
+def _require_port(port: int) -> None:
     why = _bind_error(port)
     if why:
         raise DemoFailed(
@@ -246,13 +246,13 @@ def _need_port(port: int) -> None:
         )
 
 
-def _need_webware() -> None:
+def _require_webware() -> None:
     if importlib.util.find_spec("webware") is None:
         raise DemoFailed("Webware is missing: pip install 'lbadaptor[demo]', or name an application with --app")
 
 
 def _free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on now."""
+    """The first of `count` ports in a row on which no process listens now."""
     for _ in range(100):
         first = random.randrange(PORTS.start, PORTS.stop - count)
         if not any(_bind_error(port) for port in range(first, first + count)):
@@ -261,7 +261,7 @@ def _free_ports(count: int) -> int:
 
 
 def _bind_error(port: int) -> str:
-    """Why nobody can listen on a port; empty where one can."""
+    """Why no process can listen on a port; empty if one can."""
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -273,5 +273,5 @@ def _bind_error(port: int) -> str:
     return ""
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)

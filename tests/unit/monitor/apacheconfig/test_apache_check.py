@@ -205,4 +205,4 @@ def test_what_locations_have_taken(opening: str, directive: str, expected: list[
 
 def test_a_mount_gives_away_what_is_below_it_alone() -> None:
     text = dump("Alias /shop/static /x", "Alias /static /x", "Alias /shop /x", "Alias / /x", "Alias /shopping /x")
-    assert taken(text, "/shop") == ["/shop/static(?:/|$)"]
+    assert other_paths(text, "/shop") == ["/shop/static(?:/|$)"]
