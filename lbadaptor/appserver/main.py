@@ -54,21 +54,21 @@ log = logs.logger("lbadaptor.appserver")
 BASE_PORT = 9000
 TICK = 0.5
 """Seconds between two looks at the session cache."""
-LINGER = 0.3
-"""Seconds for which requests are still refused, once it was ordered to stop: until then an adaptor may not
-know yet that it has left address.text, and a refusal can be repeated elsewhere where a hang-up cannot."""
+REFUSE_TIME = 0.3
+"""Seconds for which requests are refused after the order to stop. An adaptor may not know yet that this AppServer has
+left address.text; it can repeat a refused request elsewhere, but not one whose connection was closed."""
 
-LAST_WORDS = 1.0
-"""Seconds after its last work, after which a process that has not ended says what it waits for."""
+END_TIME = 1.0
+"""Seconds after which a process that has done everything and has not ended logs what it waits for."""
 
 CANNOT_START = 3
 """Exit status."""
-ROBBED = 4
+DESCRIPTORS_CLOSED = 4
 """Exit status: the application has closed our descriptors."""
 SWITCH_INTERVAL = 0.1
 """Seconds for which one thread that computes may keep the others waiting, the probe's too (sys.setswitchinterval)."""
 
-_ROBBED = "the application has closed descriptors that are not its own (os.closerange?)"
+_CLOSED = "the application has closed descriptors that are not its own (os.closerange?)"
 
 
 def main(
@@ -93,11 +93,11 @@ def main(
         forks.guard(listener.close)
     sockets = listening.identities(listeners)
     orders = Orders((DRAIN, UNDRAIN, STOP) if assignment.caller_key else (DRAIN, UNDRAIN, STOP, signal.SIGINT))
-    ledger = SessionTable(assignment.session_idle, affinity.MAX_VISITORS if assignment.affinity else MAX_VALUES)
+    sessions = SessionTable(assignment.session_idle, affinity.MAX_VISITORS if assignment.affinity else MAX_VALUES)
     watch = Watch(assignment.app, assignment.start_timeout, assignment.ready_by, report)
     try:
         application = imported(assignment.app)
-        count = _counter(assignment, application, ledger)
+        count = _counter(assignment, application, sessions)
         cookies = _cookie_check(assignment, application)
     except stores.Unreadable as error:
         listening.close(listeners)
@@ -118,7 +118,7 @@ def main(
     status = Status(slot, assignment.generation, admission, *limits, cookies)
     gateway = None
     try:
-        gateway = Gateway(listeners, application, assignment, status, ledger)
+        gateway = Gateway(listeners, application, assignment, status, sessions)
         gateway.start()
     except (OSError, RuntimeError, MemoryError) as error:
         if gateway is not None:
@@ -135,37 +135,37 @@ def main(
     if not warm:
         gateway.stop(timeout=1.0)
         return 0
-    with _Undisturbed():
-        ledger.clear()
+    with _ErrorsLogged():
+        sessions.clear()
         status.warm()
         watch.end()
-    with _Undisturbed():
+    with _ErrorsLogged():
         report(Ready())
-    _keep_house(partial(_goes_on, orders, gateway, status, ledger, count, report, set()))
+    _run(partial(_turn, orders, gateway, status, sessions, count, report, set()))
     admission.stopping = True
-    with _Undisturbed():
-        sleep(LINGER)
-    with _Undisturbed():
+    with _ErrorsLogged():
+        sleep(REFUSE_TIME)
+    with _ErrorsLogged():
         if not admission.wait_idle(assignment.stop_grace):
             log.warning(
                 "%d requests are abandoned: they did not end within stop_grace, %g s",
                 admission.in_flight,
                 assignment.stop_grace,
             )
-    with _Undisturbed():
+    with _ErrorsLogged():
         gateway.stop(timeout=1.0)
     orders.end()
-    with contextlib.suppress(Exception):  # it is but a word
-        Thread(target=_tell_what_keeps_it, name="last words", daemon=True).start()
+    with contextlib.suppress(Exception):  # only a log line depends on it
+        Thread(target=_log_what_keeps_it, name="end-watch", daemon=True).start()
     return 0
 
 
-def _tell_what_keeps_it() -> None:
+def _log_what_keeps_it() -> None:
     """A thread's whole life. The interpreter waits for threads that are no daemons, and for what is registered with
-    `atexit`: if it does, the log says for what, before the monitor loses patience.
+    `atexit`. If it waits long, this logs for what, before the monitor ends the process.
     """
     with contextlib.suppress(Exception):
-        sleep(LAST_WORDS)
+        sleep(END_TIME)
         threads = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
         what = "what the application has registered with atexit"
         if threads:
@@ -177,7 +177,7 @@ def _tell_what_keeps_it() -> None:
 def _unfit(listeners: Sequence[socket.socket], sockets: Sequence[int]) -> str:
     """Why this process cannot serve the application that it has just imported; empty: it can."""
     if listening.identities(listeners) != sockets:
-        return _ROBBED
+        return _CLOSED
     native: list[int] = []
     try:
         thread = Thread(target=lambda: native.append(get_native_id()))
@@ -198,9 +198,9 @@ def _unfit(listeners: Sequence[socket.socket], sockets: Sequence[int]) -> str:
     return ""
 
 
-class _Undisturbed(contextlib.AbstractContextManager[None]):
-    """What a part of our own work raises is told, and no more: an error of memory, or what a signal handler of the
-    application's raises in the main thread, which is ours. In a child that the application forked there, it ends it.
+class _ErrorsLogged(contextlib.AbstractContextManager[None]):
+    """An exception in this block is logged, and the AppServer goes on. It may be a MemoryError, or come from a signal
+    handler of the application, which runs in the main thread. In a child that was forked there, it ends the child.
     """
 
     _logged: ClassVar[Once] = Once(100)
@@ -217,34 +217,37 @@ class _Undisturbed(contextlib.AbstractContextManager[None]):
         return True
 
 
-def _keep_house(goes_on: Callable[[], bool]) -> None:
-    """Look after everything, again and again, until `goes_on` gives False. Never raises."""
+def _run(turn: Callable[[], bool]) -> None:
+    """Call `turn` again and again, until it returns False. Never raises."""
     while True:  # an error may come between any two lines: the application's signal handlers run in this thread
-        with _Undisturbed():
-            while goes_on():
+        with _ErrorsLogged():
+            while turn():
                 pass
             return
 
 
-def _goes_on(
+def _turn(
     orders: Orders,
     gateway: Gateway,
     status: Status,
-    ledger: SessionTable,
+    sessions: SessionTable,
     count: Callable[[], int],
     report: Callable[[Report], object],
     said: set[type[Report]],
 ) -> bool:
-    """One look at everything, and one order; False when it is the last one. Blocks for `TICK`, unless one comes."""
+    """One turn of the main thread's loop: look at everything, and obey one order. False: it was the order to stop.
+
+    Blocks until an order comes, or for `TICK`.
+    """
     logs.flush()
-    with _Undisturbed():
+    with _ErrorsLogged():
         orders.hold()
-    with _Undisturbed():
-        _watch_the_application(gateway)
-    with _Undisturbed():
+    with _ErrorsLogged():
+        _check_the_application(gateway)
+    with _ErrorsLogged():
         status.look(count)
-    with _Undisturbed():
-        status.longest_session = ledger.longest(monotonic())
+    with _ErrorsLogged():
+        status.longest_session = sessions.longest(monotonic())
         if status.past_limit and PastLimit not in said:
             said.add(PastLimit)
             report(PastLimit(status.past_limit))
@@ -262,27 +265,27 @@ def _goes_on(
     return True
 
 
-def _watch_the_application(gateway: Gateway) -> None:
-    """What it may do to the whole process. Ends it where it cannot serve any more."""
+def _check_the_application(gateway: Gateway) -> None:
+    """What an application may do to the whole process. Ends the process if it cannot serve any more."""
     if not gateway.intact():
-        log.critical("%s: nobody can be served any more; the AppServer ends, and the monitor starts another", _ROBBED)
-        os._exit(ROBBED)
+        log.critical("%s: nobody can be served any more; the AppServer ends, and the monitor starts another", _CLOSED)
+        os._exit(DESCRIPTORS_CLOSED)
     if sys.getswitchinterval() > SWITCH_INTERVAL:
         log.warning("the application has called sys.setswitchinterval(%g): back to 0.005", sys.getswitchinterval())
         sys.setswitchinterval(0.005)
 
 
-def _counter(assignment: Assignment, application: Any, ledger: SessionTable) -> Callable[[], int]:
+def _counter(assignment: Assignment, application: Any, sessions: SessionTable) -> Callable[[], int]:
     """A function that counts live sessions. Raises stores.Unreadable, and what an import raises."""
     named = assignment.session_count
     if ":" in named:
-        return by_application(imported(named), ledger, monotonic)
+        return by_application(imported(named), sessions, monotonic)
     if named:
         count, warning = stores.reader(named, application, assignment.session_cookie)
-        counter = by_store(count, ledger, monotonic)
+        counter = by_store(count, sessions, monotonic)
     else:
         warning = stores.notice(application, assignment.session_cookie)
-        counter = by_cookies(ledger, monotonic)
+        counter = by_cookies(sessions, monotonic)
     if warning:
         log.warning("%s", warning)
     return counter
@@ -311,11 +314,11 @@ def imported(name: str) -> Any:
 
 
 def cannot_start(report: Callable[[Failed], object], why: str | Failed, port: bool = False) -> int:
-    """Say why, and report it; the exit status."""
-    told = why if isinstance(why, Failed) else Failed(texts.clean(why, texts.REASON), port)
-    log.error("cannot start: %s", told.why)
-    if not report(told):  # there is no monitor that says it
-        for row in told.trace:
+    """Log why, and report it; the exit status."""
+    message = why if isinstance(why, Failed) else Failed(texts.clean(why, texts.REASON), port)
+    log.error("cannot start: %s", message.why)
+    if not report(message):  # no monitor logs it
+        for row in message.trace:
             log.error("%s", row)
     return CANNOT_START
 
@@ -326,13 +329,13 @@ def line(channel: socket.socket) -> bytes:
     while not data.endswith(b"\n"):
         more = channel.recv(65536)
         if not more:
-            raise SystemExit("the monitor went away before its assignment")
+            raise SystemExit("the monitor ended before it sent the assignment")
         data += more
     return data
 
 
 def reporter(channel: socket.socket) -> Callable[[Report | TemplateReport], bool]:
-    """A function that reports to the monitor, and minds no monitor that is gone: then it returns False."""
+    """A function that reports to the monitor. It returns False when there is no monitor; it never raises OSError."""
 
     def report(message: Report | TemplateReport) -> bool:
         try:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from lbadaptor.appserver.main import CANNOT_START, LINGER
+from lbadaptor.appserver.main import CANNOT_START, REFUSE_TIME
 from lbadaptor.appserver.process.messages import (
     DRAIN,
     STOP,
@@ -440,7 +440,7 @@ def test_stopped_while_it_leaves_it_still_refuses_whoever_asked_meanwhile(start:
     for connection in (kept, *fresh):
         connection.request("POST", "/", b"abc", headers=LB)
     with pytest.raises(subprocess.TimeoutExpired):
-        appserver.process.wait(2 * LINGER)
+        appserver.process.wait(2 * REFUSE_TIME)
     appserver.order(signal.SIGCONT)
     for connection in (kept, *fresh):
         answer = connection.getresponse()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_appserver import WAIT, Start, folder, ready, start  # noqa: F401  (fixtures)
 
-from lbadaptor.appserver.main import CANNOT_START, ROBBED
+from lbadaptor.appserver.main import CANNOT_START, DESCRIPTORS_CLOSED
 from lbadaptor.appserver.process.messages import DRAIN, STOP, UNDRAIN, Failed
 
 HABITS = """
@@ -222,7 +222,7 @@ def test_descriptors_that_are_closed_in_a_request_end_it_with_a_word(site: Path,
     with pytest.raises(OSError, match=r".*"):
         appserver.ask(LB_Path="/closes")
     code, _, err = appserver.ended()
-    assert code == ROBBED
+    assert code == DESCRIPTORS_CLOSED
     assert err.count("closed descriptors that are not its own") == 1
 
 
