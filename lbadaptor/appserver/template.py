@@ -1,7 +1,7 @@
 """The template of `preload`: a process that has imported the application, from which AppServers are forked.
 
-It has one thread, serves nobody and decides nothing: it imports, then forks whom the monitor asks for, until the
-monitor's end of the channel is closed. What it has read into memory, all AppServers share.
+It has one thread and serves no requests. It imports, and then forks what the monitor asks for, until the monitor's
+end of the channel is closed. All AppServers share what it has read into memory.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ def template(channel: socket.socket) -> tuple[Fork, socket.socket]:
     return _end(0)
 
 
-def _prepare(wish: Preload, report: Callable[[TemplateReport], object]) -> None:
+def _prepare(preload: Preload, report: Callable[[TemplateReport], object]) -> None:
     """Import the application, and be fit for a fork; or end."""
     before = _sockets()
-    watch = Watch(wish.app, wish.start_timeout, wish.ready_by, report)
+    watch = Watch(preload.app, preload.start_timeout, preload.ready_by, report)
     try:
-        for name in (wish.app, wish.session_count):
+        for name in (preload.app, preload.session_count):
             if ":" in name:  # a count may be a framework's name
                 imported(name)
     except BaseException as error:
         if forks.is_child():
             forks.end(error)
-        cannot_start(report, failed(wish.app, error))
+        cannot_start(report, failed(preload.app, error))
         _end(CANNOT_START)
     if forks.is_child():
         forks.end(None)

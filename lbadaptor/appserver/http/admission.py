@@ -1,4 +1,7 @@
-"""Who may begin, who waits for a thread, who is at work. Any thread may use it; only `wait_idle` blocks. Pure."""
+"""Which request may begin, which waits for a thread, which is at work. Pure.
+
+Any thread may use it; only `wait_idle` blocks.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Task = TypeVar("Task")
 class Admission(Generic[Task]):
     """Requests in flight: `threads` of them at work at most, `queue` at most that wait for a thread.
 
-    Those of ticket-holders come first, for nobody else can serve them.
+    Those that brought a ticket come first, because no other AppServer can serve them.
     """
 
     def __init__(self, threads: int, queue: int) -> None:
@@ -32,10 +35,12 @@ class Admission(Generic[Task]):
         self._at_work = 0
         self._lock = Lock()
         self._awaiting: list[Lock] = []
-        """of those who wait until nothing is in flight, what they wait for"""
+        """one for each thread in `wait_idle`; released when nothing is in flight"""
 
     def admit(self, task: Task, known: bool, held: bool) -> tuple[Task, Refusal] | None:
-        """Let a request wait for its turn. Who is refused instead, and why: it, or one that has to make room for it.
+        """Let a request wait for its turn. The one that is refused instead, and why.
+
+        That is this one, or one that makes room for it.
 
         `known`: its session is here. `held`: it brought our ticket, and can go nowhere else.
         """
@@ -53,14 +58,14 @@ class Admission(Generic[Task]):
         return refused
 
     def begin(self) -> Task | None:
-        """Whose turn it is; None where nobody waits, or as many are at work as may be. Then call `end`."""
+        """The request whose turn it is; None: none waits, or `threads` are at work. When it is done, call `end`."""
         if not (self._held or self._others):
             return None
         with self._lock:
             return self._next()
 
     def end(self) -> Task | None:
-        """A request is done; whose turn it is now, as from `begin`."""
+        """A request is done. The next one, as from `begin`."""
         with self._lock:
             self._at_work -= 1
             self.in_flight -= 1
@@ -71,7 +76,7 @@ class Admission(Generic[Task]):
             return self._next()
 
     def dismiss(self) -> list[Task]:
-        """Those that wait do so no longer."""
+        """The requests that wait; they wait no more."""
         with self._lock:
             waiting = [*self._held, *self._others]
             self._held.clear()
@@ -80,7 +85,7 @@ class Admission(Generic[Task]):
             return waiting
 
     def forget_served(self) -> None:
-        """What was served so far does not count."""
+        """Count from zero again."""
         with self._lock:
             self.served = 0
 
@@ -100,7 +105,7 @@ class Admission(Generic[Task]):
         return not self.in_flight
 
     def abandon(self) -> None:
-        """In a forked child: the lock may be held by a thread that is not there."""
+        """In a forked child: another thread may hold the lock, and is not here."""
         self._lock = Lock()
 
     def _next(self) -> Task | None:

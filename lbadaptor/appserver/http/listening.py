@@ -1,6 +1,6 @@
 """Where an AppServer listens: on its port, for any HTTP tool; and on a Unix socket, for Apache and the monitor.
 
-The Unix socket costs both sides less, and nobody but they and the application can stand in for it.
+The Unix socket costs both sides less, and no other user of the machine can listen in its place.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def _bind_port(address: Address) -> socket.socket:
 
 
 def bind_unix(path: str) -> socket.socket:
-    """A socket in the place of a former life's, which stays there until the port is ours.
+    """A socket in the place of the one of a former AppServer, which stays there until the port is bound.
 
-    Callers take a missing socket for one that was deleted and come to the port, which may be a stranger's; one that
-    nobody listens on is the last word (`pool.connect`).
+    If a Unix socket is missing, callers come to the port, on which another program may listen. If a Unix socket is
+    there and not listened on, they do not (`pool.connect`).
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -1,4 +1,4 @@
-"""How an AppServer is: what its orders made it, and what it has at work. Any thread may use it."""
+"""The status of an AppServer: what it was ordered, and what it has at work. Any thread may use it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAGE = resource.getpagesize()
 
 
 class Memory:
-    """The resident memory of this process. Once asked, it needs no descriptor any more: there may be none."""
+    """The resident memory of this process. After the first call it opens no descriptor: there may be none."""
 
     _file = -1
 
@@ -108,7 +108,7 @@ class Status:
         return b"LB-Status: %b\r\nLB-Load: %d/%d/%d\r\n" % (status, *load)
 
     def abandon(self) -> None:
-        """In a forked child: they are the parent's."""
+        """In a forked child: close our copies."""
         self._memory.close()
         self.cookies.abandon()
 

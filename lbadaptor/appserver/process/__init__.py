@@ -1,1 +1,1 @@
-"""The AppServer as a process: what it is handed, what it obeys, what it tells."""
+"""The AppServer as a process: its messages with the monitor, its signals, its forks, reports of a failed start."""

@@ -1,15 +1,15 @@
-"""Processes that the application forks: they keep nothing that is ours, and end where they would come back to us.
+"""Processes that the application forks: they close our descriptors, and end when they return from the application.
 
 An application may fork in a request, at import, in its session count: by `os.fork`, `multiprocessing`, `os.forkpty`,
 a `preexec_fn`. The child is a copy of the AppServer, with copies of its sockets and the one thread that forked. What
 happens in it (`os.register_at_fork`):
 
-- It closes its copies, without a word to anybody at the other end, who is still served by its parent.
+- It closes its copies, and sends nothing: the parent still serves the callers at the other end.
 - Signals that mean orders to an AppServer have their default effect: `multiprocessing`'s `terminate()` ends it.
-- When it comes back from the application (an answer, an exception, sys.exit()), it ends: `end`.
+- When the application returns in it (an answer, an exception, sys.exit()), it ends: `end`.
 
-The locks that another thread held at the fork are held for ever in the child, so nothing here takes one. A child that
-a C library forks without these hooks keeps what it has.
+A lock that another thread held at the fork stays locked in the child, so nothing here takes one. A child that a C
+library forks without these hooks keeps its copies.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def guard(close: Callable[[], object]) -> None:
 
 
 def release(close: Callable[[], object]) -> None:
-    """Guard it no more: it is closed in this process, too."""
+    """Call it no more: its descriptors are closed in this process, too."""
     with contextlib.suppress(ValueError):
         _to_close.remove(close)
 
 
-def took(number: int, handler: Callable[[int, Any], object]) -> None:
-    """A signal is ours; in children it is the default one again."""
+def handles(number: int, handler: Callable[[int, Any], object]) -> None:
+    """This process handles a signal; in children it has its default effect again."""
     _handlers[number] = handler
 
 
@@ -60,15 +60,15 @@ def is_child() -> bool:
 
 
 def belongs() -> None:
-    """This process was not forked by the application: a template has made an AppServer of it."""
+    """A template, not the application, has forked this process: it is an AppServer."""
     global _is_child
     _is_child = False
 
 
 def end(error: BaseException | None) -> NoReturn:
-    """End a child that came back from the application: with an answer, which nobody gets, or with an exception.
+    """End a child in which the application has returned: with an answer, which is not sent, or with an exception.
 
-    What is registered with `atexit` is the parent's, and stays undone.
+    What is registered with `atexit` is not called: it is the parent's.
     """
     status = 0
     with contextlib.suppress(BaseException):

@@ -1,8 +1,7 @@
-"""What the monitor hands to an AppServer, and what the AppServer reports. Pure: the messages on the pipe.
+"""The messages between the monitor and an AppServer, or a template. Pure.
 
-One JSON object a line, both ways. The assignment is the only line to the AppServer; orders come as signals,
-which reach an AppServer whose monitor has changed, too. A template of AppServers is told what to import, then what
-to fork.
+One JSON object a line, both ways. The assignment is the only line to an AppServer. Orders are signals: they reach an
+AppServer from another monitor, too. A template gets the name of what to import, and then what to fork.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an AppServer tells of a start that fails or hangs: why, and where in the application."""
+"""The report of a start that fails or hangs: why, and where in the application."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lbadaptor.log import logs, texts
 log = logs.logger("lbadaptor.appserver")
 
 _PATHS = 6
-"""So many folders are named in which a module was looked for."""
+"""Number of folders named in which a module was looked for."""
 _STANDARD = sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")
 _PACKAGES = "/site-packages/", "/dist-packages/"
 
