@@ -1814,6 +1814,7 @@ def test_an_error_of_our_own_costs_a_connection_at_most(
     until(lambda: not house.admission.in_flight)
     assert all(thread.is_alive() for thread in house.gateway.threads)
     assert house.ask(head()).status == 200
+    assert house.admission.wait_idle(WAIT), "its answer is out before its thread is done"
     assert json.loads(house.ask(PROBE).body)["in_flight"] == 0
 
 
