@@ -1,7 +1,7 @@
-# make demo    the main job, to look at         make test    every test         make check   lint, types, layers
+# make demo    run the whole, to look at         make test    every test         make check   lint, types, layers
 # make test-debian RELEASE=trixie [ORDINARY=1]    every test on another Debian (tests/debian.sh)
-# make torture MINUTES=5 SEED=7 [FASTLANE=1]    harm at random, and a proof that nothing was lost that need not be
-# make bench [QUICK=1]    ours and what people use today, side by side: docs/bench.md
+# make torture MINUTES=5 SEED=7 [FASTLANE=1]    kill and stop processes at random; check that nothing is lost needlessly
+# make bench [QUICK=1]    the cost of a request, beside other servers: docs/bench.md
 # make docs    write the generated pages of docs/reference anew
 #
 # The environment folder .venv is made on first use; `make clean` removes it, and what pip left here.

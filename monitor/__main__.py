@@ -41,9 +41,13 @@ def _check(settings: Settings, config: Path) -> int:
 def main() -> int:
     """The exit status: 0 after an orderly end, 2 when the settings are wrong, 1 when the monitor cannot begin for
     another reason."""
-    parser = argparse.ArgumentParser(prog="lbmonitor", description="Keep AppServers running and write address.text.")
-    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, help=f"lbadaptor.toml (default {DEFAULT_FILE})")
-    parser.add_argument("--check", action="store_true", help="only check settings and machine")
+    parser = argparse.ArgumentParser(
+        prog="lbmonitor", description="Keep AppServers running and write address.text. Runs in the foreground."
+    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_FILE, help=f"the settings (default {DEFAULT_FILE})")
+    parser.add_argument(
+        "--check", action="store_true", help="check the settings and the machine, print what is wrong, and exit"
+    )
     parser.add_argument("--version", action="version", version=f"lbmonitor {version()}")
     parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)  # used by the monitor itself
     options = parser.parse_args()

@@ -38,17 +38,17 @@ class Order:
 _TABLE = (
     Order(
         "drain",
-        "replace an AppServer; it takes no new visitors, and leaves after its last session",
+        "replace an AppServer; the old one takes no new visitors, and ends after its last session",
         takes_slot=True,
     ),
     Order("undrain", "let a DYING AppServer take new visitors again", takes_slot=True),
     Order(
         "restart",
-        "a release: replace every AppServer, then drain it, a few at a time",
-        options=(Option("now", "end sessions; only what is in flight may finish"),),
+        "a release: replace every AppServer, a few at a time; the old ones are drained",
+        options=(Option("now", "end sessions; only requests in flight may finish"),),
     ),
     Order("reexec", "upgrade the monitor in place; its AppServers go on"),
-    Order("stop", "end everything in order"),
+    Order("stop", "end the AppServers in order, and then the monitor"),
 )
 
 ORDERS = {order.name: order for order in _TABLE}
@@ -64,9 +64,9 @@ def page() -> str:
         "",
         "Written from `monitor/contract/orders.py` by `make docs`; do not edit.",
         "",
-        "What people tell the monitor to do. `lbctl ORDER` gives an order; so does a POST request to the control",
-        "socket, `control.sock` in the run folder, with a JSON object as its body. The user has to be root or the",
-        "monitor's own user.",
+        "An order tells the monitor what to do. `lbctl ORDER` gives an order; so does a POST request to the control",
+        "socket, `control.sock` in the run folder, with a JSON object as its body. Only root and the monitor's own",
+        "user may give orders.",
         "",
         "| order | body | lbctl | does |",
         "|---|---|---|---|",

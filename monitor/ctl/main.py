@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="lbctl", description="Look at a running monitor, and give it orders.")
     where = made.add_mutually_exclusive_group()
     where.add_argument("--config", type=Path, help=f"the monitor's lbadaptor.toml (default {DEFAULT_FILE})")
-    where.add_argument("--socket", type=Path, help="its control socket, instead")
+    where.add_argument("--socket", type=Path, help="the monitor's control socket, instead of its lbadaptor.toml")
     made.add_argument("--version", action="version", version=f"lbctl {version()}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         run: Callable[[argparse.Namespace], int],
         *arguments: Callable[[argparse.ArgumentParser], None],
     ) -> None:
-        command = commands.add_parser(name, help=about)
+        command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
         for add_to in arguments:
             add_to(command)
         command.set_defaults(run=run)

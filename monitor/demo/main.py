@@ -34,8 +34,8 @@ WEBWARE_IDLE = 3600
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 45.0
 DEMO_APP = (
-    "a WSGI application; its module is looked for in the current folder, in PYTHONPATH, and where this Python's "
-    "packages are (default: Webware's)"
+    "a WSGI application; its module is looked for in the current folder, in PYTHONPATH, and among this Python's "
+    "packages (default: the example site of Webware)"
 )
 PORTS = range(20000, 32000)
 """Ports that AppServers may get: below those that the system uses for outgoing connections."""
@@ -68,20 +68,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=int, default=8000, help="the site's port on 127.0.0.1 (default 8000)")
     parser.add_argument("--app", default="", metavar="MODULE:CALLABLE", help=DEMO_APP)
-    parser.add_argument("--session-cookie", default="", metavar="NAME", help="its session cookie")
+    parser.add_argument("--session-cookie", default="", metavar="NAME", help="the application's session cookie")
     parser.add_argument(
-        "--session-idle", type=float, default=1800.0, metavar="SECONDS", help="when an unused session ends (1800)"
+        "--session-idle",
+        type=float,
+        default=1800.0,
+        metavar="SECONDS",
+        help="a session ends when it was unused for so long (default 1800)",
     )
     parser.add_argument(
         "--session-count",
         default="",
         metavar="NAME",
-        help="who tells how many sessions live: a framework, or MODULE:FUNCTION",
+        help="what counts the living sessions: a framework, or MODULE:FUNCTION",
     )
-    parser.add_argument("--fast-lane", action="store_true", help="those who hold a ticket go there without Python")
-    parser.add_argument("--servers", type=int, default=4, help="how many AppServers (default 4)")
     parser.add_argument(
-        "--max-requests", type=int, default=0, help="replace an AppServer after so many (default: never)"
+        "--fast-lane", action="store_true", help="Apache itself forwards the requests of visitors who hold a ticket"
+    )
+    parser.add_argument("--servers", type=int, default=4, metavar="N", help="how many AppServers (default 4)")
+    parser.add_argument(
+        "--max-requests",
+        type=int,
+        default=0,
+        metavar="N",
+        help="replace an AppServer after so many requests (default: never)",
     )
     return parser
 

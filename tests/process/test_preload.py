@@ -211,7 +211,7 @@ def test_an_application_that_starts_threads_is_imported_by_each_and_that_is_said
     )
     preload.write_application(COUNTED + thread)
     preload.up()
-    preload.wait_said("preload is of NO use: the application starts threads when it is imported (refresher)")
+    preload.wait_said("preload has NO effect: the application starts threads when it is imported (refresher)")
     assert imports(preload) == 3
     preload.wait(lambda: ask(preload.control)["template"] is None, "there is no template")
     alive = "[one.name for one in threading.enumerate() if one.name == 'refresher']"

@@ -137,7 +137,7 @@ class Acceptor:
             return False  # no caller waits: accept(2) takes a descriptor before it looks for one
         if self.check_at is None:
             log.error(
-                "cannot take connections (%s) but with %d descriptors in reserve; a higher limit on them would do",
+                "cannot take connections (%s), except with %d descriptors in reserve; raise the limit on descriptors",
                 texts.what(error),
                 self.reserve.left,
             )

@@ -105,7 +105,9 @@ class FastSchedule(Generic[Task]):
                 while self._serve_waiting() and not self._over:
                     self._poll()
             except BaseException:
-                self._errors.report("an error in a thread that takes requests; it begins anew, and nobody is lost")
+                self._errors.report(
+                    "an error in a thread that serves requests; it begins anew, and no connection is lost"
+                )
             self._give_up_leadership()
 
     def _serve_waiting(self) -> bool:

@@ -61,7 +61,7 @@ class PlainSchedule(Generic[Task]):
                     self._queue.put(task)
                 self._poll()
             except BaseException:
-                self._errors.report("an error in the thread that polls; it begins anew, and nobody is lost")
+                self._errors.report("an error in the thread that polls; it begins anew, and no connection is lost")
 
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:

@@ -76,7 +76,9 @@ class Orders:
     def _log(self, number: int) -> None:
         if self._taken.first(number):
             name = signal.Signals(number).name
-            log.warning("the application has taken %s for itself; it is how orders come, and is taken back", name)
+            log.warning(
+                "the application has taken %s for itself; orders come by this signal, so it is taken back", name
+            )
 
 
 def _installed(number: int) -> int:

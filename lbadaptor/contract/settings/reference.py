@@ -16,20 +16,23 @@ def page() -> str:
     lines = [
         "# Settings",
         "",
+        "Written from `lbadaptor/contract/settings/schema.py` by `make docs`; do not edit.",
+        "",
         "The monitor reads `lbadaptor.toml` when it starts and at each release (`lbctl restart`). It refuses unknown "
-        "and contradictory settings. What it has accepted counts for all programs from that moment on, in Apache "
-        "too, without a reload. What is in the file meanwhile, right or wrong, has no effect "
-        "([how](../design/settings.md)). `lbmonitor --check` tells what is wrong. `make docs` writes this page.",
+        "and contradictory settings. Settings that it has accepted count for all programs from that moment on, in "
+        "Apache too, without a reload. Later changes of the file, right or wrong, have no effect until the next "
+        "release ([how](../design/settings.md)). `lbmonitor --check` tells what is wrong in the file.",
         "",
         "The last column says what makes a change take effect:",
         "",
         "- *release*: `lbctl restart`. The monitor goes by the new value at once, and the adaptors in Apache as soon "
         "as they read the new address.text.",
-        "- *release, with each new AppServer*: the same. A release replaces every AppServer; one that drains "
-        "meanwhile keeps the old value.",
-        "- *restart of the monitor*, *reload of Apache*: as it says.",
-        "- *new fast lane file*: where the [fast lane](fast-lane.md) is used, write its file anew, and reload "
-        "Apache.",
+        "- *release, with each new AppServer*: `lbctl restart`, too. It replaces every AppServer; new ones have the "
+        "new value, and those that are still DYING keep the old one.",
+        "- *restart of the monitor*: `systemctl restart lbadaptor`. This ends the AppServers and their sessions.",
+        "- *reload of Apache*: `systemctl reload apache2`.",
+        "- *new fast lane file*: where the [fast lane](fast-lane.md) is used, write its file anew "
+        "(`lbctl apache-config`), and reload Apache.",
     ]
     for section, struct in SECTIONS.items():
         about = (struct.__doc__ or "").partition(": ")[2]

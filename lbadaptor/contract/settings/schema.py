@@ -66,40 +66,42 @@ def row(takes_effect: tuple[Step, ...], explanation: str, unit: str = "", **boun
 
 
 class Application(Struct, forbid_unknown_fields=True, frozen=True):
-    """[application]: the user's WSGI application and its sessions."""
+    """[application]: the WSGI application and its sessions."""
 
     app: Annotated[str, row(NEW_APPSERVERS, "The WSGI application, `module:callable`.", pattern=IMPORT)]
     session_cookie: Annotated[
         str,
         row(NEW_APPSERVERS,
             "The name of the application's own session cookie. A session begins when the application sets it. "
-            "Required, but with `affinity`.", pattern=COOKIE_OR_NONE),
+            "Required, except with `affinity`.", pattern=COOKIE_OR_NONE),
     ] = ""  # fmt: skip
     affinity: Annotated[
         bool,
         row(NEW_APPSERVERS,
             "For an application that has no sessions in its process, but a cache: a visitor gets a ticket with their "
-            "first answer and stays with that AppServer. Goes without `session_cookie`, and needs `drain_limit`."),
+            "first answer and stays with that AppServer. It needs `drain_limit`, and cannot be combined with "
+            "`session_cookie`."),
     ] = False  # fmt: skip
     session_idle: Annotated[
         float,
         row(NEW_APPSERVERS,
-            "A session ends when nobody used it for this long. The application's own limit, or longer. With "
-            "`affinity`: a visitor is waited for so long after their last request.", SECONDS, ge=0.001),
+            "A session ends when nobody used it for this long. Set the application's own limit, or longer. With "
+            "`affinity`: a DYING AppServer ends when no visitor came for this long.", SECONDS, ge=0.001),
     ] = 1800.0  # fmt: skip
     session_count: Annotated[
         str,
-        row(NEW_APPSERVERS, "What counts the sessions that live in a process: the own store of a framework, one of "
-            f"{', '.join(f'`{name}`' for name in COUNTED)} ([how](../howto/sessions.md)); or "
-            "`module:function`, which returns the number and alone decides when a session cache is empty. Empty: the "
-            "cookies alone.",
+        row(NEW_APPSERVERS,
+            "What counts the sessions that live in a process ([how](../howto/sessions.md)): the store of a "
+            f"framework, one of {', '.join(f'`{name}`' for name in COUNTED)}; or a function, `module:function`, "
+            "which returns the number and alone decides when a session cache is empty. Empty: only the cookies are "
+            "counted.",
             pattern=IMPORT_OR_FRAMEWORK),
     ] = ""  # fmt: skip
     ticket_cookie: Annotated[
         str,
         row(RELEASE_AND_FAST_LANE,
-            "The name of the ticket. Two applications on one host name need two. A new name takes effect with the "
-            "next release; tickets of the old name are honoured as long as their AppServers live.",
+            "The name of the ticket's cookie. Two applications on one host name need two names. A new name takes "
+            "effect with the next release; tickets under the old name stay valid as long as their AppServers live.",
             pattern=COOKIE),
     ] = "__PRT__"  # fmt: skip
 
@@ -111,18 +113,22 @@ class Files(Struct, forbid_unknown_fields=True, frozen=True):
         str,
         row(
             RESTART_AND_APACHE,
-            "Folder of address.text, the control socket and the monitor's lock; in memory (tmpfs), best.",
+            "The folder of address.text, the control socket and the monitor's lock; best in memory (tmpfs).",
         ),
     ] = "/run/lbadaptor"
     key_file: Annotated[
         str,
-        row(RESTART, "The master secret of tickets and keys. Made on first use, mode 0640."),
+        row(
+            RESTART,
+            "The file of the master secret, from which tickets and keys are made. The monitor makes it on "
+            "first use, with mode 0640.",
+        ),
     ] = "/var/lib/lbadaptor/keys"
     apache_group: Annotated[
         str,
         row(RESTART,
-            "The group that Apache runs in: address.text and a new key file are given to it, so that the adaptor can "
-            "read them. Empty: their group is the monitor's."),
+            "The group that Apache runs in. address.text and a new key file get this group, so that the adaptor can "
+            "read them. Empty: they get the monitor's group."),
     ] = ""  # fmt: skip
 
 
@@ -139,8 +145,8 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
     host: Annotated[
         str,
         row(NEW_APPSERVERS_AND_FAST_LANE,
-            "The address that they listen on. Apache and the monitor come by a Unix socket in the run folder as long "
-            "as there is one.", pattern=HOST),
+            "The address that AppServers listen on. Apache and the monitor do not use it as long as an AppServer has "
+            "a Unix socket in the run folder.", pattern=HOST),
     ] = "127.0.0.1"  # fmt: skip
     base_port: Annotated[
         int, row(NEW_APPSERVERS_AND_FAST_LANE, "The AppServer in slot n listens on this port + n.", ge=1, le=65535)
@@ -151,26 +157,27 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
     queue: Annotated[
         int,
         row(NEW_APPSERVERS,
-            "How many requests may wait for one of its threads, those of ticket-holders first. Beyond that it "
-            "refuses as BUSY, and the adaptor asks another, or waits for the holder.", ge=0, le=100_000),
+            "How many requests may wait for a thread of one AppServer, those of ticket holders first. The AppServer "
+            "refuses further ones as BUSY. The adaptor then asks another AppServer, or waits for the ticket's "
+            "holder.", ge=0, le=100_000),
     ] = 256  # fmt: skip
     standby: Annotated[
         int,
         row(RELEASE_AND_FAST_LANE,
-            "How many AppServers are kept beyond `servers` as a hot standby: ready, and used only when no other "
-            "takes a new visitor.", ge=0, le=1000),
+            "How many AppServers are kept beyond `servers` as a hot standby. They are ready, and get new visitors "
+            "only when no other AppServer takes them.", ge=0, le=1000),
     ] = 0  # fmt: skip
     weights: Annotated[
         tuple[Annotated[int, Meta(ge=0, le=10_000)], ...],
         row(RELEASE,
-            "The share of new visitors of the AppServer in slot 0, 1, 2 …; slots that are not named have 100. 0: new "
-            "visitors only when no other takes them."),
+            "The shares of new visitors that the AppServers in slots 0, 1, 2 … get. Further slots have 100. 0: it "
+            "gets new visitors only when no other AppServer takes them."),
     ] = ()  # fmt: skip
     slow_start: Annotated[
         float,
         row(RELEASE,
-            "For this long after its start, the share of new visitors of an AppServer rises from a tenth of its "
-            "weight to the whole. 0: the whole at once.", SECONDS, ge=0),
+            "For this long after its start, an AppServer's weight rises from a tenth to the whole. 0: it is the "
+            "whole at once.", SECONDS, ge=0),
     ] = 0.0  # fmt: skip
     warm_up: Annotated[
         tuple[Annotated[str, Meta(pattern=PATH)], ...],
@@ -192,75 +199,80 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
     max_memory: Annotated[
         int,
         row(NEW_APPSERVERS,
-            "An AppServer whose resident memory is beyond this is replaced, then drained. 0: never, nor where it "
-            "is less than what the application needs from the start.", BYTES, ge=0),
+            "An AppServer whose resident memory is beyond this is replaced, then drained. 0: never. A limit that is "
+            "less than what the application needs from the start is not applied.", BYTES, ge=0),
     ] = 0  # fmt: skip
     hard_memory: Annotated[
         int,
         row(RELEASE,
-            "An AppServer whose resident memory is found beyond this is ended at once, its sessions too; what is in "
-            "flight gets two seconds. 0: never.", BYTES, ge=0),
+            "An AppServer whose resident memory is beyond this is ended at once, with its sessions; requests in "
+            "flight get two seconds. 0: never. A limit that is less than what the application needs from the start "
+            "is not applied.", BYTES, ge=0),
     ] = 0  # fmt: skip
     spread: Annotated[
         int,
         row(NEW_APPSERVERS,
-            "Each AppServer has a `max_requests` and a `max_age` of its own, up to so much lower, so that they do "
-            "not all leave at once.", "percent", ge=0, le=90),
+            "The `max_requests` and `max_age` of each AppServer are lowered by up to this much, each by another "
+            "amount, so that not all are replaced at once.", "percent", ge=0, le=90),
     ] = 10  # fmt: skip
     preload: Annotated[
         bool,
         row(RELEASE,
             "Import the application once, in a template process from which the AppServers are forked, so that they "
-            "share its memory. A release makes a new template. What to mind: [Preload](../design/preload.md)."),
+            "share its memory. A release makes a new template. Read [what to mind](../design/preload.md) first."),
     ] = False  # fmt: skip
     environment: Annotated[
         dict[Annotated[str, Meta(pattern=ENVIRONMENT)], Annotated[str, Meta(pattern=WITHOUT_NUL)]],
         row(NEW_APPSERVERS,
-            "Environment variables of the AppServers, beside those of the monitor. In a value `{slot}` is the "
-            "AppServer's slot, and `{folder}` its `own_folder`."),
+            "Environment variables of the AppServers, besides those of the monitor. In a value, `{slot}` stands for "
+            "the AppServer's slot, and `{folder}` for its folder in `own_folder`."),
     ] = {}  # fmt: skip
     working_folder: Annotated[
         str,
         row(NEW_APPSERVERS,
-            "The folder that they work in, and where the application is looked for first; `{slot}` and `{folder}` as "
-            "in `environment`. A relative path begins at the folder of lbadaptor.toml. Empty: the monitor's.",
+            "The current folder of AppServers, in which the application is looked for first; `{slot}` and `{folder}` "
+            "as in `environment`. A relative path begins at the folder of lbadaptor.toml. Empty: the monitor's.",
             pattern=WITHOUT_NUL),
     ] = ""  # fmt: skip
     own_folder: Annotated[
         str,
         row(NEW_APPSERVERS,
-            "In this folder every AppServer gets one of its own, empty, for sessions on disk or other files that die "
-            "with it: made for it, its user's alone (mode 0700), and removed when it has ended. It finds the path in "
-            "the environment variable LBADAPTOR_FOLDER. A relative path begins at the folder of lbadaptor.toml. "
-            "Empty: none.",
+            "In this folder, every AppServer gets a new, empty folder of its own, for sessions on disk and other "
+            "files that are not needed after its end. Only its user can enter it (mode 0700), and it is removed when "
+            "the AppServer has ended. The environment variable LBADAPTOR_FOLDER has its path. A relative path begins "
+            "at the folder of lbadaptor.toml. Empty: none.",
             pattern=WITHOUT_NUL),
     ] = ""  # fmt: skip
     user: Annotated[
         str,
         row(NEW_APPSERVERS,
-            "The user that they run as, with HOME, USER and LOGNAME; for any but the monitor's own, the monitor must "
-            "run as root. The user must not be able to read the key file. Empty: the monitor's."),
+            "The user that AppServers run as, with that user's HOME, USER and LOGNAME. For any user but its own, the "
+            "monitor must run as root. The user must not be able to read the key file "
+            "([how](../howto/another-user.md)). Empty: the monitor's own."),
     ] = ""  # fmt: skip
     group: Annotated[
         str,
         row(NEW_APPSERVERS,
-            "The group that they run in, beside the other groups of `user`. Empty: the first group of `user`."),
+            "The main group that AppServers run in, besides the other groups of `user`. Empty: the main group of "
+            "`user`."),
     ] = ""  # fmt: skip
     umask: Annotated[
         int,
         row(NEW_APPSERVERS,
-            "Which permissions the files that they make lack, such as `0o027`. -1: as the monitor's.", ge=-1,
-            le=0o777),
+            "The umask of AppServers: the permissions that their new files lack, such as `0o027`. -1: the monitor's.",
+            ge=-1, le=0o777),
     ] = -1  # fmt: skip
     nice: Annotated[
         int,
-        row(NEW_APPSERVERS, "Added to the monitor's own nice value; less than 0 needs root.", ge=-40, le=39),
+        row(NEW_APPSERVERS,
+            "The AppServers' nice value is the monitor's own plus this. Less than 0 needs root.", ge=-40, le=39),
     ] = 0  # fmt: skip
     limits: Annotated[
         dict[Limit, Annotated[int, Meta(ge=-1)]],
         row(NEW_APPSERVERS,
-            "Resource limits of each, soft and hard, by their names in setrlimit(2) and in its units, such as "
-            "`{ nofile = 4096, core = 0 }`. -1: no limit. Beyond the monitor's own hard limit needs root."),
+            "Resource limits of each AppServer, soft and hard, by their names in setrlimit(2) and in its units, such "
+            "as `{ nofile = 4096, core = 0 }`. -1: no limit. A limit beyond the monitor's own hard limit needs root."
+            ),
     ] = {}  # fmt: skip
 
     @property
@@ -285,17 +297,20 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
     answer_timeout: Annotated[
         float,
         row(RELEASE_AND_FAST_LANE,
-            "How long an AppServer may be silent before and within its answer; then 504. Longer than it takes to "
-            "find and end a hung AppServer.", SECONDS, ge=0.001),
+            "How long an AppServer may be silent before and within its answer; then the visitor gets 504. Must be "
+            "longer than it takes to find and end a hung AppServer.", SECONDS, ge=0.001),
     ] = 60.0  # fmt: skip
     wait: Annotated[
         float,
         row(RELEASE,
-            "How long a request waits for an AppServer when none is available or its holder is busy; then 503.",
-            SECONDS, ge=0),
+            "How long a request waits when no AppServer is available, or when the ticket's holder is busy; then the "
+            "visitor gets 503.", SECONDS, ge=0),
     ] = 5.0  # fmt: skip
     waiters: Annotated[
-        int, row(RELEASE, "How many requests of one Apache process may wait so; the next gets its 503 at once.", ge=0)
+        int,
+        row(
+            RELEASE, "How many requests of one Apache process may wait like this; further ones get 503 at once.", ge=0
+        ),
     ] = 16
     body_memory: Annotated[int, row(RELEASE, "A request's body is kept in memory up to this size.", BYTES, ge=0)] = (
         65536
@@ -303,30 +318,30 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
     body_spool: Annotated[
         int,
         row(RELEASE,
-            "Beyond `body_memory` in an unlinked temporary file up to this size; what is larger is streamed.",
+            "A larger body is kept in an unlinked temporary file up to this size; a body beyond it is streamed.",
             BYTES, ge=0),
     ] = 64 * 1024 * 1024  # fmt: skip
     spool_folder: Annotated[str, row(RELEASE, "Folder of these temporary files. Empty: the system's.")] = ""
     answer_memory: Annotated[
         int,
         row(RELEASE,
-            "An answer is taken over in full up to this size before the visitor gets a byte; what is larger is "
+            "An answer of up to this size is taken over in full before the visitor gets a byte; a larger one is "
             "streamed.", BYTES, ge=0),
     ] = 262144  # fmt: skip
     idle_connections: Annotated[
-        int, row(RELEASE, "Idle connections that one Apache process keeps to one AppServer.", ge=0, le=1000)
+        int, row(RELEASE, "How many idle connections one Apache process keeps to one AppServer.", ge=0, le=1000)
     ] = 32
     pass_variables: Annotated[
         tuple[Annotated[str, Meta(pattern=VARIABLE)], ...],
         row(RELEASE_AND_FAST_LANE,
-            "Further variables of Apache's for the application, in capitals, besides HTTPS; `SSL_*` names all that "
-            "begin so. ([What is not passed](environ.md))"),
+            "Variables of Apache's that the application gets besides HTTPS, in capitals; `SSL_*` stands for all that "
+            "begin with `SSL_`. ([What is not passed](environ.md))"),
     ] = ("SSL_*",)  # fmt: skip
     repeat_idempotency_key: Annotated[
         bool,
         row(RELEASE,
-            "Whether a POST or PATCH with an `Idempotency-Key` header may be repeated, as a PUT may, when its "
-            "AppServer was lost. Only for an application that remembers the keys outside its process."),
+            "A POST or PATCH with an `Idempotency-Key` header may be repeated, as a PUT may, when its AppServer was "
+            "lost. Only for an application that remembers these keys outside its process."),
     ] = False  # fmt: skip
     sorry_page: Annotated[
         str,
@@ -338,21 +353,21 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
 class Monitor(Struct, forbid_unknown_fields=True, frozen=True):
     """[monitor]: how AppServers are started, probed, replaced and ended."""
 
-    probe_interval: Annotated[float, row(RELEASE, "Pause between two probes of an AppServer.", SECONDS, ge=0.001)] = (
-        1.0
-    )
+    probe_interval: Annotated[
+        float, row(RELEASE, "The pause between two probes of an AppServer.", SECONDS, ge=0.001)
+    ] = 1.0
     probe_timeout: Annotated[
-        float, row(RELEASE, "A probe without an answer for so long has failed.", SECONDS, ge=0.001)
+        float, row(RELEASE, "A probe fails when it has no answer after this time.", SECONDS, ge=0.001)
     ] = 2.0
-    fall: Annotated[int, row(RELEASE, "So many failed probes in a row make an AppServer FAILING.", ge=1)] = 3
+    fall: Annotated[int, row(RELEASE, "An AppServer is FAILING after so many failed probes in a row.", ge=1)] = 3
     failing_limit: Annotated[
         float, row(RELEASE, "A FAILING AppServer that does not recover within this time is ended.", SECONDS, ge=0.001)
     ] = 5.0
     computing_limit: Annotated[
         float,
         row(RELEASE,
-            "A FAILING AppServer whose processor time still advances is given this long: it may only be computing.",
-            SECONDS, ge=0.001),
+            "A FAILING AppServer whose processor time still advances is ended after this time, not after "
+            "`failing_limit`: it may only be computing.", SECONDS, ge=0.001),
     ] = 30.0  # fmt: skip
     start_timeout: Annotated[
         float,
@@ -361,34 +376,39 @@ class Monitor(Struct, forbid_unknown_fields=True, frozen=True):
     starts_at_once: Annotated[
         int,
         row(RELEASE,
-            "How many AppServers may be starting at a time. 0: two for each processor core, eight at least.", ge=0),
+            "How many AppServers may be starting at a time. 0: two for each processor core, but at least eight.",
+            ge=0),
     ] = 0  # fmt: skip
     stop_grace: Annotated[
         float,
         row(NEW_APPSERVERS,
-            "How long an AppServer that was ordered to stop may finish what is in flight; then SIGKILL.", SECONDS,
-            ge=0.001),
+            "An AppServer that was ordered to stop has this long to finish the requests in flight; then it is "
+            "killed.", SECONDS, ge=0.001),
     ] = 30.0  # fmt: skip
     backoff_limit: Annotated[
         float,
         row(
-            RELEASE, "The longest wait before an AppServer that keeps dying early is started anew.", SECONDS, ge=0.001
+            RELEASE,
+            "The longest wait before an AppServer that keeps dying early is started again.",
+            SECONDS,
+            ge=0.001,
         ),
     ] = 30.0
     replace_at_once: Annotated[
-        int, row(RELEASE, "How many AppServers are being replaced at a time (limit, order, release).", ge=1)
+        int,
+        row(RELEASE, "How many AppServers are replaced at a time, because of a limit, an order or a release.", ge=1),
     ] = 1
     max_dying: Annotated[
         int,
         row(RELEASE,
-            "While so many AppServers are DYING, none that is past its limit is drained. 0: as many as `servers`. A "
-            "release goes beyond, up to `slots`.", ge=0),
+            "While so many AppServers are DYING, no other one is drained because it is past a limit. 0: as many as "
+            "`servers`. A release goes beyond this, up to `slots`.", ge=0),
     ] = 0  # fmt: skip
     drain_limit: Annotated[
         float,
         row(RELEASE,
-            "A DYING AppServer that still has sessions after this time is ended, and that is announced in the log. "
-            "0: it is waited for.", SECONDS, ge=0),
+            "A DYING AppServer that still has sessions after this time is ended with them, and the log says so. 0: "
+            "its sessions are waited for.", SECONDS, ge=0),
     ] = 0.0  # fmt: skip
     heartbeat: Annotated[
         float,

@@ -205,7 +205,7 @@ class Template:
             return
         elif isinstance(report, messages.Unfit):
             self.unfit = True
-            log.error("preload is of NO use: %s. Each AppServer imports it for itself", report.why)
+            log.error("preload has NO effect: %s. Each AppServer imports the application for itself", report.why)
             for identity in self._drop_all("is unfit"):
                 self._owner.start(identity)
             return

@@ -7,36 +7,42 @@ from pathlib import Path
 
 from monitor.ctl.commands import which_monitor
 
-ABOUT = "print Apache's configuration for the fast lane, which takes no Python"
+ABOUT = "print Apache's configuration for the fast lane, in which Apache itself forwards requests"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--slots", type=int, metavar="N", help="for so many slots (default: all that there may be)")
+    parser.add_argument("--slots", type=int, metavar="N", help="the number of slots (default: all that there may be)")
     parser.add_argument(
-        "--mount", default="", metavar="PATH", help="where the application is mounted (the whole site)"
+        "--mount", default="", metavar="PATH", help="where the application is mounted (default: the whole site)"
     )
     parser.add_argument(
-        "--apache", default="", metavar="COMMAND", help="what tells Apache's configuration (apache2ctl, apachectl …)"
+        "--apache",
+        default="",
+        metavar="COMMAND",
+        help="the command that shows Apache's configuration (default: apache2ctl, apachectl, httpd or apache2)",
     )
-    parser.add_argument("--share", type=Path, metavar="FOLDER", help="where lbadaptor's snippets are for Apache")
+    parser.add_argument(
+        "--share", type=Path, metavar="FOLDER", help="the folder of lbadaptor's snippets, as Apache sees it"
+    )
     parser.add_argument(
         "--keep-out",
         action="append",
         default=[],
         metavar="PATH",
-        help="a path that is not the application's, besides those that Apache's configuration tells of",
+        help="a path that is not the application's, besides those in Apache's configuration; can be repeated",
     )
     parser.add_argument(
         "--unchecked",
         action="store_true",
-        help="do not look at Apache's configuration, neither for authorisation in <Directory> or <Files> nor for "
+        help="do not look at Apache's configuration: not for authorisation in <Directory> or <Files>, and not for "
         "paths that are not the application's",
     )
     parser.add_argument(
         "--check",
         type=Path,
         metavar="FILE",
-        help="write nothing; tell whether a file written before still fits the settings and Apache's configuration",
+        help="print no configuration; tell whether a file that was written before still fits the settings and "
+        "Apache's configuration (exit status 1: it does not)",
     )
 
 

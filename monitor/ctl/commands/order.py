@@ -15,7 +15,7 @@ def arguments(order: Order) -> Callable[[argparse.ArgumentParser], None]:
 
     def add(parser: argparse.ArgumentParser) -> None:
         if order.takes_slot:
-            parser.add_argument("slot", type=int, metavar="SLOT")
+            parser.add_argument("slot", type=int, metavar="SLOT", help="the AppServer's slot, from `lbctl status`")
         for option in order.options:
             parser.add_argument(f"--{option.name}", action="store_true", help=option.about)
 

@@ -17,7 +17,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     wait = parser.add_mutually_exclusive_group()
     wait.add_argument("--no-wait", action="store_true", help="do not wait until all are replaced")
     wait.add_argument(
-        "--wait", type=_seconds, default=float("inf"), metavar="SECONDS", help="wait so long, not until it is over"
+        "--wait",
+        type=_seconds,
+        default=float("inf"),
+        metavar="SECONDS",
+        help="wait so long at most; the release goes on after that",
     )
 
 

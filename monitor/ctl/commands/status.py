@@ -9,11 +9,11 @@ from monitor.contract import client
 from monitor.ctl.commands import which_monitor
 from monitor.ctl.terminal.table import table
 
-ABOUT = "the AppServers, one a line"
+ABOUT = "show the AppServers, one on a line"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON, for programs")
 
 
 def run(options: argparse.Namespace) -> int:

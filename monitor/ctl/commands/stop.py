@@ -11,7 +11,9 @@ from monitor.ctl.commands import order, which_monitor
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Besides those of the order."""
     parser.add_argument(
-        "--all", action="store_true", help="with or without a monitor: whatever runs from its run folder"
+        "--all",
+        action="store_true",
+        help="end whatever runs from the run folder, with or without a monitor; needs no control socket",
     )
 
 

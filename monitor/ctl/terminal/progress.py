@@ -78,14 +78,14 @@ def follow(
         raise
     done, of = status["replaced"]
     end = "\n" if bar else f"{done} of {of} replaced\n"
-    say("".join([end, *(f"ended: {who}\n" for who in status["ended"])]))
+    say("".join([end, *(f"ended: {appserver}\n" for appserver in status["ended"])]))
     return 0 if done == of else FAILED
 
 
 def _goes_on(status: dict[str, Any]) -> str:
     serving = any(server["state"] in _SERVING for server in status.get("appservers", [{"state": "OK"}]))
-    who = "the AppServers of before serve on, and" if serving else "no AppServer serves;"
-    return f"{who} the monitor goes on trying (`lbctl status`)"
+    so_far = "the old AppServers serve on, and" if serving else "no AppServer serves;"
+    return f"{so_far} the monitor goes on trying (`lbctl status`)"
 
 
 def _given_up(say: Callable[[str], object], shown: str, why: str) -> int:

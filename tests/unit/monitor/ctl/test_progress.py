@@ -105,9 +105,7 @@ def test_it_has_failed_when_replacements_do_not_start_for_long() -> None:
     ages = Ages(status("failed: slot 4: no such module"))
     assert ages.wait() == FAILED
     assert FAILED_AFTER <= ages.now <= FAILED_AFTER + LOOK_AGAIN
-    assert ages.text.startswith(
-        "lbctl: the release has failed: slot 4: no such module; the AppServers of before serve"
-    )
+    assert ages.text.startswith("lbctl: the release has failed: slot 4: no such module; the old AppServers serve")
 
 
 def test_where_nobody_serves_it_does_not_say_that_the_others_do() -> None:
