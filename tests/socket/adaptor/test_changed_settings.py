@@ -13,6 +13,7 @@ from lbadaptor.adaptor import wsgi
 from lbadaptor.adaptor.middleware import Adaptor
 from lbadaptor.contract.address import State
 from lbadaptor.contract.settings import load
+from lbadaptor.log.once import Once
 from monitor.arbiter.files.settings_json import SettingsFile
 
 Serve = Callable[..., ScriptedServer]
@@ -163,7 +164,7 @@ def test_two_applications_with_one_ticket_cookie_on_one_host_are_said_once(
 ) -> None:
     for name in ("_adaptors", "_first_config"):
         monkeypatch.setattr(wsgi, name, {})
-    monkeypatch.setattr(wsgi, "_logged", set())
+    monkeypatch.setattr(wsgi, "_logged", Once(100))
     monkeypatch.setattr("lbadaptor.adaptor.middleware.Adaptor.__call__", lambda *_: [])
     configs = []
     for name, cookie in (("shop", "__PRT__"), ("blog", "__PRT__"), ("wiki", "__WIKI__")):
