@@ -445,8 +445,10 @@ UWSGI = f"master, 1 process, {THREADS} threads, single interpreter, request log 
 HAPROXY = "cookie insert indirect nocache, checks on, all else as it comes"
 
 ALONE = [
-    Chain("gateway", "our gateway, contracts included", OURS, gateway, backends=1),
-    Chain("gateway-bare", "our gateway, bare", OURS, alone(bare_gateway), backends=1),
+    Chain("gateway", "lbadaptor's AppServer", OURS, gateway, backends=1),
+    Chain(
+        "gateway-bare", "lbadaptor's AppServer, without keys and LB- headers", OURS, alone(bare_gateway), backends=1
+    ),
     Chain("granian", "granian", GRANIAN, alone(granian), [module("granian")], SHORT, backends=1),
     Chain(
         "granian-threads",
@@ -498,8 +500,8 @@ CHAINS = [
     ),
     Chain(
         "balancer-gateway",
-        "mod_proxy_balancer + our gateway, bare",
-        f"{ROUTE}; {THREADS} threads; nobody's key and no LB- headers, so without what the contracts ask for",
+        "mod_proxy_balancer + lbadaptor's AppServer",
+        f"{ROUTE}; {THREADS} threads; without keys and LB- headers",
         balancer(bare_gateway),
         [APACHE],
     ),

@@ -16,11 +16,22 @@ from .targets import ALL as CONNECTIONS
 DOCS = CHECKOUT / "docs"
 PLOTTED = 16
 """Connections, where a plot or a table shows one number of them."""
-BARS = f"Cost of a request, {PLOTTED} connections"
-LINES = "Cost of a request over connections"
+BARS = f"Cost of a request (100 bytes), {PLOTTED} connections"
+BARS_ALONE = f"Cost of a request (100 bytes) in one server process, {PLOTTED} connections"
+LINES = "Cost of a request (100 bytes), by the number of connections"
+PARTS = {
+    "appservers": "the application's processes",
+    "backend": "the application's processes",
+    "httpd": "Apache",
+    "haproxy": "HAProxy",
+    "httpd, backends": "all processes together",
+    "httpd, Passenger, backends": "all processes together",
+}
+"""The parts of a chain, as a plot names them."""
 OTHERS_AT = 4
 """Connections, where the page is not the one of 100 bytes."""
-COMPARED = tuple(chain for chain in CHAINS if chain.name not in ("balancer-gateway",))
+COMPARED = tuple(chain for chain in CHAINS if chain.name != "balancer-gateway")
+COMPARED_ALONE = tuple(chain for chain in ALONE if chain.name != "gateway-bare")
 """What somebody might use."""
 COLUMNS = {
     "large": "100 kB",
@@ -40,21 +51,24 @@ SCALE_WORDS = {
 }
 CHOICE = """
 **Does a visitor have to come back to the same process?** If not, and you use Apache, take mod_wsgi's daemon mode: it
-is simple, and one package. If you do not need Apache, HAProxy before granian costs least here.
+is simple, and it is one package. If you need neither Apache nor sticky sessions, HAProxy in front of granian costs
+least here.
 
-**If they have to**, all others here can do that. They differ in what happens to sessions:
+**If visitors have to come back**, every other row of the first table can do that. The rows differ in what happens to
+sessions:
 
-- mod_proxy_balancer, HAProxy and Passenger keep visitors at their process while it lives. They do not know whether a
-  process still holds sessions. So the end of a process, at a release for example, ends the sessions in it, unless you
-  choose a time to wait.
-- lbadaptor knows. A process ends when its own sessions have ended.
+- mod_proxy_balancer, mod_proxy_uwsgi, HAProxy and Passenger keep visitors at their process while it lives. They do
+  not know whether a process still holds sessions. So when a process ends, at a release for example, the sessions in
+  it end, unless you wait for as long as you guess that they need.
+- lbadaptor knows which sessions live in a process. The process ends when they have ended.
 
 **Python lane or fast lane?** The Python lane needs mod_wsgi and one `Include`. The
 [fast lane](howto/fast-lane.md) needs some of Apache's modules and a generated file besides. It takes GET and HEAD of
 visitors who have a ticket, and costs less. Begin with the Python lane.
 
-**Does the cost matter to you?** Look at *computes 2 ms* in the second table. Where a page takes milliseconds, as most
-do, the way to it is a small part of the cost. It matters for short answers in great numbers.
+**Does the cost matter to you?** Look at *computes 2 ms* in the second table: most rows hardly differ. Where the
+application itself takes milliseconds for a page, as most applications do, everything else is a small part of the
+cost. The difference matters for many short answers.
 """.strip()
 
 
@@ -71,7 +85,7 @@ def pages(told: Results) -> dict[Path, str]:
         for name, plot in (
             ("bench-chains", _bars(told, COMPARED)),
             ("bench-connections", _lines(told, COMPARED)),
-            ("bench-alone", _bars(told, ALONE)),
+            ("bench-alone", _bars(told, COMPARED_ALONE, BARS_ALONE)),
         )
     }
     files[DOCS / "bench.md"] = _page(told)
@@ -88,30 +102,31 @@ def _machine(told: Results) -> str:
 def _page(told: Results) -> str:
     text = [
         "# What a request costs",
-        "lbadaptor beside what you might use instead: the same application, 4 processes, a visitor's request to the"
-        " process that holds their session. **Cost** is processor time of all processes on the way, Apache's and the"
-        f" application's, for one request. Measured on: {_machine(told)}. Compare the rows with each other: on"
+        "This page compares lbadaptor with what you might use instead. Each row serves the same application in 4"
+        " processes; except where it says *not sticky*, a visitor's request goes to the process that holds their"
+        " session. **Cost** is the processor time that one request takes in all processes on its way: Apache's (or"
+        f" HAProxy's) and the application's. Measured on: {_machine(told)}. Compare the rows with each other; on"
         " another machine all figures differ.",
         f"![{BARS}](bench-chains.svg)",
         f"![{LINES}](bench-connections.svg)",
+        "*All processes together*: Apache's processes and the application's were not measured apart.",
         "## When to take which",
         CHOICE,
         "## Figures",
         f"Short answers (100 bytes), {PLOTTED} connections, the least cost first:",
         _short(told),
-        f"Cost in µs of other requests, {OTHERS_AT} connections. A dash: not measured.",
+        f"Cost in µs of other requests, {OTHERS_AT} connections. A dash means that it was not measured.",
         _others(told),
-        "All rows are sticky but mod_wsgi's daemon mode.",
         "## What lbadaptor itself takes",
         _scale(told),
         "## The server alone",
-        "One process, no Apache: lbadaptor's AppServer beside other servers for WSGI.",
-        f"![{BARS}](bench-alone.svg)",
+        "One process and no Apache: the AppServer of lbadaptor beside other WSGI servers.",
+        f"![{BARS_ALONE}](bench-alone.svg)",
         "## How it was measured",
-        "All ran side by side in one run, in turn, in several rounds; figures are medians. wrk asked over kept-alive"
-        f" connections, for {VISITORS} visitors with a session each, and every answer was checked."
-        " `tests/bench/RESULTS.md` has every figure, their spread, and the settings of each. `make bench` measures it"
-        " on your machine and writes this page.",
+        "All rows were measured in one run, in turn, in several rounds; figures are medians. The load generator wrk"
+        f" sent requests over kept-alive connections, for {VISITORS} visitors with a session each, and every answer"
+        " was checked. `tests/bench/RESULTS.md` has every figure with its spread, and the settings of each row."
+        " `make bench` measures on your machine and writes this page.",
     ]
     return "\n\n".join(text) + "\n"
 
@@ -218,13 +233,21 @@ def _table(told: Results, page: str, chains: Sequence[Chain], ours: str) -> str:
     return _rows(heads, rows)
 
 
-def _bars(told: Results, chains: Sequence[Chain]) -> str:
+def _bars(told: Results, chains: Sequence[Chain], title: str = BARS) -> str:
+    """The least cost first, as in the table."""
     rows = []
     for chain in chains:
         cell = Cell(PLOTTED, "small", chain.name)
-        if told.figures.median(cell) is not None:
-            rows.append((chain.what, told.figures.parts(cell)))
-    return bars(BARS, rows, "µs") if rows else ""
+        if cost := told.figures.median(cell):
+            found = told.figures.parts(cell)
+            # The median of a sum is not the sum of the medians: the bar is as long as the table says.
+            scale = cost / (sum(found.values()) or 1.0)
+            parts: dict[str, float] = {}
+            for name in sorted(found, key=list(PARTS).index):
+                parts[PARTS[name]] = parts.get(PARTS[name], 0.0) + scale * found[name]
+            rows.append((cost, chain.what, parts))
+    rows.sort(key=lambda row: row[0])
+    return bars(title, [(what, parts) for _, what, parts in rows], "µs") if rows else ""
 
 
 def _lines(told: Results, chains: Sequence[Chain]) -> str:
