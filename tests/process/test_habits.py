@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import textwrap
 import time
@@ -173,8 +174,9 @@ def test_a_handler_of_the_applications_that_raises_in_our_main_thread_harms_noth
     while time.monotonic() < deadline:
         assert appserver.ask()[0] == 200
     appserver.order(DRAIN)
-    appserver.wait_for_status("DYING")
-    appserver.order(STOP)
+    with contextlib.suppress(ConnectionError):  # it has no sessions: it may have ended before it is asked
+        appserver.wait_for_status("DYING")
+        appserver.order(STOP)
     code, _, err = appserver.ended()
     assert code in (0, 1, -signal.SIGALRM)  # the interpreter's own end is not ours to guard
     assert err.count("an error in the main thread") == 1
