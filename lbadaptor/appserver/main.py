@@ -80,7 +80,7 @@ def main(
 ) -> int:
     """Serve until ordered to stop; the exit status. Blocks. Call it in the main thread: it takes signals.
 
-    `address` defaults to 127.0.0.1, base port + slot. `report` hears when it is ready, past a limit, empty.
+    `address` defaults to 127.0.0.1, base port + slot. `report` is called when it is ready, past a limit, empty.
     """
     if isinstance(address, str):
         address = Address.parse(address)

@@ -106,7 +106,7 @@ class Unfit(Struct, frozen=True, tag="unfit"):
 
 
 class Forked(Struct, frozen=True, tag="forked"):
-    """A template has forked what it was told to."""
+    """A template has forked the AppServer that the monitor asked for."""
 
     pid: int
 

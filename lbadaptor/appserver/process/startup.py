@@ -68,7 +68,7 @@ def _is_standard(file: str) -> bool:
 class Watch:
     """Reports where the main thread is when a start takes too long, shortly before the monitor ends the process.
 
-    Ended by `end`, by whoever made it, in the same thread.
+    The thread that made it calls `end`.
     """
 
     def __init__(self, name: str, timeout: float, ready_by: float, report: Callable[[Failed], object]) -> None:

@@ -1,8 +1,8 @@
-"""Affinity without session: a visitor stays with the process whose cache knows them. Pure.
+"""Affinity without session: a visitor stays with the process whose cache has their data. Pure.
 
 All visitors of an AppServer carry one and the same ticket, so the table tells them apart by address and
 browser. That is an estimate (one office behind one address), and right in what a drain depends on: whether
-any holder came within the idle time.
+any visitor with the ticket came within the idle time.
 """
 
 from __future__ import annotations

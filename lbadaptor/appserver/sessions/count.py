@@ -17,7 +17,7 @@ PAUSE = 50
 
 
 def by_cookies(table: SessionTable, clock: Clock) -> Count:
-    """The ledger's count."""
+    """The table's count."""
     return lambda: table.count(clock())
 
 

@@ -127,8 +127,8 @@ class House:
         self.address: tuple[str, int] = listener.getsockname()
         self.admission: Admission[Any] = Admission(threads, assignment.queue)
         self.status = Status(0, assignment.generation, self.admission)
-        self.ledger = SessionTable(1800.0)
-        self.gateway = Gateway([listener], application, assignment, self.status, self.ledger)
+        self.sessions = SessionTable(1800.0)
+        self.gateway = Gateway([listener], application, assignment, self.status, self.sessions)
         if deaf:
             listener.listen(1024)
             listener.setblocking(False)
@@ -650,7 +650,7 @@ def test_the_ticket_goes_along_with_a_session(serve: Serve) -> None:
     reply = house.ask(head())
     assert reply.headers.get_all("Set-Cookie") == ["_SID_=new; Path=/app", f"__PRT__={TICKET}; Path=/app; HttpOnly"]
     assert reply.headers["Cache-Control"] == "private"
-    assert house.ledger.count(0.0) == 1
+    assert house.sessions.count(0.0) == 1
 
 
 def spoken(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
@@ -682,7 +682,7 @@ def test_the_application_may_say_that_a_session_begins_until_its_head_is_out(ser
     session, ticket = reply.headers.get_all("Set-Cookie")
     assert reply.body == b"head in time"
     assert ticket == f"__PRT__={TICKET}; Path=/app; SameSite=Lax; Secure; HttpOnly"
-    assert house.ledger.count(0.0) == 1
+    assert house.sessions.count(0.0) == 1
     house.admission.dying = True
     brought = f"Cookie: {session.partition(';')[0]}"
     reply = house.ask(head("GET", f"/app/page?{when}=begin", brought, Session="held"))
@@ -690,20 +690,20 @@ def test_the_application_may_say_that_a_session_begins_until_its_head_is_out(ser
     assert "Set-Cookie" not in reply.headers
     reply = house.ask(head("GET", f"/app/page?{when}=end", brought, Session="held"))
     assert reply.headers["Set-Cookie"] == "__PRT__=; Path=/app; SameSite=Lax; Secure; HttpOnly; Max-Age=0"
-    assert house.ledger.count(0.0) == 0
+    assert house.sessions.count(0.0) == 0
     assert house.ask(head("GET", "/app/page", brought, Session="held")).refused == "DYING"
 
 
 def test_once_the_head_is_out_a_session_may_end_and_none_begin(serve: Serve) -> None:
     house = serve(spoken)
-    house.ledger.assign("mine", [], time.monotonic())
+    house.sessions.assign("mine", [], time.monotonic())
     assert b"too late" in house.ask(head("GET", "/app/page?late=begin")).body
     assert (
         house.ask(head("GET", "/app/page?late=begin", "Cookie: _SID_=mine", Session="held")).body == b"head in time"
     )
-    assert house.ledger.count(time.monotonic()) == 1
+    assert house.sessions.count(time.monotonic()) == 1
     assert house.ask(head("GET", "/app/page?late=end", "Cookie: _SID_=mine", Session="held")).body == b"head in time"
-    assert house.ledger.count(time.monotonic()) == 0
+    assert house.sessions.count(time.monotonic()) == 0
 
 
 def test_without_a_session_cookie_there_is_nothing_to_say_it_to(serve: Serve) -> None:
@@ -733,7 +733,7 @@ def test_a_session_is_lost_when_ticket_and_old_cookie_say_so(
 
 def test_dying_admits_known_sessions_only(serve: Serve) -> None:
     house = serve(hello)
-    house.ledger.assign("mine", [], time.monotonic())
+    house.sessions.assign("mine", [], time.monotonic())
     house.admission.dying = True
     caller = house.caller()
     for cookie, refused in [
@@ -753,7 +753,7 @@ def test_dying_admits_known_sessions_only(serve: Serve) -> None:
 
 def test_dying_admits_a_value_that_a_login_has_just_replaced(serve: Serve) -> None:
     house = serve(login)
-    house.ledger.assign("old", [], time.monotonic())
+    house.sessions.assign("old", [], time.monotonic())
     assert house.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
     house.admission.dying = True
     assert house.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
@@ -761,7 +761,7 @@ def test_dying_admits_a_value_that_a_login_has_just_replaced(serve: Serve) -> No
 
 def test_stopping_admits_nobody(serve: Serve) -> None:
     house = serve(hello)
-    house.ledger.assign("mine", [], time.monotonic())
+    house.sessions.assign("mine", [], time.monotonic())
     house.admission.stopping = True
     reply = house.ask(head("GET", "/", "Cookie: _SID_=mine"))
     assert (reply.status, reply.refused, reply.headers["LB-Status"]) == (421, "DYING", "DYING")
@@ -780,7 +780,7 @@ def test_with_affinity_the_first_answer_has_the_ticket(serve: Serve, session: st
     ]
     assert reply.headers["Cache-Control"] == "private"
     assert reply.body == lost
-    assert house.ledger.count(0.0) == 1
+    assert house.sessions.count(0.0) == 1
 
 
 def test_with_affinity_a_holder_gets_no_ticket_again(serve: Serve) -> None:
@@ -789,7 +789,7 @@ def test_with_affinity_a_holder_gets_no_ticket_again(serve: Serve) -> None:
     assert reply.headers.get_all("Set-Cookie") == ["_SID_=new; Path=/app"]
     assert reply.headers["Cache-Control"] is None
     assert reply.body == b"0"
-    assert house.ledger.count(0.0) == 1
+    assert house.sessions.count(0.0) == 1
 
 
 def test_with_affinity_the_ticket_is_for_the_mount_whatever_the_application_makes_of_it(serve: Serve) -> None:
@@ -808,18 +808,18 @@ def test_with_affinity_dying_admits_every_holder_and_nobody_else(serve: Serve) -
     caller = house.caller()
     for session, status in (("none", 421), ("lost", 421), ("held", 200)):
         assert caller.ask(head(Session=session)).status == status
-    assert house.ledger.count(0.0) == 1  # who was refused is no holder
+    assert house.sessions.count(0.0) == 1  # a visitor that is refused is not counted
 
 
 def test_a_stranger_does_not_keep_a_session_alive(serve: Serve) -> None:
     house = serve(hello)
-    house.ledger.assign("mine", [], time.monotonic())
-    before = dict(house.ledger._last_use)
+    house.sessions.assign("mine", [], time.monotonic())
+    before = dict(house.sessions._last_use)
     assert house.ask(head("GET", "/", "Cookie: _SID_=mine", Key="wrong")).status == 403
     assert house.ask(head("GET", "/", "Cookie: _SID_=mine", Generation="18")).status == 421
-    assert dict(house.ledger._last_use) == before
+    assert dict(house.sessions._last_use) == before
     assert house.ask(head("GET", "/", "Cookie: _SID_=mine")).status == 200
-    assert dict(house.ledger._last_use) != before
+    assert dict(house.sessions._last_use) != before
 
 
 @pytest.mark.parametrize("size", [1, 1_000_000])
@@ -841,7 +841,7 @@ def test_a_session_that_began_with_an_answer_to_nobody_is_none(serve: Serve, siz
     caller.socket.close()  # by a reset
     gone.set()
     assert house.admission.wait_idle(WAIT)
-    assert house.ledger.count(time.monotonic()) == (size > 1)
+    assert house.sessions.count(time.monotonic()) == (size > 1)
 
 
 # Refusals.
@@ -1990,7 +1990,7 @@ def test_a_child_needs_no_lock_that_another_thread_holds(serve: Serve) -> None:
     house = serve(application)
     caller = house.caller()
     gateway = house.gateway
-    locks = [gateway.poller.lock, house.ledger._lock, gateway.callers._lock, house.status.cookies._lock]
+    locks = [gateway.poller.lock, house.sessions._lock, gateway.callers._lock, house.status.cookies._lock]
     with contextlib.ExitStack() as stack:
         caller.send(head())
         until(lambda: house.admission.in_flight == 1 or bool(statuses))

@@ -1,4 +1,4 @@
-"""Who leads, with real threads and an application that is played."""
+"""Which thread leads, with real threads and a simulated application."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ WAIT = 10.0
 
 
 class Crew:
-    """Threads that do what they are told, one deed at a time."""
+    """Threads that do one action at a time."""
 
     def __init__(self) -> None:
         self.leadership = Leadership()
         self.threads: list[threading.Thread] = []
         self.token: Token = []
 
-    def start(self, deed: Callable[[], object]) -> threading.Thread:
-        thread = threading.Thread(target=deed)
+    def start(self, action: Callable[[], object]) -> threading.Thread:
+        thread = threading.Thread(target=action)
         self.threads.append(thread)
         thread.start()
         return thread
@@ -52,11 +52,11 @@ class Crew:
         leads = threading.Event()
         before = len(self.leadership._parked)
 
-        def deed() -> None:
+        def action() -> None:
             if self.leadership.wait():
                 leads.set()
 
-        self.start(deed)
+        self.start(action)
         until(lambda: len(self.leadership._parked) > before or leads.is_set())
         return leads
 

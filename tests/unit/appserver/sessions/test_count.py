@@ -43,13 +43,13 @@ def test_cookies(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("number", "counted"), [(0, 0), (1, 1), (2, 2), (5, 5), (-1, 0)])
-def test_the_applications_word_alone_decides(stage: Stage, number: int, counted: int) -> None:
+def test_the_applications_own_count_alone_decides(stage: Stage, number: int, counted: int) -> None:
     stage.number = number
     assert by_application(stage.count, stage.table, stage.clock)() == counted
 
 
 @pytest.mark.parametrize(("number", "counted"), [(0, 0), (1, 1), (2, 2), (5, 2)])
-def test_of_store_and_ledger_the_smaller_counts(stage: Stage, number: int, counted: int) -> None:
+def test_of_store_and_table_the_smaller_counts(stage: Stage, number: int, counted: int) -> None:
     stage.number = number
     assert by_store(stage.count, stage.table, stage.clock)() == counted
 

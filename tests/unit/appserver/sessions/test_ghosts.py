@@ -285,7 +285,7 @@ def test_what_was_used_or_set_again_meanwhile_is_not_taken_back(
     assert table.use(["b"], clock())
 
 
-# The ledger's bounds.
+# The table's bounds.
 
 
 def test_the_values_of_one_session_are_bounded_and_those_in_use_stay(table: SessionTable) -> None:

@@ -203,28 +203,28 @@ def test_an_appserver_that_runs_alone_knows_a_pages_folder(sessions: Sessions, t
         assert table.count(0.0) == (page == "/shop/login?next=/")
 
 
-# The application's own word.
+# What the application declares (begin, end).
 
 OWN = "Path=/app; SameSite=Lax; Secure; HttpOnly"
 
 
-def word(sessions: Sessions, brought: Sequence[str] = (), held: bool = False, https: bool = True) -> Visit:
-    return Visit(sessions, brought, held, told("/app", https))
+def visit_of(sessions: Sessions, brought: Sequence[str] = (), held: bool = False, https: bool = True) -> Visit:
+    return Visit(sessions, brought, held, fields("/app", https))
 
 
-def told(mount: str, https: bool) -> dict[str, str]:
+def fields(mount: str, https: bool) -> dict[str, str]:
     return {"SCRIPT_NAME": mount, "wsgi.url_scheme": "https" if https else "http"}
 
 
-def test_without_a_word_nothing_changes(sessions: Sessions, table: SessionTable) -> None:
-    assert word(sessions, ["a"]).answered([("X", "y")]) == [("X", "y")]
+def test_without_a_declaration_nothing_changes(sessions: Sessions, table: SessionTable) -> None:
+    assert visit_of(sessions, ["a"]).answered([("X", "y")]) == [("X", "y")]
     assert table.count(0.0) == 0
 
 
 def test_a_session_that_is_said_to_begin_gets_a_cookie_and_the_ticket(
     sessions: Sessions, table: SessionTable
 ) -> None:
-    visit = word(sessions)
+    visit = visit_of(sessions)
     visit.begin()
     assert table.count(0.0) == 0, "the visitor has no cookie yet"
     cache, (_, cookie), ticket = visit.answered([])
@@ -232,11 +232,11 @@ def test_a_session_that_is_said_to_begin_gets_a_cookie_and_the_ticket(
     assert len(value) >= 22
     assert (cache, ticket) == (("Cache-Control", "private"), ("Set-Cookie", f"__PRT__={TICKET}; {OWN}"))
     assert table.use([value], 1.0)
-    assert word(sessions, [value]).living
+    assert visit_of(sessions, [value]).living
 
 
 def test_every_cookie_that_is_set_so_is_another(sessions: Sessions) -> None:
-    visits = [word(sessions), word(sessions)]
+    visits = [visit_of(sessions), visit_of(sessions)]
     for visit in visits:
         visit.begin()
     assert visits[0].answered([]) != visits[1].answered([])
@@ -250,7 +250,7 @@ def test_every_cookie_that_is_set_so_is_another(sessions: Sessions) -> None:
     ],
 )
 def test_the_tickets_scope_is_the_mount(sessions: Sessions, mount: str, https: bool, attributes: str) -> None:
-    visit = Visit(sessions, ["a"], False, told(mount, https))
+    visit = Visit(sessions, ["a"], False, fields(mount, https))
     visit.begin()
     assert tickets(visit.answered([])) == [f"__PRT__={TICKET}; {attributes}"]
 
@@ -258,7 +258,7 @@ def test_the_tickets_scope_is_the_mount(sessions: Sessions, mount: str, https: b
 def test_a_session_cookie_that_was_brought_is_what_the_session_is_known_by(
     sessions: Sessions, table: SessionTable
 ) -> None:
-    visit = word(sessions, ["a"])
+    visit = visit_of(sessions, ["a"])
     assert not visit.living
     visit.begin()
     headers = visit.answered([])
@@ -272,7 +272,7 @@ def test_who_has_session_and_ticket_gets_nothing_again(
     sessions: Sessions, table: SessionTable, held: bool, sent: int
 ) -> None:
     table.assign("a", [], 0.0)
-    visit = word(sessions, ["a"], held)
+    visit = visit_of(sessions, ["a"], held)
     assert visit.living
     visit.begin()
     assert len(tickets(visit.answered([("X", "y")]))) == sent
@@ -281,7 +281,7 @@ def test_who_has_session_and_ticket_gets_nothing_again(
 
 def test_a_session_cookie_that_the_answer_sets_is_what_counts(sessions: Sessions, table: SessionTable) -> None:
     table.assign("old", [], 0.0)
-    visit = word(sessions, ["old"], held=True)
+    visit = visit_of(sessions, ["old"], held=True)
     visit.begin()
     headers = visit.answered([("Set-Cookie", "_SID_=new; Path=/")])
     assert tickets(headers) == [f"__PRT__={TICKET}; Path=/; HttpOnly"]
@@ -293,7 +293,7 @@ def test_a_session_that_is_said_to_end_is_gone_at_once_and_the_ticket_with_the_a
     sessions: Sessions, table: SessionTable
 ) -> None:
     table.assign("a", [], 0.0)
-    visit = word(sessions, ["a"], held=True)
+    visit = visit_of(sessions, ["a"], held=True)
     visit.end()
     assert table.count(0.0) == 0
     assert not visit.living
@@ -301,7 +301,7 @@ def test_a_session_that_is_said_to_end_is_gone_at_once_and_the_ticket_with_the_a
 
 
 def test_a_cookie_for_one_who_has_no_session_counts_nothing(sessions: Sessions, table: SessionTable) -> None:
-    visit = word(sessions)
+    visit = visit_of(sessions)
     visit.end()
     sent = [("Set-Cookie", "_SID_=tracked; Path=/")]
     assert visit.answered(sent) == sent
@@ -309,7 +309,7 @@ def test_a_cookie_for_one_who_has_no_session_counts_nothing(sessions: Sessions, 
 
 
 def test_the_ticket_goes_in_the_scope_of_the_session_cookie_too(sessions: Sessions, table: SessionTable) -> None:
-    visit = word(sessions, ["a"], held=True)
+    visit = visit_of(sessions, ["a"], held=True)
     visit.end()
     headers = visit.answered([("Set-Cookie", "_SID_=b; Path=/; Domain=example.org")])
     assert tickets(headers) == [
@@ -320,9 +320,9 @@ def test_the_ticket_goes_in_the_scope_of_the_session_cookie_too(sessions: Sessio
 
 
 @pytest.mark.parametrize("words", ["begin end", "end begin"])
-def test_the_last_word_counts(sessions: Sessions, table: SessionTable, words: str) -> None:
+def test_the_last_declaration_counts(sessions: Sessions, table: SessionTable, words: str) -> None:
     table.assign("a", [], 0.0)
-    visit = word(sessions, ["a"], held=True)
+    visit = visit_of(sessions, ["a"], held=True)
     for name in words.split():
         getattr(visit, name)()
     visit.answered([])
@@ -332,11 +332,11 @@ def test_the_last_word_counts(sessions: Sessions, table: SessionTable, words: st
 def test_once_the_head_is_out_none_begins(sessions: Sessions, table: SessionTable) -> None:
     table.assign("a", [], 0.0)
     for brought, held in (([], False), (["b"], True), (["a"], False)):
-        visit = word(sessions, brought, held)
+        visit = visit_of(sessions, brought, held)
         visit.answered([])
         with pytest.raises(RuntimeError, match="too late"):
             visit.begin()
-    visit = word(sessions, ["a"], held=True)
+    visit = visit_of(sessions, ["a"], held=True)
     visit.answered([])
     visit.begin()
     assert table.count(0.0) == 1
@@ -344,7 +344,7 @@ def test_once_the_head_is_out_none_begins(sessions: Sessions, table: SessionTabl
 
 @pytest.mark.parametrize("cookie", ["_SID_=new; Path=/", ""])
 def test_once_the_head_is_out_one_can_still_end(sessions: Sessions, table: SessionTable, cookie: str) -> None:
-    visit = word(sessions)
+    visit = visit_of(sessions)
     visit.begin()
     visit.answered([("Set-Cookie", cookie)] if cookie else [])
     assert table.count(0.0) == 1
@@ -354,7 +354,7 @@ def test_once_the_head_is_out_one_can_still_end(sessions: Sessions, table: Sessi
 
 def test_alone_there_is_a_session_and_no_ticket(table: SessionTable) -> None:
     alone = Sessions("_SID_", "__PRT__", "", table, lambda: 0.0, lambda: NOW)
-    visit = word(alone)
+    visit = visit_of(alone)
     visit.begin()
     assert [name for name, _ in visit.answered([])] == ["Cache-Control", "Set-Cookie"]
     assert table.count(0.0) == 1
@@ -487,7 +487,7 @@ def test_a_cookie_that_we_set_for_the_application_can_be_deleted_by_it(
     assert table.count(0.0) == 0
 
 
-def test_the_applications_word_ends_a_session_whatever_its_scope(sessions: Sessions, table: SessionTable) -> None:
+def test_the_applications_end_ends_a_session_whatever_its_scope(sessions: Sessions, table: SessionTable) -> None:
     browse(sessions, "_SID_=a; Path=/", "_SID_=b; Path=/shop")
     visit = Visit(sessions, ["b", "a"], True, WHERE)
     visit.end()
