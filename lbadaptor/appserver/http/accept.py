@@ -19,7 +19,6 @@ from time import monotonic
 from lbadaptor.appserver.http.connection import Connection
 from lbadaptor.appserver.http.dispatch import Dispatcher
 from lbadaptor.appserver.http.limits import Callers
-from lbadaptor.appserver.http.own_errors import OwnErrors
 from lbadaptor.appserver.http.poller import Poller
 from lbadaptor.appserver.http.reserve import Reserve, descriptor_limit
 from lbadaptor.contract.headers import Refusal
@@ -52,7 +51,6 @@ class Acceptor:
         poller: Poller,
         callers: Callers,
         dispatcher: Dispatcher,
-        errors: OwnErrors,
     ) -> None:
         self.listeners = {listener.fileno(): listener for listener in listeners}
         """by their descriptors"""
@@ -64,7 +62,6 @@ class Acceptor:
         self._poller = poller
         self._callers = callers
         self._dispatcher = dispatcher
-        self._errors = errors
 
     @property
     def paused(self) -> bool:

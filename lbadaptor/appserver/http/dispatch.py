@@ -25,7 +25,7 @@ from lbadaptor.appserver.wsgi.environ import Request
 from lbadaptor.contract import headers
 from lbadaptor.contract.headers import Refusal
 from lbadaptor.http1.lines import ProtocolError
-from lbadaptor.http1.states import BODY, DISCARDING, HEAD, IDLE, LEAVING, REQUEST, SERVED, State
+from lbadaptor.http1.states import BODY, CLOSED, DISCARDING, HEAD, IDLE, LEAVING, REQUEST, SERVED, State
 
 _DONTWAIT = int(socket.MSG_DONTWAIT)
 
@@ -180,7 +180,7 @@ class Dispatcher:
         caller can tell that from the end of this process, which closes both.
         """
         lingers = broken_off or connection.state is not REQUEST
-        if connection.broken or not (connection.keep_alive or lingers):
+        if connection.broken or connection.state is CLOSED or not (connection.keep_alive or lingers):
             self._poller.close(connection)
             return
         if lingers and self._callers.limit(connection):  # before another thread may have it
@@ -192,6 +192,10 @@ class Dispatcher:
             return
         if connection.paused:  # after the state has changed: see `poller`
             self._poller.resume(connection)
+
+    def failed_after(self) -> None:
+        """An error of our own is being handled, and the connection belongs to another thread. Never raises."""
+        self._errors.report("an error after an answer was sent")
 
     def give_up(self, connection: Connection) -> None:
         """An error of our own is being handled: report it and close the connection. Never raises."""

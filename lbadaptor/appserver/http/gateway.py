@@ -62,7 +62,7 @@ class Gateway:
         self.callers = Callers(monotonic, max_unknown(descriptor_limit()))
         self.poller = Poller(self.callers)
         self.dispatcher = Dispatcher(assignment, status, sessions, self.callers, self.poller, errors)
-        self.acceptor = Acceptor(listeners, self.poller, self.callers, self.dispatcher, errors)
+        self.acceptor = Acceptor(listeners, self.poller, self.callers, self.dispatcher)
         self.serving = Serving(application, self.dispatcher, status, assignment.caller_key, self.address)
         self.schedule = schedule(
             self._admission,

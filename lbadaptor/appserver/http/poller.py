@@ -89,6 +89,7 @@ class Poller:
         """Hang up. Any thread may do it, and more than one: the second one does nothing. Never raises."""
         with self.lock:
             if connection.state is CLOSED or connection.state is ABANDONED:
+                self._callers.lift(connection)  # its time limit would end again and again
                 return
             connection.state = CLOSE[connection.state]
             self._callers.remove(connection)

@@ -34,7 +34,7 @@ class PlainSchedule(Generic[Task]):
         self._over = False
         numbers = range(admission.threads)
         self._workers = [Thread(target=self._work, name=f"gateway-{number}", daemon=True) for number in numbers]
-        self.threads = [*self._workers, Thread(target=self._poll_on, name="gateway-poll", daemon=True)]
+        self.threads = [Thread(target=self._poll_on, name="gateway-poll", daemon=True), *self._workers]
 
     def start(self) -> None:
         for thread in self.threads:
@@ -42,8 +42,6 @@ class PlainSchedule(Generic[Task]):
 
     def stop(self) -> None:
         self._over = True
-        for _ in self._workers:
-            self._queue.put(None)
 
     def close(self) -> None:
         pass
@@ -57,11 +55,23 @@ class PlainSchedule(Generic[Task]):
     def _poll_on(self) -> None:
         while not self._over:
             try:
-                while (task := self._admission.begin()) is not None:
-                    self._queue.put(task)
+                self._queue_waiting()
                 self._poll()
             except BaseException:
                 self._errors.report("an error in the thread that polls; it begins anew, and no connection is lost")
+        for _ in self._workers:  # by this thread, so that no request comes after them
+            self._queue.put(None)
+
+    def _queue_waiting(self) -> None:
+        task = self._admission.begin()
+        while task is not None:
+            try:
+                self._queue.put(task)
+            except BaseException:  # MemoryError
+                self._give_up(task)
+                task = self._admission.end()
+            else:
+                task = self._admission.begin()
 
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:

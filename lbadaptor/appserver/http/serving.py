@@ -50,6 +50,7 @@ class Serving:
         application's `close()` has returned.
         """
         connection, visit = task
+        answer: Answer | None = None
         try:
             request = connection.request
             assert request is not None
@@ -71,7 +72,10 @@ class Serving:
         except Incomplete as error:
             self._dispatcher.refuse_as(connection, error.refusal, str(error))
         except BaseException:
-            self._dispatcher.give_up(connection)
+            if answer is not None and answer.released:
+                self._dispatcher.failed_after()
+            else:
+                self._dispatcher.give_up(connection)
 
     def _environ(self, connection: Connection, request: Request) -> Environ:
         if self._alone:

@@ -2017,6 +2017,46 @@ def test_a_connection_that_is_closed_while_it_is_to_be_taken_out_of_the_poll_har
     assert house.still_serves()
 
 
+def test_an_answer_on_a_connection_that_is_closed_leaves_no_time_limit(serve: Serve, short_limit: float) -> None:
+    """A limit that nothing removes has always just ended: the thread that polls would never sleep again."""
+    house = serve(hello)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        connection = dispatch.Connection(ours, None)
+        connection.state = REQUEST
+        house.gateway.poller.close(connection)
+        house.gateway.dispatcher.answered(connection)
+        assert connection not in house.gateway.callers.limited
+        house.gateway.callers.limit(connection)  # as by a thread that has found it open just before
+        assert house.still_serves()
+        until(lambda: connection not in house.gateway.callers.limited)
+
+
+def test_an_error_after_the_answer_does_not_close_the_connection(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another thread may serve its next request by then."""
+
+    class Body(list[bytes]):
+        def close(self) -> None:
+            raise ValueError("after the last byte")
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return Body([b"hello"])
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    house = serve(application)
+    monkeypatch.setattr(house.gateway.serving, "_failed", fail)
+    caller = house.caller()
+    assert caller.ask(head()).body == b"hello"
+    assert house.admission.wait_idle(WAIT)
+    assert "an error after an answer was sent" in caplog.text
+    assert caller.ask(head()).body == b"hello"
+
+
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # what Python 3.12 thinks of it
 def test_a_forked_child_of_the_application_does_not_hold_the_callers_connection(serve: Serve) -> None:
     read, write = os.pipe()
