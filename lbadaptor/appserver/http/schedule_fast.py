@@ -52,8 +52,8 @@ WEIGHT_WHEN_TAKEN = 1 / 4
 Task = TypeVar("Task")
 
 Token = list[None]
-"""Holds one element while its leader serves. The thread that takes the element out (`list.pop` is one step for other
-threads) decides: the leader takes it and leads on, or the watching thread takes it and makes another thread the leader."""
+"""Holds one element while its leader serves. The thread that takes the element out decides (`list.pop` is one step
+for other threads): the leader takes it and leads on, or the watching thread takes it and makes another the leader."""
 
 
 class FastSchedule(Generic[Task]):
