@@ -110,6 +110,8 @@ class Dispatcher:
 
     def _admit(self, connection: Connection, request: Request) -> None:
         """Answer a probe, refuse, or queue a request for a thread."""
+        if connection in self._limited:
+            self._callers.finished(connection)
         if request.probe is not None and self._is_probe(request):
             if connection in self._limited:
                 self._callers.showed_key(connection)
@@ -183,7 +185,7 @@ class Dispatcher:
         if connection.broken or connection.state is CLOSED or not (connection.keep_alive or lingers):
             self._poller.close(connection)
             return
-        if lingers and self._callers.limit(connection):  # before another thread may have it
+        if lingers and self._callers.goes_on(connection):  # before another thread may have it
             self._poller.wake()  # the thread that polls waits without a time limit
         if connection.keep_alive and not broken_off:
             connection.finish()

@@ -5,7 +5,8 @@ listening socket is bounded, and so is the time that they have for that head. A 
 likes: an AppServer does not close an adaptor's idle connection before it ends. All time limits are equally long, so
 they end in the order in which they were set.
 
-Only the thread that polls may call what is here, except `limit`, `lift` and `remove`, which any thread may call.
+Only the thread that polls may call what is here, except `goes_on`, `limit`, `lift` and `remove`, which any thread may
+call.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from collections.abc import Callable, Iterator
 from threading import Lock
 
 from lbadaptor.appserver.http.connection import Connection
+from lbadaptor.http1.states import IDLE
 
 TIME_LIMIT = 10.0
-"""Seconds for a head, from its first byte to its last (of an unknown caller, from the connection on). When an answer
-was sent: seconds for the caller to hang up, or to go on with the rest of its body."""
+"""Seconds for a head, from its first byte to its last. When an answer was sent: seconds for the caller to hang up, or
+to go on with the rest of its body. An unknown caller has them once, from the connection on, for all that it does."""
 MAX_UNKNOWN = 128
 """Unknown callers of one listening socket; the one that came first is closed when there are more."""
 MAX_UNFINISHED = 8 << 20
@@ -72,7 +74,7 @@ class Callers:
         return (
             connection
             for connection in list(self.by_descriptor.values())
-            if connection.request is None and connection not in self.limited and connection not in self._unknown
+            if connection.state is IDLE and connection not in self.limited and connection not in self._unknown
         )
 
     def began(self, connection: Connection) -> bool:
@@ -92,10 +94,12 @@ class Callers:
         if connection not in self._unknown:
             self.lift(connection)
 
-    def goes_on(self, connection: Connection) -> None:
-        """It has its answer, and goes on sending what is discarded: a known caller gets a new time limit."""
-        if connection not in self._unknown:
-            self.limit(connection)
+    def goes_on(self, connection: Connection) -> bool:
+        """It has its answer, and what it may go on sending is discarded: a known caller gets a new time limit.
+
+        An unknown caller keeps the one that it has. Returns what `limit` returns.
+        """
+        return connection not in self._unknown and self.limit(connection)
 
     def limit(self, connection: Connection) -> bool:
         """Set a time limit. Whether it is the only one, so that the thread that polls has to be woken."""

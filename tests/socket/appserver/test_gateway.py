@@ -1872,6 +1872,37 @@ def test_half_a_head_of_one_that_is_known_may_become_a_whole_one(serve: Serve) -
         assert not house.gateway.callers.limited
 
 
+@pytest.mark.parametrize(
+    ("wrong", "status"), [({"Generation": "16"}, 421), ({"Key": "wrong"}, 403), ({"Path": "%"}, 421)]
+)
+def test_a_refused_request_that_came_in_two_pieces_leaves_no_time_limit(
+    serve: Serve, wrong: dict[str, str], status: int
+) -> None:
+    """A known caller's idle connection must not be closed: its next request could come at that moment."""
+    house = serve(hello)
+    caller = house.caller()
+    assert caller.ask(head()).status == 200
+    request = head(**wrong)
+    caller.send(request[:100])
+    until(lambda: bool(house.gateway.callers.limited))
+    assert caller.ask(request[100:]).status == status
+    assert not house.gateway.callers.limited
+    assert not house.gateway.callers._unfinished
+
+
+def test_an_unknown_callers_time_does_not_begin_again_with_each_refusal(serve: Serve, short_limit: float) -> None:
+    house = serve(hello)
+    caller = house.caller()
+    request = head("POST", "/", "Content-Length: 1", Key="wrong")
+    caller.send(request)
+    deadline = time.monotonic() + WAIT / 2
+    with contextlib.suppress(http.client.BadStatusLine, ConnectionError):
+        while time.monotonic() < deadline:
+            assert caller.reply().status == 403
+            caller.send(b"x" + request)
+    assert time.monotonic() < deadline, "the connection was closed"
+
+
 def test_whoever_does_not_hang_up_is_hung_up_on(serve: Serve, short_limit: float) -> None:
     def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Length", "10")])

@@ -8,6 +8,7 @@ import pytest
 
 from lbadaptor.appserver.http import limits as module
 from lbadaptor.appserver.http.limits import TIME_LIMIT, Callers
+from lbadaptor.http1.states import IDLE, REQUEST, State
 
 PORT, UNIX = 3, 4
 
@@ -28,7 +29,7 @@ class Fake:
         Fake.last += 1
         self.number = Fake.last
         self.socket = self
-        self.request = None
+        self.state: State = IDLE
         self.unfinished = unfinished
 
     def fileno(self) -> int:
@@ -72,6 +73,16 @@ def test_whoever_has_shown_a_key_may_be_idle_for_ever(callers: Callers, clock: C
     assert list(callers.idle()) == [connection]
 
 
+def test_a_caller_is_idle_when_the_thread_that_served_it_has_changed_its_state(callers: Callers) -> None:
+    connection = add(callers)
+    callers.showed_key(connection)
+    connection.state = REQUEST
+    connection.request = None  # the last step but one of `RequestReader.answered`
+    assert list(callers.idle()) == []
+    connection.state = IDLE
+    assert list(callers.idle()) == [connection]
+
+
 def test_of_one_listening_socket_the_eldest_makes_room_and_the_other_ones_are_none_of_its_business(
     callers: Callers,
 ) -> None:
@@ -109,7 +120,7 @@ def test_a_strangers_time_goes_on_whatever_it_sends(callers: Callers, clock: Clo
         connection.unfinished = 10
         assert callers.began(connection)
         callers.finished(connection)
-        callers.goes_on(connection)
+        assert not callers.goes_on(connection)
     assert callers.next_end() == 100 + TIME_LIMIT
 
 
@@ -120,7 +131,7 @@ def test_whoever_is_known_and_sends_on_after_its_answer_has_a_new_while_each_tim
     callers.showed_key(connection)
     assert callers.limit(connection), "whoever polls has to be told of the first one"
     clock.now += 5
-    callers.goes_on(connection)
+    assert callers.goes_on(connection)
     assert callers.next_end() == 105 + TIME_LIMIT
 
 
