@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import NamedTuple
 
 _MAX_AGE = re.compile(r"-?[0-9]+").fullmatch
@@ -84,12 +84,12 @@ def date(text: str) -> float | None:
     if clock is None or day is None or month is None or year is None:
         return None
     year += 1900 if 70 <= year <= 99 else 2000 if year < 70 else 0
-    hour, minute, second = clock
-    if year < 1601 or hour > 23 or minute > 59 or second > 59:
+    if year < 1601:
         return None
-    if not 1 <= day <= calendar.monthrange(year, month)[1]:
-        return None
-    return float(calendar.timegm((year, month, day, hour, minute, second)))
+    try:
+        return datetime(year, month, day, *clock, tzinfo=timezone.utc).timestamp()
+    except ValueError:
+        return None  # no such day or time of day
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from pathlib import Path
@@ -144,6 +143,8 @@ def _names(section: str) -> list[str]:
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    import difflib  # needed only for a typing error, and it costs memory in every Apache process
+
     near = known if len(known) == 1 else difflib.get_close_matches(name, known, 1, 0.5)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
 

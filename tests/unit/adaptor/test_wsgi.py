@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from lbadaptor.adaptor import wsgi
 from lbadaptor.adaptor.walk import ASKED_ONCE
 
+TOP = Path(__file__).parents[3]
 TEXT = '[application]\napp = "a:b"\nsession_cookie = "sid"\n[files]\nrun_folder = "."\nkey_file = "keys"\n'
 
 
@@ -171,3 +174,17 @@ def test_another_page_of_apaches_choice_is_what_it_is(
     _, seen = come_back(tmp_path, monkeypatch, QUERY_STRING=query, SCRIPT_NAME="/app/login", REDIRECT_STATUS="401")
     assert (seen["PATH_INFO"], seen["QUERY_STRING"], seen["REQUEST_METHOD"]) == ("/login", query, "GET")
     assert "REMOTE_USER" not in seen
+
+
+def test_each_apache_process_loads_only_what_it_needs() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import lbadaptor.adaptor.wsgi, sys; print(*sys.modules)"],
+        cwd=TOP,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout.split()
+    seldom_needed = {"calendar", "ctypes", "difflib", "email", "locale", "logging.handlers", "subprocess"}
+    of_others = {"lbadaptor.appserver", "lbadaptor.http1.request", "lbadaptor.contract.settings.reference", "monitor"}
+    assert {"lbadaptor.adaptor.middleware"} <= {*loaded}
+    assert not {*loaded} & (seldom_needed | of_others)
