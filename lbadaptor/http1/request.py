@@ -61,7 +61,7 @@ class RequestFields(LineMemo[tuple[str | None, str]]):
         # Three lines of every head are not kept: LB-Path, LB-Request-Uri, Cookie. Nearly always they are printable
         # ASCII without a percent sign, so that there is nothing to decode. To read those here, without the two
         # functions that LineMemo calls, takes a third off their cost, 0.4 us off that of a head.
-        name, colon, value = line.partition(": ")
+        name, colon, value = line.partition(":")
         if colon and line.isascii() and line.isprintable() and "%" not in value:
             key = self._plain[name]
             if key is not None:

@@ -203,6 +203,7 @@ def test_as_many_lines_as_may_be_are_read() -> None:
         (["X-Drop: 1", "X-Drop: 2", "Host: x"], {"HTTP_HOST": "x"}),
         (["X-Encoded: a%20b", "Cookie: a%20b"], {"HTTP_X_ENCODED": "a b", "HTTP_COOKIE": "a%20b"}),
         (["Cookie:a", "Referer:  b  ", "X: \t c\t "], {"HTTP_COOKIE": "a", "HTTP_REFERER": "b", "HTTP_X": "c"}),
+        (["X:a: b", "Cookie:a=b: c"], {"HTTP_X": "a: b", "HTTP_COOKIE": "a=b: c"}),
         (["Referer: \xe4\t\xff", "X-Empty:"], {"HTTP_REFERER": "\xe4\t\xff", "HTTP_X_EMPTY": ""}),
     ],
 )
