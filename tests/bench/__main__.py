@@ -20,7 +20,7 @@ from tests.apache.cluster import short_folder
 from . import load, page, results, scale
 from .chains import ALONE, CHAINS, SCALE, Chain
 from .load import LoadFailed
-from .measure import TEND, Cell, Figures, Sample, measure, prove
+from .measure import REFRESH, Cell, Figures, Sample, measure, prove
 from .targets import ALL as CONNECTIONS
 from .targets import judge, targets
 
@@ -60,7 +60,7 @@ def main() -> int:
         cells = _cells(chains, group is SCALE, options.quick, needed)
         used = [chain for chain in chains if any(cell.chain == chain.name for cell in cells)]
         look = (lambda used: grown.update(scale.apache_memory(used))) if group is SCALE else (lambda used: None)
-        run(used, cells, rounds, max(seconds, TEND) if group is SCALE else seconds, figures, absent, look)
+        run(used, cells, rounds, max(seconds, REFRESH) if group is SCALE else seconds, figures, absent, look)
     with short_folder() as folder:
         grown |= scale.reload(folder)
     with short_folder() as folder:

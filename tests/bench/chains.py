@@ -54,7 +54,7 @@ class Built:
     servers: list[Server]
     port: int
     request: Request = plain
-    tend: Callable[[], None] = lambda: None
+    refresh: Callable[[], None] = lambda: None
     """to be called every 2 s"""
 
 
@@ -99,7 +99,7 @@ class Chain:
             server.await_up()
         front.start()  # the fast lane's maps have to be there
         front.await_up()
-        self.built.tend()
+        self.built.refresh()
         try:
             self.visitors = log_in(self.built.port, self.built.request, self.backends)
         except LoadFailed as error:
@@ -429,7 +429,7 @@ def crowded(entries: int, processes: int = 4, lanes: Lanes = python_lane) -> Cal
         publisher.publish(table)
         modules, configuration = lanes(folder, config)
         front = apache(folder, free_ports(), httpd.find(), modules, configuration, processes)
-        return Built([*servers, front], front.port, tend=lambda: publisher.publish(table))
+        return Built([*servers, front], front.port, refresh=lambda: publisher.publish(table))
 
     return build
 

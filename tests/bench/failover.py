@@ -135,16 +135,16 @@ class Load:
         headers = {"Cookie": "; ".join(f"{key}={value}" for key, value in cookies.items())} if cookies else {}
         brought = COOKIE in cookies
         query = urlencode({"n": name, "size": 100, "body": 0, "wait": 0.02})
-        heard = line.exchange(method, f"/{page}?{query}", headers, None, 0.0, False)
-        told = told_in(heard)
+        answer = line.exchange(method, f"/{page}?{query}", headers, None, 0.0, False)
+        told = told_in(answer)
         with self._lock:
             result = self._result
             result.requests += 1
-            if heard.outcome is not Outcome.ANSWERED or heard.status != 200 or told is None:
+            if answer.outcome is not Outcome.ANSWERED or answer.status != 200 or told is None:
                 result.failed[method] += 1
                 return holder
-            assert heard.headers is not None
-            for text in heard.headers.get_all("Set-Cookie") or []:
+            assert answer.headers is not None
+            for text in answer.headers.get_all("Set-Cookie") or []:
                 key, _, value = text.partition(";")[0].partition("=")
                 cookies[key] = value
             result.first_seen.setdefault(told.process.pid, time.monotonic())

@@ -11,7 +11,7 @@ from . import cost
 from .chains import Chain
 from .load import PAGES, LoadFailed, Wrk, write_plan
 
-TEND = 2.0
+REFRESH = 2.0
 """Seconds between two writes of address.text, as of a monitor whose AppServers win and lose sessions."""
 LONG_CONNECTIONS = 4
 """Of those who ask for the long page, in the mix."""
@@ -66,9 +66,9 @@ def measure(chain: Chain, cell: Cell, number: int, seconds: float) -> Sample:
     try:
         if cell.page == MIX:
             load.append(Wrk(chain.built.port, plans[1], LONG_CONNECTIONS, seconds))
-        chain.built.tend()
-        while not load[0].over(TEND):
-            chain.built.tend()
+        chain.built.refresh()
+        while not load[0].over(REFRESH):
+            chain.built.refresh()
         runs = [wrk.told() for wrk in load]
     finally:
         for wrk in load:

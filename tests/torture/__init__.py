@@ -1,1 +1,1 @@
-"""The torture test: visitors, a fiend, and a proof from the records (`make torture MINUTES=5 SEED=7`)."""
+"""The torture test: visitors, a fault injector, and rules for the records (`make torture MINUTES=5 SEED=7`)."""

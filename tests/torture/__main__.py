@@ -1,4 +1,4 @@
-"""The story: `python -m tests.torture --minutes 5 --seed 7`. Exit status 0: everything held."""
+"""The torture test: `python -m tests.torture --minutes 5 --seed 7`. Exit status 0: everything held."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from .clients import Crowd
-from .fiend import ALL, Fiend
+from .fault_injector import ALL, FaultInjector
 from .records import Logged, Records
 from .report import report
 from .stage import SERVERS, Stage
@@ -24,9 +24,9 @@ from .watch import Watch
 VISITORS = 20
 WARM_UP = 1.0
 STEADY = 1.0
-"""Seconds for which all AppServers are OK before that is believed."""
+"""Seconds for which all AppServers have to be OK before they count as OK."""
 CALM = 4.0
-"""Seconds without the fiend, in which nothing may fail."""
+"""Seconds after the fault injector, in which nothing may fail."""
 
 _LINE = re.compile(r"\[(\w+ \w+ \d+ [\d:.]+ \d+)\](?:.*?\[client [\d.]+:(\d+)\])? ?(.*)")
 
@@ -37,15 +37,15 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
-        "--without", action="append", default=[], metavar="CARD", help="leave a card of the fiend's out"
+        "--without", action="append", default=[], metavar="ACTION", help="leave out an action of the fault injector"
     )
-    parser.add_argument("--only", action="append", default=[], metavar="CARD", help="leave all other cards out")
+    parser.add_argument("--only", action="append", default=[], metavar="ACTION", help="leave out all other actions")
     parser.add_argument("--fast-lane", action="store_true", help="with Apache's own fast lane")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy logs and records there")
     options = parser.parse_args()
-    for card in (*options.without, *options.only):
-        if card not in ALL:
-            parser.error(f"there is no card {card!r}; known are {', '.join(sorted(ALL))}")
+    for action in (*options.without, *options.only):
+        if action not in ALL:
+            parser.error(f"there is no action {action!r}; there are {', '.join(sorted(ALL))}")
     enabled = (set(options.only) or ALL) - set(options.without)
     print(
         f"torture: {options.minutes:g} minutes, seed {options.seed}, {VISITORS} visitors, {SERVERS} AppServers"
@@ -62,14 +62,14 @@ def main() -> int:
     finally:
         shutil.rmtree(folder)
     failed = sum(map(len, violations.values()))
-    print(f"\n{failed} violations (seed {options.seed})" if failed else "\nEverything held.")
+    print(f"\nviolations: {failed} (seed {options.seed})" if failed else "\nEverything held.")
     return 1 if failed else 0
 
 
 def run(
     stage: Stage, seconds: float, seed: int, enabled: set[str] | frozenset[str], say: Callable[[str], None]
 ) -> Records:
-    """The whole. Blocks for so many seconds, and some."""
+    """Run the whole test. Blocks for so many seconds, and some more."""
     records = Records(stage.limits(), SERVERS)
     watch = Watch(stage, records)
     try:
@@ -77,30 +77,30 @@ def run(
         records.began = time.time()
         watch.start()
         crowd = Crowd(stage.httpd.port, VISITORS, seed, records.visits.append, fast_lane=stage.fast_lane)
-        rage = max(5.0, seconds - WARM_UP - STEADY - CALM - 2.0)
-        fiend = Fiend(stage, seed, rage, records.deeds, records.visits.append, enabled, say)
+        duration = max(5.0, seconds - WARM_UP - STEADY - CALM - 2.0)
+        injector = FaultInjector(stage, seed, duration, records.faults, records.visits.append, enabled, say)
         crowd.start()
         try:
             time.sleep(WARM_UP)
-            fiend.start()
-            while fiend.is_alive():
-                stage.tend()
-                fiend.join(0.05)
+            injector.start()
+            while injector.is_alive():
+                stage.supervise()
+                injector.join(0.05)
             records.strength = _strength(stage)
             records.quiet = time.time()
-            _tend(stage, CALM)
+            _supervise(stage, CALM)
         finally:
             crowd.stop()
-        records.left += stage.strays()
+        records.left += stage.unknown_processes()
         records.ended = time.time()
-        records.faults += crowd.faults + fiend.faults + stage.faults
+        records.test_errors += crowd.test_errors + injector.test_errors + stage.test_errors
     finally:
         watch.stop()
         records.left += stage.stop()
     records.executed = [(name, int(pid)) for name, pid in map(str.split, stage.executed.read_text().splitlines())]
     records.lanes.update(map(_lane, stage.lanes.read_text().splitlines()))
     if stage.fast_lane and not records.lanes["fast"]:
-        records.faults.append("nobody took the fast lane")
+        records.test_errors.append("no request took the fast lane")
     records.logged = [
         line for line in error_log(stage.httpd.error_log.read_text(errors="replace")) if line.at > records.began
     ]
@@ -113,11 +113,11 @@ def _lane(line: str) -> str:
 
 
 def _strength(stage: Stage) -> float | None:
-    """Seconds until all AppServers are OK and stay so; None: that takes too long."""
+    """Seconds until all AppServers are OK and stay so; None: it takes too long."""
     began = time.monotonic()
     since: float | None = None
     while True:
-        stage.tend()
+        stage.supervise()
         now = time.monotonic()
         if not stage.at_full_strength():
             since = None
@@ -130,15 +130,15 @@ def _strength(stage: Stage) -> float | None:
         time.sleep(0.02)
 
 
-def _tend(stage: Stage, seconds: float) -> None:
+def _supervise(stage: Stage, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        stage.tend()
+        stage.supervise()
         time.sleep(0.05)
 
 
 def error_log(text: str) -> list[Logged]:
-    """Apache's error log. A line without a time of its own belongs to the one before."""
+    """The lines of Apache's error log. A line without a time gets that of the line before."""
     lines: list[Logged] = []
     for line in text.splitlines():
         found = _LINE.match(line)
@@ -156,7 +156,7 @@ def _keep(folder: Path, place: Path, records: Records) -> None:
     shutil.copy(folder / "monitor.log", place)
     shutil.copy(folder / "httpd" / "error.log", place)
     with (place / "records.txt").open("w") as file:
-        for name in ("deeds", "said", "tables", "visits"):
+        for name in ("faults", "said", "tables", "visits"):
             file.writelines(f"{one}\n" for one in getattr(records, name))
 
 

@@ -1,9 +1,9 @@
-"""What the AppServers serve under torture: a visit counter in the memory of the process, with content that can be
-verified to the byte.
+"""The application of the torture test: a visit counter in the memory of the process. Every byte of its answers can be
+verified.
 
-Each request names itself (`n`), and what it wants: `size` bytes of `content(n)`, after `wait` seconds, `chunked` or
-not. Each answer says in X-Told who gave it and what became of the session. A POST is written down in a file outside
-all processes, in one write: "name pid".
+A request has a name (`n`) and says what it wants: `size` bytes of `content(n)`, after `wait` seconds, `chunked` or
+not. The answer's header X-Told names the AppServer and describes the session. A POST adds the line "name pid" to a
+file, in one write.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _lock = threading.Lock()
 
 
 def content(name: str, size: int) -> bytes:
-    """The body that belongs to a request's name: each place of it tells where it belongs."""
+    """The body that belongs to a request's name."""
     return shake_128(name.encode()).digest(size)
 
 
 def born(pid: int) -> int:
-    """When a process began, in clock ticks since boot: with its pid a name that is never used twice."""
+    """When a process began, in clock ticks since boot. The pair of pid and this is never used twice."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return int(file.read().rpartition(b")")[2].split()[19])
 
@@ -53,7 +53,7 @@ def application(environ: Environ, start_response: Callable[..., Any]) -> Iterabl
     if environ["REQUEST_METHOD"] == "POST":
         body = environ["wsgi.input"].read()
         good = body == content(name, int(query.get("body", 0)))
-        _write_down(name)
+        _record(name)
     if "wait" in query:
         time.sleep(float(query["wait"]))
     told: dict[str, Any] = {
@@ -93,7 +93,7 @@ def _visit(environ: Environ, headers: list[tuple[str, str]]) -> dict[str, Any]:
         return {"sid": sid, "new": new, "count": _counts[sid]}
 
 
-def _write_down(name: str) -> None:
+def _record(name: str) -> None:
     line = f"{name} {os.getpid()}\n".encode()
     file = os.open(os.environ["TORTURE_EXECUTED"], os.O_WRONLY | os.O_APPEND)
     try:

@@ -1,9 +1,9 @@
-"""Visitors: each holds a session, does one thing after another in it, and writes down what came of it.
+"""Visitors: each has a session, sends one request after another, and records the answers.
 
-They repeat nothing, so that what the adaptor makes of each request is seen as it is. With the fast lane they do as
-browsers do in two cases: they repeat a GET whose kept-alive connection was closed without a byte, for so Apache's
-proxy tells that its own was; and they take an answer of no length for whole if its end is that of the connection, in
-order, for Apache sends it so where the AppServer was gone that the fast lane led to.
+They repeat no request, so that the records show what the adaptor does with each. With the fast lane there are two
+exceptions, as in browsers. They repeat a GET if a kept-alive connection was closed without a byte: Apache's proxy
+does that when its own connection was closed. They take an answer without a length for whole if the connection then
+ends in order: Apache sends such an answer if the AppServer at the end of the fast lane was gone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TICKET = "__PRT__"
 PATIENCE = 60.0
 """Seconds that a visitor waits for a byte."""
 SMALL_BUFFER = 65536
-"""Bytes that the system takes in for a slow reader."""
+"""Bytes that the kernel buffers for a slow reader."""
 LONGEST_SLOW = 4.0
 """Seconds for which a slow upload or download lasts, about."""
 
@@ -37,8 +37,8 @@ _numbers = itertools.count(1)
 
 
 @dataclass
-class Heard:
-    """What came of one exchange."""
+class Result:
+    """How one request ended."""
 
     outcome: Outcome
     port: int = 0
@@ -49,7 +49,7 @@ class Heard:
 
 
 class Line:
-    """A visitor's connection to httpd: kept alive where `keep`, else a fresh one for each request."""
+    """A visitor's connection to httpd: kept alive if `keep`, else a new one for each request."""
 
     def __init__(self, port: int, keep: bool, fast_lane: bool = False) -> None:
         self.fast_lane = fast_lane
@@ -64,15 +64,15 @@ class Line:
 
     def exchange(
         self, method: str, target: str, headers: Mapping[str, str], body: Any, rate: float, leave: bool
-    ) -> Heard:
+    ) -> Result:
         """One request and its answer, read at `rate` bytes a second (0: as fast as it comes). Never raises."""
         if self._connection is not None and _readable(self._connection.sock):
-            self.close()  # hung up on while it was idle
+            self.close()  # it was closed while it was idle
         used = self._connection is not None
         try:
             connection = self._connection or _connect(self._port, bool(rate))
         except OSError as error:
-            return Heard(Outcome.NO_CONNECTION, why=str(error))
+            return Result(Outcome.NO_CONNECTION, why=str(error))
         self._connection = connection
         port = connection.sock.getsockname()[1]
         try:
@@ -80,18 +80,18 @@ class Line:
                 connection.request(method, target, body, headers, encode_chunked="Content-Length" not in headers)
             answer = connection.getresponse()
         except TimeoutError as error:
-            heard = Heard(Outcome.SILENT, port, why=str(error))
+            result = Result(Outcome.SILENT, port, why=str(error))
         except OSError as error:  # RemoteDisconnected is one
-            heard = Heard(Outcome.STALE if used else Outcome.UNANSWERED, port, why=repr(error))
+            result = Result(Outcome.STALE if used else Outcome.UNANSWERED, port, why=repr(error))
         except http.client.HTTPException as error:
-            heard = Heard(Outcome.GARBLED, port, why=repr(error))
+            result = Result(Outcome.GARBLED, port, why=repr(error))
         else:
-            heard = _read(answer, rate, leave, endless=self.fast_lane)
-            heard.port = port
-            if heard.outcome is Outcome.ANSWERED and self._keep and not answer.will_close and not rate:
-                return heard
+            result = _read(answer, rate, leave, endless=self.fast_lane)
+            result.port = port
+            if result.outcome is Outcome.ANSWERED and self._keep and not answer.will_close and not rate:
+                return result
         self.close()
-        return heard
+        return result
 
 
 def _connect(port: int, slow: bool) -> http.client.HTTPConnection:
@@ -116,8 +116,8 @@ def _readable(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _read(answer: http.client.HTTPResponse, rate: float, leave: bool, endless: bool) -> Heard:
-    heard = Heard(Outcome.ANSWERED, status=answer.status, headers=answer.headers)
+def _read(answer: http.client.HTTPResponse, rate: float, leave: bool, endless: bool) -> Result:
+    result = Result(Outcome.ANSWERED, status=answer.status, headers=answer.headers)
     pieces: list[bytes] = []
     size = 0
     length = answer.headers.get("Content-Length")
@@ -127,29 +127,29 @@ def _read(answer: http.client.HTTPResponse, rate: float, leave: bool, endless: b
             pieces.append(piece)
             size += len(piece)
             if leave and size > 100_000:
-                heard.outcome = Outcome.LEFT
+                result.outcome = Outcome.LEFT
                 break
             if rate:
                 time.sleep(max(0.0, began + size / rate - time.monotonic()))
     except http.client.IncompleteRead as error:
         pieces.append(error.partial)
-        heard.outcome, heard.why = Outcome.CUT, "within a chunk"
+        result.outcome, result.why = Outcome.CUT, "within a chunk"
     except TimeoutError as error:
-        heard.outcome, heard.why = Outcome.SILENT, str(error)
+        result.outcome, result.why = Outcome.SILENT, str(error)
     except OSError as error:
-        heard.outcome, heard.why = Outcome.CUT, repr(error)
-    heard.body = b"".join(pieces)
-    if heard.outcome is Outcome.ANSWERED:
-        if length is not None and len(heard.body) < int(length):
-            heard.outcome, heard.why = Outcome.CUT, f"{int(length) - len(heard.body)} bytes early"
+        result.outcome, result.why = Outcome.CUT, repr(error)
+    result.body = b"".join(pieces)
+    if result.outcome is Outcome.ANSWERED:
+        if length is not None and len(result.body) < int(length):
+            result.outcome, result.why = Outcome.CUT, f"{int(length) - len(result.body)} bytes early"
         elif length is None and not answer.chunked and answer.status not in (204, 304) and not endless:
-            heard.outcome, heard.why = Outcome.GARBLED, "framed by nothing"
-    return heard
+            result.outcome, result.why = Outcome.GARBLED, "without framing"
+    return result
 
 
 @dataclass
-class Wish:
-    """A request to be made."""
+class Planned:
+    """A request to send."""
 
     method: str
     page: str
@@ -159,111 +159,111 @@ class Wish:
     rate: float = 0.0
     """bytes a second; 0: as fast as it goes"""
     chunked: bool = False
-    """the answer; and the request's body, where it has one"""
+    """the answer is, and so is the request's body if there is one"""
     leave: bool = False
 
 
 @dataclass
 class Visitor:
-    """A browser: a line, cookies, and what it knows of its session."""
+    """A browser: a connection, cookies, and what it knows about its session."""
 
     client: str
     line: Line
-    write_down: Callable[[Visit], None]
+    record: Callable[[Visit], None]
     cookies: dict[str, str] = field(default_factory=dict)
     holder: Told | None = None
-    heard: float = 0.0
+    told_at: float = 0.0
     count: int = 0
-    """POSTs that the session counted, as was told"""
+    """POSTs that the session had counted at the last answer"""
     doubtful: int = 0
-    """POSTs since, of which that is not known"""
+    """POSTs since then without an answer: the session may have counted them"""
 
     def forget(self) -> None:
         """Throw the cookies away."""
         self.cookies.clear()
         self.holder, self.count, self.doubtful = None, 0, 0
 
-    def ask(self, wish: Wish) -> Visit:
-        """One request, written down. Never raises for what the other side does."""
+    def ask(self, planned: Planned) -> Visit:
+        """Send one request and record it. Raises nothing because of what the other side does."""
         name = f"{self.client}-{next(_numbers)}"
-        query = {"n": name, "size": wish.size}
+        query = {"n": name, "size": planned.size}
         headers: dict[str, str] = {}
         body: Any = None
-        if wish.method == "POST":
-            query["body"] = wish.body
-            body = content(name, wish.body)
-            if not wish.chunked:
-                headers["Content-Length"] = str(wish.body)
-            if wish.rate or wish.chunked:
-                body = _paced(body, wish.rate)
-        if wish.wait:
-            query["wait"] = f"{wish.wait:.3f}"  # type: ignore[assignment]
-        if wish.chunked:
+        if planned.method == "POST":
+            query["body"] = planned.body
+            body = content(name, planned.body)
+            if not planned.chunked:
+                headers["Content-Length"] = str(planned.body)
+            if planned.rate or planned.chunked:
+                body = _paced(body, planned.rate)
+        if planned.wait:
+            query["wait"] = f"{planned.wait:.3f}"  # type: ignore[assignment]
+        if planned.chunked:
             query["chunked"] = 1
         if self.cookies:
             headers["Cookie"] = "; ".join(f"{key}={value}" for key, value in self.cookies.items())
         brought = self.cookies.get(COOKIE, "")
         began = time.time()
-        target = f"/{wish.page}?{urlencode(query)}"
-        heard = self.line.exchange(wish.method, target, headers, body, wish.rate, wish.leave)
-        if heard.outcome is Outcome.STALE and self.line.fast_lane and wish.method == "GET":
-            heard = self.line.exchange(wish.method, target, headers, body, wish.rate, wish.leave)
+        target = f"/{planned.page}?{urlencode(query)}"
+        result = self.line.exchange(planned.method, target, headers, body, planned.rate, planned.leave)
+        if result.outcome is Outcome.STALE and self.line.fast_lane and planned.method == "GET":
+            result = self.line.exchange(planned.method, target, headers, body, planned.rate, planned.leave)
         ended = time.time()
         told, wrong = None, ""
         try:
-            told = told_in(heard)
+            told = told_in(result)
         except (ValueError, KeyError, TypeError) as error:
-            wrong = f"X-Told is not to be read: {error!r}"
+            wrong = f"X-Told cannot be read: {error!r}"
         if told is not None:
-            wrong = wrong or self._take_cookies(heard, told)
-        wrong = wrong or _wrong(heard, told, name, wish)
-        counts = wish.method == "POST" and wish.page == "visit"
+            wrong = wrong or self._take_cookies(result, told)
+        wrong = wrong or _wrong(result, told, name, planned)
+        counts = planned.method == "POST" and planned.page == "visit"
         visit = Visit(
             name=name,
             client=self.client,
-            method=wish.method,
-            page=wish.page,
+            method=planned.method,
+            page=planned.page,
             began=began,
             ended=ended,
-            outcome=heard.outcome,
-            status=heard.status,
-            port=heard.port,
+            outcome=result.outcome,
+            status=result.status,
+            port=result.port,
             told=told,
             brought=brought,
             holder=self.holder if brought else None,
-            heard=self.heard,
+            told_at=self.told_at,
             least=self.count + counts,
             most=self.count + self.doubtful + counts,
             wrong=wrong,
-            why=heard.why,
+            why=result.why,
         )
-        self.write_down(visit)
+        self.record(visit)
         if told is None:
             self.doubtful += counts
-        elif wish.page == "visit":
-            self.holder, self.heard, self.count, self.doubtful = told, ended, told.count, 0
+        elif planned.page == "visit":
+            self.holder, self.told_at, self.count, self.doubtful = told, ended, told.count, 0
         elif brought and not told.lost:
-            self.heard = ended
+            self.told_at = ended
         return visit
 
-    def _take_cookies(self, heard: Heard, told: Told) -> str:
-        """What is wrong with the cookies; empty: nothing."""
-        assert heard.headers is not None
+    def _take_cookies(self, result: Result, told: Told) -> str:
+        """Keep the cookies of an answer. Returns what is wrong with them; empty: nothing."""
+        assert result.headers is not None
         came: dict[str, str] = {}
-        for line in heard.headers.get_all("Set-Cookie") or []:
+        for line in result.headers.get_all("Set-Cookie") or []:
             key, _, value = line.partition(";")[0].strip().partition("=")
             came[key] = value
             if value:
                 self.cookies[key] = value
             else:
                 self.cookies.pop(key, None)
-        for key in heard.headers:
+        for key in result.headers:
             if key.lower().startswith("lb-"):
-                return f"the visitor is shown {key}"
+                return f"the visitor got {key}"
         if came.keys() not in ({COOKIE, TICKET}, set()):
             return f"the cookies {', '.join(came)} came without the other"
         if came.get(TICKET) and not came[TICKET].startswith(f"{told.appserver}."):
-            return f"the ticket {came[TICKET]} is not of AppServer {told.appserver}, which gave the session"
+            return f"the ticket {came[TICKET]} does not name AppServer {told.appserver}, which has the session"
         return ""
 
 
@@ -275,10 +275,11 @@ def _paced(body: bytes, rate: float) -> Iterator[bytes]:
         yield body[begin : begin + 16384]
 
 
-def told_in(heard: Heard) -> Told | None:
-    if heard.headers is None or "X-Told" not in heard.headers:
+def told_in(result: Result) -> Told | None:
+    """What the header X-Told says; None: there is none."""
+    if result.headers is None or "X-Told" not in result.headers:
         return None
-    told = json.loads(heard.headers["X-Told"])
+    told = json.loads(result.headers["X-Told"])
     return Told(
         name=told["name"],
         process=Process(told["pid"], told["born"]),
@@ -291,34 +292,34 @@ def told_in(heard: Heard) -> Told | None:
     )
 
 
-def _wrong(heard: Heard, told: Told | None, name: str, wish: Wish) -> str:
+def _wrong(result: Result, told: Told | None, name: str, planned: Planned) -> str:
     """What is wrong with the content of an answer, as far as it came; empty: nothing."""
-    if heard.status == 503 and heard.headers is not None and "Retry-After" not in heard.headers:
+    if result.status == 503 and result.headers is not None and "Retry-After" not in result.headers:
         return "503 without Retry-After"
     if told is None:
-        return "200 without a word of the application" if heard.status == 200 else ""
+        return "200 without the application's X-Told" if result.status == 200 else ""
     if told.name != name:
         return f"this is the answer to {told.name}"
-    expected = content(name, wish.size)
-    if not expected.startswith(heard.body):
-        return f"{len(heard.body)} bytes of another content"
-    if heard.outcome is Outcome.ANSWERED and len(heard.body) != wish.size:
-        return f"short: {len(heard.body)} of {wish.size} bytes, and looks whole"
-    return "" if told.good else "the application got another body than was sent"
+    expected = content(name, planned.size)
+    if not expected.startswith(result.body):
+        return f"another content, bytes: {len(result.body)}"
+    if result.outcome is Outcome.ANSWERED and len(result.body) != planned.size:
+        return f"short: {len(result.body)} of {planned.size} bytes, and looks whole"
+    return "" if told.good else "the application got another body than the one that was sent"
 
 
 class Crowd:
-    """Visitors who come all the time, each in a thread. `start`, then `stop`."""
+    """Visitors that send requests all the time, each in a thread. `start`, then `stop`."""
 
     def __init__(
-        self, port: int, count: int, seed: int, write_down: Callable[[Visit], None], fast_lane: bool = False
+        self, port: int, count: int, seed: int, record: Callable[[Visit], None], fast_lane: bool = False
     ) -> None:
         self.sessions = 0
-        """sessions that ended in order"""
-        self.faults: list[str] = []
+        """sessions that ended with a logout"""
+        self.test_errors: list[str] = []
         self._port = port
         self._seed = seed
-        self._write_down = write_down
+        self._record = record
         self._fast_lane = fast_lane
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._live, args=(number,)) for number in range(count)]
@@ -328,37 +329,37 @@ class Crowd:
             thread.start()
 
     def stop(self) -> None:
-        """Let each finish what it is at. Blocks for two minutes at most."""
+        """Let each finish its request. Blocks for two minutes at most."""
         self._over.set()
         deadline = time.monotonic() + 2 * PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
-                self.faults.append(f"{thread.name} does not end")
+                self.test_errors.append(f"{thread.name} does not end")
 
     def _live(self, number: int) -> None:
         chance = random.Random(f"{self._seed}-visitor-{number}")
-        visitor = Visitor(f"v{number}", Line(self._port, number % 3 != 0, self._fast_lane), self._write_down)
+        visitor = Visitor(f"v{number}", Line(self._port, number % 3 != 0, self._fast_lane), self._record)
         try:
             while not self._over.is_set():
                 self._session(visitor, chance)
         except Exception as error:
-            self.faults.append(f"visitor {number}: {error!r}")
+            self.test_errors.append(f"visitor {number}: {error!r}")
         finally:
             visitor.line.close()
 
     def _session(self, visitor: Visitor, chance: random.Random) -> None:
         for _ in range(chance.randint(3, 40)):
-            visitor.ask(_wish(chance))
+            visitor.ask(_planned(chance))
             if self._over.wait(chance.uniform(0.0, 0.08)):
                 return
         if chance.random() < 0.95:
-            visit = visitor.ask(Wish("POST", "logout"))
+            visit = visitor.ask(Planned("POST", "logout"))
             self.sessions += visit.told is not None and not visit.told.new
         visitor.forget()
 
 
-def _wish(chance: random.Random) -> Wish:
+def _planned(chance: random.Random) -> Planned:
     kind = chance.choices(
         ("read", "count", "upload", "slow upload", "download", "slow download", "slow page", "plain", "leave"),
         (80, 50, 12, 3, 12, 4, 16, 16, 3),
@@ -369,29 +370,29 @@ def _wish(chance: random.Random) -> Wish:
     wait = chance.uniform(0.05, 0.5)
     rate = size / (LONGEST_SLOW * chance.uniform(0.3, 1.0))
     return {
-        "read": Wish("GET", "visit", size=chance.choice((0, 100, 5000))),
-        "count": Wish("POST", "visit", size=100, body=body),
-        "upload": Wish("POST", "visit", size=100, body=size, chunked=chunked),
-        "slow upload": Wish("POST", "visit", size=100, body=size, rate=rate, chunked=chunked),
-        "download": Wish("GET", "file", size=size, chunked=chunked),
-        "slow download": Wish("GET", "file", size=size, rate=rate, chunked=chunked),
-        "slow page": Wish(chance.choice(("GET", "POST")), "visit", size=100, wait=wait),
-        "plain": Wish(chance.choice(("GET", "POST")), "plain", size=1000, body=body),
-        "leave": Wish("GET", "file", size=2**20, rate=2**20, chunked=chunked, leave=True),
+        "read": Planned("GET", "visit", size=chance.choice((0, 100, 5000))),
+        "count": Planned("POST", "visit", size=100, body=body),
+        "upload": Planned("POST", "visit", size=100, body=size, chunked=chunked),
+        "slow upload": Planned("POST", "visit", size=100, body=size, rate=rate, chunked=chunked),
+        "download": Planned("GET", "file", size=size, chunked=chunked),
+        "slow download": Planned("GET", "file", size=size, rate=rate, chunked=chunked),
+        "slow page": Planned(chance.choice(("GET", "POST")), "visit", size=100, wait=wait),
+        "plain": Planned(chance.choice(("GET", "POST")), "plain", size=1000, body=body),
+        "leave": Planned("GET", "file", size=2**20, rate=2**20, chunked=chunked, leave=True),
     }[kind]
 
 
 def burst(
-    port: int, visitors: int, requests: int, client: str, write_down: Callable[[Visit], None]
+    port: int, visitors: int, requests: int, client: str, record: Callable[[Visit], None]
 ) -> list[threading.Thread]:
-    """Many at once who have no session yet. The threads end by themselves."""
+    """Many visitors at once, without sessions. The threads end by themselves."""
 
     def come(number: int) -> None:
-        visitor = Visitor(f"{client}.{number}", Line(port, keep=True), write_down)
+        visitor = Visitor(f"{client}.{number}", Line(port, keep=True), record)
         try:
             for turn in range(requests):
                 method = "POST" if (number + turn) % 2 else "GET"
-                visitor.ask(Wish(method, "plain", size=1000, body=100, wait=0.05))
+                visitor.ask(Planned(method, "plain", size=1000, body=100, wait=0.05))
         finally:
             visitor.line.close()
 

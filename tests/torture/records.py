@@ -1,4 +1,4 @@
-"""What everybody under torture writes down. All times are unix time in seconds."""
+"""What is recorded while the test runs. All times are unix time in seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FOREVER = float("inf")
 
 
 class Process(NamedTuple):
-    """A process, this life of its pid."""
+    """A process. The kernel may use its pid again, so the time at which it began belongs to it."""
 
     pid: int
     born: int
@@ -30,7 +30,7 @@ class Name(NamedTuple):
 
 @dataclass(frozen=True)
 class Told:
-    """What an answer says of who gave it, and of the session."""
+    """What an answer says about its AppServer and about the session (the header X-Told)."""
 
     name: str
     """of the request that it answers"""
@@ -41,15 +41,15 @@ class Told:
     """the body came as it was sent"""
     sid: str = ""
     new: bool = False
-    """the session that was brought is not known here"""
+    """the AppServer does not know the session that the request brought"""
     count: int = 0
 
 
 class Outcome(Enum):
-    """How a request ended, as the visitor can tell."""
+    """How a request ended for the visitor."""
 
     ANSWERED = "answered"
-    """whole, by its framing"""
+    """the answer is whole, by its framing"""
     LEFT = "left"
     """the visitor went away within the answer"""
     CUT = "cut"
@@ -82,20 +82,20 @@ class Visit:
     brought: str = ""
     """the session"""
     holder: Told | None = None
-    """who told of that session last"""
-    heard: float = 0.0
-    """when that was"""
+    """what the session's last answer said"""
+    told_at: float = 0.0
+    """when that answer came"""
     least: int = 0
     most: int = 0
-    """what the session may have counted, after this request"""
+    """the limits of what the session may have counted, after this request"""
     wrong: str = ""
-    """what of its content is not as it should be, though its framing is whole"""
+    """what is wrong with the content, although the framing is whole"""
     why: str = ""
 
 
 @dataclass
-class Deed:
-    """What the fiend did."""
+class Fault:
+    """One thing that the fault injector did."""
 
     at: float
     kind: str
@@ -103,7 +103,7 @@ class Deed:
     process: Process | None = None
     slot: int | None = None
     until: float = 0.0
-    """of what lasts: its end, FOREVER as long as that is open"""
+    """the end of a fault that lasts; FOREVER until it has ended"""
     text: str = ""
 
 
@@ -122,17 +122,17 @@ class Logged:
     at: float
     text: str
     port: int = 0
-    """of the visitor whom it is about"""
+    """the port of the visitor that it is about"""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An address.text that the reader met."""
+    """An address.text, as it was read."""
 
     at: float
     serial: int = 0
     states: dict[Name, str] = field(default_factory=dict)
-    fault: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,32 +149,32 @@ class Sample:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the settings promise. Seconds."""
+    """Limits that follow from the settings, in seconds."""
 
     failing: float
-    """one that was stopped for less is not FAILING"""
+    """an AppServer that was stopped for less does not become FAILING"""
     hung: float
-    """one that was stopped for less is not ended"""
+    """an AppServer that was stopped for less is not ended"""
     wait: float
     idle: float
 
 
 @dataclass
 class Records:
-    """Everything, for the verdict."""
+    """All records."""
 
     limits: Limits
     servers: int
     began: float = 0.0
     quiet: float = 0.0
-    """when all was well again, after the fiend's last deed"""
+    """when all AppServers were OK again, after the last fault"""
     ended: float = 0.0
     strength: float | None = None
-    """seconds from the fiend's end until all AppServers were OK"""
+    """seconds from the fault injector's end until all AppServers were OK"""
     visits: list[Visit] = field(default_factory=list)
     executed: list[tuple[str, int]] = field(default_factory=list)
-    """the application's own notes: request's name, pid"""
-    deeds: list[Deed] = field(default_factory=list)
+    """written by the application: the request's name and the pid"""
+    faults: list[Fault] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
     logged: list[Logged] = field(default_factory=list)
     tables: list[Seen] = field(default_factory=list)
@@ -182,8 +182,8 @@ class Records:
     """how often address.text was read"""
     samples: list[Sample] = field(default_factory=list)
     lanes: Counter[str] = field(default_factory=Counter)
-    """how many requests came by which lane: fast, slow, back after … (the status that Apache met there)"""
+    """how many requests took which lane: fast, slow, or back after … (the status that sent them back)"""
     left: list[str] = field(default_factory=list)
-    """what was found left behind"""
-    faults: list[str] = field(default_factory=list)
-    """what went wrong in the test itself, or could not be watched"""
+    """what was left behind at the end"""
+    test_errors: list[str] = field(default_factory=list)
+    """what went wrong in the test itself"""

@@ -1,4 +1,4 @@
-"""The stage: a private httpd with the adaptor, a monitor with six AppServers, all in one folder, and its end."""
+"""A private httpd with the adaptor and a monitor with six AppServers, all in one folder."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SLOTS = 14
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 45.0
 SETTLE = 5.0
-"""Seconds in which who comes or goes has done so."""
+"""Seconds after which a process that starts or ends has done so."""
 KEPT = {"address.text", "callerkeys.text", "keys"}
-"""What an orderly end leaves in the run folder, beside what is the monitor's own (`monitor.*`)."""
+"""Files that stay in the run folder after an orderly end, besides the monitor's own (`monitor.*`)."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "application": {"app": "application:application", "session_cookie": "sid", "session_idle": 25.0},
@@ -58,15 +58,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "heartbeat": 5.0,
     },
 }
-"""Everything happens soon, so that a short run sees it all."""
+"""All times are short, so that everything happens within a short run."""
 
 
 class StageFailed(Exception):
-    """The stage cannot be set."""
+    """Monitor and AppServers did not start."""
 
 
 class Stage:
-    """`start`, then `tend` all the time in the same thread, then `stop`."""
+    """Call `start`, then `supervise` again and again in the same thread, then `stop`."""
 
     def __init__(
         self, folder: Path, settings: Mapping[str, Mapping[str, Any]] = SETTINGS, fast_lane: bool = False
@@ -78,9 +78,9 @@ class Stage:
         self.executed = folder / "executed"
         self.address_file = self.run_folder / "address.text"
         self.monitor_log = folder / "monitor.log"
-        self.faults: list[str] = []
-        self.fiend_killed_arbiter = threading.Event()
-        """set by who kills it: only then may it end"""
+        self.test_errors: list[str] = []
+        self.arbiter_was_killed = threading.Event()
+        """set by the fault injector when it kills the arbiter: it may end only then"""
         self.config = folder / "lbadaptor.toml"
         self._temporary = folder / "tmp"
         self._monitor: subprocess.Popen[bytes] | None = None
@@ -109,7 +109,7 @@ class Stage:
         self.settings = load(self.config)
         installation = httpd.find()
         self.lanes = folder / "httpd" / "lanes.log"
-        """of each request: its AppServer's generation where the fast lane took it, and why it came back from there"""
+        """a line for each request: its AppServer's generation on the fast lane, and the status that sent it back"""
         self.httpd = httpd.Httpd(
             installation,
             folder / "httpd",
@@ -121,7 +121,7 @@ class Stage:
         )
 
     def limits(self) -> Limits:
-        """From the settings: the soonest that anything may be done about an AppServer that answers no probe."""
+        """From the settings: how soon the monitor may act on an AppServer that answers no probe."""
         monitor = self.settings.monitor
         failing = (monitor.fall - 1) * (monitor.probe_interval + monitor.probe_timeout)
         return Limits(
@@ -142,18 +142,18 @@ class Stage:
         self.httpd.start()
         self._kernel_sessions.add(self.httpd.pid)
 
-    def tend(self) -> None:
-        """What systemd would do: start a monitor that was killed anew, a moment later."""
+    def supervise(self) -> None:
+        """Start a monitor that was killed again, half a second later, as systemd would."""
         if not self._ended():
             return
         assert self._monitor is not None
         if not self._again_at:
-            if not self.fiend_killed_arbiter.is_set():
+            if not self.arbiter_was_killed.is_set():
                 told = self.monitor_log.read_text(errors="replace")[-3000:]
-                self.faults.append(
+                self.test_errors.append(
                     f"the monitor has ended by itself, with status {self._monitor.returncode}:\n{told}"
                 )
-            self.fiend_killed_arbiter.clear()
+            self.arbiter_was_killed.clear()
             self._again_at = time.monotonic() + 0.5
         if time.monotonic() >= self._again_at:
             self._again_at = 0.0
@@ -176,7 +176,7 @@ class Stage:
         return table is not None and len(table.ok) == SERVERS
 
     def appservers(self) -> list[tuple[int, Process]]:
-        """All processes that are AppServers, with their slots, starting and stopping ones too."""
+        """All AppServers with their slots, also those that start or stop."""
         found = []
         for pid, words in self._processes("lbadaptor.appserver"):
             with contextlib.suppress(OSError, ValueError, IndexError):
@@ -191,7 +191,7 @@ class Stage:
         return found
 
     def roles(self) -> Iterator[tuple[str, Process]]:
-        """All processes whose size has to be flat."""
+        """All processes that must not grow."""
         pids = [("arbiter", self.monitor_pid), ("httpd", self.httpd.pid)]
         pids += [("watcher", watcher.pid) for watcher in self.watchers()]
         pids += [("httpd child", pid) for pid in children(self.httpd.pid)]
@@ -199,32 +199,32 @@ class Stage:
             with contextlib.suppress(OSError):
                 yield role, Process(pid, born(pid))
 
-    def strays(self) -> list[str]:
-        """What runs though the monitor does not know of it, or is dead and not reaped. To be called when all is calm.
+    def unknown_processes(self) -> list[str]:
+        """Processes that run without the monitor's knowledge, or are dead and not reaped. Call it without faults.
 
-        Blocks for some seconds where there is any: who is just coming or going is none.
+        Blocks for SETTLE seconds if it finds any: a process that just starts or ends is none.
         """
         deadline = time.monotonic() + SETTLE
-        while (found := self._strays()) and time.monotonic() < deadline:
+        while (found := self._unknown_processes()) and time.monotonic() < deadline:
             time.sleep(0.2)
         return found
 
-    def _strays(self) -> list[str]:
+    def _unknown_processes(self) -> list[str]:
         try:
             known = {server["pid"] for server in ask(self.settings.control_socket)["appservers"]}
         except NoAnswer as error:
             return [f"the monitor cannot be asked: {error}"]
         found = [
-            f"AppServer in slot {slot}, pid {process.pid}, that the monitor does not know"
+            f"AppServer in slot {slot}, pid {process.pid}, which the monitor does not know"
             for slot, process in self.appservers()
             if process.pid not in known
         ]
         if len(self.watchers()) != 1:
-            found.append(f"{len(self.watchers())} watchers")
+            found.append(f"watchers: {len(self.watchers())}")
         return found + [f"zombie {pid} of the arbiter" for pid in children(self.monitor_pid) if _state(pid) == "Z"]
 
     def stop(self) -> list[str]:
-        """End everything in order; what was left behind."""
+        """End everything in order. Returns what was left behind."""
         left = []
         self.httpd.stop()
         if self._monitor is not None:
@@ -277,7 +277,7 @@ class Stage:
         return self._monitor is not None and self._monitor.poll() is not None
 
     def _processes(self, module: str) -> Iterator[tuple[int, list[str]]]:
-        """Living processes that run a module for this stage."""
+        """Living processes that run a module and belong to this stage."""
         mark = f"TORTURE_EXECUTED={self.executed}\0".encode()
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
@@ -289,7 +289,7 @@ class Stage:
 
 
 class LogTail:
-    """Follows the monitor's log, whose lines say no time of their own. Call `look` often."""
+    """Follows the monitor's log, whose lines have no time. Call `look` often."""
 
     def __init__(self, path: Path, said: list[Said]) -> None:
         self._path = path
@@ -307,7 +307,7 @@ class LogTail:
 
 
 def children(parent: int) -> list[int]:
-    """The pids of a process's children, dead ones too that it has not reaped."""
+    """The pids of a process's children, also of dead ones that it has not reaped."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -325,7 +325,7 @@ def _state(pid: int) -> str:
 
 
 def _listening() -> set[int]:
-    """Ports of this machine that somebody listens on."""
+    """The ports of this machine on which a process listens."""
     ports = set()
     for name in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""The visitors' eyes: what they write down of answers that are whole, short, another's, cut, or none."""
+"""What visitors record of answers: whole, short, of another request, cut, or missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from .application import content
-from .clients import Line, Visitor, Wish
+from .clients import Line, Planned, Visitor
 from .records import Outcome, Visit
 
 NAME = b"{name}"
@@ -18,7 +18,7 @@ TOLD = {"pid": 7, "born": 1, "slot": 2, "generation": 3, "lost": False, "good": 
 
 
 class Peer:
-    """Gives each request the next of its answers, and hangs up after the last, or where an answer is None.
+    """Gives each request the next of its answers. Closes the connection after the last one, and instead of a None.
 
     In an answer `{name}` stands for the request's name, and `{content}` for the hundred bytes that belong to it.
     """
@@ -64,13 +64,13 @@ def visits() -> list[Visit]:
     return []
 
 
-def ask(visits: list[Visit], *answers: bytes | None, wishes: int = 1, fast_lane: bool = False) -> Visit:
-    """The last of so many visits to a peer."""
+def ask(visits: list[Visit], *answers: bytes | None, requests: int = 1, fast_lane: bool = False) -> Visit:
+    """The last of so many visits to a peer with these answers."""
     with closing(Peer(*answers)) as peer, closing(Line(peer.port, True, fast_lane)) as line:
         visitor = Visitor("v", line, visits.append)
-        for _ in range(wishes):
-            visitor.ask(Wish("GET", "file", size=100))
-    assert len(visits) == wishes
+        for _ in range(requests):
+            visitor.ask(Planned("GET", "file", size=100))
+    assert len(visits) == requests
     return visits[-1]
 
 
@@ -85,16 +85,19 @@ def test_an_answer_is_whole(visits: list[Visit], answer: bytes) -> None:
 @pytest.mark.parametrize(
     ("answer", "wrong"),
     [
-        (head("Content-Length: 3") + b"xyz", "3 bytes of another content"),
+        (head("Content-Length: 3") + b"xyz", "another content, bytes: 3"),
         (head("Transfer-Encoding: chunked") + b"0\r\n\r\n", "short: 0 of 100 bytes"),
         (head("Content-Length: 0"), "short: 0 of 100 bytes"),
         (head("Content-Length: 100") + b"x" * 100, "another content"),
         (head("Content-Length: 100", name="other") + b"{content}", "the answer to other"),
-        (head("Content-Length: 100", "LB-Load: 1/2/3") + b"{content}", "shown LB-Load"),
+        (head("Content-Length: 100", "LB-Load: 1/2/3") + b"{content}", "got LB-Load"),
         (head("Content-Length: 100", "Set-Cookie: sid=1") + b"{content}", "without the other"),
-        (head("Content-Length: 100", "Set-Cookie: sid=1", "Set-Cookie: __PRT__=9.9.x") + b"{content}", "is not of"),
+        (
+            head("Content-Length: 100", "Set-Cookie: sid=1", "Set-Cookie: __PRT__=9.9.x") + b"{content}",
+            "does not name",
+        ),
         (head("Content-Length: 100", good=False) + b"{content}", "another body"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "without a word"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "without the application's X-Told"),
         (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "without Retry-After"),
     ],
 )
@@ -125,13 +128,13 @@ def test_no_answer_on_a_fresh_connection(visits: list[Visit]) -> None:
 
 
 def test_no_answer_on_a_connection_that_was_used_before(visits: list[Visit]) -> None:
-    assert ask(visits, WHOLE, None, wishes=2).outcome is Outcome.STALE
+    assert ask(visits, WHOLE, None, requests=2).outcome is Outcome.STALE
 
 
 def test_no_connection(visits: list[Visit]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    visit = Visitor("v", Line(port, keep=True), visits.append).ask(Wish("GET", "file", size=100))
+    visit = Visitor("v", Line(port, keep=True), visits.append).ask(Planned("GET", "file", size=100))
     assert visit.outcome is Outcome.NO_CONNECTION
 
 
@@ -139,19 +142,19 @@ def test_no_http(visits: list[Visit]) -> None:
     assert ask(visits, b"SSH-2.0\r\n\r\n").outcome is Outcome.GARBLED
 
 
-def test_an_answer_that_nothing_frames(visits: list[Visit]) -> None:
+def test_an_answer_without_framing(visits: list[Visit]) -> None:
     assert ask(visits, head() + b"{content}").outcome is Outcome.GARBLED
 
 
-def test_with_the_fast_lane_one_that_the_connections_end_frames(visits: list[Visit]) -> None:
+def test_with_the_fast_lane_an_answer_may_end_with_the_connection(visits: list[Visit]) -> None:
     whole, short = head() + b"{content}", head() + b"{con"
     assert ask(visits, whole, fast_lane=True).outcome is Outcome.ANSWERED
     assert visits.pop().wrong == ""
     assert "another content" in ask(visits, short, fast_lane=True).wrong
 
 
-def test_with_the_fast_lane_a_visitor_repeats_what_was_closed_in_silence(visits: list[Visit]) -> None:
-    assert ask(visits, WHOLE, None, WHOLE, wishes=2, fast_lane=True).outcome is Outcome.ANSWERED
+def test_with_the_fast_lane_a_visitor_repeats_a_get_whose_connection_was_closed(visits: list[Visit]) -> None:
+    assert ask(visits, WHOLE, None, WHOLE, requests=2, fast_lane=True).outcome is Outcome.ANSWERED
     assert ask([], None, fast_lane=True).outcome is Outcome.UNANSWERED  # that was the connection's first
 
 
@@ -159,5 +162,5 @@ def test_a_visitor_leaves(visits: list[Visit]) -> None:
     size = 300_000
     with closing(Peer(head(f"Content-Length: {size}") + content("v", size))) as peer:
         line = Line(peer.port, keep=True)
-        Visitor("v", line, visits.append).ask(Wish("GET", "file", size=size, leave=True))
+        Visitor("v", line, visits.append).ask(Planned("GET", "file", size=size, leave=True))
     assert visits[-1].outcome is Outcome.LEFT

@@ -1,6 +1,6 @@
-"""A minute of torture, always the same one, and half of it with the fast lane.
+"""The torture test with a fixed seed: a minute, and half a minute with the fast lane.
 
-`make torture` has longer and other ones.
+`make torture` runs it longer and with other seeds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The verdict: each violation is found in records made up for it, and what the design allows is none."""
+"""The rules: each violation is found in records that were written for it, and what the design allows is none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from .__main__ import error_log
-from .records import Deed, Limits, Logged, Name, Outcome, Process, Records, Said, Sample, Seen, Told, Visit
+from .records import Fault, Limits, Logged, Name, Outcome, Process, Records, Said, Sample, Seen, Told, Visit
 from .report import RULE_NAMES, report
 from .verdict import RULES, Cause, Evidence, GaveUp, judge
 
@@ -27,7 +27,7 @@ def told(appserver: Name = ONE, **more: Any) -> Told:
 
 
 def visit(at: float, name: str = "r", **more: Any) -> Visit:
-    """A GET of a session at ONE, which was answered at that moment, after a tenth of a second."""
+    """A GET with a session at ONE, answered at that time, after a tenth of a second."""
     good = {
         "name": name,
         "client": "v",
@@ -41,7 +41,7 @@ def visit(at: float, name: str = "r", **more: Any) -> Visit:
         "told": told(sid="s", count=2),
         "brought": "s",
         "holder": told(sid="s", count=2),
-        "heard": at - 1,
+        "told_at": at - 1,
         "least": 2,
         "most": 2,
     }
@@ -49,7 +49,7 @@ def visit(at: float, name: str = "r", **more: Any) -> Visit:
 
 
 def moved(at: float = 50.0, **more: Any) -> Visit:
-    """A visit whose session is gone, and which TWO says so of."""
+    """A visit whose session is gone, as the answer of TWO says."""
     return visit(at, told=told(TWO, sid="t", new=True, lost=True), **more)
 
 
@@ -66,7 +66,7 @@ def post(at: float, name: str, **more: Any) -> Visit:
 
 
 def good() -> Records:
-    """A hundred seconds in which all was well; slot 0 and 1 are OK, and each AppServer has told of itself."""
+    """A hundred seconds without an error; slots 0 and 1 are OK, and each AppServer has given an answer."""
     records = Records(Limits(failing=2.0, hung=4.0, wait=5.0, idle=25.0), 2, began=0.0, ended=100.0)
     records.quiet, records.strength = 90.0, 1.0
     records.visits = [visit(10.0), visit(11.0, told=told(TWO, sid="u", new=True), brought="", holder=None)]
@@ -91,11 +91,11 @@ def table(records: Records, at: float, **states: str) -> None:
 
 
 def kill(records: Records, at: float, *names: Name) -> None:
-    records.deeds += [Deed(at, "kill", PIDS[name], name.slot) for name in names]
+    records.faults += [Fault(at, "kill", PIDS[name], name.slot) for name in names]
 
 
-def hold(records: Records, at: float, seconds: float, name: Name = ONE) -> None:
-    records.deeds.append(Deed(at, "stop", PIDS[name], name.slot, until=at + seconds))
+def stop(records: Records, at: float, seconds: float, name: Name = ONE) -> None:
+    records.faults.append(Fault(at, "stop", PIDS[name], name.slot, until=at + seconds))
 
 
 def with_visits(*visits: Visit) -> Change:
@@ -103,7 +103,7 @@ def with_visits(*visits: Visit) -> Change:
 
 
 def with_error(at: float, status: int, why: str, method: str = "GET", **more: Any) -> Change:
-    """A 5xx, and the error log's word on it."""
+    """A 5xx, and its line in the error log."""
 
     def change(records: Records) -> None:
         records.visits.append(failed(at, status, method=method, **more))
@@ -132,7 +132,7 @@ VIOLATIONS: list[tuple[str, str, Change]] = [
     ("sessions", "nothing ended its holder", with_visits(moved())),
     ("sessions", "nothing ended its holder", lambda r: (kill(r, 50.5, ONE), r.visits.append(moved(50.0)))),
     ("sessions", "nothing ended its holder", lambda r: (kill(r, 40.0, TWO), r.visits.append(moved(50.0)))),
-    ("sessions", "nothing ended its holder", lambda r: (hold(r, 40.0, 1.0), r.visits.append(moved(50.0)))),
+    ("sessions", "nothing ended its holder", lambda r: (stop(r, 40.0, 1.0), r.visits.append(moved(50.0)))),
     (
         "sessions",
         "nothing ended its holder",
@@ -140,7 +140,7 @@ VIOLATIONS: list[tuple[str, str, Change]] = [
     ),
     (
         "sessions",
-        "nobody said `lost`",
+        "no answer said `lost`",
         lambda r: (kill(r, 40.0, ONE), r.visits.append(visit(50.0, told=told(TWO, sid="t", new=True)))),
     ),
     (
@@ -148,13 +148,13 @@ VIOLATIONS: list[tuple[str, str, Change]] = [
         "though its session is there",
         lambda r: (kill(r, 40.0, ONE), r.visits.append(visit(50.0, told=told(sid="s", lost=True, count=2)))),
     ),
-    ("sessions", "counted 1, where 2 to 2", with_visits(visit(50.0, told=told(sid="s", count=1)))),
-    ("sessions", "counted 4, where 2 to 3", with_visits(visit(50.0, told=told(sid="s", count=4), most=3))),
-    ("sessions", "counted 1, where 0 to 0", with_visits(visit(50.0, told=told(new=True, count=1), brought=""))),
+    ("sessions", "counted 1, not 2 to 2", with_visits(visit(50.0, told=told(sid="s", count=1)))),
+    ("sessions", "counted 4, not 2 to 3", with_visits(visit(50.0, told=told(sid="s", count=4), most=3))),
+    ("sessions", "counted 1, not 0 to 0", with_visits(visit(50.0, told=told(new=True, count=1), brought=""))),
     ("sessions", "the session moved", with_visits(visit(50.0, told=told(TWO, sid="s", count=2)))),
     ("hangs", "stopped for 0.0 s at most", lambda r: r.said.append(Said(50.0, HUNG))),
-    ("hangs", "stopped for 3.0 s at most", lambda r: (hold(r, 46.0, 3.0), r.said.append(Said(50.0, HUNG)))),
-    ("posts", "p was executed 2 times", lambda r: r.executed.append(("p", 12))),
+    ("hangs", "stopped for 3.0 s at most", lambda r: (stop(r, 46.0, 3.0), r.said.append(Said(50.0, HUNG)))),
+    ("posts", "p was executed more than once: 2", lambda r: r.executed.append(("p", 12))),
     ("posts", "never executed", with_visits(post(50.0, "q"))),
     (
         "posts",
@@ -164,9 +164,9 @@ VIOLATIONS: list[tuple[str, str, Change]] = [
             r.visits.append(post(50.0, "q", told=None, status=0, outcome=Outcome.STALE)),
         ),
     ),
-    ("errors", "no word in the error log", with_visits(failed(50.0, 502))),
-    ("errors", "which nobody got", lambda r: r.logged.append(log(50.0, f"502 GET /page: {DIED}"))),
-    ("errors", "no word in the error log", both(with_error(50.0, 503, BUSY), with_visits(failed(80.0, 503)))),
+    ("errors", "nothing in the error log", with_visits(failed(50.0, 502))),
+    ("errors", "which no visitor got", lambda r: r.logged.append(log(50.0, f"502 GET /page: {DIED}"))),
+    ("errors", "nothing in the error log", both(with_error(50.0, 503, BUSY), with_visits(failed(80.0, 503)))),
     ("errors", "did not die under it", with_error(50.0, 502, DIED, method="POST")),
     ("errors", "did not die under it", lambda r: (kill(r, 50.0, TWO), with_error(50.0, 502, DIED, method="POST")(r))),
     ("errors", "only one AppServer died", lambda r: (kill(r, 50.0, ONE), with_error(50.0, 502, DIED)(r))),
@@ -177,10 +177,10 @@ VIOLATIONS: list[tuple[str, str, Change]] = [
         "the spool folder was in order",
         with_error(50.0, 503, "no temporary file for a request's body: full"),
     ),
-    ("errors", "no rule of the design's", with_error(50.0, 504, f"AppServer {ONE}: no answer in time")),
-    ("errors", "no rule of the design's", with_error(50.0, 503, "key file: no such file")),
+    ("errors", "the design has no such error", with_error(50.0, 504, f"AppServer {ONE}: no answer in time")),
+    ("errors", "the design has no such error", with_error(50.0, 503, "key file: no such file")),
     ("errors", "status 421", with_visits(failed(50.0, 421))),
-    ("errors", "no word in the error log", with_visits(failed(50.0, 500))),
+    ("errors", "nothing in the error log", with_visits(failed(50.0, 500))),
     (
         "connections",
         "nothing ended AppServer 0.1001",
@@ -191,12 +191,12 @@ VIOLATIONS: list[tuple[str, str, Change]] = [
     ),
     (
         "connections",
-        "no word in the error log",
+        "nothing in the error log",
         lambda r: (kill(r, 50.0, ONE), r.visits.append(visit(50.0, outcome=Outcome.CUT))),
     ),
     (
         "connections",
-        "nobody knows who gave it",
+        "its AppServer is not known",
         lambda r: (kill(r, 50.0, ONE), r.visits.append(visit(50.0, told=None, outcome=Outcome.CUT))),
     ),
     (
@@ -209,7 +209,7 @@ VIOLATIONS: list[tuple[str, str, Change]] = [
         for outcome in (Outcome.UNANSWERED, Outcome.NO_CONNECTION, Outcome.SILENT, Outcome.GARBLED)
     ),
     ("contents", "short: 1 of 2", with_visits(visit(50.0, wrong="short: 1 of 2 bytes, and looks whole"))),
-    ("address_text", "half written", lambda r: r.tables.append(Seen(50.0, fault="half written"))),
+    ("address_text", "half written", lambda r: r.tables.append(Seen(50.0, error="half written"))),
     ("address_text", "serial 1 after 1", lambda r: r.tables.append(Seen(50.0, 1, {ONE: "OK"}))),
     ("address_text", "0.1001 is back", lambda r: (table(r, 50.0, two="OK"), table(r, 60.0, one="OK", two="OK"))),
     (
@@ -219,7 +219,7 @@ VIOLATIONS: list[tuple[str, str, Change]] = [
     ),
     (
         "address_text",
-        "that of two processes",
+        "belongs to two processes",
         with_visits(visit(50.0, told=told(process=Process(77, 7), sid="s", count=2))),
     ),
     (
@@ -232,17 +232,17 @@ VIOLATIONS: list[tuple[str, str, Change]] = [
         "httpd child grew",
         lambda r: r.samples.append(Sample(99.0, "httpd child", Process(2, 2), 46 * MB, 20)),
     ),
-    ("sizes", "descriptors open", lambda r: r.samples.append(Sample(99.0, "arbiter", Process(1, 1), MB, 61))),
+    ("sizes", "open descriptors", lambda r: r.samples.append(Sample(99.0, "arbiter", Process(1, 1), MB, 61))),
     ("calm", "not at full strength", lambda r: setattr(r, "strength", None)),
     ("calm", "not at full strength", lambda r: setattr(r, "strength", 31.0)),
-    ("calm", "503, after the fiend", with_visits(failed(95.0, 503))),
-    ("calm", "cut, after the fiend", with_visits(visit(95.0, status=0, outcome=Outcome.CUT))),
-    ("leftovers", "left behind: zombie 5", with_left("zombie 5")),
-    ("leftovers", "the fiend: trouble", lambda r: r.faults.append("the fiend: trouble")),
-    ("leftovers", "Traceback", lambda r: r.said.append(Said(50.0, TRACEBACK))),
-    ("leftovers", "Traceback", lambda r: r.logged.append(Logged(50.0, TRACEBACK, 5000))),
+    ("calm", "503, after the fault injector", with_visits(failed(95.0, 503))),
+    ("calm", "cut, after the fault injector", with_visits(visit(95.0, status=0, outcome=Outcome.CUT))),
+    ("left_behind", "left behind: zombie 5", with_left("zombie 5")),
+    ("left_behind", "the fault injector: trouble", lambda r: r.test_errors.append("the fault injector: trouble")),
+    ("left_behind", "Traceback", lambda r: r.said.append(Said(50.0, TRACEBACK))),
+    ("left_behind", "Traceback", lambda r: r.logged.append(Logged(50.0, TRACEBACK, 5000))),
     (
-        "leftovers",
+        "left_behind",
         "exit signal",
         lambda r: r.logged.append(Logged(50.0, "AH00052: child pid 7 exit signal Segmentation fault (11)")),
     ),
@@ -261,14 +261,17 @@ def test_a_violation_is_found(rule: str, words: str, change: Change) -> None:
 
 ALLOWED: list[tuple[str, Change]] = [
     ("nothing happened", lambda r: None),
-    ("killed, and said so", lambda r: (kill(r, 49.95, ONE), r.visits.append(moved(50.0)))),
+    ("killed, and the answer says so", lambda r: (kill(r, 49.95, ONE), r.visits.append(moved(50.0)))),
     (
-        "hung, and said so",
-        lambda r: (hold(r, 40.0, 8.0), r.said.append(Said(45.0, HUNG)), r.visits.append(moved(50.0))),
+        "hung, and the answer says so",
+        lambda r: (stop(r, 40.0, 8.0), r.said.append(Said(45.0, HUNG)), r.visits.append(moved(50.0))),
     ),
     ("killed before the monitor called it hung", lambda r: (kill(r, 40.0, ONE), r.said.append(Said(45.0, HUNG)))),
-    ("ended by a limit, and said so", lambda r: (r.said.append(Said(49.0, NO_SLOT)), r.visits.append(moved(50.0)))),
-    ("idle for too long", with_visits(moved(50.0, heard=20.0))),
+    (
+        "ended by a limit, and the answer says so",
+        lambda r: (r.said.append(Said(49.0, NO_SLOT)), r.visits.append(moved(50.0))),
+    ),
+    ("idle for too long", with_visits(moved(50.0, told_at=20.0))),
     ("a logout of a lost session", lambda r: (kill(r, 49.0, ONE), r.visits.append(moved(50.0, page="logout")))),
     ("a POST without an answer counts or not", with_visits(visit(50.0, told=told(sid="s", count=3), most=3))),
     (
@@ -278,7 +281,7 @@ ALLOWED: list[tuple[str, Change]] = [
     (
         "a POST under which its AppServer was ended as hung",
         lambda r: (
-            hold(r, 42.0, 8.0),
+            stop(r, 42.0, 8.0),
             r.said.append(Said(48.0, HUNG)),
             r.said.append(Said(50.0, "lbmonitor: slot 0 (STOPPING) was ended by SIGKILL after 9 s")),
             with_error(50.0, 502, DIED, method="POST", began=43.0)(r),
@@ -290,15 +293,15 @@ ALLOWED: list[tuple[str, Change]] = [
         lambda r: (table(r, 49.0, one="FAILING", two="OK"), with_error(50.0, 503, FAILING)(r)),
     ),
     ("a BUSY holder", with_error(50.0, 503, BUSY)),
-    ("nobody is available", lambda r: (table(r, 44.0), with_error(50.0, 503, "no AppServer is available")(r))),
+    ("no AppServer is available", lambda r: (table(r, 44.0), with_error(50.0, 503, "no AppServer is available")(r))),
     (
-        "nobody is available, though address.text does not know it yet",
+        "no AppServer is available, though address.text does not say so yet",
         lambda r: (kill(r, 49.0, ONE, TWO), with_error(50.0, 503, "no AppServer is available")(r)),
     ),
     (
         "a full spool folder",
         lambda r: (
-            r.deeds.append(Deed(49.0, "fill spool", until=50.0)),
+            r.faults.append(Fault(49.0, "fill spool", until=50.0)),
             with_error(50.0, 503, "no temporary file for a request's body: No such file", method="POST")(r),
         ),
     ),
@@ -342,7 +345,7 @@ def test_every_rule_has_a_violation_and_a_name() -> None:
         (503, "AppServer 0.1, which holds the session, is FAILING", Cause.FAILING),
         (503, "AppServer 0.1: refused: BUSY: 0.1", Cause.BUSY),
         (503, "AppServer 0.1: connect timed out", Cause.BUSY),
-        (503, "no AppServer is available, and enough requests wait for one", Cause.NOBODY),
+        (503, "no AppServer is available, and enough requests wait for one", Cause.NONE_AVAILABLE),
         (503, "keeping a request's body: No space left on device", Cause.SPOOL),
         (503, "AppServer 0.1: our own shortage", Cause.OTHER),
         (504, "AppServer 0.1: no answer in time", Cause.SILENT),
@@ -352,7 +355,7 @@ def test_the_cause_of_an_error_is_what_the_log_says(status: int, why: str, cause
     assert GaveUp(log(0.0, ""), status, "GET", why).cause is cause
 
 
-def test_an_error_is_paired_with_the_word_on_its_own_connection() -> None:
+def test_an_error_is_paired_with_the_log_line_of_its_own_connection() -> None:
     records = good()
     records.visits += [failed(50.0, 502, port=1), failed(50.0, 502, port=2)]
     records.logged += [log(50.0, "502 GET: two", 2), log(50.0, "502 GET: one", 1), log(70.0, "502 GET: late", 1)]
@@ -362,7 +365,7 @@ def test_an_error_is_paired_with_the_word_on_its_own_connection() -> None:
     assert [word.why for word in on_nothing] == ["late"]
 
 
-def test_a_line_of_the_monitor_is_about_who_was_in_the_slot() -> None:
+def test_a_line_of_the_monitor_is_about_the_appserver_that_was_in_the_slot() -> None:
     records = good()
     reborn = Name(0, 1003)
     records.visits.append(visit(70.0, told=told(reborn, process=Process(13, 7), sid="w", new=True), brought=""))
@@ -381,7 +384,7 @@ def test_a_death_is_counted_once() -> None:
     assert [death[:2] for death in Evidence(unknown).deaths] == [(50.0, 0)]
 
 
-def test_a_death_that_the_monitor_wanted_is_counted_once_though_nobody_knew_the_process() -> None:
+def test_a_death_by_the_monitor_is_counted_once_though_no_answer_named_the_process() -> None:
     records = replace(good(), visits=[])
     records.said.append(Said(50.0, "lbmonitor: slot 0 does not exit: SIGKILL"))
     records.said.append(Said(50.1, "lbmonitor: slot 0 (STOPPING) was ended by SIGKILL after 9 s"))

@@ -1,4 +1,4 @@
-"""Those who look on: the reader of address.text, and the one who weighs the processes. Threads of their own."""
+"""Threads that observe the test: one reads address.text, one measures the processes, one reads the monitor's log."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Watch:
-    """Fills the records until `stop`."""
+    """Adds to the records from `start` to `stop`."""
 
     def __init__(self, stage: Stage, records: Records) -> None:
         self._stage = stage
         self._records = records
         self._over = threading.Event()
         self._tail = LogTail(stage.monitor_log, records.said)
-        works = (self._read, READ_PAUSE), (self._weigh, SAMPLE_PAUSE), (self._tail.look, TAIL_PAUSE)
+        works = (self._read, READ_PAUSE), (self._measure, SAMPLE_PAUSE), (self._tail.look, TAIL_PAUSE)
         self._threads = [threading.Thread(target=self._repeat, args=work) for work in works]
         self._last: bytes | None = b""
 
@@ -49,10 +49,10 @@ class Watch:
             while not self._over.wait(pause):
                 look()
         except Exception as error:
-            self._records.faults.append(f"{look.__qualname__}: {error!r}")
+            self._records.test_errors.append(f"{look.__qualname__}: {error!r}")
 
     def _read(self) -> None:
-        """address.text as any reader meets it."""
+        """Read address.text."""
         self._records.looks += 1
         try:
             data: bytes | None = self._stage.address_file.read_bytes()
@@ -63,17 +63,18 @@ class Watch:
         self._last = data
         now = time.time()
         if data is None:
-            self._records.tables.append(Seen(now, fault="there is none"))
+            self._records.tables.append(Seen(now, error="there is none"))
             return
         try:
             table = parse(data.decode())
         except (AddressFileError, UnicodeDecodeError) as error:
-            self._records.tables.append(Seen(now, fault=str(error)))
+            self._records.tables.append(Seen(now, error=str(error)))
             return
         states = {Name(*entry.identity): entry.state.value for entry in table.entries}
         self._records.tables.append(Seen(now, table.serial, states))
 
-    def _weigh(self) -> None:
+    def _measure(self) -> None:
+        """Memory and descriptors of the processes that must not grow."""
         now = time.time()
         for role, process in self._stage.roles():
             with contextlib.suppress(OSError):
