@@ -13,6 +13,8 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
+from lbadaptor.adaptor import libc
+
 PEER = "LBADAPTOR_PEER"
 """Apache's variable for the address of the connection's peer."""
 
@@ -68,8 +70,7 @@ def _cut(descriptor: int, visitor: tuple[str, int]) -> bool:
 
 def _reset(connection: socket.socket) -> None:
     """End a connection by a reset. An answer without a length ends with a regular end, so that would look whole."""
-    import ctypes  # hardly ever needed, and it costs memory in every Apache process
-
     # Linux resets a connection when it is connected to AF_UNSPEC (connect(2)).
-    if ctypes.CDLL(None).connect(connection.fileno(), _UNSPECIFIED, len(_UNSPECIFIED)) != 0:
+    connect = libc.function("connect")
+    if connect is None or connect(connection.fileno(), _UNSPECIFIED, len(_UNSPECIFIED)) != 0:
         connection.shutdown(socket.SHUT_RDWR)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lbadaptor.adaptor import error_pages, forward
+from lbadaptor.adaptor import error_pages, forward, libc
 from lbadaptor.adaptor.accepted_settings import AcceptedSettings
 from lbadaptor.adaptor.backends import Backends, BufferedResponse
 from lbadaptor.adaptor.circuit_breaker import CircuitBreaker
@@ -147,8 +147,6 @@ class Adaptor:
 
 def _return_memory() -> None:
     """Tell the C library to return freed memory to the system. Only the GNU library can do that."""
-    import ctypes  # seldom needed, and it costs memory in every Apache process
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = libc.function("malloc_trim")
     if trim is not None:
         trim(0)  # other threads run meanwhile

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def test_where_it_cannot_be_reset_it_is_shut_down(
     visitor, _ = ends
     host, port, *_ = visitor.getsockname()
     monkeypatch.setattr(visitor_module, "_UNSPECIFIED", b"")  # EINVAL
+    assert cut_visitor(came_from(host, port))
+    assert visitor.recv(1) == b""
+
+
+def test_in_a_python_without_ctypes_it_is_shut_down(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor, _ = ends
+    host, port, *_ = visitor.getsockname()
+    monkeypatch.setitem(sys.modules, "ctypes", None)
     assert cut_visitor(came_from(host, port))
     assert visitor.recv(1) == b""
 
