@@ -154,7 +154,7 @@ class Walk:
                 holder = self._table.by_ticket.get(self._ticket)
                 if holder is not None and holder.ticket not in self._tried:
                     self._verdict, self._holder = Verdict.HELD, holder  # the table had lost it, and names it again
-                    return holder
+                    return self._next()
                 if entry := self._choose():
                     return entry
                 if not self._may_wait():

@@ -858,6 +858,36 @@ def test_only_a_few_wait_for_a_failing_holder_the_rest_get_a_503_at_once(site: S
     assert site.ask(**cookies(entry.ticket)).status == 200
 
 
+def test_a_holder_that_is_failing_when_the_table_names_it_again_gets_only_a_few(
+    site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.configure(wait=PATIENCE)
+    go, arrived = threading.Event(), threading.Semaphore(0)
+
+    def hang(talk: Talk) -> None:
+        arrived.release()
+        assert go.wait(PATIENCE)
+        talk.send(answer())
+
+    failing = serve(default=hang)
+    entry = site.entry(failing, 0, State.FAILING)
+    threads = [threading.Thread(target=lambda: site.ask(**cookies(entry.ticket))) for _ in range(2)]
+
+    def meanwhile() -> None:
+        site.publish(entry)
+        for thread in threads:
+            thread.start()
+            assert arrived.acquire(timeout=PATIENCE)
+
+    site.publish()
+    at_the_first_pause(monkeypatch, meanwhile)
+    assert site.ask(**cookies(entry.ticket)).status == 503
+    go.set()
+    for thread in threads:
+        thread.join()
+    assert total(failing) == 2
+
+
 # Lost on the way.
 
 
