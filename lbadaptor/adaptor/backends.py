@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 
 from lbadaptor.adaptor import forward
 from lbadaptor.adaptor.address_table import AddressTable
@@ -193,6 +194,17 @@ class Backends:
         self._backends = {entry.ticket: before.get(entry.ticket) or Backend(*new) for entry in table.entries}
         for ticket in before.keys() - self._backends.keys():
             before[ticket].pool.close()
+        self._learn_keys(self._backends.keys() - before.keys())
+
+    def _learn_keys(self, tickets: Collection[str]) -> None:
+        """Read the key file again if none of the known keys signed one of these tickets of new AppServers.
+
+        Otherwise the tickets of a new key would be FORGED here until this process has sent a request to one of them.
+        """
+        keys = self._keys
+        if keys is not None and not all(map(keys.signed, tickets)):
+            with suppress(KeyFileError):  # the known keys are still good
+                self._keys = read_keys(self._key_file)
 
     def _signed(self, ticket: str) -> bool:
         return self._keyring().signed(ticket)

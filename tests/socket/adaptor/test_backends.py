@@ -279,6 +279,24 @@ def test_a_ticket_of_a_new_key_is_known_as_soon_as_an_appserver_has_it(
     assert server.requests[-1].get("LB-Key") == site.keys.caller_key(newer.ticket)
 
 
+def test_a_ticket_of_a_new_key_is_not_forged_where_no_appserver_of_that_key_was_asked(
+    backends: Backends, site: Site, serve: Serve
+) -> None:
+    server = serve()
+    (entry,) = site.publish_servers(server)
+    ask(backends, entry).close()
+    site.keys = Keys(["m" * 48, "n" * 48])
+    site.key_file.write_text(f"{'m' * 48}\n{'n' * 48}\n")
+    gone = site.keys.ticket(Identity(1, 5))
+    assert backends.judge([gone], backends.table())[0] is Verdict.FORGED
+    site.publish(entry, site.entry(serve(), 1))
+    assert backends.judge([gone], backends.table())[0] is Verdict.LOST
+    site.key_file.unlink()
+    site.keys = Keys(["o" * 48])
+    site.publish(entry, site.entry(serve(), 2))
+    assert backends.judge([gone], backends.table())[0] is Verdict.LOST  # what was read before is still good
+
+
 def test_a_table_with_a_ticket_that_is_not_ours_says_so_and_harms_no_other(
     backends: Backends, site: Site, serve: Serve
 ) -> None:
