@@ -44,6 +44,12 @@ class LengthRequired(BadRequest):
     status = 411
 
 
+class UnknownCoding(BadRequest):
+    """The body has a transfer coding that nobody removes (RFC 9112 §6.1)."""
+
+    status = 501
+
+
 class _Shape:
     """How to write requests whose environ has the same keys: a template, and the keys of the values that fill it."""
 
@@ -192,13 +198,19 @@ def url(environ: Environ) -> str:
 
 
 def body_length(environ: Environ) -> int | None:
-    """The length of the body in bytes; None if it ends where the input ends. Raises BadRequest."""
+    """The length of the body in bytes; None if it ends where the input ends. Raises BadRequest.
+
+    Apache removes the chunks of any body whose last coding is `chunked`, but no other coding.
+    """
     length = environ.get("CONTENT_LENGTH", "")
     if length:
         if not (length.isascii() and length.isdigit() and len(length) < 19):
             raise BadRequest("Content-Length is no number of bytes")
         return int(length)
-    return None if environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked" else 0
+    codings = environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if codings not in ("", "chunked"):
+        raise UnknownCoding("The body has a Transfer-Encoding other than chunked")
+    return None if codings else 0
 
 
 def may_be_short(environ: Environ) -> bool:

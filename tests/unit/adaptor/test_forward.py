@@ -190,6 +190,13 @@ def test_a_chunked_body_has_no_length() -> None:
     assert body_length(environ(HTTP_TRANSFER_ENCODING="Chunked")) is None
 
 
+@pytest.mark.parametrize("codings", ["gzip, chunked", "chunked, chunked", "identity", "x"])
+def test_a_body_with_another_coding_is_refused_with_501(codings: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        body_length(environ(HTTP_TRANSFER_ENCODING=codings))
+    assert caught.value.status == 501
+
+
 @pytest.mark.parametrize("length", ["-1", "+1", "1.5", "1e3", "0x10", "²", "1 ", "1_0", "9" * 5000, "3, 3"])
 def test_a_length_that_is_none_is_a_bad_request(length: str) -> None:
     with pytest.raises(BadRequest):
