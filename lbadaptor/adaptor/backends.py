@@ -226,7 +226,7 @@ class Backends:
     def _count_forged(self) -> None:
         self._forged = count = self._forged + 1  # not exact: another thread may count at the same moment
         if str(count).strip("0") == "1":  # the 1st, 10th, 100th …
-            log.warning("lbadaptor: %d forged tickets so far", count)
+            log.warning("lbadaptor: forged tickets so far: %d", count)
         if count == 1:
             log.warning(
                 "lbadaptor: no key in %s signed what came in the cookie `%s`: a visitor made it up, or another "

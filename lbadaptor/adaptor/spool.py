@@ -178,7 +178,7 @@ def _read(stream: Input, least: int) -> Iterator[bytes]:
             raise VisitorGone(str(error)) from None
         if not piece:
             if left > 0:
-                raise VisitorGone(f"the body ended {left} bytes early")
+                raise VisitorGone(f"the body ended {texts.count(left, 'byte')} early")
             return
         left -= len(piece)
         yield piece

@@ -148,8 +148,8 @@ def main(
     with _ErrorsLogged():
         if not admission.wait_idle(assignment.stop_grace):
             log.warning(
-                "%d requests are abandoned: they did not end within stop_grace, %g s",
-                admission.in_flight,
+                "%s abandoned after stop_grace, %g s",
+                texts.count(admission.in_flight, "request"),
                 assignment.stop_grace,
             )
     with _ErrorsLogged():

@@ -90,12 +90,15 @@ def _prepare(preload: Preload, report: Callable[[TemplateReport], object]) -> No
         )
         _end(CANNOT_START)
     if more := len(os.listdir("/proc/self/task")) - 1:
-        log.warning("a library has started %d threads at import; it has to start them again after a fork", more)
+        log.warning(
+            "a library has started %s at import; it has to start them again after a fork",
+            texts.count(more, "thread"),
+        )
     if more := len(_sockets() - before):
         log.warning(
-            "the application has opened %d sockets at import: ALL AppServers share them; open them at the "
+            "the application has opened %s at import: ALL AppServers share them; open them at the "
             "first request, or leave out preload",
-            more,
+            texts.count(more, "socket"),
         )
     gc.collect()
     gc.freeze()  # the collector of an AppServer would write to all that is shared (Python's docs on gc.freeze)

@@ -124,9 +124,7 @@ def parse(text: str) -> Table:
             seen[key] = number
         entries.append(entry)
     if expected is not None and expected != len(entries):
-        raise AddressFileError(
-            len(lines) + 1, f"{len(entries)} entries where the header says {expected}: half written"
-        )
+        raise AddressFileError(len(lines) + 1, f"entries: {len(entries)}; the header says {expected}: half written")
     return Table(serial, tuple(entries))
 
 
@@ -170,7 +168,7 @@ def _header(line: str) -> tuple[int, int | None]:
 def _entry(line: str, number: int) -> Entry:
     fields = line.split()
     if len(fields) != len(COLUMNS):
-        raise AddressFileError(number, f"{len(fields)} columns where {len(COLUMNS)} belong: {' '.join(COLUMNS)}")
+        raise AddressFileError(number, f"columns: {len(fields)}, not {len(COLUMNS)} ({' '.join(COLUMNS)})")
     ticket, address, state, *numbers = fields
     for name, value in zip(COLUMNS[3:], numbers, strict=True):
         if not (value.isascii() and value.isdigit() and len(value) <= 19):

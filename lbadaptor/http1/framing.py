@@ -102,7 +102,7 @@ class CountedDecoder:
 
     @property
     def missing(self) -> str:
-        return f"{self._left} bytes are missing" if self._left else ""
+        return f"missing bytes: {self._left}" if self._left else ""
 
     def feed(self, data: bytes) -> list[bytes]:
         left = self._left

@@ -31,6 +31,11 @@ def clean(text: str, longest: int = LONGEST) -> str:
     return cut if len(text) <= longest and len(cut) <= longest else cut[:longest] + " …"
 
 
+def count(number: int, noun: str) -> str:
+    """The number with its noun, which has an s in the plural: "1 session", "2 sessions"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def of(error: BaseException, longest: int = LONGEST) -> str:
     """An exception's class and text, clean. Never raises, whatever its own `__str__` does."""
     try:
@@ -71,7 +76,7 @@ def trace(error: BaseException, always: bool = True) -> list[str]:
         lines = [of(error)]
     if len(lines) > TRACE_LINES:
         half = TRACE_LINES // 2
-        lines = [*lines[:half], f"  … {len(lines) - 2 * half} lines …", *lines[-half:]]
+        lines = [*lines[:half], f"  … {count(len(lines) - 2 * half, 'line')} …", *lines[-half:]]
     return [clean(line, TRACE_WIDTH) for line in lines]
 
 

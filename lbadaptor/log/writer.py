@@ -153,7 +153,7 @@ class Writer:
         error = self._error
         reason = "nobody read them" if error is None or error.errno in _NO_READER else texts.of_os_error(error)
         mark = "<4>" if self.journal else ""
-        return f"{mark}{self.prefix}{self._lost} lines of the log were lost: {reason}\n".encode()
+        return f"{mark}{self.prefix}{texts.count(self._lost, 'line')} of the log lost: {reason}\n".encode()
 
     def _write_some(self, data: bytes) -> int:
         """Write a part of the data, and return its length. Raises OSError."""

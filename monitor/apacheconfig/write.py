@@ -105,7 +105,7 @@ def _compare(options: argparse.Namespace) -> int:
     for line in lines[:MAX_LINES]:
         print(f"  {line[:MAX_LINE]}{' …' if len(line) > MAX_LINE else ''}", file=sys.stderr)
     if len(lines) > MAX_LINES:
-        print(f"  and {len(lines) - MAX_LINES} lines more", file=sys.stderr)
+        print(f"  … lines not shown: {len(lines) - MAX_LINES}", file=sys.stderr)
     command = f"lbctl --config {shlex.quote(str(options.config))} apache-config {_command_line(options)}".rstrip()
     print(f"write it anew, `{command} > {shlex.quote(str(options.check))}`, and reload Apache", file=sys.stderr)
     return 1

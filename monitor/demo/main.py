@@ -227,7 +227,7 @@ def _await_appservers(settings: Settings, monitor: subprocess.Popen[bytes], end:
             if broken and not ok:
                 raise DemoFailed(f"the application does not start: {broken[0]}")
             if len(ok) >= wanted:
-                _print(f"{len(ok)} AppServers are OK after {time.monotonic() - began:.1f} s")
+                _print(f"{texts.count(len(ok), 'AppServer')} OK after {time.monotonic() - began:.1f} s")
                 return
         if time.monotonic() - began > START_TIMEOUT:
             raise DemoFailed(f"the AppServers are not OK after {START_TIMEOUT:.0f} s")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from lbadaptor.contract.address import Identity
 from lbadaptor.contract.settings import Settings
-from lbadaptor.log import logs
+from lbadaptor.log import logs, texts
 from monitor.contract.messages import ProbeAnswer
 from monitor.policy import probes, shares
 from monitor.policy.actions import Action, Send, Signal, Start
@@ -279,7 +279,11 @@ class Pool:
         self.release = Release.begin(self.slots, self._kept, end_sessions, now)
         text = announcement(self.slots, self.settings, end_sessions)
         old = sum(slot.counts for slot in self)
-        log.info("release: %d AppServers are replaced%s", old, ", their sessions end" if end_sessions else "")
+        log.info(
+            "release: replacing %s%s",
+            texts.count(old, "AppServer"),
+            ", and ending their sessions" if end_sessions else "",
+        )
         return text
 
     def stop(self, now: float) -> None:
@@ -412,7 +416,7 @@ class Pool:
             self.slots.move(chosen, Event.DRAIN, now)
             chosen.draining_since = now
             why = " and ".join(in_words(chosen.leaving)) or "one too many"
-            log.info("slot %d is DYING (%s), with %d sessions", chosen.slot, why, chosen.sessions)
+            log.info("slot %d is DYING (%s), with %s", chosen.slot, why, texts.count(chosen.sessions, "session"))
             self._send(chosen, Signal.DRAIN)
 
     @property
@@ -485,9 +489,9 @@ class Pool:
         """Stop an AppServer that may have sessions, and announce it. False: no visitor is sent to it anyway."""
         if not life.published:
             return False
-        log.warning("slot %d is ended with %d sessions: %s", life.slot, life.sessions, why)
+        log.warning("slot %d is ended with %s: %s", life.slot, texts.count(life.sessions, "session"), why)
         if self.release.under_way:
-            self.release.ended.append(f"slot {life.slot} with {life.sessions} sessions: {why}")
+            self.release.ended.append(f"slot {life.slot} with {texts.count(life.sessions, 'session')}: {why}")
         self._stop(life, Event.LIMIT, now)
         return True
 

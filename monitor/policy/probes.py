@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lbadaptor.contract.settings import Monitor
+from lbadaptor.log import texts
 from monitor.policy.life import Life
 from monitor.policy.states import PUBLISHED, LifeState
 
@@ -37,7 +38,7 @@ def count_failure(life: Life, why: str, cpu: float | None, now: float) -> None:
 
 def failure(life: Life, why: str) -> str:
     """Why an AppServer is FAILING, for people. `why` the last probe failed."""
-    return f"{life.supervision.failed_probes} probes failed: {why}"
+    return f"{texts.count(life.supervision.failed_probes, 'probe')} failed: {why}"
 
 
 def last_progress(life: Life) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lbadaptor.contract.settings import Settings
+from lbadaptor.log import texts
 from monitor.policy.life import Life, Reason
 from monitor.policy.slot import Backoff, Slot, Slots
 from monitor.policy.states import LifeState
@@ -79,12 +80,12 @@ def _is_old(life: Life | None) -> bool:
 def announcement(slots: Slots, settings: Settings, end_sessions: bool) -> str:
     """The reply to an order for a release."""
     old = sum(slot.counts for slot in slots)
-    text = f"{old} AppServers are replaced, {settings.monitor.replace_at_once} at a time"
+    text = f"replacing {texts.count(old, 'AppServer')}, {settings.monitor.replace_at_once} at a time"
     draining = sum(life.draining for life in slots.lives)
     free = settings.slots - len(slots)
     if draining and free < old and not end_sessions:
         text += (
-            f"; {free} slots are free and {draining} hold AppServers that are DYING: where those are missing, the"
-            " one with the fewest sessions is ended"
+            f"; free slots: {free}, slots of DYING AppServers: {draining}. When no slot is free, the DYING AppServer"
+            " with the fewest sessions is ended"
         )
     return text

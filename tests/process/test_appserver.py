@@ -457,7 +457,7 @@ def test_what_does_not_end_within_its_grace_is_abandoned(start: Start) -> None:
     appserver.order(STOP)
     code, _, err = appserver.ended()
     assert code == 0
-    assert "1 requests are abandoned" in err
+    assert "1 request abandoned after stop_grace" in err
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         answer.read()
     connection.close()

@@ -20,6 +20,7 @@ from monitor_fixture import Site, processes, wait_for
 
 from lbadaptor.contract.address import Address, Identity
 from lbadaptor.contract.ticket import read_keys
+from lbadaptor.log import texts
 from monitor.contract.client import ask
 
 # What an ordinary user has by nature, root gets so (setpriv(1)): permissions count, and so do limits on processes.
@@ -577,7 +578,7 @@ def test_a_second_release_while_the_first_drains_ends_the_fewest_sessions_and_sa
     site.up()
     first = {slot: [site.get(slot, "/login").cookies["sid"] for _ in range(slot + 1)] for slot in (0, 1)}
     site.wait(lambda: [entry.sessions for entry in site.table.entries] == [1, 2], "they are counted")
-    assert site.wait_order("restart") == "2 AppServers are replaced, 1 at a time"
+    assert site.wait_order("restart") == "replacing 2 AppServers, 1 at a time"
     site.wait_said("release: every AppServer has been replaced")
     site.wait_states(s0="DYING", s1="DYING", s2="OK", s3="OK")
     for slot in (2, 3):
@@ -585,16 +586,19 @@ def test_a_second_release_while_the_first_drains_ends_the_fewest_sessions_and_sa
             site.get(slot, "/login")
     site.wait(lambda: [entry.sessions for entry in site.table.entries] == [1, 2, 3, 3], "they are counted")
     assert site.wait_order("restart") == (
-        "2 AppServers are replaced, 1 at a time; 0 slots are free and 2 hold AppServers that are DYING: where those"
-        " are missing, the one with the fewest sessions is ended"
+        "replacing 2 AppServers, 1 at a time; free slots: 0, slots of DYING AppServers: 2. When no slot is free, the"
+        " DYING AppServer with the fewest sessions is ended"
     )
     site.wait(lambda: site.said.count("release: every AppServer has been replaced") == 2, "it is done")
     ended = [
-        "slot 0 with 1 sessions: no slot is free for the release",
+        "slot 0 with 1 session: no slot is free for the release",
         "slot 1 with 2 sessions: no slot is free for the release",
     ]
     site.wait(lambda: ask(site.control)["ended"] == ended, f"the status says {ended}")
     for slot, sids in first.items():
-        assert f"slot {slot} is ended with {len(sids)} sessions: no slot is free for the release" in site.said
+        assert (
+            f"slot {slot} is ended with {texts.count(len(sids), 'session')}: no slot is free for the release"
+            in site.said
+        )
     site.wait_states(s0="OK", s1="OK", s2="DYING", s3="DYING")
     site.end()

@@ -56,7 +56,7 @@ def test_by_its_socket_what_a_killed_monitor_left_is_ended(site: Site) -> None:
     assert site.pids()
     done = lbctl("--socket", site.control, "stop", "--all")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1 AppServers were left over" in done.stdout
+    assert "AppServers left over: 1" in done.stdout
     wait_for(lambda: not processes(site.mark), "all have ended")
 
 
@@ -85,7 +85,7 @@ def test_a_release_is_waited_for_and_its_end_told(site: Site) -> None:
     assert (status, said.splitlines()[-1]) == (0, "2 of 2 replaced")
     site.wait(lambda: not set(site.pids().values()) & set(before.values()), "those of before have ended")
     status, said = site.lbctl("restart", "--no-wait")
-    assert (status, said) == (0, "2 AppServers are replaced, 1 at a time")
+    assert (status, said) == (0, "replacing 2 AppServers, 1 at a time")
     site.end()
 
 
@@ -118,7 +118,7 @@ def test_a_release_has_failed_where_nobody_served_before_and_nobody_does_now(sit
     assert "no_such_module" in done.stderr
     assert "no AppServer serves; the monitor goes on trying" in done.stderr
     site.write_application()
-    assert site.lbctl("restart") == (0, "1 AppServers are replaced, 1 at a time\n1 of 1 replaced")
+    assert site.lbctl("restart") == (0, "replacing 1 AppServer, 1 at a time\n1 of 1 replaced")
     assert len(site.ok) == 1
     site.end()
 

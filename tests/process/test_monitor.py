@@ -195,7 +195,7 @@ def test_the_status_for_people(calm: Site) -> None:
     code, text = calm.lbctl("status")
     lines = text.splitlines()
     assert code == 0
-    assert lines[0] == f"monitor {calm.pid} · 2 AppServers asked for, {SLOTS} slots"
+    assert lines[0] == f"monitor {calm.pid} · AppServers asked for: 2, slots: {SLOTS}"
     assert lines[1] == str(calm.run_folder / "address.text")
     for slot, pid in calm.pids().items():
         assert re.match(
@@ -557,7 +557,7 @@ def test_a_release_replaces_everybody(site: Site, way: str) -> None:
         os.kill(site.pid, signal.SIGHUP)
     else:
         site.wait_control()
-        assert site.lbctl("restart", "--no-wait") == (0, "2 AppServers are replaced, 1 at a time")
+        assert site.lbctl("restart", "--no-wait") == (0, "replacing 2 AppServers, 1 at a time")
 
     def rolled() -> bool:
         assert len(site.ok) >= 2, "fewer are OK than before"

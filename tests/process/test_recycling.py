@@ -143,7 +143,7 @@ def test_a_drain_beyond_its_limit_is_ended(site: Site) -> None:
     site.wait_order("drain", 0)
     site.wait_states(s0="DYING", s1="OK")
     site.wait_states(s1="OK")
-    site.wait_said("slot 0 is ended with 1 sessions: it has been DYING for 1 s")
+    site.wait_said("slot 0 is ended with 1 session: it has been DYING for 1 s")
     site.end()
 
 
@@ -159,12 +159,12 @@ def test_a_release_that_ends_sessions_lets_in_flight_requests_finish(site: Site)
     with client(site.control) as session:
         assert session.post("http://monitor/restart", json={"now": True}, timeout=PATIENCE).status_code == 200
     site.wait_states(s1="OK")
-    site.wait_said("slot 0 is ended with 1 sessions: a release that ends sessions")
+    site.wait_said("slot 0 is ended with 1 session: a release that ends sessions")
     (site.app_folder / "go").touch()
     slow.join(PATIENCE)
     assert statuses == [200]
     site.wait(lambda: list(site.pids()) == [1], "it has ended")
-    ended = ["slot 0 with 1 sessions: a release that ends sessions"]
+    ended = ["slot 0 with 1 session: a release that ends sessions"]
     site.wait(lambda: ask(site.control)["ended"] == ended, "the status says which AppServers it ended")
     site.end()
 

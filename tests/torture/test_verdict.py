@@ -340,7 +340,7 @@ def test_every_rule_has_a_violation_and_a_name() -> None:
     ("status", "why", "cause"),
     [
         (502, f"AppServer 0.1: {LOST}: Connection reset by peer", Cause.DIED),
-        (502, "AppServer 0.1: connection lost within the answer, nothing passed on: 5 bytes are missing", Cause.DIED),
+        (502, "AppServer 0.1: connection lost within the answer, nothing passed on: missing bytes: 5", Cause.DIED),
         (502, "AppServer 0.1: the answer is not HTTP", Cause.OTHER),
         (503, "AppServer 0.1, which holds the session, is FAILING", Cause.FAILING),
         (503, "AppServer 0.1: refused: BUSY: 0.1", Cause.BUSY),

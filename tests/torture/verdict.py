@@ -27,7 +27,7 @@ STRENGTH = 30.0
 
 _SLOT = re.compile(r"\bslot (\d+)\b")
 _BEGINS = re.compile(r"\bslot \d+ (?:starts|is adopted)\b.*\bpid (\d+)")
-_ANNOUNCED = re.compile(r"slot \d+ is ended with \d+ sessions")
+_ANNOUNCED = re.compile(r"slot \d+ is ended with \d+ sessions?")
 """The line in which the monitor announces that it ends an AppServer because of a limit."""
 _HUNG = re.compile(r"slot \d+ is hung and is ended")
 _DEATH = re.compile(r"slot \d+ (\(\w+\) was ended by SIGKILL|does not exit: SIGKILL)")

@@ -134,9 +134,9 @@ class Acceptor:
             return False  # no caller waits: accept(2) takes a descriptor before it looks for one
         if self.check_at is None:
             log.error(
-                "cannot take connections (%s), except with %d descriptors in reserve; raise the limit on descriptors",
+                "cannot take connections (%s), except with %s in reserve; raise the limit on descriptors",
                 texts.what(error),
-                self.reserve.left,
+                texts.count(self.reserve.left, "descriptor"),
             )
             self.check_at = monotonic() + ACCEPT_PAUSE
         # The application may have set a limit below numbers that are in use: to close those would make no room.

@@ -13,6 +13,7 @@ from lbadaptor.http1.framing import CHUNKED, UNTIL_CLOSE, Framing
 from lbadaptor.http1.lines import Memo, is_name
 from lbadaptor.http1.states import REQUEST, State
 from lbadaptor.http1.writer import CHUNKED_FIELD, CLOSE_FIELD, encode, field_lines, refuse_illegal, status_lines
+from lbadaptor.log import texts
 
 Headers = list[tuple[str, str]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
@@ -185,7 +186,7 @@ class Answer:
         if self._framing == CHUNKED:
             self._caller.send(chunks.LAST)
         elif self._framing > 0:
-            raise ShortAnswer(f"the answer is {self._framing} bytes shorter than its Content-Length")
+            raise ShortAnswer(f"the answer is {texts.count(self._framing, 'byte')} shorter than its Content-Length")
         self._over()
 
     def _over(self) -> None:

@@ -84,10 +84,10 @@ def _refuse_contradictions(settings: Settings) -> None:
         )
     if servers.base_port + settings.slots - 1 > 65535:
         raise SettingsError(
-            f"[appservers] base_port = {servers.base_port} and {settings.slots} slots go beyond port 65535"
+            f"[appservers] base_port = {servers.base_port} and slots = {settings.slots} go beyond port 65535"
         )
     if len(servers.weights) > settings.slots:
-        raise SettingsError(f"[appservers] weights names {len(servers.weights)} slots; there are {settings.slots}")
+        raise SettingsError(f"[appservers] weights: {len(servers.weights)}; slots: {settings.slots}")
     if 0 < servers.hard_memory <= servers.max_memory:
         raise SettingsError(
             f"[appservers] hard_memory = {servers.hard_memory} is not more than max_memory = {servers.max_memory}: "

@@ -45,7 +45,7 @@ def run(settings: Settings) -> int:
     # As ExecStopPost of a systemd unit: `end` takes twice the grace at most.
     Systemd(os.environ).extend(2 * (settings.monitor.stop_grace + MARGIN) + MARGIN)
     left, killed = end(settings)
-    print(f"nothing runs from {settings.run_folder} any more; {left} AppServers were left over, {killed} were killed")
+    print(f"nothing runs from {settings.run_folder} any more; AppServers left over: {left}, killed: {killed}")
     return 0
 
 

@@ -12,7 +12,7 @@ def table(status: dict[str, Any]) -> str:
     rows = [COLUMNS, *(_row(server) for server in status["appservers"])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    head = f"monitor {status['pid']} · {status['servers']} AppServers asked for, {status['slots']} slots"
+    head = f"monitor {status['pid']} · AppServers asked for: {status['servers']}, slots: {status['slots']}"
     if status["standby"]:
         head += f" · {status['standby']} in standby"
     if status["release"]:

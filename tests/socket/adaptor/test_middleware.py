@@ -1274,7 +1274,7 @@ def test_where_the_visitor_is_out_of_reach_the_server_is_told(site: Site, serve:
         blocks = iter(got.blocks)
         assert next(blocks) == b"half"
         go.set()
-        with pytest.raises(ExchangeFailed, match="4 bytes are missing"):
+        with pytest.raises(ExchangeFailed, match="missing bytes: 4"):
             next(blocks)
     assert site.adaptor.backends.load(entry).in_flight == 0
 

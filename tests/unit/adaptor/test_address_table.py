@@ -76,7 +76,7 @@ def test_a_still_file_is_not_read_again(
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ("nonsense\n", "line 1: 1 columns"),
+        ("nonsense\n", "line 1: columns: 1"),
         (write(table(2, 2), "test", "now")[:-1], "half written"),
         (write(table(2, 2), "test", "now").rpartition("\n1.")[0] + "\n", "half written"),
         (b"\xff\xfe\n", "byte 0 is not UTF-8"),

@@ -92,8 +92,8 @@ def test_a_later_version_is_refused() -> None:
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        ("one two three\n", "3 columns"),
-        (line()[:-1] + " more\n", "8 columns"),
+        ("one two three\n", "columns: 3"),
+        (line()[:-1] + " more\n", "columns: 8"),
         (line(state="ok"), "state 'ok' is none of OK, DYING, FAILING"),
         (line(state="STOPPING"), "STOPPING"),
         (line(slot="x"), "slot 'x'"),

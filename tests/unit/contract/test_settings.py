@@ -114,7 +114,7 @@ def _toml(value: object) -> str:
         (f"{LEAST}[appservers]\nweights = [100, -1]\n", "line 5: [appservers] weights: expected"),
         (f"{LEAST}[appservers]\nwarm_up = ['shop']\n", "line 5: [appservers] warm_up: expected"),
         (f"{LEAST}[appservers]\nwarm_up = ['/a b']\n", "line 5: [appservers] warm_up: expected"),
-        (f"{LEAST}[appservers]\nservers = 1\nslots = 2\nweights = [1, 2, 3]\n", "weights names 3 slots; there are 2"),
+        (f"{LEAST}[appservers]\nservers = 1\nslots = 2\nweights = [1, 2, 3]\n", "weights: 3; slots: 2"),
         (f"{LEAST}[appservers]\nservers = 2\nstandby = 1\nslots = 3\n", "more than servers = 2 and standby = 1"),
         (
             f"{LEAST}[appservers]\nmax_memory = 9\nhard_memory = 9\n",

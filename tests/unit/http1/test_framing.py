@@ -97,7 +97,7 @@ def test_a_length_is_a_number_of_bytes(value: str) -> None:
 @pytest.mark.parametrize(
     ("framing", "data", "missing"),
     [
-        (5, b"hello", "bytes are missing"),
+        (5, b"hello", "missing bytes"),
         (CHUNKED, b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", "the last chunk is missing"),
     ],
 )

@@ -140,7 +140,7 @@ def test_where_nobody_reads_it_does_not_block_and_says_how_much_was_lost(
     lost = 3_000 - (len(told) - 1)
     assert told[0] == f"{PREFIX}line 0 of many that are long enough"
     assert told[-2] == f"{PREFIX}line {3_000 - lost - 1} of many that are long enough"
-    assert told[-1] == f"{PREFIX}{lost} lines of the log were lost: nobody read them"
+    assert told[-1] == f"{PREFIX}{lost} lines of the log lost: nobody read them"
     assert lost > 1000
 
 
@@ -156,7 +156,7 @@ def test_a_terminal_that_is_stopped(log: loggers.Logger, monkeypatch: pytest.Mon
                 log.info("line %d", number)
             assert output._lost
             termios.tcflow(theirs, termios.TCOON)
-            assert "lines of the log were lost" in drain(ours, output)
+            assert "lines of the log lost" in drain(ours, output)
     finally:
         os.close(ours)
         os.close(theirs)
@@ -195,7 +195,7 @@ def test_a_full_disk_is_said_when_there_is_room_again(
         with open(path, "wb", buffering=0) as file:
             output._put = file.write  # type: ignore[assignment]  # there is room again
             standard_error.flush()
-    assert path.read_text().endswith("lines of the log were lost: No space left on device\n")
+    assert path.read_text().endswith("lines of the log lost: No space left on device\n")
 
 
 def test_a_file_that_is_shared_is_not_overwritten(

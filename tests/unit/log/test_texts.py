@@ -9,6 +9,11 @@ import pytest
 from lbadaptor.log import texts
 
 
+@pytest.mark.parametrize(("number", "text"), [(0, "0 sessions"), (1, "1 session"), (2, "2 sessions")])
+def test_a_count_has_its_noun_in_the_right_number(number: int, text: str) -> None:
+    assert texts.count(number, "session") == text
+
+
 @pytest.mark.parametrize(
     ("text", "clean"),
     [

@@ -64,7 +64,7 @@ def row(text: str, number: int = 0) -> list[str]:
 
 def test_the_head_says_what_is_under_way() -> None:
     assert table.table(status()).splitlines()[:2] == [
-        "monitor 4700 · 2 AppServers asked for, 8 slots",
+        "monitor 4700 · AppServers asked for: 2, slots: 8",
         "/run/lbadaptor/address.text",
     ]
     release = status(release="slot 3 is STARTING", replaced=[1, 4])

@@ -13,6 +13,7 @@ import pytest
 
 from lbadaptor.contract.address import Identity
 from lbadaptor.contract.settings import Application, AppServers, Monitor, Settings
+from lbadaptor.log import texts
 from monitor.contract.messages import ProbeAnswer
 from monitor.policy.actions import Action, Send, Signal, Start
 from monitor.policy.life import Life, Reason, in_words, own_limits
@@ -763,7 +764,7 @@ def test_a_release_replaces_everybody_a_few_at_a_time(at_once: int) -> None:
     stage = Stage(servers=4, replace_at_once=at_once)
     stage.up()
     old = {slot.identity for slot in stage.pool}
-    assert stage.pool.begin_release(stage.now) == f"4 AppServers are replaced, {at_once} at a time"
+    assert stage.pool.begin_release(stage.now) == f"replacing 4 AppServers, {at_once} at a time"
     assert short(stage.plan()) == [f"start {4 + number}" for number in range(at_once)]
     actions, fewest = roll(stage)
     assert fewest == 4
@@ -967,7 +968,7 @@ def test_a_release_that_ends_sessions_stops_each_as_soon_as_it_is_replaced(caplo
     assert short(stage.ready(4)) == ["stop 2", "stop 0"]
     assert not stage.pool.release.under_way
     assert stage.pool.release.ended == [
-        f"slot {slot} with {sessions} sessions: a release that ends sessions"
+        f"slot {slot} with {texts.count(sessions, 'session')}: a release that ends sessions"
         for slot, sessions in ((1, 2), (2, 3), (0, 1))
     ]
     assert "slot 2 is ended with 3 sessions: a release that ends sessions" in caplog.messages
