@@ -200,7 +200,8 @@ def url(environ: Environ) -> str:
 def body_length(environ: Environ) -> int | None:
     """The length of the body in bytes; None if it ends where the input ends. Raises BadRequest.
 
-    Apache removes the chunks of any body whose last coding is `chunked`, but no other coding.
+    Apache removes the chunks of any body whose last coding is `chunked`, but no other coding. mod_wsgi refuses such a
+    body with 501; mod_cgi does not.
     """
     length = environ.get("CONTENT_LENGTH", "")
     if length:

@@ -77,6 +77,16 @@ def test_a_body_arrives_as_it_is(
                 break
 
 
+def test_a_body_with_a_coding_that_nobody_removes_is_refused(site: Site) -> None:
+    """By mod_wsgi itself; as CGI by the adaptor, to which Apache gives it without the chunks."""
+    with visit(site) as visitor:
+        head = b"POST /taken HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
+        visitor.sendall(head + b"3\r\nabc\r\n0\r\n\r\n")
+        answer = http.client.HTTPResponse(visitor)
+        answer.begin()
+        assert answer.status == 501
+
+
 def test_who_expects_100_is_told_to_continue_and_sends_then(site: Site) -> None:
     with visit(site) as visitor:
         head = "PUT /taken HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n"
