@@ -45,7 +45,7 @@ class LengthRequired(BadRequest):
 
 
 class UnknownCoding(BadRequest):
-    """The body has a transfer coding that nobody removes (RFC 9112 §6.1)."""
+    """The body has a transfer coding that is not removed (RFC 9112 §6.1)."""
 
     status = 501
 

@@ -46,31 +46,31 @@ def length(value: str) -> int:
     return int(value)
 
 
-def of_request(said: str | None, codings: str | None, version: str) -> Framing:
-    """`said`, `codings`: Content-Length and Transfer-Encoding, joined by commas where they are repeated.
+def of_request(stated: str | None, codings: str | None, version: str) -> Framing:
+    """`stated`, `codings`: Content-Length and Transfer-Encoding, joined by commas where they are repeated.
 
     `version`: "1.0" or "1.1". Raises ProtocolError.
     """
     if codings is None:
-        return 0 if said is None else length(said)
-    if codings.lower() != "chunked" or said is not None or version == "1.0":
+        return 0 if stated is None else length(stated)
+    if codings.lower() != "chunked" or stated is not None or version == "1.0":
         raise ProtocolError(f"Transfer-Encoding {codings[:40]!r}")
     return CHUNKED
 
 
-def of_response(method: str, status: int, said: list[str], codings: str | None) -> Framing:
-    """`method`: the request's. `said`: every Content-Length. `codings`: Transfer-Encoding, joined by commas.
+def of_response(method: str, status: int, lengths: list[str], codings: str | None) -> Framing:
+    """`method`: the request's. `lengths`: every Content-Length. `codings`: Transfer-Encoding, joined by commas.
 
     Raises ProtocolError.
     """
     framing = UNTIL_CLOSE
-    for value in said:
+    for value in lengths:
         size = length(value)
         if framing not in (UNTIL_CLOSE, size):
             raise ProtocolError("two different lengths")
         framing = size
     if codings is not None:
-        if codings.lower() != "chunked" or said:
+        if codings.lower() != "chunked" or lengths:
             raise ProtocolError(f"Transfer-Encoding {codings[:40]!r}")
         framing = CHUNKED
     return 0 if method == "HEAD" or status in BODILESS else framing
@@ -93,7 +93,7 @@ class Decoder(Protocol):
 
 
 class CountedDecoder:
-    """A body whose length was said."""
+    """A body whose length is known from its head."""
 
     def __init__(self, size: int) -> None:
         self.complete = not size

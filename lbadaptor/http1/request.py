@@ -50,7 +50,7 @@ _MINOR = {"HTTP/1.1": "1.1", "HTTP/1.0": "1.0"}
 class RequestFields(LineMemo[tuple[str | None, str]]):
     """A head's fields by the names that CGI gives them (RFC 3875 §4.1): CONTENT_LENGTH, HTTP_COOKIE.
 
-    `read_name` may give other names to other fields. It gives None to a field that nobody shall see.
+    `read_name` may give other names to other fields. It gives None to a field that is dropped.
     """
 
     def __init__(self, read_name: Callable[[str], Callable[[str], tuple[str | None, str]]], bound: int) -> None:
@@ -148,7 +148,7 @@ class RequestReader(Generic[Head]):
         self.keep_alive = True
         """the connection may carry another request"""
         self.pieces: deque[bytes] = deque()
-        """what was read of the body; whoever uses a piece takes it out"""
+        """what was read of the body; a piece that is used is taken out"""
         self._read_head = read_head
         self._beginning = bytearray()
         """the beginning of a head of which not all is here"""
@@ -177,7 +177,7 @@ class RequestReader(Generic[Head]):
         elif state is BODY or state is DISCARDING:
             self._feed_body(data)
         elif state is REQUEST:
-            self.keep_alive = False  # our callers pipeline nothing; whoever does has to ask again (RFC 9112 §9.3.2)
+            self.keep_alive = False  # our callers do not pipeline; one that does has to ask again (RFC 9112 §9.3.2)
 
     def answered(self) -> bool:
         """The answer was sent. Whether another request may come at once; else the body's rest is discarded first."""

@@ -25,7 +25,7 @@ class HeadTooLarge(ProtocolError):
 
 
 class MalformedHead(ProtocolError):
-    """What came is no head of a response. `own`: an AppServer's all the same, for LB-Status stands in it."""
+    """What came is no head of a response. `own`: it is an AppServer's all the same, because it has LB-Status."""
 
     def __init__(self, why: str, own: bool = False) -> None:
         super().__init__(why)

@@ -33,29 +33,32 @@ def field_lines(headers: Iterable[tuple[str, str]]) -> bytes:
 
 
 def refuse_illegal(headers: Iterable[tuple[str, str]]) -> None:
-    """Raise ValueError for the first value that holds what none may. It may be a secret, and is not told."""
+    """Raise ValueError if a value holds a character that none may hold.
+
+    The message does not show the value, which may be a secret.
+    """
     for name, value in headers:
         if found := illegal(value):
             raise ValueError(f"the header {name} holds {found[0]!r}, which no header may hold")
 
 
-def framing(bodiless: bool, said: int | None, whole: int | None, chunked: bool) -> Framing:
+def framing(bodiless: bool, stated: int | None, whole: int | None, chunked: bool) -> Framing:
     """How a response's body is framed (RFC 9112 §6.3).
 
-    `said`: by a Content-Length. `whole`: the body's length where all of it is known. `chunked`: the client can read
+    `stated`: by a Content-Length. `whole`: the body's length where all of it is known. `chunked`: the client can read
     chunks (HTTP/1.1).
     """
     if bodiless:
         return 0
-    if said is not None:
-        return said
+    if stated is not None:
+        return stated
     if whole is not None:
         return whole
     return CHUNKED if chunked else UNTIL_CLOSE
 
 
 def encode(data: bytes, framing: Framing) -> bytes:
-    """A piece of a body. Of a counted one, never more than was said: it would be the next response's beginning."""
+    """A piece of a body. If the length is known, never more than that: the rest would begin the next response."""
     if framing >= 0:
         return data[:framing]
     return chunks.encode(data) if data and framing == CHUNKED else data

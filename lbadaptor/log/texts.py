@@ -47,7 +47,7 @@ def of(error: BaseException, longest: int = LONGEST) -> str:
 
 
 def what(error: BaseException) -> str:
-    """What the system, or whoever raised it, says: never empty, never "None"."""
+    """The system's message, or the exception's own: never empty, never "None"."""
     try:
         return clean(getattr(error, "strerror", None) or str(error) or type(error).__name__)
     except Exception:
@@ -55,7 +55,7 @@ def what(error: BaseException) -> str:
 
 
 def of_os_error(error: OSError) -> str:
-    """What the system said, and about which file: never "None: None"."""
+    """The system's message, and the file that it is about: never "None: None"."""
     place = error.filename if error.filename2 is None else error.filename2
     if isinstance(place, bytes):
         place = place.decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Reads and checks lbadaptor.toml. What is wrong is said with its line, section and key."""
+"""Reads and checks lbadaptor.toml. Errors name the line, section and key."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ MOST_COOKIES = 16
 _SHARED = ("application", "files", "adaptor")
 """The sections that adaptors use whole."""
 _THREADS = "threads"
-"""What they use of [appservers]: the load of an AppServer that has not told it yet is measured by it."""
+"""What they use of [appservers]: until an AppServer has reported its load, it is measured by this."""
 _TEXT_BYTES = 1 << 20
 """How much of a broken lbadaptor.toml is searched for its run folder."""
 _RUN_FOLDER = re.compile(r"""^[^#\n]*?\brun_folder["']?\s*=\s*(?:"([^"\n]*)"|'([^'\n]*)')""", re.MULTILINE)
@@ -106,7 +106,7 @@ def read(path: Path) -> Snapshot:
 
 
 def folders(config: Path) -> tuple[Settings | None, SettingsError | None, list[Path]]:
-    """What lbadaptor.toml says, or what is wrong with it; and where its run folder may be, the likeliest first."""
+    """What lbadaptor.toml says, or what is wrong with it; and where its run folder may be, the most likely first."""
     try:
         settings = load(config)
     except SettingsError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lbadaptor.adaptor import cutting as visitor_module
+from lbadaptor.adaptor import cutting
 from lbadaptor.adaptor.cutting import PEER, cut_visitor
 
 
@@ -62,7 +62,7 @@ def test_where_it_cannot_be_reset_it_is_shut_down(
 ) -> None:
     visitor, _ = ends
     host, port, *_ = visitor.getsockname()
-    monkeypatch.setattr(visitor_module, "_UNSPECIFIED", b"")  # EINVAL
+    monkeypatch.setattr(cutting, "_UNSPECIFIED", b"")  # EINVAL
     assert cut_visitor(came_from(host, port))
     assert visitor.recv(1) == b""
 
