@@ -114,7 +114,7 @@ from answers import application
 
 @pytest.mark.parametrize("installation", INSTALLATIONS)
 @pytest.mark.parametrize("mode", ["embedded", "daemon"])
-def test_what_the_page_tells_of_mod_wsgi_itself(cluster: Cluster, mode: str, installation: str) -> None:
+def test_what_the_page_says_about_mod_wsgi(cluster: Cluster, mode: str, installation: str) -> None:
     apps = cluster.folder / "apps"
     script = apps / "direct.wsgi"
     script.write_text(DIRECT.format(notes=str(cluster.temporary), apps=str(apps)))
@@ -141,7 +141,7 @@ def test_what_the_page_tells_of_mod_wsgi_itself(cluster: Cluster, mode: str, ins
             path.unlink()
 
 
-def test_what_the_page_tells_of_answers_is_tried_here() -> None:
+def test_what_the_page_says_about_answers_is_tested_here() -> None:
     page = PAGE.read_text()
     for words in ("600, 999", "200 with `Location`", "not one byte of its Content-Length"):
         assert words in page

@@ -79,7 +79,7 @@ def test_where_nothing_is_in_its_way_it_is_written(place: Place) -> None:
 
 
 @pytest.mark.parametrize("opening", ['<Directory "{folder}">', "<Files lbadaptor.wsgi>", "<Directory />"])
-def test_authorisation_by_folder_or_file_is_told_and_refused(place: Place, opening: str) -> None:
+def test_authorisation_by_folder_or_file_is_reported_and_refused(place: Place, opening: str) -> None:
     opening = opening.format(folder=place.folder / "share")
     place.write(opening, "    Require valid-user", f"</{opening[1:].split()[0].rstrip('>')}>")
     told = place.refusal()
@@ -97,7 +97,7 @@ def test_authorisation_in_a_file_of_the_folder_is_found(place: Place) -> None:
     assert f"{place.folder}/share/.htaccess, line 2: Require user somebody" in place.refusal()
 
 
-def test_what_would_take_the_way_back_is_told(place: Place) -> None:
+def test_what_would_break_the_way_back_is_reported(place: Place) -> None:
     place.write("<Location /shop>", "ErrorDocument 503 /sorry.html", "</Location>")
     done = place.ask()
     assert done.returncode == 0

@@ -183,7 +183,7 @@ def test_without_a_host_it_is_slow(embedded: FastSite, host: str, lane: str) -> 
 
 
 @pytest.mark.parametrize("path", ["/deep/mountain/plain", "/deep", "/"])
-def test_beyond_the_mount_nobody_is_carried(embedded: FastSite, path: str) -> None:
+def test_beyond_the_mount_the_fast_lane_carries_no_request(embedded: FastSite, path: str) -> None:
     visitor = embedded.visitor()
     tag = secrets.token_hex(8)
     lines = ("Host: x", "Connection: close", f"Cookie: __PRT__={visitor.ticket}", f"X-Tag: {tag}")
@@ -288,7 +288,7 @@ HEADS = [
 
 
 @pytest.mark.parametrize(("header", "size", "count", "fast_status", "slow_status"), HEADS)
-def test_for_a_large_head_nobody_is_called_twice(
+def test_a_request_with_a_large_head_is_executed_once(
     embedded: FastSite, header: str, size: int, count: int, fast_status: int, slow_status: int
 ) -> None:
     visitor = embedded.visitor()
@@ -562,7 +562,7 @@ def test_no_answer_in_time_is_not_asked_again(new_cluster: Callable[..., Cluster
     visitor.close()
 
 
-def test_a_release_costs_nobody_a_request_and_needs_no_reload(cluster: Cluster) -> None:
+def test_a_release_costs_no_request_and_needs_no_reload(cluster: Cluster) -> None:
     fast = FastSite(cluster, "embedded-debian")
     visitor = fast.visitor()
     before = visitor.count()["pid"]
@@ -708,7 +708,7 @@ def test_apache_starts_without_a_run_folder_and_needs_no_reload_when_there_is_on
             cluster.stop()
 
 
-def test_without_maps_too_nobody_is_sent_to_one_that_is_gone() -> None:
+def test_without_maps_too_no_request_goes_to_an_appserver_that_is_gone() -> None:
     with short_folder() as folder:
         cluster = Cluster(folder, app=APP, appservers={"servers": 2}, adaptor={"wait": 10})
         try:

@@ -37,7 +37,7 @@ def cluster(new_cluster: NewCluster) -> Cluster:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_typo_and_a_graceful_restart_harm_nobody(cluster: Cluster, mode: str) -> None:
+def test_a_typo_and_a_graceful_restart_cost_no_request(cluster: Cluster, mode: str) -> None:
     site = cluster.site(mode)
     visitor = site.visitor()
     visitor.count()

@@ -80,7 +80,7 @@ def directly(cluster: Cluster) -> dict[str, Place]:
 
 
 @pytest.mark.parametrize("name", [*SITES, "fast-debian", "fast-pypi"])
-def test_what_the_application_sees_differs_as_the_table_tells_and_in_nothing_else(
+def test_what_the_application_sees_differs_only_as_the_table_says(
     cluster: Cluster, directly: dict[str, Place], name: str
 ) -> None:
     mode, _, installation = name.partition("-")

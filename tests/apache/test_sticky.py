@@ -299,7 +299,7 @@ def test_a_killed_appservers_visitor_goes_on_elsewhere_and_the_others_notice_not
         visitor.close()
 
 
-def test_parallel_requests_of_a_visitor_who_lost_their_appserver_land_together(site: Site) -> None:
+def test_parallel_requests_of_a_visitor_who_lost_their_appserver_go_to_one_appserver(site: Site) -> None:
     visitor = site.visitor()
     pid, home = visitor.count()["pid"], visitor.ticket
     os.kill(pid, signal.SIGKILL)
@@ -314,7 +314,7 @@ def test_parallel_requests_of_a_visitor_who_lost_their_appserver_land_together(s
     assert all(one["lost"] for one in told)
 
 
-def test_without_the_old_session_cookie_nobody_is_told_of_a_loss(site: Site) -> None:
+def test_without_the_old_session_cookie_no_loss_is_reported(site: Site) -> None:
     visitor = site.visitor()
     pid, home = visitor.count()["pid"], visitor.ticket
     os.kill(pid, signal.SIGKILL)
@@ -388,7 +388,7 @@ def test_a_request_that_crashes_its_process_crashes_two_at_most(new_cluster: New
 
 @pytest.mark.parametrize("state", ["missing", "empty", "malformed", "half written", "not text"])
 @pytest.mark.parametrize("name", ["embedded-debian", "embedded-pypi"])
-def test_a_bad_address_text_changes_nothing_for_who_has_read_a_good_one(
+def test_a_bad_address_text_changes_nothing_for_an_adaptor_that_has_read_a_good_one(
     broken: dict[str, Site], name: str, state: str
 ) -> None:
     site = broken[name]
@@ -644,7 +644,7 @@ def test_a_key_file_that_apache_may_not_read_is_a_503_with_the_reason_in_apaches
     assert raw(site, "/plain")[0] == 200
 
 
-def test_the_keys_are_apaches_and_nobody_elses(site: Site) -> None:
+def test_only_apache_can_read_the_keys(site: Site) -> None:
     status = site.cluster.settings.key_file.stat()
     assert status.st_mode & 0o777 == 0o640
     if site.httpd.user is not None:

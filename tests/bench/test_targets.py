@@ -40,7 +40,7 @@ def test_more_throughput_is_a_lower_ratio() -> None:
     assert judge(FASTER, figures, {}, {})["ratio"] == 0.75
 
 
-def test_as_good_as_is_told_to_two_decimals() -> None:
+def test_equality_is_shown_with_two_decimals() -> None:
     same = Figures(samples(OURS, [1], [399]) + samples(THEIRS, [1], [400]))
     worse = Figures(samples(OURS, [1], [395]) + samples(THEIRS, [1], [400]))
     assert judge(FASTER, same, {}, {})["reached"] is True

@@ -57,7 +57,7 @@ def test_a_typo_after_the_start_does_not_harm_what_starts_later(site: Site) -> N
     assert not (site.run_folder / "settings.json").exists()
 
 
-def test_the_names_of_all_living_tickets_are_told_the_newest_first(site: Site) -> None:
+def test_the_names_of_all_living_tickets_are_published_newest_first(site: Site) -> None:
     site.settings("application", ticket_cookie="__OLD__")
     site.up()
     assert names(site) == ("__OLD__",)
@@ -88,7 +88,7 @@ def test_the_last_holder_of_a_name_takes_it_along(site: Site) -> None:
     site.wait(lambda: names(site) == ("__NEW__",), "the old name is forgotten")
 
 
-def test_no_release_where_the_adaptors_cannot_be_told(site: Site) -> None:
+def test_no_release_if_the_adaptors_cannot_get_the_settings(site: Site) -> None:
     site.up()
     before = site.ok
     (site.run_folder / ".settings.json.new").mkdir()

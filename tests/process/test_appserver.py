@@ -321,7 +321,7 @@ def test_the_applications_own_count_decides_when_it_is_empty(start: Start) -> No
     assert appserver.report() is None
 
 
-def test_a_count_that_fails_is_told_once_and_the_cookies_decide(start: Start) -> None:
+def test_a_count_that_fails_is_logged_once_and_the_cookies_decide(start: Start) -> None:
     appserver = ready(start("hello", session_count="site_:broken_count"))
     for _ in range(3):
         appserver.order(DRAIN)
@@ -342,7 +342,7 @@ def test_a_store_that_cannot_be_counted_keeps_it_from_being_ready(start: Start) 
     assert appserver.ended() == (CANNOT_START, "", f"AppServer 3: cannot start: {why}\n")
 
 
-def test_sessions_that_are_not_in_the_process_are_told_of(folder: Path, start: Start) -> None:
+def test_sessions_outside_the_process_are_reported(folder: Path, start: Start) -> None:
     (folder / "cookies.py").write_text("import flask\napplication = flask.Flask(__name__)\n")
     appserver = ready(start("cookies:application", session_cookie="session"))
     appserver.order(STOP)
@@ -429,7 +429,7 @@ def test_ordered_to_stop_it_refuses_finishes_what_is_in_flight_and_exits(start: 
     idle.close()
 
 
-def test_stopped_while_it_leaves_it_still_refuses_whoever_asked_meanwhile(start: Start) -> None:
+def test_stopped_by_sigstop_at_its_end_it_still_refuses_requests_that_came_meanwhile(start: Start) -> None:
     appserver = ready(start("hello"))
     kept, fresh = appserver.connect(), [appserver.connect() for _ in range(20)]
     kept.request("GET", "/", headers=LB)
@@ -463,7 +463,7 @@ def test_what_does_not_end_within_its_grace_is_abandoned(start: Start) -> None:
     connection.close()
 
 
-def test_a_port_that_somebody_listens_on_is_reported(folder: Path, start: Start) -> None:
+def test_a_port_in_use_is_reported(folder: Path, start: Start) -> None:
     first = ready(start("hello"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "{}:{}".format(*taken.getsockname())

@@ -61,7 +61,7 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("section", "values", "what"), WRONG)
-def test_what_is_not_there_is_told(site: Site, section: str, values: dict[str, object], what: str) -> None:
+def test_what_is_missing_is_reported(site: Site, section: str, values: dict[str, object], what: str) -> None:
     site.settings(section, **values)
     status, said, faults = check(site)
     assert status == 1
@@ -69,7 +69,7 @@ def test_what_is_not_there_is_told(site: Site, section: str, values: dict[str, o
     assert any(re.search(what, fault) for fault in faults), faults
 
 
-def test_all_of_it_is_told_at_once(site: Site) -> None:
+def test_all_problems_are_reported_at_once(site: Site) -> None:
     for section, values, _ in (WRONG[2], WRONG[7], WRONG[8], WRONG[9]):
         site.settings(section, **values)
     assert len(check(site)[2]) == 4
@@ -108,7 +108,7 @@ def test_a_package_that_does_not_let_itself_be_looked_at(site: Site, prelude: st
     assert what in "".join(faults)
 
 
-def test_a_folder_for_own_folders_that_others_may_write_to_is_told(site: Site) -> None:
+def test_a_folder_for_own_folders_that_others_may_write_to_is_reported(site: Site) -> None:
     shared = site.folder / "shared"
     shared.mkdir()
     shared.chmod(0o777)
@@ -120,7 +120,7 @@ def test_a_folder_for_own_folders_that_others_may_write_to_is_told(site: Site) -
     assert [*shared.iterdir()] == []
 
 
-def test_a_key_file_for_everybody_is_told(site: Site) -> None:
+def test_a_key_file_that_all_users_can_read_is_reported(site: Site) -> None:
     keys = site.folder / "keys"
     keys.write_text("k" * 64 + "\n")
     keys.chmod(0o644)
@@ -138,7 +138,9 @@ NOT_READABLE = [(MINE, 0o600, 0o700), *([("daemon", 0o640, 0o750)] if os.geteuid
 
 
 @pytest.mark.parametrize(("group", "file_mode", "folder_mode"), NOT_READABLE)
-def test_a_key_file_that_apache_cannot_read_is_told(site: Site, group: str, file_mode: int, folder_mode: int) -> None:
+def test_a_key_file_that_apache_cannot_read_is_reported(
+    site: Site, group: str, file_mode: int, folder_mode: int
+) -> None:
     (site.folder / "keys").write_text("k" * 64 + "\n")
     (site.folder / "keys").chmod(file_mode)
     site.folder.chmod(folder_mode)
@@ -159,7 +161,7 @@ def test_ports_are_free_or_ours(site: Site) -> None:
     site.end()
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_shown() -> None:
     run = subprocess.run(
         [sys.executable, "-I", "-m", "monitor", "--version"],
         capture_output=True,

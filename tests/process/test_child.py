@@ -109,7 +109,7 @@ def test_a_line_without_end_is_not_kept(children: Children) -> None:
     assert len(child._received) < MAX_LINE + (1 << 19)
 
 
-def test_who_does_not_listen_blocks_nobody(children: Children) -> None:
+def test_a_child_that_does_not_read_does_not_block(children: Children) -> None:
     child = children.start("import time; time.sleep(600)")
     begun = time.monotonic()
     line = b"x" * 10_000
@@ -169,7 +169,7 @@ def test_one_that_runs_is_not_reaped(children: Children) -> None:
     assert over(child) == "was ended by SIGTERM"
 
 
-def test_a_signal_reaches_it_and_nobody_else(children: Children) -> None:
+def test_a_signal_reaches_only_its_process(children: Children) -> None:
     child = children.start(
         "import signal, subprocess\n"
         "other = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(600)'])\n"
@@ -290,7 +290,7 @@ def test_hundreds_of_lives_leave_no_descriptor_and_no_zombie(children: Children)
     assert own_children() == before
 
 
-def test_an_adopted_one_tells_of_its_end_and_takes_signals(children: Children) -> None:
+def test_an_adopted_process_reports_its_end_and_takes_signals(children: Children) -> None:
     child = children.start("import time; print(1); time.sleep(600)")
     adopted = Child.adopt(child.pid, start_time(child.pid))
     assert (adopted.reap(), adopted.receive(), adopted.send(b"x")) == (None, None, False)
@@ -402,7 +402,7 @@ def forked_for_us(children: Children, does: str = "channel.recv(1)") -> Child:
 
 
 @pytest.mark.usefixtures("subreaper")
-def test_one_that_was_forked_for_us_tells_how_it_ended(children: Children) -> None:
+def test_a_process_that_a_template_forked_reports_how_it_ended(children: Children) -> None:
     child = forked_for_us(children)
     assert child.reap() is None
     children.children[0].send(b"end")
@@ -426,7 +426,7 @@ def test_one_that_was_forked_for_us_takes_its_group_along_when_it_is_over(childr
     wait_for(lambda: reaper.look() or sleeper not in own_children(), "the sleeper is killed, and reaped")
 
 
-def test_nobody_else_is_taken_for_one_that_was_forked_for_us(children: Children) -> None:
+def test_no_other_process_is_taken_for_one_that_a_template_forked(children: Children) -> None:
     followed = children.start("channel.recv(1)").pid
     before = sorted(os.listdir("/proc/self/fd"))
     for pid in (os.getppid(), followed):

@@ -165,7 +165,7 @@ def site(folder: Path) -> Path:  # noqa: F811
         ("answers", 0),
     ],
 )
-def test_a_child_ends_and_nobody_hears_of_it(site: Path, start: Start, how: str, status: int) -> None:  # noqa: F811
+def test_a_child_ends_without_an_answer(site: Path, start: Start, how: str, status: int) -> None:  # noqa: F811
     appserver = ready(start("forks:forks"))
     other = appserver.connect()
     other.connect()

@@ -145,7 +145,7 @@ def test_orders_are_taken_back_that_were_taken_in_a_request(site: Path, start: S
 
 
 @pytest.mark.parametrize("habit", ["nothing", "patches", "interrupts", "process_wide"])
-def test_it_serves_on_and_hears_orders(site: Path, start: Start, habit: str) -> None:  # noqa: F811
+def test_it_serves_on_and_obeys_orders(site: Path, start: Start, habit: str) -> None:  # noqa: F811
     appserver = ready(start("habits:application", max_memory=10**12, unix_socket=str(site / "0")))
     for _ in range(2):
         appserver.ask(LB_Path=f"/{habit}")

@@ -315,7 +315,7 @@ def test_a_port_stolen_between_two_lives(site: Site, by_tcp: bool) -> None:
     site.end()
 
 
-def test_a_watcher_that_is_late_tells_a_stranger_nothing(site: Site) -> None:
+def test_a_late_watcher_sends_no_key_to_another_program(site: Site) -> None:
     # The watcher looks for a Unix socket of a life that is over, whose port is a stranger's.
     site.up()
     site.wait(lambda: all(server["memory"] for server in ask(site.control)["appservers"]), "they are probed")

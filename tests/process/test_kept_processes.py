@@ -87,7 +87,7 @@ def children_of(pid: int) -> str:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text()
 
 
-def test_the_folder_of_sockets_is_no_problem_any_more_whoever_has_made_it(
+def test_the_problem_of_the_socket_folder_ends_when_any_process_has_made_it(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "make_room_for_socket", short)

@@ -64,7 +64,7 @@ def test_by_its_socket_what_a_killed_monitor_left_is_ended(site: Site) -> None:
 @pytest.mark.parametrize("words", [["status"], ["stop"], ["stop", "--all"], ["restart"], ["drain", "0"]])
 @pytest.mark.parametrize("named", ["--socket", "--config"])
 @pytest.mark.parametrize("mode", [0o755, 0o700])
-def test_a_stranger_is_told_that_they_may_not(up: Site, words: list[str], named: str, mode: int) -> None:
+def test_a_user_without_the_right_is_refused(up: Site, words: list[str], named: str, mode: int) -> None:
     """`mode`: of the run folder."""
     nobody = pwd.getpwnam("nobody")
     wrapper = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups")
@@ -78,7 +78,7 @@ def test_a_stranger_is_told_that_they_may_not(up: Site, words: list[str], named:
     assert up.ok
 
 
-def test_a_release_is_waited_for_and_its_end_told(site: Site) -> None:
+def test_restart_waits_for_the_release_and_prints_its_end(site: Site) -> None:
     site.up()
     before = site.pids()
     status, said = site.lbctl("restart")
@@ -108,7 +108,7 @@ def test_a_release_that_does_not_start_fails_with_its_reason(site: Site) -> None
     site.end()
 
 
-def test_a_release_has_failed_where_nobody_served_before_and_nobody_does_now(site: Site) -> None:
+def test_a_release_has_failed_if_no_appserver_served_before_and_none_does_now(site: Site) -> None:
     site.settings("appservers", servers=1)
     site.write_application("import no_such_module")
     site.start()

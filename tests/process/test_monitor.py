@@ -301,7 +301,7 @@ def test_a_failing_one_that_answers_again_is_what_it_was(site: Site) -> None:
     site.end()
 
 
-def test_one_that_somebody_traces_is_replaced_all_the_same(site: Site) -> None:
+def test_an_appserver_under_a_debugger_is_replaced_all_the_same(site: Site) -> None:
     # Its pidfd says that it is over while only the tracer may wait for it.
     site.settings("appservers", servers=1)
     site.up()
@@ -374,7 +374,7 @@ def test_without_descriptors_no_appserver_is_started_and_with_them_all_goes_on(s
     site.end()
 
 
-def test_a_file_that_cannot_be_written_ends_nobody(site: Site) -> None:
+def test_a_file_that_cannot_be_written_ends_no_appserver(site: Site) -> None:
     site.settings("appservers", servers=1)
     site.up()
     in_the_way = site.run_folder / ".address.text.new"
@@ -759,7 +759,7 @@ def test_another_monitor_goes_on_from_the_last_ones_file(site: Site) -> None:
     site.end()
 
 
-def test_systemd_hears_how_it_is(site: Site) -> None:
+def test_systemd_gets_the_status(site: Site) -> None:
     site.settings("appservers", servers=1)
     name = f"lbadaptor-test-{site.mark}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
@@ -787,7 +787,7 @@ def test_systemd_hears_how_it_is(site: Site) -> None:
         assert receiver.recv(4096) == b"EXTEND_TIMEOUT_USEC=20000000"
 
 
-def test_systemd_hears_that_it_runs_whatever_the_application_does(site: Site) -> None:
+def test_systemd_gets_the_watchdog_message_whatever_the_application_does(site: Site) -> None:
     site.settings("appservers", servers=1)
     site.write_application("import time; time.sleep(600)")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:

@@ -44,7 +44,7 @@ def kill_and_wait(site: Site, times: int = 3) -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 @pytest.mark.parametrize("preload", [False, True])
-def test_where_nobody_reads_the_log_a_killed_appserver_is_replaced(site: Site, kind: str, preload: bool) -> None:
+def test_a_killed_appserver_is_replaced_though_no_process_reads_the_log(site: Site, kind: str, preload: bool) -> None:
     site.settings("appservers", preload=preload)
     if kind == "pipe":
         reader, writer = os.pipe()
@@ -80,7 +80,7 @@ def test_where_nobody_reads_the_log_a_killed_appserver_is_replaced(site: Site, k
         os.close(writer)
 
 
-def test_a_stopped_reader_stops_nobody(site: Site) -> None:
+def test_a_stopped_reader_of_the_log_stops_no_process(site: Site) -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
         assert reader.stdin is not None
         fcntl.fcntl(reader.stdin, fcntl.F_SETPIPE_SZ, 4096)
@@ -96,7 +96,7 @@ def test_a_stopped_reader_stops_nobody(site: Site) -> None:
             site.end()
 
 
-def test_a_reader_that_has_gone_stops_nobody(site: Site) -> None:
+def test_a_reader_of_the_log_that_is_gone_stops_no_process(site: Site) -> None:
     reader, writer = os.pipe()
     with contextlib.closing(os.fdopen(writer, "wb")), written_to(site, writer):
         os.close(reader)

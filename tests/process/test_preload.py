@@ -149,7 +149,7 @@ def test_one_that_was_killed_is_replaced_from_the_template(preload: Site) -> Non
     preload.end()
 
 
-def test_one_that_exits_by_itself_tells_its_status(preload: Site) -> None:
+def test_the_status_of_one_that_exits_by_itself_is_logged(preload: Site) -> None:
     preload.up()
     old = entry(preload, 1)
     with contextlib.suppress(Exception):
@@ -237,7 +237,7 @@ def test_what_the_application_says_at_import_is_said_once(preload: Site) -> None
     assert preload.said.count("hello of the import") == 1
 
 
-def test_a_template_that_dies_costs_nobody_and_gets_a_successor(preload: Site) -> None:
+def test_a_template_that_dies_costs_no_appserver_and_gets_a_successor(preload: Site) -> None:
     preload.up()
     born, before = template(preload), preload.text.splitlines()[1:]
     os.kill(born, signal.SIGKILL)
@@ -277,7 +277,7 @@ def test_a_template_that_never_ends_its_import_is_ended(preload: Site) -> None:
     preload.end()
 
 
-def test_an_end_while_the_template_imports_waits_for_nobody(preload: Site) -> None:
+def test_an_end_does_not_wait_for_the_templates_import(preload: Site) -> None:
     os.mkfifo(preload.app_folder / "gate")
     preload.write_application("open('gate').read()")
     preload.start()

@@ -331,7 +331,7 @@ def test_no_file_can_be_written(site: Site) -> None:
     site.end()
 
 
-def test_nobody_reads_the_log(site: Site) -> None:
+def test_a_log_that_no_process_reads(site: Site) -> None:
     settings(site)
     read, write = os.pipe()
     os.set_blocking(write, False)

@@ -99,7 +99,7 @@ def test_a_dying_one_is_adopted_as_such_and_leaves_after_its_last_session(site: 
     site.wait_states(s1="OK", s2="OK")
 
 
-def test_a_limit_is_heard_of_by_probe_where_there_is_no_channel(site: Site) -> None:
+def test_without_a_channel_a_probe_reports_a_limit(site: Site) -> None:
     site.settings("appservers", max_requests=5)
     site.up()
     sid = site.get(0, "/login").cookies["sid"]
@@ -233,7 +233,7 @@ def test_without_a_state_file_those_of_address_text_are_asked(site: Site, conten
     assert (identities(site), site.pids()) == (before, pids)
 
 
-def test_without_an_address_text_the_state_file_tells(site: Site) -> None:
+def test_without_an_address_text_the_state_file_counts(site: Site) -> None:
     site.up()
     before, pids = identities(site), site.pids()
     crash(site)
@@ -347,7 +347,7 @@ def test_what_is_deleted_of_the_run_folder_is_made_again(site: Site, what: str) 
     site.end()
 
 
-def test_a_monitor_whose_run_folder_another_one_has_writes_no_more_and_ends_nobody(site: Site) -> None:
+def test_a_monitor_whose_run_folder_another_one_has_writes_no_more_and_ends_no_appserver(site: Site) -> None:
     site.up()
     first, before, pids = site.monitor, identities(site), site.pids()
     assert first is not None
@@ -389,7 +389,7 @@ def bound(listener: socket.socket, address: tuple[str, int]) -> bool:
     return True
 
 
-def test_a_stranger_on_the_port_is_not_adopted(site: Site) -> None:
+def test_another_program_on_the_port_is_not_adopted(site: Site) -> None:
     site.up()
     old = site.entry(0)
     assert old is not None
@@ -515,7 +515,7 @@ def test_the_sender_of_a_signal_is_logged(site: Site) -> None:
 
 
 @pytest.mark.parametrize("order", ["restart", "reexec"])
-def test_settings_that_cannot_be_read_in_time_hold_up_nobody(site: Site, order: str) -> None:
+def test_settings_that_cannot_be_read_in_time_delay_no_other_work(site: Site, order: str) -> None:
     """A pipe that nobody writes to, in place of a disk or a directory service that does not answer."""
     site.up()
     aside = site.config.rename(site.folder / "aside")
@@ -603,7 +603,7 @@ def test_lbctl_stop_is_an_orderly_end(site: Site) -> None:
 
 
 @pytest.mark.parametrize("edit", ["delete", "edit"])
-def test_an_address_text_that_somebody_deleted_or_edited_is_written_again(site: Site, edit: str) -> None:
+def test_a_deleted_or_edited_address_text_is_written_again(site: Site, edit: str) -> None:
     site.up()
     before = identities(site)
     path = site.run_folder / "address.text"
@@ -614,7 +614,7 @@ def test_an_address_text_that_somebody_deleted_or_edited_is_written_again(site: 
     site.wait(lambda: identities(site) == before and len(site.ok) == 2, "it says again what is so")
 
 
-def test_a_monitor_that_was_stopped_for_long_ends_nobody(site: Site) -> None:
+def test_a_monitor_that_was_stopped_for_long_ends_no_appserver(site: Site) -> None:
     site.up()
     pids = site.pids()
     watcher = site.watchers()[0]

@@ -96,7 +96,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     stage.end()
 
 
-def test_they_are_asked_for_one_at_a_time_and_one_that_fails_stops_nobody(stage: Stage) -> None:
+def test_forks_are_asked_for_one_at_a_time_and_a_failed_one_does_not_stop_the_next(stage: Stage) -> None:
     stage.owner.script = """
 for _ in range(2):
     slot, own = asked()
@@ -170,7 +170,7 @@ def test_who_waits_for_a_template_that_fails_has_failed(stage: Stage, script: st
     assert stage.template.pid is None
 
 
-def test_who_waits_for_a_template_that_cannot_import_is_told_why(stage: Stage) -> None:
+def test_a_start_that_waits_for_a_template_that_cannot_import_gets_the_reason(stage: Stage) -> None:
     stage.owner.first, stage.owner.script = "", "say(type='failed', why='no such module')\nos._exit(3)"
     stage.template.fork(ONE)
     stage.template.fork(TWO)
@@ -215,7 +215,7 @@ def full(*_: object) -> NoReturn:
     raise OSError(errno.EMFILE, "Too many open files")
 
 
-def test_without_a_descriptor_nobody_is_forked_and_the_template_stays(
+def test_without_a_descriptor_nothing_is_forked_and_the_template_stays(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.owner.script = "slot, own = asked()\nsay(type='unforked', why='seen')\nchannel.recv(1)\n"
@@ -242,7 +242,7 @@ def test_a_template_that_cannot_be_followed_is_ended(stage: Stage, monkeypatch: 
     assert not stage.selector.get_map()
 
 
-def test_what_is_heard_late_of_a_former_template_is_not_taken_for_the_new_ones(stage: Stage) -> None:
+def test_late_messages_of_a_former_template_do_not_count_for_the_new_one(stage: Stage) -> None:
     stage.owner.script = "channel.recv(1)\n"
     stage.template.fork(ONE)
     child = stage.owner.started[0]

@@ -26,7 +26,7 @@ def serve() -> Iterator[Callable[..., ScriptedServer]]:
 
 
 @pytest.fixture
-def nobody() -> Iterator[Address]:
+def refusing_address() -> Iterator[Address]:
     """An address that refuses connections: bound, so that nobody else gets it, and not listened on."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))

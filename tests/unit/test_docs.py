@@ -220,7 +220,7 @@ def commands() -> tuple[str, ...]:
     return tuple(re.findall(r"^ {4}([a-z-]+)(?: |$)", help_of("monitor.ctl"), flags=re.M))
 
 
-def test_lbctl_tells_its_commands() -> None:
+def test_lbctl_lists_its_commands() -> None:
     assert {"status", "restart", "demo"} <= set(commands())
 
 

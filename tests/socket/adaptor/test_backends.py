@@ -130,8 +130,8 @@ def test_every_failure_is_named_and_leaves_nothing_behind(
     assert backends.load(entry).in_flight == 0
 
 
-def test_nobody_listening_is_unreachable(backends: Backends, site: Site, nobody: Address) -> None:
-    (entry,) = site.publish_servers(nobody)
+def test_a_port_without_listener_is_unreachable(backends: Backends, site: Site, refusing_address: Address) -> None:
+    (entry,) = site.publish_servers(refusing_address)
     backends.table()
     with pytest.raises(ExchangeFailed) as caught:
         ask(backends, entry)
@@ -187,10 +187,10 @@ def test_an_appservers_word_on_its_load_is_heeded(backends: Backends, site: Site
 
 
 def test_a_choice_avoids_those_tried_the_standby_and_those_that_are_not_ok(
-    backends: Backends, site: Site, nobody: Address
+    backends: Backends, site: Site, refusing_address: Address
 ) -> None:
-    entries = [site.entry(nobody._replace(port=port), port) for port in (1, 2)]
-    standby = site.entry(nobody._replace(port=3), 3, weight=0)
+    entries = [site.entry(refusing_address._replace(port=port), port) for port in (1, 2)]
+    standby = site.entry(refusing_address._replace(port=3), 3, weight=0)
     site.publish(*entries, standby)
     table = backends.table()
     assert {backends.choose(table, ()) for _ in range(50)} == set(entries)
@@ -202,14 +202,14 @@ def test_a_choice_avoids_those_tried_the_standby_and_those_that_are_not_ok(
 
 @pytest.mark.parametrize("how", [ConnectionRefusedError(111, "Connection refused"), ConnectTimeout("no connection")])
 def test_who_cannot_be_connected_to_is_avoided_for_a_moment(
-    backends: Backends, site: Site, nobody: Address, monkeypatch: pytest.MonkeyPatch, how: OSError
+    backends: Backends, site: Site, refusing_address: Address, monkeypatch: pytest.MonkeyPatch, how: OSError
 ) -> None:
     def connect(*_: object) -> None:
         raise how
 
     monkeypatch.setattr("lbadaptor.adaptor.backends.connect", connect)
-    first, second = (site.entry(nobody._replace(port=port), port) for port in (1, 2))
-    standby = site.entry(nobody._replace(port=3), 3, weight=0)
+    first, second = (site.entry(refusing_address._replace(port=port), port) for port in (1, 2))
+    standby = site.entry(refusing_address._replace(port=3), 3, weight=0)
     site.publish(first, second, standby)
     table = backends.table()
     with pytest.raises(ExchangeFailed):
@@ -243,14 +243,14 @@ def test_who_does_not_answer_in_time_is_avoided_for_a_moment(site: Site, serve: 
     assert {backends.choose(table, ()) for _ in range(50)} == {other}
 
 
-def test_who_has_a_shortage_of_its_own_avoids_nobody(
-    backends: Backends, site: Site, nobody: Address, monkeypatch: pytest.MonkeyPatch
+def test_an_adaptor_with_a_shortage_of_its_own_avoids_no_appserver(
+    backends: Backends, site: Site, refusing_address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def connect(*_: object) -> None:
         raise OurOwnFault("Too many open files")
 
     monkeypatch.setattr("lbadaptor.adaptor.backends.connect", connect)
-    entry, other = (site.entry(nobody._replace(port=port), port) for port in (1, 2))
+    entry, other = (site.entry(refusing_address._replace(port=port), port) for port in (1, 2))
     site.publish(entry, other)
     table = backends.table()
     with pytest.raises(ExchangeFailed):
@@ -258,8 +258,10 @@ def test_who_has_a_shortage_of_its_own_avoids_nobody(
     assert len({backends.choose(table, ()) for _ in range(50)}) == 2
 
 
-def test_one_who_lost_their_holder_gets_the_same_every_time(backends: Backends, site: Site, nobody: Address) -> None:
-    site.publish(*(site.entry(nobody._replace(port=port), port) for port in range(1, 9)))
+def test_a_visitor_without_holder_gets_the_same_appserver_every_time(
+    backends: Backends, site: Site, refusing_address: Address
+) -> None:
+    site.publish(*(site.entry(refusing_address._replace(port=port), port) for port in range(1, 9)))
     table = backends.table()
     assert len({backends.choose(table, (), "visitor") for _ in range(50)}) == 1
     assert len({backends.choose(table, (), f"visitor {number}") for number in range(50)}) > 4
@@ -360,7 +362,7 @@ def test_an_answer_still_streamed_counts_as_in_flight_until_it_is_closed(
     assert server.connections == 1
 
 
-def test_a_table_of_a_moment_ago_does_but_for_tickets_that_are_not_in_it(
+def test_a_recent_table_is_enough_except_for_tickets_that_are_not_in_it(
     backends: Backends, site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lbadaptor.adaptor.backends.MAX_TABLE_AGE", 1000.0)

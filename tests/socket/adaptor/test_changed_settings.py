@@ -107,7 +107,7 @@ def test_of_two_tickets_the_one_whose_holder_knows_the_visitor_leads(site: Confi
 
 
 @pytest.mark.parametrize("typo", ["typo\n", "wait = 'soon'\n", "[adapter]\n"])
-def test_a_broken_file_harms_neither_who_runs_nor_who_starts(site: Configured, serve: Serve, typo: str) -> None:
+def test_a_broken_file_harms_neither_running_nor_starting_adaptors(site: Configured, serve: Serve, typo: str) -> None:
     site.publish(site.entry(serve(default=answer(b"served"))))
     assert site.ask().body == b"served"
     site.write(text=typo)

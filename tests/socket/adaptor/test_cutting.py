@@ -90,7 +90,7 @@ def test_a_visitor_by_ipv4_on_a_socket_for_both_is_found() -> None:
                 visitor.recv(1)
 
 
-def test_nobody_else_is_cut_off(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_no_other_connection_is_cut(ends: tuple[socket.socket, socket.socket]) -> None:
     visitor, server = ends
     host, port, *_ = visitor.getsockname()
     assert not cut_visitor(came_from("192.0.2.7", port))
@@ -100,7 +100,7 @@ def test_nobody_else_is_cut_off(ends: tuple[socket.socket, socket.socket]) -> No
 
 
 @pytest.mark.parametrize("port", ["", "x", "-1", "²", "99999999", "9" * 5000])
-def test_a_port_that_is_none_finds_nobody(port: str) -> None:
+def test_a_port_that_does_not_exist_finds_no_connection(port: str) -> None:
     assert not cut_visitor(came_from("127.0.0.1", port))
     assert not cut_visitor(came_from("", port))
     assert not cut_visitor({})

@@ -133,7 +133,7 @@ def test_an_answer_without_a_body_is_complete_whatever_its_length_says(
         CHUNKED + b"0\r\n\r\nmore",
     ],
 )
-def test_bytes_that_nobody_asked_for_make_the_connection_useless(serve: Serve, data: bytes) -> None:
+def test_unrequested_bytes_make_the_connection_useless(serve: Serve, data: bytes) -> None:
     with asked(serve, data) as got:
         assert b"".join(got.take(BOUND)) in (b"hello", b"")
         assert got.complete
@@ -235,7 +235,7 @@ def test_a_large_head_within_the_bound_is_taken(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("fate", "failure"), [("in the backlog", Failure.UNREAD), ("unread", Failure.UNREAD), ("read", Failure.LOST)]
 )
-def test_a_request_that_nobody_has_read_never_began(
+def test_a_request_that_was_not_read_never_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fate: str, failure: Failure, request_: str
 ) -> None:
     method = request_.split()[0]
@@ -456,7 +456,7 @@ def test_an_answer_that_comes_while_the_body_is_still_sent_does_not_cut_it(serve
         assert got.reusable
 
 
-def test_an_answer_by_one_who_hung_up_within_the_body_is_read(serve: Serve) -> None:
+def test_an_answer_is_read_though_the_appserver_hung_up_within_the_body(serve: Serve) -> None:
     def step(talk: Talk) -> None:
         talk.send(answer(b"too large", "413 Content Too Large"))
         talk.close()
@@ -468,7 +468,7 @@ def test_an_answer_by_one_who_hung_up_within_the_body_is_read(serve: Serve) -> N
     body.close()
 
 
-def test_one_who_takes_nothing_more_of_a_body_is_silent(serve: Serve) -> None:
+def test_an_appserver_that_reads_no_more_of_a_body_is_silent(serve: Serve) -> None:
     done = threading.Event()
 
     def step(talk: Talk) -> None:
@@ -486,7 +486,7 @@ def test_one_who_takes_nothing_more_of_a_body_is_silent(serve: Serve) -> None:
     assert caught.value.failure is Failure.SILENT
 
 
-def test_one_who_hangs_up_within_a_body_without_a_word_is_lost(serve: Serve) -> None:
+def test_a_connection_closed_within_a_body_without_an_answer_is_lost(serve: Serve) -> None:
     body = keep(io.BytesIO(b"x" * 8_000_000), 8_000_000, 1000, 1 << 24, "")
     with (
         pytest.raises(ExchangeFailed) as caught,

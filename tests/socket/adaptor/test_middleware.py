@@ -235,7 +235,7 @@ def test_nothing_a_visitor_sends_under_our_names_reaches_the_appserver(site: Sit
 
 
 @pytest.mark.parametrize("evil", ["a\r\nLB-Key: x", "a\nb", "a\rb", "a\0b"])
-def test_a_line_break_in_a_header_is_a_400_and_nobody_is_asked(site: Site, serve: Serve, evil: str) -> None:
+def test_a_line_break_in_a_header_is_a_400_and_no_appserver_is_asked(site: Site, serve: Serve, evil: str) -> None:
     server = serve()
     site.publish_servers(server)
     assert site.ask(HTTP_X_FOO=evil).status == 400
@@ -266,7 +266,7 @@ def test_a_body_of_any_size_arrives_whole(site: Site, serve: Serve, size: int, c
     assert request.get("LB-Content-Length") == (str(size) if streamed and not chunked else None)
 
 
-def test_a_body_that_ends_early_is_a_400_and_nobody_is_asked(site: Site, serve: Serve) -> None:
+def test_a_body_that_ends_early_is_a_400_and_no_appserver_is_asked(site: Site, serve: Serve) -> None:
     server = serve()
     site.publish_servers(server)
     assert site.ask("POST", b"short", CONTENT_LENGTH="50").status == 400
@@ -323,7 +323,7 @@ def test_a_holder_gets_its_visitor_every_time(site: Site, serve: Serve) -> None:
     assert {request.get("LB-Session") for request in servers[2].requests} == {"held"}
 
 
-def test_a_dying_holder_gets_its_visitor_and_nobody_else(site: Site, serve: Serve) -> None:
+def test_a_dying_holder_gets_its_visitor_and_no_other(site: Site, serve: Serve) -> None:
     dying, ok = serve(), serve()
     entry = site.entry(dying, 0, State.DYING)
     site.publish(entry, site.entry(ok, 1))
@@ -377,7 +377,7 @@ def test_a_ticket_of_an_older_key_still_counts(site: Site, serve: Serve) -> None
     assert server.requests[0].get("LB-Key") == site.keys.caller_key(entry.ticket)
 
 
-def test_parallel_requests_of_one_who_lost_their_holder_land_together(site: Site, serve: Serve) -> None:
+def test_parallel_requests_of_a_visitor_without_holder_go_to_one_appserver(site: Site, serve: Serve) -> None:
     together = threading.Barrier(4)
 
     def step(talk: Talk) -> None:
@@ -396,7 +396,7 @@ def test_parallel_requests_of_one_who_lost_their_holder_land_together(site: Site
     assert {request.get("LB-Session") for server in servers for request in server.requests} == {"lost"}
 
 
-def test_without_sessions_those_who_lost_their_holder_go_by_load(site: Site, serve: Serve) -> None:
+def test_without_sessions_visitors_without_holder_are_spread_by_load(site: Site, serve: Serve) -> None:
     at_work, together = threading.Event(), threading.Barrier(2)
 
     def step(talk: Talk) -> None:
@@ -417,7 +417,7 @@ def test_without_sessions_those_who_lost_their_holder_go_by_load(site: Site, ser
     assert {request.get("LB-Session") for server in servers for request in server.requests} == {"lost"}
 
 
-def test_the_adaptor_sets_and_deletes_no_cookie(site: Site, serve: Serve, nobody: Address) -> None:
+def test_the_adaptor_sets_and_deletes_no_cookie(site: Site, serve: Serve, refusing_address: Address) -> None:
     site.publish_servers(serve())
     for ticket in ("forged", site.keys.ticket(Identity(7, 7))):
         assert site.ask(**cookies(ticket)).get("Set-Cookie") is None
@@ -500,17 +500,19 @@ def test_only_so_many_requests_wait(site: Site, serve: Serve, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_one_that_refuses_connections_is_passed_over(site: Site, serve: Serve, nobody: Address, method: str) -> None:
+def test_one_that_refuses_connections_is_passed_over(
+    site: Site, serve: Serve, refusing_address: Address, method: str
+) -> None:
     server = serve()
-    site.publish_servers(nobody, server)
+    site.publish_servers(refusing_address, server)
     for _ in range(10):
         assert site.ask(method, b"x" if method == "POST" else b"").status == 200
     assert total(server) == 10
 
 
-def test_a_holder_that_refuses_connections_twice_is_lost(site: Site, serve: Serve, nobody: Address) -> None:
+def test_a_holder_that_refuses_connections_twice_is_lost(site: Site, serve: Serve, refusing_address: Address) -> None:
     server = serve()
-    gone, _ = site.publish_servers(nobody, server)
+    gone, _ = site.publish_servers(refusing_address, server)
     assert site.ask("POST", b"x", **cookies(gone.ticket)).status == 200
     assert server.requests[0].get("LB-Session") == "lost"
 
@@ -655,7 +657,7 @@ def test_the_one_repetition_is_not_for_another_that_was_killed_along_with_the_fi
 
 @pytest.mark.parametrize("held", [True, False], ids=["held", "new"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_killed_process_that_takes_connections_for_a_while_costs_nobody_a_request(
+def test_a_killed_process_that_still_accepts_connections_costs_no_request(
     site: Site, serve: Serve, method: str, held: bool
 ) -> None:
     """However long it takes to end: what it has not read never began."""
@@ -734,7 +736,7 @@ def test_when_memory_runs_out_it_is_a_503_and_goes_on_afterwards(
     assert site.ask().body == b"hello"
 
 
-def test_a_shortage_of_ours_is_a_503_and_nobody_elses_fault(
+def test_a_shortage_of_the_adaptor_is_a_503_and_no_failure_of_an_appserver(
     site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[object] = []
@@ -758,7 +760,7 @@ def test_a_shortage_of_ours_is_a_503_and_nobody_elses_fault(
 
 
 @pytest.fixture
-def deaf() -> Iterator[Address]:
+def silent_address() -> Iterator[Address]:
     """An address where connections are neither taken nor refused: the queue is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -771,23 +773,23 @@ def deaf() -> Iterator[Address]:
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_connection_that_is_not_taken_in_time_is_tried_elsewhere(
-    site: Site, serve: Serve, deaf: Address, method: str
+    site: Site, serve: Serve, silent_address: Address, method: str
 ) -> None:
     site.configure(connect_timeout=0.1)
     server = serve()
     lost = site.keys.ticket(Identity(7, 7))
-    site.publish_servers(deaf, server)
+    site.publish_servers(silent_address, server)
     for changes in ({}, cookies("forged"), cookies(lost)):
         assert site.ask(method, b"x" if method == "POST" else b"", **changes).status == 200
     assert total(server) == 3
 
 
 def test_a_holder_that_takes_no_connection_is_a_503_and_the_session_is_not_moved(
-    site: Site, serve: Serve, deaf: Address
+    site: Site, serve: Serve, silent_address: Address
 ) -> None:
     site.configure(connect_timeout=0.1, wait=0.25)
     other = serve()
-    entry, _ = site.publish_servers(deaf, other)
+    entry, _ = site.publish_servers(silent_address, other)
     began = time.monotonic()
     got = site.ask(**cookies(entry.ticket))
     assert (got.status, got.get("Retry-After")) == (503, str(RETRY_AFTER))
@@ -951,7 +953,7 @@ class TestLost:
         assert [request.get("LB-Session") for request in holder.requests] == ["held", "held"]
         assert total(other) == 0
 
-    def test_where_there_is_nobody_else_the_same_one_is_asked_again(
+    def test_if_there_is_no_other_the_same_appserver_is_asked_again(
         self, site: Site, serve: Serve, step: Step
     ) -> None:
         server = serve(step)
@@ -1021,7 +1023,7 @@ def test_a_request_that_ends_two_is_not_repeated_any_more_and_at_five_it_is_refu
     assert not site.adaptor.circuit_breaker
 
 
-def test_appservers_that_are_killed_one_after_the_other_cost_nobody_a_request(
+def test_appservers_that_are_killed_one_after_the_other_cost_no_request(
     site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has such a request since before the first one died: it is not that of which they die."""
@@ -1057,7 +1059,7 @@ def test_appservers_that_are_killed_one_after_the_other_cost_nobody_a_request(
 
 
 @pytest.mark.parametrize(("lasting", "forgotten"), [(0.0, True), (60.0, False)], ids=["long", "at once"])
-def test_a_stream_that_the_visitor_leaves_after_a_while_is_an_answer(
+def test_a_stream_that_the_visitor_leaves_after_some_time_is_an_answer(
     site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch, lasting: float, forgotten: bool
 ) -> None:
     """Events have no end that could tell that nobody dies of them."""
@@ -1261,7 +1263,7 @@ def test_an_answer_that_breaks_off_when_part_of_it_was_passed_on_cuts_the_visito
     assert total(server) == 1
 
 
-def test_where_the_visitor_is_out_of_reach_the_server_is_told(site: Site, serve: Serve) -> None:
+def test_if_the_visitors_connection_is_out_of_reach_the_server_gets_an_exception(site: Site, serve: Serve) -> None:
     go = threading.Event()
 
     def step(talk: Talk) -> None:
@@ -1289,9 +1291,9 @@ def test_in_daemon_mode_nothing_may_follow_an_answer_that_is_streamed(
     assert site.ask(**mode).get("Connection") is None  # taken over in full
 
 
-def test_nobody_is_in_flight_when_all_is_done(site: Site, serve: Serve, nobody: Address) -> None:
+def test_nothing_is_in_flight_when_all_is_done(site: Site, serve: Serve, refusing_address: Address) -> None:
     server = serve(refusal("BUSY"), hang_up, b"garbage\r\n", answer(b"x" * 1_000_000), answer())
-    entries = site.publish_servers(server, nobody)
+    entries = site.publish_servers(server, refusing_address)
     for _ in range(6):
         site.ask(**cookies(entries[0].ticket))
     site.ask("POST", b"x")
@@ -1307,7 +1309,7 @@ def _no_other_look(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_other_look")
-def test_the_ticket_of_one_who_came_just_now_is_held(site: Site, serve: Serve) -> None:
+def test_the_ticket_of_a_new_appserver_is_held(site: Site, serve: Serve) -> None:
     old, new = serve(), serve()
     site.publish_servers(old)
     assert site.ask().status == 200
@@ -1318,7 +1320,7 @@ def test_the_ticket_of_one_who_came_just_now_is_held(site: Site, serve: Serve) -
 
 @pytest.mark.usefixtures("_no_other_look")
 def test_who_left_just_now_is_asked_once_and_then_looked_for(
-    site: Site, serve: Serve, nobody: Address, monkeypatch: pytest.MonkeyPatch
+    site: Site, serve: Serve, refusing_address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lbadaptor.adaptor import backends
 
@@ -1328,17 +1330,19 @@ def test_who_left_just_now_is_asked_once_and_then_looked_for(
         asked.append(address)
         return connect(address, *rest)  # type: ignore[arg-type]
 
-    gone, _ = site.publish_servers(nobody, server)
+    gone, _ = site.publish_servers(refusing_address, server)
     assert site.ask().status == 200
     site.publish_text(write(Table(9, (site.entry(server, 1),)), "test", "now"))
     monkeypatch.setattr(backends, "connect", watched)
     assert site.ask("POST", b"x", **cookies(gone.ticket)).status == 200
     assert server.requests[-1].get("LB-Session") == "lost"
-    assert asked.count(nobody) == 1
+    assert asked.count(refusing_address) == 1
 
 
 @pytest.mark.usefixtures("_no_other_look")
-def test_before_nobody_is_said_to_be_there_it_is_looked_again(site: Site, serve: Serve) -> None:
+def test_address_text_is_read_again_before_a_503_says_that_no_appserver_is_available(
+    site: Site, serve: Serve
+) -> None:
     site.configure(wait=0.0)
     site.publish_servers()
     assert site.ask().status == 503

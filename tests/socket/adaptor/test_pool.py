@@ -53,7 +53,7 @@ def closed(connection: socket.socket) -> bool:
     return connection.fileno() == -1
 
 
-def test_a_connection_tells_whether_there_is_something_to_read(pair: Pair) -> None:
+def test_a_connection_knows_whether_there_is_something_to_read(pair: Pair) -> None:
     ours, theirs = pair
     assert not ours.ready(0)
     assert not ours.ready(0.01)
@@ -162,9 +162,9 @@ def test_a_silent_peer_is_given_up_after_the_answers_time(serve: Callable[..., S
         assert 0.09 <= time.monotonic() - before < 1
 
 
-def test_a_refused_connection_is_an_os_error_that_blames_nobody_else(nobody: Address) -> None:
+def test_a_refused_connection_is_an_os_error(refusing_address: Address) -> None:
     with pytest.raises(ConnectionRefusedError):
-        connect(nobody, "", 2, 1)
+        connect(refusing_address, "", 2, 1)
 
 
 def test_a_full_backlog_is_a_connect_timeout() -> None:
@@ -213,8 +213,10 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
         yield made
 
 
-def test_where_there_is_a_unix_socket_the_port_is_not_asked(listener: socket.socket, nobody: Address) -> None:
-    with connect(nobody, listener.getsockname(), 2, 0.05) as connection:
+def test_where_there_is_a_unix_socket_the_port_is_not_asked(
+    listener: socket.socket, refusing_address: Address
+) -> None:
+    with connect(refusing_address, listener.getsockname(), 2, 0.05) as connection:
         peer, _ = listener.accept()
         with peer:
             connection.sendall(b"x")
@@ -239,7 +241,7 @@ def test_where_there_is_none_that_may_be_used_the_port_is(
         assert connection.family == socket.AF_INET
 
 
-def test_a_unix_socket_that_nobody_listens_on_is_the_last_word(
+def test_a_unix_socket_without_listener_decides_and_the_port_is_not_tried(
     listener: socket.socket, serve: Callable[..., ScriptedServer]
 ) -> None:
     path = listener.getsockname()
@@ -248,19 +250,19 @@ def test_a_unix_socket_that_nobody_listens_on_is_the_last_word(
         connect(serve().address, path, 2, 1)  # somebody else's port, perhaps
 
 
-def test_one_whose_backlog_is_full_is_a_connect_timeout(listener: socket.socket, nobody: Address) -> None:
+def test_one_whose_backlog_is_full_is_a_connect_timeout(listener: socket.socket, refusing_address: Address) -> None:
     path = listener.getsockname()
-    with connect(nobody, path, 2, 1):
+    with connect(refusing_address, path, 2, 1):
         before = time.monotonic()
         with pytest.raises(ConnectTimeout, match="no connection within"):
-            connect(nobody, path, 0.05, 1)
+            connect(refusing_address, path, 0.05, 1)
         assert 0.04 <= time.monotonic() - before < 1
 
 
-def test_a_shortage_is_our_own_fault_here_too(monkeypatch: pytest.MonkeyPatch, nobody: Address) -> None:
+def test_a_shortage_is_our_own_fault_here_too(monkeypatch: pytest.MonkeyPatch, refusing_address: Address) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.EMFILE, "out of luck")
 
     monkeypatch.setattr(socket, "socket", fail)
     with pytest.raises(OurOwnFault, match="out of luck"):
-        connect(nobody, "/run/0", 1, 1)
+        connect(refusing_address, "/run/0", 1, 1)

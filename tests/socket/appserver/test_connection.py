@@ -65,12 +65,12 @@ def test_a_request_may_come_byte_by_byte(pair: Pair) -> None:
     assert pair.connection.request.target == "/one"
 
 
-def test_the_callers_end_is_told(pair: Pair) -> None:
+def test_the_callers_end_is_reported(pair: Pair) -> None:
     pair.caller.close()
     assert pair.connection.receive() is False
 
 
-def test_nothing_there_is_told(pair: Pair) -> None:
+def test_nothing_to_read_is_reported(pair: Pair) -> None:
     with pytest.raises(BlockingIOError):
         pair.connection.receive(socket.MSG_DONTWAIT)
 
@@ -205,7 +205,7 @@ def test_trailers_are_not_kept(pair: Pair) -> None:
     assert connection.request.fields == {"HTTP_TRANSFER_ENCODING": "chunked"}
 
 
-def test_a_caller_that_leaves_within_the_body_is_told_to_the_application(pair: Pair) -> None:
+def test_the_application_gets_an_error_when_the_caller_leaves_within_the_body(pair: Pair) -> None:
     connection = pair.feed(POST + b"012")
     pair.caller.close()
     body = connection.body()
@@ -215,7 +215,7 @@ def test_a_caller_that_leaves_within_the_body_is_told_to_the_application(pair: P
     assert connection.broken
 
 
-def test_a_reset_within_the_body_is_told_to_the_application() -> None:
+def test_the_application_gets_an_error_at_a_reset_within_the_body() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         caller = socket.create_connection(listener.getsockname())
         sock, peer = listener.accept()
@@ -230,7 +230,7 @@ def test_a_reset_within_the_body_is_told_to_the_application() -> None:
         assert connection.broken
 
 
-def test_a_malformed_body_is_told_to_the_application(pair: Pair) -> None:
+def test_the_application_gets_an_error_for_a_malformed_body(pair: Pair) -> None:
     connection = pair.feed(CHUNKED)
     pair.caller.sendall(b"no size\r\n")
     with pytest.raises(OSError, match="the request's body"):
@@ -290,7 +290,7 @@ def test_input_that_an_application_kept_does_not_read_into_the_next_request(pair
     assert connection.body().read() == b"abcdefghij"
 
 
-def test_send_tells_when_the_caller_is_gone(pair: Pair) -> None:
+def test_send_raises_when_the_caller_is_gone(pair: Pair) -> None:
     pair.connection.send(b"x")
     assert pair.caller.recv(1) == b"x"
     pair.caller.close()
@@ -309,7 +309,7 @@ def test_hanging_up_reads_on_until_the_caller_ends(pair: Pair) -> None:
     assert connection.receive() is False
 
 
-def test_hanging_up_on_a_caller_that_is_gone_is_told() -> None:
+def test_hanging_up_on_a_caller_that_is_gone_returns_false() -> None:
     with socket.socket() as never_connected:
         assert not Connection(never_connected, None).hang_up()
 
@@ -321,7 +321,7 @@ def test_the_input_is_what_pep_3333_asks_for(pair: Pair) -> None:
     assert not body.writable()
 
 
-def test_a_body_that_nobody_read_is_not_the_beginning_of_the_next_one() -> None:
+def test_an_unread_body_is_not_the_beginning_of_the_next_one() -> None:
     """A refused request's body is complete, and its connection is used again."""
     ours, theirs = socket.socketpair()
     with ours, theirs:

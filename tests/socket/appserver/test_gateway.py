@@ -118,10 +118,10 @@ class Caller:
         self.socket.close()
 
 
-class House:
+class Harness:
     """A gateway at work, and its callers."""
 
-    def __init__(self, application: Application, threads: int, assignment: Assignment, deaf: bool = False) -> None:
+    def __init__(self, application: Application, threads: int, assignment: Assignment, started: bool = True) -> None:
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         self.address: tuple[str, int] = listener.getsockname()
@@ -129,7 +129,7 @@ class House:
         self.status = Status(0, assignment.generation, self.admission)
         self.sessions = SessionTable(1800.0)
         self.gateway = Gateway([listener], application, assignment, self.status, self.sessions)
-        if deaf:
+        if not started:
             listener.listen(1024)
             listener.setblocking(False)
         else:
@@ -176,19 +176,19 @@ def schedule_name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., House]]:
-    houses: list[House] = []
+def serve() -> Iterator[Callable[..., Harness]]:
+    harnesses: list[Harness] = []
 
-    def start(application: Application, threads: int = 2, assignment: Assignment = ASSIGNMENT) -> House:
-        houses.append(House(application, threads, assignment))
-        return houses[-1]
+    def start(application: Application, threads: int = 2, assignment: Assignment = ASSIGNMENT) -> Harness:
+        harnesses.append(Harness(application, threads, assignment))
+        return harnesses[-1]
 
     yield start
-    for house in houses:
-        house.end()
+    for harness in harnesses:
+        harness.end()
 
 
-Serve = Callable[..., House]
+Serve = Callable[..., Harness]
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -351,40 +351,40 @@ def test_no_request_waits_for_anothers_close(
     serve: Serve, method: str, where: str, headers: list[tuple[str, str]], version: str
 ) -> None:
     application = Held(where, headers)
-    house = serve(application)
-    caller = house.caller()
+    harness = serve(application)
+    caller = harness.caller()
     reply = caller.ask(head(method, version=version), method)
     assert (reply.status, reply.body) == (200, b"" if method == "HEAD" else b"hello")
     assert application.held.acquire(timeout=WAIT)
     if version == "1.0":
         assert caller.ended()
-        caller = house.caller()
+        caller = harness.caller()
     for _ in range(3):
         assert caller.ask(head(Request_Uri="/free")).body == b"hello"
-    until(lambda: house.admission.in_flight == 1)
+    until(lambda: harness.admission.in_flight == 1)
     assert not application.closed.acquire(blocking=False), "its thread and its place are not free before it is done"
     application.go.set()
     assert application.closed.acquire(timeout=WAIT)
     assert caller.ask(head(Request_Uri="/free")).body == b"hello"
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 def test_all_threads_may_be_held_by_close_and_the_next_request_waits_for_a_thread_only(serve: Serve) -> None:
     application = Held("in close", [("Content-Length", "5")])
-    house = serve(application, threads=2)
-    limits = [house.caller() for _ in range(2)]
+    harness = serve(application, threads=2)
+    limits = [harness.caller() for _ in range(2)]
     for caller in limits:
         assert caller.ask(head()).body == b"hello"
         assert application.held.acquire(timeout=WAIT)
     limits[0].send(head(Request_Uri="/free"))
-    assert json.loads(house.ask(PROBE).body)["in_flight"] == 3
+    assert json.loads(harness.ask(PROBE).body)["in_flight"] == 3
     application.go.set()
     assert limits[0].reply().body == b"hello"
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 @pytest.mark.parametrize("fails", ["after the last byte", "in close"])
-def test_what_an_application_raises_after_its_answer_is_told_and_harms_no_other(
+def test_what_an_application_raises_after_its_answer_is_logged_and_harms_no_other_request(
     serve: Serve, capsys: pytest.CaptureFixture[str], fails: str
 ) -> None:
     class Fails(Held):
@@ -393,13 +393,13 @@ def test_what_an_application_raises_after_its_answer_is_told_and_harms_no_other(
             raise KeyError("too late")
 
     application = Fails(fails, [("Content-Length", "5")])
-    house = serve(application)
-    caller = house.caller()
+    harness = serve(application)
+    caller = harness.caller()
     assert caller.ask(head()).body == b"hello"
     assert application.held.acquire(timeout=WAIT)
     caller.send(head(Request_Uri="/free")[:50])  # the connection is between two requests
     application.go.set()
-    assert house.admission.wait_idle(WAIT)
+    assert harness.admission.wait_idle(WAIT)
     caller.send(head(Request_Uri="/free")[50:])
     reply = caller.reply()
     assert (reply.body, reply.hangs_up) == (b"hello", False)
@@ -446,16 +446,16 @@ def test_after_its_answer_an_application_may_read_what_is_here_of_its_input_and_
         read.append(body.read())
         read.append(body.read())
 
-    house = serve(application)
-    caller = house.caller()
+    harness = serve(application)
+    caller = harness.caller()
     caller.send(head("POST", "/", "Content-Length: 4"))
-    assert json.loads(house.ask(PROBE).body)["in_flight"] == 1
+    assert json.loads(harness.ask(PROBE).body)["in_flight"] == 1
     caller.send(b"body")
     assert caller.reply().body == b"ok"
     caller.send(head("POST", "/", "Content-Length: 5", Request_Uri="/free") + b"other")
     assert caller.reply().body == b"other"
     go.set()
-    assert house.admission.wait_idle(WAIT)
+    assert harness.admission.wait_idle(WAIT)
     assert b"".join(read) == b"body"
 
 
@@ -467,14 +467,14 @@ def test_an_input_that_is_not_here_yet_may_be_read_after_the_answer_and_ends_the
         yield b"ok"
         read.append(environ["wsgi.input"].read())
 
-    house = serve(application)
-    caller = house.caller()
+    harness = serve(application)
+    caller = harness.caller()
     caller.send(head("POST", "/", "Content-Length: 4"))
     reply = caller.reply()
     assert (reply.body, reply.hangs_up) == (b"ok", True)
     caller.send(b"body")
     assert caller.ended()
-    assert house.admission.wait_idle(WAIT)
+    assert harness.admission.wait_idle(WAIT)
     assert read == [b"body"]
 
 
@@ -521,9 +521,9 @@ def test_a_file_wrapper_sends_its_file_and_closes_it(serve: Serve, tmp_path: Any
         wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
         return wrapped
 
-    house = serve(application)
-    assert house.ask(head()).body == b"x" * 200_000
-    assert house.admission.wait_idle(WAIT)
+    harness = serve(application)
+    assert harness.ask(head()).body == b"x" * 200_000
+    assert harness.admission.wait_idle(WAIT)
     assert file.closed
 
 
@@ -578,8 +578,8 @@ def test_an_upgrade_is_passed_over_and_its_body_arrives(serve: Serve) -> None:
 def test_of_two_pipelined_requests_the_first_is_answered_and_the_second_has_to_be_asked_again(serve: Serve) -> None:
     gate = Gate()
     gate.go.release()
-    house = serve(gate)
-    caller = house.caller()
+    harness = serve(gate)
+    caller = harness.caller()
     reply = caller.ask(head() * 2)
     assert (reply.status, reply.hangs_up) == (200, True)
     assert caller.ended()
@@ -593,10 +593,12 @@ def test_the_environ_is_valid(serve: Serve) -> None:
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
         return [body]
 
-    house = serve(validator(application))
-    assert house.ask(head("POST", "/?a=b", "Content-Length: 5", "Host: x", "Cookie: a=b") + b"hello").body == b"hello"
-    assert house.ask(head("GET", "/", Script_Name="", Path="/")).status == 200
-    assert house.ask(head("POST", "/", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n\r\n").body == b"x"
+    harness = serve(validator(application))
+    assert (
+        harness.ask(head("POST", "/?a=b", "Content-Length: 5", "Host: x", "Cookie: a=b") + b"hello").body == b"hello"
+    )
+    assert harness.ask(head("GET", "/", Script_Name="", Path="/")).status == 200
+    assert harness.ask(head("POST", "/", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n\r\n").body == b"x"
 
 
 def test_method_and_query_that_http_parsers_do_not_take_arrive(serve: Serve) -> None:
@@ -619,7 +621,7 @@ def test_names_with_an_underscore_do_not_arrive(serve: Serve) -> None:
     assert "HTTP_X_A" not in environ
 
 
-def test_the_socket_peer_is_nobody_the_application_hears_of(serve: Serve) -> None:
+def test_the_application_does_not_see_the_sockets_peer(serve: Serve) -> None:
     environ = json.loads(serve(seen).ask(head()).body)
     assert environ["REMOTE_ADDR"] == "192.0.2.7"
     assert "127.0.0.1" not in environ.values()
@@ -646,11 +648,11 @@ def login(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 
 def test_the_ticket_goes_along_with_a_session(serve: Serve) -> None:
-    house = serve(login)
-    reply = house.ask(head())
+    harness = serve(login)
+    reply = harness.ask(head())
     assert reply.headers.get_all("Set-Cookie") == ["_SID_=new; Path=/app", f"__PRT__={TICKET}; Path=/app; HttpOnly"]
     assert reply.headers["Cache-Control"] == "private"
-    assert house.sessions.count(0.0) == 1
+    assert harness.sessions.count(0.0) == 1
 
 
 def spoken(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
@@ -677,33 +679,35 @@ def spoken(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("when", ["before", "after", "empty"])
 def test_the_application_may_say_that_a_session_begins_until_its_head_is_out(serve: Serve, when: str) -> None:
-    house = serve(spoken)
-    reply = house.ask(head("GET", f"/app/page?{when}=begin"))
+    harness = serve(spoken)
+    reply = harness.ask(head("GET", f"/app/page?{when}=begin"))
     session, ticket = reply.headers.get_all("Set-Cookie")
     assert reply.body == b"head in time"
     assert ticket == f"__PRT__={TICKET}; Path=/app; SameSite=Lax; Secure; HttpOnly"
-    assert house.sessions.count(0.0) == 1
-    house.admission.dying = True
+    assert harness.sessions.count(0.0) == 1
+    harness.admission.dying = True
     brought = f"Cookie: {session.partition(';')[0]}"
-    reply = house.ask(head("GET", f"/app/page?{when}=begin", brought, Session="held"))
+    reply = harness.ask(head("GET", f"/app/page?{when}=begin", brought, Session="held"))
     assert reply.status == 200
     assert "Set-Cookie" not in reply.headers
-    reply = house.ask(head("GET", f"/app/page?{when}=end", brought, Session="held"))
+    reply = harness.ask(head("GET", f"/app/page?{when}=end", brought, Session="held"))
     assert reply.headers["Set-Cookie"] == "__PRT__=; Path=/app; SameSite=Lax; Secure; HttpOnly; Max-Age=0"
-    assert house.sessions.count(0.0) == 0
-    assert house.ask(head("GET", "/app/page", brought, Session="held")).refused == "DYING"
+    assert harness.sessions.count(0.0) == 0
+    assert harness.ask(head("GET", "/app/page", brought, Session="held")).refused == "DYING"
 
 
 def test_once_the_head_is_out_a_session_may_end_and_none_begin(serve: Serve) -> None:
-    house = serve(spoken)
-    house.sessions.assign("mine", [], time.monotonic())
-    assert b"too late" in house.ask(head("GET", "/app/page?late=begin")).body
+    harness = serve(spoken)
+    harness.sessions.assign("mine", [], time.monotonic())
+    assert b"too late" in harness.ask(head("GET", "/app/page?late=begin")).body
     assert (
-        house.ask(head("GET", "/app/page?late=begin", "Cookie: _SID_=mine", Session="held")).body == b"head in time"
+        harness.ask(head("GET", "/app/page?late=begin", "Cookie: _SID_=mine", Session="held")).body == b"head in time"
     )
-    assert house.sessions.count(time.monotonic()) == 1
-    assert house.ask(head("GET", "/app/page?late=end", "Cookie: _SID_=mine", Session="held")).body == b"head in time"
-    assert house.sessions.count(time.monotonic()) == 0
+    assert harness.sessions.count(time.monotonic()) == 1
+    assert (
+        harness.ask(head("GET", "/app/page?late=end", "Cookie: _SID_=mine", Session="held")).body == b"head in time"
+    )
+    assert harness.sessions.count(time.monotonic()) == 0
 
 
 def test_without_a_session_cookie_there_is_nothing_to_say_it_to(serve: Serve) -> None:
@@ -712,8 +716,8 @@ def test_without_a_session_cookie_there_is_nothing_to_say_it_to(serve: Serve) ->
         return [str("lbadaptor.sessions" in environ).encode()]
 
     for cookie in ("_SID_", ""):
-        house = serve(application, assignment=msgspec.structs.replace(ASSIGNMENT, session_cookie=cookie))
-        assert house.ask(head()).body == str(bool(cookie)).encode()
+        harness = serve(application, assignment=msgspec.structs.replace(ASSIGNMENT, session_cookie=cookie))
+        assert harness.ask(head()).body == str(bool(cookie)).encode()
 
 
 @pytest.mark.parametrize(
@@ -732,10 +736,10 @@ def test_a_session_is_lost_when_ticket_and_old_cookie_say_so(
 
 
 def test_dying_admits_known_sessions_only(serve: Serve) -> None:
-    house = serve(hello)
-    house.sessions.assign("mine", [], time.monotonic())
-    house.admission.dying = True
-    caller = house.caller()
+    harness = serve(hello)
+    harness.sessions.assign("mine", [], time.monotonic())
+    harness.admission.dying = True
+    caller = harness.caller()
     for cookie, refused in [
         ("X: y", "DYING"),
         ("Cookie: _SID_=other", "DYING"),
@@ -747,23 +751,23 @@ def test_dying_admits_known_sessions_only(serve: Serve) -> None:
         assert reply.refused == refused
         assert reply.status == (421 if refused else 200)
         assert reply.headers["LB-Status"] == "DYING"
-    house.admission.dying = False
+    harness.admission.dying = False
     assert caller.ask(head()).headers["LB-Status"] == "OK"
 
 
 def test_dying_admits_a_value_that_a_login_has_just_replaced(serve: Serve) -> None:
-    house = serve(login)
-    house.sessions.assign("old", [], time.monotonic())
-    assert house.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
-    house.admission.dying = True
-    assert house.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
+    harness = serve(login)
+    harness.sessions.assign("old", [], time.monotonic())
+    assert harness.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
+    harness.admission.dying = True
+    assert harness.ask(head("GET", "/", "Cookie: _SID_=old")).status == 200
 
 
-def test_stopping_admits_nobody(serve: Serve) -> None:
-    house = serve(hello)
-    house.sessions.assign("mine", [], time.monotonic())
-    house.admission.stopping = True
-    reply = house.ask(head("GET", "/", "Cookie: _SID_=mine"))
+def test_stopping_admits_no_request(serve: Serve) -> None:
+    harness = serve(hello)
+    harness.sessions.assign("mine", [], time.monotonic())
+    harness.admission.stopping = True
+    reply = harness.ask(head("GET", "/", "Cookie: _SID_=mine"))
     assert (reply.status, reply.refused, reply.headers["LB-Status"]) == (421, "DYING", "DYING")
 
 
@@ -772,24 +776,24 @@ AFFINITY = msgspec.structs.replace(ASSIGNMENT, session_cookie="", affinity=True)
 
 @pytest.mark.parametrize(("session", "lost"), [("none", b"0"), ("lost", b"1")])
 def test_with_affinity_the_first_answer_has_the_ticket(serve: Serve, session: str, lost: bytes) -> None:
-    house = serve(login, assignment=AFFINITY)
-    reply = house.ask(head(Session=session))
+    harness = serve(login, assignment=AFFINITY)
+    reply = harness.ask(head(Session=session))
     assert reply.headers.get_all("Set-Cookie") == [
         "_SID_=new; Path=/app",
         f"__PRT__={TICKET}; Path=/app; SameSite=Lax; Secure; HttpOnly",
     ]
     assert reply.headers["Cache-Control"] == "private"
     assert reply.body == lost
-    assert house.sessions.count(0.0) == 1
+    assert harness.sessions.count(0.0) == 1
 
 
 def test_with_affinity_a_holder_gets_no_ticket_again(serve: Serve) -> None:
-    house = serve(login, assignment=AFFINITY)
-    reply = house.ask(head(Session="held"))
+    harness = serve(login, assignment=AFFINITY)
+    reply = harness.ask(head(Session="held"))
     assert reply.headers.get_all("Set-Cookie") == ["_SID_=new; Path=/app"]
     assert reply.headers["Cache-Control"] is None
     assert reply.body == b"0"
-    assert house.sessions.count(0.0) == 1
+    assert harness.sessions.count(0.0) == 1
 
 
 def test_with_affinity_the_ticket_is_for_the_mount_whatever_the_application_makes_of_it(serve: Serve) -> None:
@@ -802,28 +806,28 @@ def test_with_affinity_the_ticket_is_for_the_mount_whatever_the_application_make
     assert reply.headers["Set-Cookie"] == f"__PRT__={TICKET}; Path=/app; SameSite=Lax; Secure; HttpOnly"
 
 
-def test_with_affinity_dying_admits_every_holder_and_nobody_else(serve: Serve) -> None:
-    house = serve(hello, assignment=AFFINITY)
-    house.admission.dying = True
-    caller = house.caller()
+def test_with_affinity_dying_admits_only_holders(serve: Serve) -> None:
+    harness = serve(hello, assignment=AFFINITY)
+    harness.admission.dying = True
+    caller = harness.caller()
     for session, status in (("none", 421), ("lost", 421), ("held", 200)):
         assert caller.ask(head(Session=session)).status == status
-    assert house.sessions.count(0.0) == 1  # a visitor that is refused is not counted
+    assert harness.sessions.count(0.0) == 1  # a visitor that is refused is not counted
 
 
-def test_a_stranger_does_not_keep_a_session_alive(serve: Serve) -> None:
-    house = serve(hello)
-    house.sessions.assign("mine", [], time.monotonic())
-    before = dict(house.sessions._last_use)
-    assert house.ask(head("GET", "/", "Cookie: _SID_=mine", Key="wrong")).status == 403
-    assert house.ask(head("GET", "/", "Cookie: _SID_=mine", Generation="18")).status == 421
-    assert dict(house.sessions._last_use) == before
-    assert house.ask(head("GET", "/", "Cookie: _SID_=mine")).status == 200
-    assert dict(house.sessions._last_use) != before
+def test_another_visitor_does_not_keep_a_session_alive(serve: Serve) -> None:
+    harness = serve(hello)
+    harness.sessions.assign("mine", [], time.monotonic())
+    before = dict(harness.sessions._last_use)
+    assert harness.ask(head("GET", "/", "Cookie: _SID_=mine", Key="wrong")).status == 403
+    assert harness.ask(head("GET", "/", "Cookie: _SID_=mine", Generation="18")).status == 421
+    assert dict(harness.sessions._last_use) == before
+    assert harness.ask(head("GET", "/", "Cookie: _SID_=mine")).status == 200
+    assert dict(harness.sessions._last_use) != before
 
 
 @pytest.mark.parametrize("size", [1, 1_000_000])
-def test_a_session_that_began_with_an_answer_to_nobody_is_none(serve: Serve, size: int) -> None:
+def test_a_session_that_began_with_an_undelivered_answer_is_none(serve: Serve, size: int) -> None:
     """Where its head may have been read, the session stays."""
     asked, gone = threading.Event(), threading.Event()
 
@@ -833,15 +837,15 @@ def test_a_session_that_began_with_an_answer_to_nobody_is_none(serve: Serve, siz
         start_response("200 OK", [("Set-Cookie", "_SID_=new; Path=/")])
         return [b"x" * size]
 
-    house = serve(login)
-    caller = house.caller()
+    harness = serve(login)
+    caller = harness.caller()
     caller.socket.sendall(head())
     assert asked.wait(WAIT)
     caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     caller.socket.close()  # by a reset
     gone.set()
-    assert house.admission.wait_idle(WAIT)
-    assert house.sessions.count(time.monotonic()) == (size > 1)
+    assert harness.admission.wait_idle(WAIT)
+    assert harness.sessions.count(time.monotonic()) == (size > 1)
 
 
 # Refusals.
@@ -871,8 +875,8 @@ def test_a_wrong_key_is_forbidden_before_a_byte_of_the_body_is_read(serve: Serve
 
 
 def test_contradicting_headers_are_incomplete(serve: Serve) -> None:
-    house = serve(hello)
-    caller = house.caller()
+    harness = serve(hello)
+    caller = harness.caller()
     reply = caller.ask(head(Script_Name="/other"))
     assert (reply.status, reply.refused) == (421, "INCOMPLETE")
     assert caller.ask(head()).status == 200
@@ -894,12 +898,12 @@ def test_a_refusal_of_head_has_no_body(serve: Serve) -> None:
 
 
 def test_a_malformed_rest_of_a_refused_requests_body_gets_no_second_answer(serve: Serve) -> None:
-    house = serve(hello)
-    caller = house.caller()
+    harness = serve(hello)
+    caller = harness.caller()
     assert caller.ask(head("POST", "/", "Transfer-Encoding: chunked", Generation="16")).refused == "STALE"
     caller.send(b"no size\r\n")
     assert caller.ended()
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 @pytest.mark.parametrize(
@@ -914,23 +918,23 @@ def test_a_malformed_rest_of_a_refused_requests_body_gets_no_second_answer(serve
     ],
     ids=["TLS", "not HTTP", "large head", "malformed body", "two lengths", "HTTP/2"],
 )
-def test_what_is_not_taken_is_answered_and_hung_up_on(serve: Serve, data: bytes, status: int) -> None:
-    house = serve(hello)
-    caller = house.caller()
+def test_what_is_not_accepted_is_answered_and_closed(serve: Serve, data: bytes, status: int) -> None:
+    harness = serve(hello)
+    caller = harness.caller()
     reply = caller.ask(data)
     assert (reply.status, reply.hangs_up) == (status, True)
     assert caller.socket.recv(1) == b""
     for _ in range(3):  # no reset, which could overtake the answer
-        assert house.ask(head()).status == 200
+        assert harness.ask(head()).status == 200
         caller.send(b"more")
     caller.socket.close()
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 def test_beyond_the_queue_requests_are_refused_as_busy(serve: Serve) -> None:
     gate = Gate()
-    house = serve(gate, threads=1, assignment=QUEUE_OF_2)
-    limits = [house.caller() for _ in range(4)]
+    harness = serve(gate, threads=1, assignment=QUEUE_OF_2)
+    limits = [harness.caller() for _ in range(4)]
     limits[0].send(head())
     assert gate.entered.acquire(timeout=WAIT)
     for caller in limits[1:]:
@@ -945,10 +949,10 @@ def test_beyond_the_queue_requests_are_refused_as_busy(serve: Serve) -> None:
     assert gate.calls == 3
 
 
-def _queued(house: House, count: int) -> None:
+def _queued(harness: Harness, count: int) -> None:
     """Wait until so many requests are at work or in the queue."""
     until = time.monotonic() + WAIT
-    while house.admission.in_flight != count:
+    while harness.admission.in_flight != count:
         assert time.monotonic() < until
         time.sleep(0.001)
 
@@ -961,14 +965,14 @@ def test_ticket_holders_come_first(serve: Serve) -> None:
         order.append(environ["PATH_INFO"])
         return gate(environ, start_response)
 
-    house = serve(application, threads=1)
+    harness = serve(application, threads=1)
     limits = []
     for number, (page, session) in enumerate(
         [("/at-work", "none"), ("/new-1", "none"), ("/lost", "lost"), ("/held-1", "held"), ("/held-2", "held")], 1
     ):
-        limits.append(house.caller())
+        limits.append(harness.caller())
         limits[-1].send(head(Path="/app" + page, Session=session))
-        _queued(house, number)
+        _queued(harness, number)
         if number == 1:
             assert gate.entered.acquire(timeout=WAIT)
     gate.go.release(5)
@@ -976,13 +980,13 @@ def test_ticket_holders_come_first(serve: Serve) -> None:
     assert order == ["/at-work", "/held-1", "/held-2", "/new-1", "/lost"]
 
 
-def test_in_a_full_queue_a_ticket_holder_takes_the_place_of_one_who_may_go_elsewhere(serve: Serve) -> None:
+def test_in_a_full_queue_a_ticket_holder_takes_the_place_of_a_request_that_may_go_elsewhere(serve: Serve) -> None:
     gate = Gate()
-    house = serve(gate, threads=1, assignment=QUEUE_OF_2)
-    at_work, first, second, held, held_2, held_3 = (house.caller() for _ in range(6))
+    harness = serve(gate, threads=1, assignment=QUEUE_OF_2)
+    at_work, first, second, held, held_2, held_3 = (harness.caller() for _ in range(6))
     for number, caller in enumerate((at_work, first, second), 1):
         caller.send(head())
-        _queued(house, number)
+        _queued(harness, number)
         if number == 1:
             assert gate.entered.acquire(timeout=WAIT)
     held.send(head(Session="held"))
@@ -990,14 +994,14 @@ def test_in_a_full_queue_a_ticket_holder_takes_the_place_of_one_who_may_go_elsew
     held_2.send(head(Session="held"))
     assert first.reply().refused == "BUSY"
     assert held_3.ask(head(Session="held")).refused == "BUSY"  # they cannot go elsewhere: nobody is displaced
-    assert house.ask(head()).refused == "BUSY"
-    assert house.admission.in_flight == 3
+    assert harness.ask(head()).refused == "BUSY"
+    assert harness.admission.in_flight == 3
     gate.go.release(3)
     assert [caller.reply().status for caller in (at_work, held, held_2)] == [200] * 3
     assert gate.calls == 3
     gate.go.release(3)
     assert second.ask(head()).status == 200, "its connection is as good as before"
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 def _readable(caller: Caller) -> bool:
@@ -1017,13 +1021,13 @@ def _readable(caller: Caller) -> bool:
 
 def test_a_probe_is_answered_while_all_threads_are_at_work(serve: Serve) -> None:
     gate = Gate()
-    house = serve(gate, threads=3)
-    limits = [house.caller() for _ in range(5)]
+    harness = serve(gate, threads=3)
+    limits = [harness.caller() for _ in range(5)]
     for caller in limits:
         caller.send(head())
     for _ in range(3):
         assert gate.entered.acquire(timeout=WAIT)
-    probe = house.caller()
+    probe = harness.caller()
     reports = [json.loads(probe.ask(PROBE).body) for _ in range(3)]
     while reports[-1]["in_flight"] < 5:
         reports.append(json.loads(probe.ask(PROBE).body))
@@ -1042,23 +1046,23 @@ def test_a_probe_is_answered_while_all_threads_are_at_work(serve: Serve) -> None
     ],
 )
 def test_without_the_probes_key_or_path_it_is_a_request_as_any(serve: Serve, target: str, key: str) -> None:
-    house = serve(hello)
-    assert house.ask(head("GET", target, Probe=key)).body == b"hello"
-    assert house.ask(f"GET {target} HTTP/1.1\r\nLB-Probe: {key}\r\n\r\n".encode()).refused == "INCOMPLETE"
+    harness = serve(hello)
+    assert harness.ask(head("GET", target, Probe=key)).body == b"hello"
+    assert harness.ask(f"GET {target} HTTP/1.1\r\nLB-Probe: {key}\r\n\r\n".encode()).refused == "INCOMPLETE"
 
 
 def test_a_probe_is_answered_whatever_the_orders_and_is_no_request(serve: Serve) -> None:
-    house = serve(hello)
-    house.admission.dying = house.admission.stopping = True
-    report = json.loads(house.ask(PROBE).body)
+    harness = serve(hello)
+    harness.admission.dying = harness.admission.stopping = True
+    report = json.loads(harness.ask(PROBE).body)
     assert (report["status"], report["in_flight"], report["served"]) == ("DYING", 0, 0)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_more_requests_are_at_work_than_there_are_threads(serve: Serve, threads: int) -> None:
     gate = Gate()
-    house = serve(gate, threads=threads)
-    limits = [house.caller() for _ in range(4 * threads)]
+    harness = serve(gate, threads=threads)
+    limits = [harness.caller() for _ in range(4 * threads)]
     for caller in limits:
         caller.send(head())
     for _ in limits:
@@ -1067,19 +1071,19 @@ def test_no_more_requests_are_at_work_than_there_are_threads(serve: Serve, threa
     assert [caller.reply().status for caller in limits] == [200] * len(limits)
     assert gate.most <= threads
     gate.go.release()
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 def test_requests_beyond_the_threads_wait_parked_in_no_thread_of_their_own(serve: Serve) -> None:
     gate = Gate()
-    house = serve(gate, threads=2)
+    harness = serve(gate, threads=2)
     before = threading.active_count()
-    limits = [house.caller() for _ in range(40)]
+    limits = [harness.caller() for _ in range(40)]
     for caller in limits:
         caller.send(head())
     for _ in range(2):
         assert gate.entered.acquire(timeout=WAIT)
-    _queued(house, 40)
+    _queued(harness, 40)
     assert threading.active_count() == before
     assert not gate.entered.acquire(blocking=False), "two are at work, and no other has begun"
     for _ in limits:
@@ -1094,9 +1098,9 @@ def test_all_threads_can_be_at_work_at_once(serve: Serve) -> None:
         together.wait(WAIT)
         return hello(environ, start_response)
 
-    house = serve(application, threads=4)
+    harness = serve(application, threads=4)
     for _ in range(20):
-        limits = [house.caller() for _ in range(4)]
+        limits = [harness.caller() for _ in range(4)]
         for caller in limits:
             caller.send(head())
         assert [caller.reply().status for caller in limits] == [200] * 4
@@ -1115,8 +1119,8 @@ def test_short_requests_are_served_by_the_thread_that_polls(
         threads.add(threading.get_ident())
         return hello(environ, start_response)
 
-    house = serve(who, threads=4)
-    limits = [house.caller() for _ in range(8)]
+    harness = serve(who, threads=4)
+    limits = [harness.caller() for _ in range(8)]
     for _ in range(20):
         for caller in limits:
             caller.send(head())
@@ -1133,10 +1137,10 @@ def test_one_that_computes_does_not_keep_others_waiting(serve: Serve) -> None:
                 sum(range(1000))
         return hello(environ, start_response)
 
-    house = serve(computes)
-    long = house.caller()
+    harness = serve(computes)
+    long = harness.caller()
     long.send(head("GET", "/app/page?long"))
-    other = house.caller()
+    other = harness.caller()
     assert [other.ask(head()).status for _ in range(20)] == [200] * 20
     over.set()
     assert long.reply().status == 200
@@ -1147,15 +1151,15 @@ def test_after_long_requests_and_short_ones_no_thread_is_lost(serve: Serve, sche
         time.sleep(float(environ["QUERY_STRING"] or 0))
         return hello(environ, start_response)
 
-    house = serve(mixed, threads=3)
-    limits = [house.caller() for _ in range(9)]
+    harness = serve(mixed, threads=3)
+    limits = [harness.caller() for _ in range(9)]
     for number in range(60):
         seconds = (0, 0.005, 0, 0.001, 0.01)[number % 5]
         for caller in limits:
             caller.send(head("GET", f"/app/page?{seconds}"))
         assert [caller.reply().status for caller in limits] == [200] * 9
-    assert house.still_serves()
-    chosen = house.gateway.schedule
+    assert harness.still_serves()
+    chosen = harness.gateway.schedule
     assert isinstance(chosen, schedule_fast.FastSchedule) == (schedule_name == "fast")
     if isinstance(chosen, schedule_fast.FastSchedule):
         parked = chosen.leadership._parked
@@ -1165,10 +1169,10 @@ def test_after_long_requests_and_short_ones_no_thread_is_lost(serve: Serve, sche
 def test_an_error_in_the_leaders_own_work_costs_no_leadership(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    house = serve(hello)
-    first = house.caller()
+    harness = serve(hello)
+    first = harness.caller()
     assert first.ask(head()).status == 200
-    begin = house.admission.begin
+    begin = harness.admission.begin
     failures = iter([True, True, False])
 
     def fails() -> object:
@@ -1176,9 +1180,9 @@ def test_an_error_in_the_leaders_own_work_costs_no_leadership(
             raise MemoryError("as it may come anywhere")
         return begin()
 
-    monkeypatch.setattr(house.admission, "begin", fails)
+    monkeypatch.setattr(harness.admission, "begin", fails)
     assert first.ask(head()).status == 200
-    assert house.still_serves()
+    assert harness.still_serves()
     assert caplog.text.count("begins anew") == 2
 
 
@@ -1186,23 +1190,23 @@ def test_the_last_time_limit_may_be_lifted_while_the_leader_looks_at_it(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another thread closes that connection at this very moment."""
-    house = serve(hello)
-    stranger = house.caller()
-    until(lambda: bool(house.gateway.callers.limited))
-    monkeypatch.setattr(house.gateway.callers, "next_end", lambda: None)
-    assert house.ask(head()).status == 200
-    stranger.socket.close()
-    assert house.still_serves()
+    harness = serve(hello)
+    unknown = harness.caller()
+    until(lambda: bool(harness.gateway.callers.limited))
+    monkeypatch.setattr(harness.gateway.callers, "next_end", lambda: None)
+    assert harness.ask(head()).status == 200
+    unknown.socket.close()
+    assert harness.still_serves()
     assert "begins anew" not in caplog.text
 
 
 def test_idle_connections_cost_no_thread(serve: Serve) -> None:
-    house = serve(hello, threads=1)
-    idle = [house.caller() for _ in range(50)]
-    begun = [house.caller() for _ in range(50)]
+    harness = serve(hello, threads=1)
+    idle = [harness.caller() for _ in range(50)]
+    begun = [harness.caller() for _ in range(50)]
     for caller in begun:
         caller.send(head()[:40])
-    assert house.ask(head()).status == 200
+    assert harness.ask(head()).status == 200
     for caller in begun:
         caller.send(head()[40:])
     assert [caller.reply().status for caller in begun] == [200] * 50
@@ -1210,12 +1214,12 @@ def test_idle_connections_cost_no_thread(serve: Serve) -> None:
 
 
 def test_many_callers_at_once_lose_no_request(serve: Serve) -> None:
-    house = serve(echo, threads=3)
+    harness = serve(echo, threads=3)
     wrong: list[object] = []
 
     def call(name: int) -> None:
         try:
-            caller = Caller(house.address)
+            caller = Caller(harness.address)
             with caller.socket:
                 for number in range(60):
                     body = b"%d.%d" % (name, number)
@@ -1231,80 +1235,80 @@ def test_many_callers_at_once_lose_no_request(serve: Serve) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert house.admission.wait_idle(WAIT)
-    assert house.admission.served == 12 * 60
-    assert house.still_serves()
+    assert harness.admission.wait_idle(WAIT)
+    assert harness.admission.served == 12 * 60
+    assert harness.still_serves()
 
 
 def test_stop_ends_threads_and_connections() -> None:
     descriptors = set(os.listdir("/proc/self/fd"))
-    house = House(hello, 2, ASSIGNMENT)
-    limits = [house.caller() for _ in range(3)]
+    harness = Harness(hello, 2, ASSIGNMENT)
+    limits = [harness.caller() for _ in range(3)]
     assert [caller.ask(head()).status for caller in limits] == [200] * 3
-    house.gateway.stop(WAIT)
+    harness.gateway.stop(WAIT)
     assert [(goodbye.status, goodbye.refused) for goodbye in (caller.reply() for caller in limits)] == [
         (421, "DYING")
     ] * 3
     assert all(caller.ended() for caller in limits)
-    assert not any(thread.is_alive() for thread in house.gateway.threads)
+    assert not any(thread.is_alive() for thread in harness.gateway.threads)
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(house.address)
+        socket.create_connection(harness.address)
     for caller in limits:
         caller.socket.close()
     assert set(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_whoever_was_let_in_and_not_heard_is_refused_at_the_end() -> None:
-    house = House(never, 2, ASSIGNMENT, deaf=True)
-    limits = [house.caller() for _ in range(80)]
+def test_accepted_and_unread_requests_are_refused_at_the_end() -> None:
+    harness = Harness(never, 2, ASSIGNMENT, started=False)
+    limits = [harness.caller() for _ in range(80)]
     for caller in limits[1:]:
         caller.send(head("POST", "/", "Content-Length: 3") + b"abc")
     limits[0].send(head()[:20])
-    house.gateway.stop(WAIT)
+    harness.gateway.stop(WAIT)
     for caller in limits:
         reply = caller.reply()
         assert (reply.status, reply.refused, reply.hangs_up) == (421, "DYING", True)
-    house.hang_up()
+    harness.hang_up()
 
 
-def test_whoever_waits_for_a_thread_that_never_comes_free_is_refused() -> None:
+def test_a_request_that_waits_for_a_thread_at_the_end_is_refused() -> None:
     gate = Gate()
-    house = House(gate, 1, ASSIGNMENT)
-    working, waiting = house.caller(), house.caller()
+    harness = Harness(gate, 1, ASSIGNMENT)
+    working, waiting = harness.caller(), harness.caller()
     working.send(head())
     assert gate.entered.acquire(timeout=WAIT)
     waiting.send(head("POST", "/", "Content-Length: 3") + b"abc")
-    assert json.loads(house.ask(PROBE).body)["in_flight"] == 2
-    house.gateway.stop(timeout=0.05)
+    assert json.loads(harness.ask(PROBE).body)["in_flight"] == 2
+    harness.gateway.stop(timeout=0.05)
     reply = waiting.reply()
     assert (reply.status, reply.refused) == (421, "DYING")
     gate.go.release()
-    for thread in house.gateway.threads:
+    for thread in harness.gateway.threads:
         thread.join(WAIT)
-    house.hang_up()
-    house.gateway.poller.end()
+    harness.hang_up()
+    harness.gateway.poller.end()
 
 
 def test_stop_abandons_what_does_not_end_and_hangs_up_on_it() -> None:
     gate = Gate()
-    house = House(gate, 2, ASSIGNMENT)
-    caller = house.caller()
+    harness = Harness(gate, 2, ASSIGNMENT)
+    caller = harness.caller()
     caller.send(head())
     assert gate.entered.acquire(timeout=WAIT)
-    house.gateway.stop(timeout=0.05)
+    harness.gateway.stop(timeout=0.05)
     assert caller.ended()
     gate.go.release()
-    for thread in house.gateway.threads:
+    for thread in harness.gateway.threads:
         thread.join(WAIT)
-    assert house.admission.in_flight == 0
+    assert harness.admission.in_flight == 0
     caller.socket.close()
-    house.gateway.poller.end()
+    harness.gateway.poller.end()
 
 
 # Applications that fail.
 
 
-def test_an_application_that_raises_is_a_500_and_its_traceback_is_told(
+def test_an_application_that_raises_is_a_500_and_its_traceback_is_logged(
     serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def application(environ: dict[str, Any], start_response: Any) -> NoReturn:
@@ -1343,9 +1347,9 @@ def test_whatever_an_application_raises_is_a_500(
             start_response("200 OK", [("Content-Length", "5")])
         raise error
 
-    house = serve(application)
-    caller = house.caller()
-    for _ in range(house.admission.threads + 2):
+    harness = serve(application)
+    caller = harness.caller()
+    for _ in range(harness.admission.threads + 2):
         assert caller.ask(head()).status == 500
     assert type(error).__name__ in capsys.readouterr().err
 
@@ -1393,15 +1397,15 @@ def test_an_application_that_fails_within_its_answer_breaks_it_off(
         yield b"begun"
         raise KeyError("the reason")
 
-    house = serve(application)
-    caller = house.caller()
+    harness = serve(application)
+    caller = harness.caller()
     with pytest.raises(http.client.IncompleteRead):
         caller.ask(head())
     assert caller.ended()
     still_takes(caller)
     assert "KeyError: 'the reason'" in capsys.readouterr().err
     caller.socket.close()
-    until(lambda: not house.gateway.callers.by_descriptor)
+    until(lambda: not harness.gateway.callers.by_descriptor)
 
 
 def test_an_answer_shorter_than_its_length_is_broken_off(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -1450,9 +1454,9 @@ def test_an_application_that_fails_in_close_does_not_spoil_the_answer(
         start_response("200 OK", [])
         return Blocks()
 
-    house = serve(application)
-    assert house.ask(head()).body == b"hello"
-    assert house.admission.wait_idle(WAIT)
+    harness = serve(application)
+    assert harness.ask(head()).body == b"hello"
+    assert harness.admission.wait_idle(WAIT)
     assert "in close" in capsys.readouterr().err
 
 
@@ -1464,9 +1468,9 @@ def test_a_log_that_cannot_be_written_costs_no_answer(serve: Serve, monkeypatch:
     def application(environ: dict[str, Any], start_response: Any) -> NoReturn:
         raise KeyError
 
-    house = serve(application)
+    harness = serve(application)
     monkeypatch.setattr(sys, "stderr", Full())
-    assert house.ask(head()).status == 500
+    assert harness.ask(head()).status == 500
 
 
 # Callers that leave.
@@ -1481,15 +1485,15 @@ def test_a_log_that_cannot_be_written_costs_no_answer(serve: Serve, monkeypatch:
 def test_a_caller_that_leaves_before_the_application_is_called_leaves_nothing(
     serve: Serve, data: bytes, how: str
 ) -> None:
-    house = serve(hello)
-    for _ in range(house.admission.threads + 2):
-        caller = house.caller()
+    harness = serve(hello)
+    for _ in range(harness.admission.threads + 2):
+        caller = harness.caller()
         caller.send(data)
         if how == "reset":
             caller.reset()
         else:
             caller.socket.close()
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 @pytest.mark.parametrize("how", ["reset", "end"])
@@ -1511,17 +1515,17 @@ def test_a_caller_that_leaves_within_the_body_ends_the_read(
                     raise
         return hello(environ, start_response)
 
-    house = serve(application)
-    for _ in range(house.admission.threads + 2):
-        caller = house.caller()
+    harness = serve(application)
+    for _ in range(harness.admission.threads + 2):
+        caller = harness.caller()
         caller.send(head("POST", "/", "Content-Length: 9") + b"x")
         assert reading.acquire(timeout=WAIT)
         if how == "reset":
             caller.reset()
         else:
             caller.socket.close()
-    assert house.still_serves()
-    assert len(raised) == house.admission.threads + 2
+    assert harness.still_serves()
+    assert len(raised) == harness.admission.threads + 2
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -1546,9 +1550,9 @@ def test_a_caller_that_leaves_within_the_answer_ends_the_application(
         return Endless()
 
     caplog.set_level(logging.INFO)
-    house = serve(application)
-    for _ in range(house.admission.threads + 2):
-        caller = house.caller()
+    harness = serve(application)
+    for _ in range(harness.admission.threads + 2):
+        caller = harness.caller()
         caller.send(head("POST", "/"))
         assert caller.socket.recv(65536).startswith(b"HTTP/1.1 200 OK")
         if how == "reset":
@@ -1556,22 +1560,22 @@ def test_a_caller_that_leaves_within_the_answer_ends_the_application(
         else:
             caller.socket.close()
         assert closed.acquire(timeout=WAIT)
-    assert house.still_serves()
+    assert harness.still_serves()
     assert "the caller went away" in caplog.text
     assert "Traceback" not in capsys.readouterr().err + caplog.text
 
 
 def test_a_caller_that_leaves_while_its_request_waits_leaves_nothing(serve: Serve) -> None:
     gate = Gate()
-    house = serve(gate, threads=1)
-    house.caller().send(head())
+    harness = serve(gate, threads=1)
+    harness.caller().send(head())
     assert gate.entered.acquire(timeout=WAIT)
     for _ in range(5):
-        caller = house.caller()
+        caller = harness.caller()
         caller.send(head())
         caller.reset()
     gate.go.release(7)
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 def test_a_caller_that_takes_nothing_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1583,10 +1587,10 @@ def test_a_caller_that_takes_nothing_is_given_up(serve: Serve, monkeypatch: pyte
         start_response("200 OK", [])
         return iter(lambda: b"x" * 65536, b"")
 
-    house = serve(application)
-    caller = house.caller()
+    harness = serve(application)
+    caller = harness.caller()
     caller.send(head("POST", "/"))
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 # Shortages.
@@ -1623,7 +1627,7 @@ def unconnected() -> Iterator[list[socket.socket]]:
         yield sockets
 
 
-def test_running_out_of_descriptors_is_outlived(
+def test_it_survives_a_lack_of_descriptors(
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -1632,12 +1636,12 @@ def test_running_out_of_descriptors_is_outlived(
     """The probe and whoever has a key are let in all the while; it is said when it begins, and when it is over."""
     monkeypatch.setattr(accept, "ACCEPT_PAUSE", 0.1)
     caplog.set_level(logging.INFO)
-    house = serve(hello)
-    kept = [house.caller() for _ in range(5)]
+    harness = serve(hello)
+    kept = [harness.caller() for _ in range(5)]
     assert [caller.ask(head()).status for caller in kept] == [200] * 5
     with Shortage():
         for one in unconnected[:6]:
-            one.connect(house.address)
+            one.connect(harness.address)
             one.sendall(PROBE)
             assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
             one.sendall(head())
@@ -1646,47 +1650,47 @@ def test_running_out_of_descriptors_is_outlived(
         assert caplog.text.count("cannot take connections") == 1
         assert "there are descriptors again" not in caplog.text
     until(lambda: "there are descriptors again" in caplog.text)
-    assert house.gateway.acceptor.reserve.left == accept.RESERVE
-    assert house.still_serves()
+    assert harness.gateway.acceptor.reserve.left == accept.RESERVE
+    assert harness.still_serves()
     assert caplog.text.count("cannot take connections") == 1
 
 
-def test_without_descriptors_strangers_make_room_for_each_other_and_for_whoever_has_a_key(
+def test_without_descriptors_unknown_callers_make_room_for_each_other_and_for_known_ones(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, unconnected: list[socket.socket]
 ) -> None:
     monkeypatch.setattr(accept, "ACCEPT_PAUSE", 0.1)
-    house = serve(hello)
-    kept = house.caller()
+    harness = serve(hello)
+    kept = harness.caller()
     assert kept.ask(head()).status == 200
     with Shortage():
-        for stranger in unconnected[:29]:
-            stranger.connect(house.address)
+        for unknown in unconnected[:29]:
+            unknown.connect(harness.address)
         last = unconnected[29]
-        last.connect(house.address)
+        last.connect(harness.address)
         last.sendall(head())
         assert last.recv(65536).startswith(b"HTTP/1.1 200 OK")
         assert kept.ask(head()).status == 200
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
-def test_when_the_reserve_is_used_up_an_idle_caller_is_taken_leave_of_with_busy(
+def test_when_the_reserve_is_used_up_an_idle_caller_gets_busy_and_is_closed(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, unconnected: list[socket.socket]
 ) -> None:
     """As adaptors know it: an answer that nobody asked for makes them throw the connection away."""
     monkeypatch.setattr(accept, "ACCEPT_PAUSE", 0.1)
-    house = serve(hello)
-    kept = [house.caller() for _ in range(2)]
+    harness = serve(hello)
+    kept = [harness.caller() for _ in range(2)]
     assert [caller.ask(head()).status for caller in kept] == [200] * 2
     with Shortage():
         for one in unconnected[: accept.RESERVE + 1]:
-            one.connect(house.address)
+            one.connect(harness.address)
             one.sendall(head())
             assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
         goodbye = kept[0].reply()
         assert (goodbye.status, goodbye.refused, goodbye.hangs_up) == (421, "BUSY", True)
         assert kept[0].ended()
         assert kept[1].ask(head()).status == 200
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 def test_without_descriptor_reserve_or_idle_caller_connections_wait(
@@ -1697,33 +1701,33 @@ def test_without_descriptor_reserve_or_idle_caller_connections_wait(
 ) -> None:
     monkeypatch.setattr(accept, "ACCEPT_PAUSE", 0.1)
     gate = Gate()
-    house = serve(gate, threads=2)
-    working = house.caller()
+    harness = serve(gate, threads=2)
+    working = harness.caller()
     working.send(head())
     assert gate.entered.acquire(timeout=WAIT)
-    house.gateway.acceptor.reserve.close()
+    harness.gateway.acceptor.reserve.close()
     with Shortage():
         for one in unconnected[:3]:
-            one.connect(house.address)
+            one.connect(harness.address)
             one.sendall(PROBE)
-        until(lambda: house.gateway.acceptor.paused)
+        until(lambda: harness.gateway.acceptor.paused)
         gate.go.release()
         assert working.reply().status == 200
         assert caplog.text.count("cannot take connections") == 1
     for one in unconnected[:3]:
         assert one.recv(65536).startswith(b"HTTP/1.1 200 OK")
     gate.go.release(10)
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 def test_after_a_pause_listening_is_taken_up_again_though_it_fails_at_first(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own_errors, "PAUSE", 0.001)
-    house = serve(hello)
-    gateway = house.gateway
+    harness = serve(hello)
+    gateway = harness.gateway
     (listener,) = gateway._listeners
-    known = house.caller()
+    known = harness.caller()
     assert known.ask(head()).status == 200
     failures = iter([True])
     acceptor, add = gateway.acceptor, gateway.poller.add
@@ -1739,7 +1743,7 @@ def test_after_a_pause_listening_is_taken_up_again_though_it_fails_at_first(
     assert known.ask(head()).status == 200
     gateway.poller.wake()
     until(lambda: not acceptor.paused)
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 def test_a_limit_below_the_descriptors_in_use_costs_no_caller(
@@ -1750,15 +1754,15 @@ def test_a_limit_below_the_descriptors_in_use_costs_no_caller(
 ) -> None:
     """An application may set it for itself. To close connections would make no room: who is there is served on."""
     monkeypatch.setattr(accept, "ACCEPT_PAUSE", 0.1)
-    house = serve(hello)
-    kept = [house.caller() for _ in range(2)]
+    harness = serve(hello)
+    kept = [harness.caller() for _ in range(2)]
     assert [caller.ask(head()).status for caller in kept] == [200] * 2
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        unconnected[0].connect(house.address)
+        unconnected[0].connect(harness.address)
         unconnected[0].sendall(head())
-        until(lambda: house.gateway.acceptor.paused)
+        until(lambda: harness.gateway.acceptor.paused)
         assert [caller.ask(head()).status for caller in kept] == [200] * 2
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -1766,7 +1770,7 @@ def test_a_limit_below_the_descriptors_in_use_costs_no_caller(
     assert [caller.ask(head()).status for caller in kept] == [200] * 2
     assert caplog.text.count("cannot take connections") == 1
     assert "an error in" not in caplog.text
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, OSError])
@@ -1778,17 +1782,17 @@ def test_an_error_of_our_own_costs_a_connection_at_most(
     if where == "record" and schedule_name == "plain":
         pytest.skip("it does not record how long requests last")
     monkeypatch.setattr(own_errors, "PAUSE", 0.001)
-    house = serve(hello)
-    assert house.ask(head()).status == 200
+    harness = serve(hello)
+    assert harness.ask(head()).status == 200
     failures = 4
     owner: Any = {
         "receive": dispatch.Connection,
-        "admit": house.admission,
-        "_environ": house.gateway.serving,
-        "headers": house.status,
-        "record": getattr(house.gateway.schedule, "leadership", None),
-        "begin": house.admission,
-        "end": house.admission,
+        "admit": harness.admission,
+        "_environ": harness.gateway.serving,
+        "headers": harness.status,
+        "record": getattr(harness.gateway.schedule, "leadership", None),
+        "begin": harness.admission,
+        "end": harness.admission,
         "log": own_errors.log,
     }[where]
     name = "exception" if where == "log" else where
@@ -1805,17 +1809,17 @@ def test_an_error_of_our_own_costs_a_connection_at_most(
 
     monkeypatch.setattr(owner, name, fails)
     if where == "log":
-        monkeypatch.setattr(house.admission, "admit", lambda *_: 1 / 0)
+        monkeypatch.setattr(harness.admission, "admit", lambda *_: 1 / 0)
     for _ in range(8):
-        caller = house.caller()
+        caller = harness.caller()
         with contextlib.suppress(OSError, http.client.HTTPException):
             caller.ask(head())
     monkeypatch.undo()
-    until(lambda: not house.admission.in_flight)
-    assert all(thread.is_alive() for thread in house.gateway.threads)
-    assert house.ask(head()).status == 200
-    assert house.admission.wait_idle(WAIT), "its answer is out before its thread is done"
-    assert json.loads(house.ask(PROBE).body)["in_flight"] == 0
+    until(lambda: not harness.admission.in_flight)
+    assert all(thread.is_alive() for thread in harness.gateway.threads)
+    assert harness.ask(head()).status == 200
+    assert harness.admission.wait_idle(WAIT), "its answer is out before its thread is done"
+    assert json.loads(harness.ask(PROBE).body)["in_flight"] == 0
 
 
 # Strangers.
@@ -1832,24 +1836,24 @@ def short_limit(monkeypatch: pytest.MonkeyPatch) -> float:
     [b"", head()[:40], head(Key="wrong"), head(Generation="16"), b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"],
     ids=["nothing", "half a head", "a wrong key", "another generation", "half a body"],
 )
-def test_whoever_shows_no_key_has_a_while(serve: Serve, short_limit: float, data: bytes) -> None:
-    house = serve(hello)
-    known = house.caller()
+def test_an_unknown_caller_has_a_time_limit(serve: Serve, short_limit: float, data: bytes) -> None:
+    harness = serve(hello)
+    known = harness.caller()
     assert known.ask(head()).status == 200
-    stranger = house.caller()
+    unknown = harness.caller()
     began = time.monotonic()
-    stranger.send(data)
-    while stranger.socket.recv(65536):
+    unknown.send(data)
+    while unknown.socket.recv(65536):
         pass
     assert time.monotonic() - began < WAIT / 2
     assert known.ask(head()).status == 200, "it was idle for longer than that"
-    assert len(house.gateway.callers.by_descriptor) == 1
+    assert len(harness.gateway.callers.by_descriptor) == 1
 
 
-def test_a_head_that_dribbles_has_no_longer(serve: Serve, short_limit: float) -> None:
-    house = serve(hello)
+def test_a_head_that_comes_slowly_has_no_longer(serve: Serve, short_limit: float) -> None:
+    harness = serve(hello)
     for known in (True, False):
-        caller = house.caller()
+        caller = harness.caller()
         if known:
             assert caller.ask(head()).status == 200
         dribble = itertools.cycle(b"X")
@@ -1862,14 +1866,14 @@ def test_a_head_that_dribbles_has_no_longer(serve: Serve, short_limit: float) ->
         assert 0.2 < time.monotonic() - began < WAIT / 2
 
 
-def test_half_a_head_of_one_that_is_known_may_become_a_whole_one(serve: Serve) -> None:
-    house = serve(hello)
-    caller = house.caller()
+def test_a_known_callers_head_may_come_in_two_pieces(serve: Serve) -> None:
+    harness = serve(hello)
+    caller = harness.caller()
     for _ in range(3):
         caller.send(head()[:100])
-        until(lambda: bool(house.gateway.callers.limited))
+        until(lambda: bool(harness.gateway.callers.limited))
         assert caller.ask(head()[100:]).status == 200
-        assert not house.gateway.callers.limited
+        assert not harness.gateway.callers.limited
 
 
 @pytest.mark.parametrize(
@@ -1879,20 +1883,20 @@ def test_a_refused_request_that_came_in_two_pieces_leaves_no_time_limit(
     serve: Serve, wrong: dict[str, str], status: int
 ) -> None:
     """A known caller's idle connection must not be closed: its next request could come at that moment."""
-    house = serve(hello)
-    caller = house.caller()
+    harness = serve(hello)
+    caller = harness.caller()
     assert caller.ask(head()).status == 200
     request = head(**wrong)
     caller.send(request[:100])
-    until(lambda: bool(house.gateway.callers.limited))
+    until(lambda: bool(harness.gateway.callers.limited))
     assert caller.ask(request[100:]).status == status
-    assert not house.gateway.callers.limited
-    assert not house.gateway.callers._unfinished
+    assert not harness.gateway.callers.limited
+    assert not harness.gateway.callers._unfinished
 
 
 def test_an_unknown_callers_time_does_not_begin_again_with_each_refusal(serve: Serve, short_limit: float) -> None:
-    house = serve(hello)
-    caller = house.caller()
+    harness = serve(hello)
+    caller = harness.caller()
     request = head("POST", "/", "Content-Length: 1", Key="wrong")
     caller.send(request)
     deadline = time.monotonic() + WAIT / 2
@@ -1903,38 +1907,38 @@ def test_an_unknown_callers_time_does_not_begin_again_with_each_refusal(serve: S
     assert time.monotonic() < deadline, "the connection was closed"
 
 
-def test_whoever_does_not_hang_up_is_hung_up_on(serve: Serve, short_limit: float) -> None:
+def test_a_caller_that_does_not_hang_up_is_closed(serve: Serve, short_limit: float) -> None:
     def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [("Content-Length", "10")])
         yield b"short"
 
-    house = serve(application)
-    limits = [house.caller() for _ in range(3)]
+    harness = serve(application)
+    limits = [harness.caller() for _ in range(3)]
     for caller in limits:
         caller.send(head())
         assert b"short" in caller.socket.recv(65536)
-    until(lambda: not house.gateway.callers.by_descriptor)
-    assert not house.gateway.callers.limited
+    until(lambda: not harness.gateway.callers.by_descriptor)
+    assert not harness.gateway.callers.limited
 
 
-def test_the_eldest_stranger_makes_room_and_whoever_has_a_key_keeps_its_place(
+def test_the_eldest_unknown_caller_makes_room_and_known_ones_stay(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "MAX_UNKNOWN", 10)
-    house = serve(hello)
-    known = house.caller()
+    harness = serve(hello)
+    known = harness.caller()
     assert known.ask(head()).status == 200
-    strangers = []
+    unknown = []
     for _ in range(30):
-        strangers.append(house.caller())
-        strangers[-1].send(b"GET")
-        if len(strangers) > 10:
-            assert strangers[len(strangers) - 11].ended()
-    assert [caller.ask(head()[3:]).status for caller in strangers[20:]] == [200] * 10
+        unknown.append(harness.caller())
+        unknown[-1].send(b"GET")
+        if len(unknown) > 10:
+            assert unknown[len(unknown) - 11].ended()
+    assert [caller.ask(head()[3:]).status for caller in unknown[20:]] == [200] * 10
     assert known.ask(head()).status == 200
 
 
-def test_strangers_at_the_port_do_not_touch_those_at_the_unix_socket(
+def test_unknown_callers_at_the_port_close_none_at_the_unix_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "MAX_UNKNOWN", 10)
@@ -1957,39 +1961,39 @@ def test_strangers_at_the_port_do_not_touch_those_at_the_unix_socket(
         gateway.stop(WAIT)
 
 
-def test_what_strangers_hold_in_memory_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_unknown_callers_is_bounded(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_UNFINISHED", 1_000_000)
-    house = serve(hello)
-    strangers = []
+    harness = serve(hello)
+    unknown = []
     for _ in range(20):
-        strangers.append(house.caller())
+        unknown.append(harness.caller())
         with contextlib.suppress(OSError):
-            strangers[-1].send(b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000)
-    until(lambda: len(house.gateway.callers.by_descriptor) == 4)
-    assert house.ask(head("GET", "/", f"X: {'x' * 500_000}")).status == 200, "whoever has a key comes first"
-    assert sum(connection.unfinished for connection in house.gateway.callers.by_descriptor.values()) <= 1_000_000
+            unknown[-1].send(b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000)
+    until(lambda: len(harness.gateway.callers.by_descriptor) == 4)
+    assert harness.ask(head("GET", "/", f"X: {'x' * 500_000}")).status == 200, "whoever has a key comes first"
+    assert sum(connection.unfinished for connection in harness.gateway.callers.by_descriptor.values()) <= 1_000_000
 
 
-def test_a_head_as_large_as_apache_lets_through_is_taken(serve: Serve) -> None:
+def test_a_head_as_large_as_apache_lets_through_is_accepted(serve: Serve) -> None:
     """LimitRequestFields 100, LimitRequestFieldSize 8190."""
-    house = serve(seen)
+    harness = serve(seen)
     fields = [f"X-Field-{number}: {'x' * 8160}" for number in range(100)]
-    caller = house.caller()
+    caller = harness.caller()
     for _ in range(2):
         environ = json.loads(caller.ask(head("GET", "/", *fields)).body)
         assert len([name for name in environ if name.startswith("HTTP_X_FIELD_")]) == 100
 
 
-def test_a_head_of_more_lines_than_anybody_sends_is_not_taken(serve: Serve) -> None:
-    house = serve(hello)
-    reply = house.ask(head("GET", "/", *(["a: b"] * 10_000)))
+def test_a_head_of_too_many_lines_is_refused(serve: Serve) -> None:
+    harness = serve(hello)
+    reply = harness.ask(head("GET", "/", *(["a: b"] * 10_000)))
     assert (reply.status, reply.hangs_up) == (431, True)
 
 
 def test_a_head_in_many_pieces_costs_no_more_than_in_one(serve: Serve) -> None:
     """What was looked through is not looked through again."""
-    house = serve(hello)
-    caller = house.caller()
+    harness = serve(hello)
+    caller = harness.caller()
     data = head("GET", "/", *(f"X-{number}: {'x' * 8000}" for number in range(100)))
     began = time.process_time()
     for place in range(0, len(data), 100):
@@ -1998,9 +2002,9 @@ def test_a_head_in_many_pieces_costs_no_more_than_in_one(serve: Serve) -> None:
     assert time.process_time() - began < 3.0
 
 
-def test_alone_whoever_has_asked_may_be_idle(serve: Serve, short_limit: float) -> None:
-    house = serve(hello, assignment=Assignment("", session_cookie="_SID_"))
-    caller, silent = house.caller(), house.caller()
+def test_alone_a_caller_that_has_asked_may_be_idle(serve: Serve, short_limit: float) -> None:
+    harness = serve(hello, assignment=Assignment("", session_cookie="_SID_"))
+    caller, silent = harness.caller(), harness.caller()
     assert caller.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
     assert silent.ended()
     assert caller.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").status == 200
@@ -2018,13 +2022,13 @@ def test_a_child_needs_no_lock_that_another_thread_holds(serve: Serve) -> None:
             return [b"the child's"]
         return hello(environ, start_response)
 
-    house = serve(application)
-    caller = house.caller()
-    gateway = house.gateway
-    locks = [gateway.poller.lock, house.sessions._lock, gateway.callers._lock, house.status.cookies._lock]
+    harness = serve(application)
+    caller = harness.caller()
+    gateway = harness.gateway
+    locks = [gateway.poller.lock, harness.sessions._lock, gateway.callers._lock, harness.status.cookies._lock]
     with contextlib.ExitStack() as stack:
         caller.send(head())
-        until(lambda: house.admission.in_flight == 1 or bool(statuses))
+        until(lambda: harness.admission.in_flight == 1 or bool(statuses))
         for lock in locks:
             stack.enter_context(lock)
         until(lambda: bool(statuses))
@@ -2032,35 +2036,35 @@ def test_a_child_needs_no_lock_that_another_thread_holds(serve: Serve) -> None:
     assert statuses == [0]
 
 
-def test_a_connection_that_is_closed_while_it_is_to_be_taken_out_of_the_poll_harms_nobody(
+def test_a_connection_may_be_closed_while_it_is_taken_out_of_the_poll(
     serve: Serve, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The serving thread is first. It is the leader's part that must not raise."""
-    house = serve(hello)
+    harness = serve(hello)
     ours, theirs = socket.socketpair()
     with theirs:
         connection = dispatch.Connection(ours, None)
         connection.state = REQUEST
-        house.gateway.poller.close(connection)
-        house.gateway.dispatcher.readable(connection)
-        house.gateway.poller.close(connection)
+        harness.gateway.poller.close(connection)
+        harness.gateway.dispatcher.readable(connection)
+        harness.gateway.poller.close(connection)
     assert caplog.text == ""
-    assert house.still_serves()
+    assert harness.still_serves()
 
 
 def test_an_answer_on_a_connection_that_is_closed_leaves_no_time_limit(serve: Serve, short_limit: float) -> None:
     """A limit that nothing removes has always just ended: the thread that polls would never sleep again."""
-    house = serve(hello)
+    harness = serve(hello)
     ours, theirs = socket.socketpair()
     with theirs:
         connection = dispatch.Connection(ours, None)
         connection.state = REQUEST
-        house.gateway.poller.close(connection)
-        house.gateway.dispatcher.answered(connection)
-        assert connection not in house.gateway.callers.limited
-        house.gateway.callers.limit(connection)  # as by a thread that has found it open just before
-        assert house.still_serves()
-        until(lambda: connection not in house.gateway.callers.limited)
+        harness.gateway.poller.close(connection)
+        harness.gateway.dispatcher.answered(connection)
+        assert connection not in harness.gateway.callers.limited
+        harness.gateway.callers.limit(connection)  # as by a thread that has found it open just before
+        assert harness.still_serves()
+        until(lambda: connection not in harness.gateway.callers.limited)
 
 
 def test_an_error_after_the_answer_does_not_close_the_connection(
@@ -2079,11 +2083,11 @@ def test_an_error_after_the_answer_does_not_close_the_connection(
     def fail(*_: object) -> None:
         raise MemoryError
 
-    house = serve(application)
-    monkeypatch.setattr(house.gateway.serving, "_failed", fail)
-    caller = house.caller()
+    harness = serve(application)
+    monkeypatch.setattr(harness.gateway.serving, "_failed", fail)
+    caller = harness.caller()
     assert caller.ask(head()).body == b"hello"
-    assert house.admission.wait_idle(WAIT)
+    assert harness.admission.wait_idle(WAIT)
     assert "an error after an answer was sent" in caplog.text
     assert caller.ask(head()).body == b"hello"
 
@@ -2116,9 +2120,9 @@ def test_a_forked_child_of_the_application_does_not_hold_the_callers_connection(
 # Alone.
 
 
-def test_alone_anybody_is_served_from_the_request_line(serve: Serve) -> None:
-    house = serve(seen, assignment=Assignment("", session_cookie="_SID_"))
-    environ = json.loads(house.ask(b"GET /a%20b?c HTTP/1.1\r\nHost: x\r\nLB-Remote-User: root\r\n\r\n").body)
+def test_alone_every_request_is_served_from_the_request_line(serve: Serve) -> None:
+    harness = serve(seen, assignment=Assignment("", session_cookie="_SID_"))
+    environ = json.loads(harness.ask(b"GET /a%20b?c HTTP/1.1\r\nHost: x\r\nLB-Remote-User: root\r\n\r\n").body)
     assert (environ["PATH_INFO"], environ["QUERY_STRING"]) == ("/a b", "c")
     assert environ["REMOTE_ADDR"] == "127.0.0.1"
     assert environ["lbadaptor.session_lost"] is False
@@ -2126,8 +2130,8 @@ def test_alone_anybody_is_served_from_the_request_line(serve: Serve) -> None:
 
 
 def test_alone_there_is_no_probe_and_no_ticket(serve: Serve) -> None:
-    house = serve(login, assignment=Assignment("", session_cookie="_SID_"))
-    reply = house.ask(b"GET /__lb__/status HTTP/1.1\r\nLB-Probe: \r\n\r\n")
+    harness = serve(login, assignment=Assignment("", session_cookie="_SID_"))
+    reply = harness.ask(b"GET /__lb__/status HTTP/1.1\r\nLB-Probe: \r\n\r\n")
     assert (reply.status, reply.headers.get_all("Set-Cookie")) == (200, ["_SID_=new; Path=/app"])
 
 

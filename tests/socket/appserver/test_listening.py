@@ -53,7 +53,7 @@ def test_where_there_can_be_none_the_address_must_do_and_that_is_said(
     listening.close(listeners)
 
 
-def test_an_address_that_somebody_listens_on_is_an_error(address: Address, tmp_path: Path) -> None:
+def test_an_address_in_use_is_an_error(address: Address, tmp_path: Path) -> None:
     with socket.create_server(address), pytest.raises(OSError, match="in use"):
         listening.bind(address, str(tmp_path / "0"))
     assert not list(tmp_path.iterdir())

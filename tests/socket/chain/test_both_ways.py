@@ -214,7 +214,7 @@ def test_an_appserver_that_neither_takes_nor_says_a_byte_is_silent(site: Site, s
     done.set()
 
 
-def test_as_long_as_bytes_move_either_way_nobody_is_silent(site: Site, serve: Serve) -> None:
+def test_an_appserver_is_not_silent_while_bytes_move_in_either_direction(site: Site, serve: Serve) -> None:
     """The body goes slowly, and in the end the answer comes: each pause is shorter than the limit, all are longer."""
     site.configure(answer_timeout=1.0)
 

@@ -106,7 +106,7 @@ def test_heads_as_large_as_apache_takes_them_go_both_ways(site: Site, unix: bool
 
 
 @pytest.mark.parametrize("name", ["LB-Status", "LB_Status", "lb_status", "Lb_Status", "LB_X", "LB-Refused"])
-def test_what_passes_for_a_name_of_ours_reaches_nobody(site: Site, name: str) -> None:
+def test_headers_with_names_like_ours_reach_no_application(site: Site, name: str) -> None:
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [TEXT, (name, "DYING")])
         return [b"x"]

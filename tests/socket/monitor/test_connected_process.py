@@ -47,7 +47,7 @@ def test_whose_an_appserver_is_may_be_unknown_for_a_moment() -> None:
     assert belongs(process.pid, "/run/shop") is False, "it is gone"
 
 
-def test_a_port_that_nobody_listens_on_is_nobodys() -> None:
+def test_a_port_without_listener_belongs_to_no_process() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         assert not listens(os.getpid(), bound.getsockname()[1])

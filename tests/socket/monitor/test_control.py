@@ -243,12 +243,12 @@ def test_a_connection_is_kept_for_the_next_order(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"GET", b"\0\xff\r\n\r\n", b"POST /drain HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"]
 )
-def test_whoever_talks_nonsense_or_goes_away_harms_nobody(desk: Desk, data: bytes) -> None:
+def test_a_malformed_or_broken_off_request_harms_no_other(desk: Desk, data: bytes) -> None:
     desk.talk(data)
     assert ask(desk.path) == STATUS
 
 
-def test_whoever_goes_away_without_reading_is_nobodys_trouble(
+def test_a_client_that_leaves_without_reading_harms_no_other(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     at_work: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
@@ -270,7 +270,7 @@ def test_whoever_goes_away_without_reading_is_nobodys_trouble(
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_one_who_is_slow_keeps_nobody_waiting(desk: Desk) -> None:
+def test_a_slow_client_keeps_no_other_waiting(desk: Desk) -> None:
     with socket.socket(socket.AF_UNIX) as slow:
         slow.connect(str(desk.path))
         slow.sendall(b"POST /drain HTTP/1.1\r\n")
@@ -285,7 +285,7 @@ def test_no_socket(tmp_path: Path) -> None:
         ask(tmp_path / "control.sock")
 
 
-def test_a_socket_that_nobody_listens_on(tmp_path: Path) -> None:
+def test_a_socket_without_listener(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
@@ -293,7 +293,7 @@ def test_a_socket_that_nobody_listens_on(tmp_path: Path) -> None:
         ask(path)
 
 
-def test_somebody_who_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_the_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "control.sock"
     path.touch()
     monkeypatch.setattr("monitor.contract.client.os.access", lambda *_: False)  # root may everything

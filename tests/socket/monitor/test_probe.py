@@ -58,7 +58,7 @@ def test_a_good_answer_is_what_it_says(serve: Serve) -> None:
     ],
     ids=["old generation", "404", "redirect"],
 )
-def test_whoever_else_answers_is_a_stranger(serve: Serve, reply: bytes) -> None:
+def test_another_program_that_answers_is_no_appserver(serve: Serve, reply: bytes) -> None:
     server = serve(reply)
     found = probe(target(server.address), 2.0)
     assert isinstance(found, Unanswered)
@@ -91,8 +91,8 @@ def test_an_answer_that_is_none_is_a_failed_probe(serve: Serve, reply: bytes) ->
     assert not found.refused
 
 
-def test_nobody_listens(nobody: Address) -> None:
-    assert probe(target(nobody), 2.0) == Unanswered(3, GENERATION, "connection refused", True)
+def test_a_port_without_listener(refusing_address: Address) -> None:
+    assert probe(target(refusing_address), 2.0) == Unanswered(3, GENERATION, "connection refused", True)
 
 
 def test_who_hangs_up_does_not_refuse(serve: Serve) -> None:
@@ -118,15 +118,15 @@ def test_half_an_answer_is_none(serve: Serve) -> None:
     assert not found.refused
 
 
-def test_what_we_run_short_of_ourselves_is_held_against_nobody(nobody: Address) -> None:
+def test_a_shortage_of_the_watcher_is_no_failure_of_an_appserver(refusing_address: Address) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # what is open stays so; the next is one too many
     try:
-        found = probe(target(nobody), 2.0)
+        found = probe(target(refusing_address), 2.0)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert found is None
-    assert isinstance(probe(target(nobody), 2.0), Unanswered)
+    assert isinstance(probe(target(refusing_address), 2.0), Unanswered)
 
 
 def test_no_proxy_is_asked(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_news_are_sent_at_once_and_only_once(stage: Stage) -> None:
     assert stage.show("other news") == []
 
 
-def test_a_new_watcher_and_whoever_gave_an_order_need_not_wait(stage: Stage) -> None:
+def test_a_new_watcher_and_the_giver_of_an_order_do_not_wait(stage: Stage) -> None:
     stage.watcher.begin()
     assert [type(message) for message in stage.show("news")] == [Begin, View]
     stage.watcher.reply(messages.Reply(1, True, "done"))

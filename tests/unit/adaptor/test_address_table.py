@@ -183,7 +183,7 @@ def test_many_readers_see_whole_tables_that_never_go_back(addresses: AddressTabl
     assert addresses.table().serial == 59
 
 
-def test_a_look_of_a_moment_ago_may_do(
+def test_a_recent_read_may_be_enough(
     addresses: AddressTable, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]

@@ -79,7 +79,7 @@ def test_what_was_long_ago_is_forgotten(breaker: CircuitBreaker) -> None:
     assert breaker.record_death(PAGE, "another", last + FORGET_SECONDS) == 1
 
 
-def test_at_five_they_are_refused_for_a_while_and_then_one_is_let_through(breaker: CircuitBreaker) -> None:
+def test_at_five_they_are_refused_for_some_time_and_then_one_is_let_through(breaker: CircuitBreaker) -> None:
     die(breaker, OPEN_DEATHS - 1)
     assert breaker.refuses(PAGE, 10.0) == 0
     last = 10.0

@@ -155,7 +155,7 @@ def test_text_of_apaches_is_encoded(key: str, name: str, evil: str) -> None:
     assert found[name].isascii()
 
 
-def test_user_and_auth_type_are_left_out_where_nobody_logged_in() -> None:
+def test_user_and_auth_type_are_left_out_without_a_login() -> None:
     assert not {"LB-Remote-User", "LB-Auth-Type"} & fields(REMOTE_USER="").keys()
 
 

@@ -32,7 +32,7 @@ def test_all_values_of_a_cookie_in_their_order(header: str, found: list[str]) ->
     assert values(header, "__PRT__") == found
 
 
-def test_values_that_are_not_ascii_are_there_for_who_wants_them() -> None:
+def test_values_that_are_not_ascii_can_be_read() -> None:
     assert values("sid=\xe4; sid=a", "sid", only_ascii=False) == ["\xe4", "a"]
 
 

@@ -171,7 +171,7 @@ def test_a_monitor_of_another_release_may_know_more_and_less(config: Path) -> No
         ('# run_folder = "old"\nrun_folder = "run"', "run"),
     ],
 )
-def test_a_broken_file_still_tells_its_run_folder(tmp_path: Path, text: str, folder: str) -> None:
+def test_a_broken_file_still_names_its_run_folder(tmp_path: Path, text: str, folder: str) -> None:
     config = tmp_path / "shop.toml"
     config.write_bytes(text.encode() + b"\n\xff = \n")
     settings, error, folders = snapshot.folders(config)
@@ -181,7 +181,7 @@ def test_a_broken_file_still_tells_its_run_folder(tmp_path: Path, text: str, fol
 
 
 @pytest.mark.parametrize("text", [None, "", "# run_folder = 'x'", "run_folder = 3", 'my_run_folder = "x"'])
-def test_what_tells_nothing_leaves_the_default_folders(tmp_path: Path, text: str | None) -> None:
+def test_a_file_without_folders_leaves_the_default_folders(tmp_path: Path, text: str | None) -> None:
     config = tmp_path / "shop.toml"
     if text is not None:
         config.write_text(text)

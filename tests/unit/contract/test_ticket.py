@@ -136,7 +136,7 @@ def test_a_key_file_is_made_once_0640_and_read_again(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["keys"]
 
 
-def test_two_who_make_the_key_file_at_once_get_the_same(tmp_path: Path) -> None:
+def test_two_processes_that_make_the_key_file_at_once_get_the_same(tmp_path: Path) -> None:
     path, tickets = tmp_path / "keys", []
     start = threading.Barrier(8)
 

@@ -82,7 +82,7 @@ def test_a_response_without_a_body_is_complete_with_its_head(method: str, status
 @pytest.mark.parametrize(
     "data", [COUNTED, CHUNKS, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 304 x\r\n\r\n"]
 )
-def test_bytes_that_nobody_asked_for_make_the_connection_useless(data: bytes) -> None:
+def test_unrequested_bytes_make_the_connection_useless(data: bytes) -> None:
     reader = ResponseReader("GET")
     feed(reader, data + b"more")
     assert reader.complete

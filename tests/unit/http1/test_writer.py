@@ -35,7 +35,7 @@ def test_headers_are_lines() -> None:
     assert field_lines([]) == b""
 
 
-def test_an_illegal_value_is_refused_and_not_told() -> None:
+def test_an_illegal_value_is_refused_and_not_logged() -> None:
     refuse_illegal([("A", "\t\xe4 x")])
     with pytest.raises(ValueError, match="the header B holds") as caught:
         refuse_illegal([("A", "1"), ("B", "secret\n"), ("C", "\0")])

@@ -107,7 +107,7 @@ def test_a_traceback_has_the_prefix_on_each_line(log: loggers.Logger, monkeypatc
 
 
 @pytest.mark.parametrize("kind", ["pipe", "pipe of another user", "stream socket", "datagram socket"])
-def test_where_nobody_reads_it_does_not_block_and_says_how_much_was_lost(
+def test_without_a_reader_it_does_not_block_and_says_how_much_was_lost(
     log: loggers.Logger, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     with contextlib.ExitStack() as stack:
@@ -164,7 +164,7 @@ def test_a_terminal_that_is_stopped(log: loggers.Logger, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
-def test_a_reader_that_has_gone_costs_nobody_anything(
+def test_a_reader_that_is_gone_has_no_effect(
     log: loggers.Logger, monkeypatch: pytest.MonkeyPatch, kind: str, handler: signal.Handlers
 ) -> None:
     if kind == "pipe":
@@ -209,7 +209,7 @@ def test_a_file_that_is_shared_is_not_overwritten(
     assert path.read_text().splitlines() == [f"{PREFIX}one", "the application's", f"{PREFIX}two"]
 
 
-def test_a_descriptor_that_somebody_has_closed_and_used_again_gets_nothing(
+def test_a_descriptor_that_was_closed_and_used_again_gets_nothing(
     log: loggers.Logger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pipe() as (reader, writer), logging_to(writer, monkeypatch) as output:
@@ -319,7 +319,7 @@ def test_logging_and_its_configuration_do_not_reach_it(log: loggers.Logger, monk
         assert drain(reader, output) == f"{PREFIX}heard\n"
 
 
-def test_the_journal_is_told_the_level(log: loggers.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_gets_the_level(log: loggers.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         found = os.fstat(theirs.fileno())

@@ -10,7 +10,7 @@ def test_the_same_thing_is_new_once_until_another_comes() -> None:
     assert [once.first(text) for text in ("a", "a", "b", "b", "a")] == [True, False, True, False, True]
 
 
-def test_after_the_end_it_is_new_again_and_the_end_is_told_once() -> None:
+def test_after_the_end_it_is_new_again_and_the_end_is_logged_once() -> None:
     once = Once()
     assert once.over() is False
     assert once.first("a")

@@ -68,7 +68,9 @@ def test_beyond_the_queue_a_request_is_refused_as_busy(admission: Admission[str]
     admit(admission, "f")
 
 
-def test_a_ticket_holder_takes_the_place_of_the_newest_one_who_may_go_elsewhere(admission: Admission[str]) -> None:
+def test_a_ticket_holder_takes_the_place_of_the_newest_request_that_may_go_elsewhere(
+    admission: Admission[str],
+) -> None:
     admit(admission, *"abcde")
     assert admission.admit("f", known=True, held=True) == ("e", Refusal.BUSY)
     assert admission.admit("g", known=True, held=True) == ("d", Refusal.BUSY)
@@ -89,7 +91,7 @@ def test_a_request_is_in_flight_until_its_end_and_then_served(admission: Admissi
     assert admission.served == 0
 
 
-def test_those_who_wait_can_be_dismissed(admission: Admission[str]) -> None:
+def test_waiting_requests_can_be_dismissed(admission: Admission[str]) -> None:
     admit(admission, "a", "b", "c")
     admit(admission, "d", held=True)
     assert admission.begin() == "d"
@@ -115,7 +117,7 @@ def test_wait_idle_returns_at_the_end_of_the_last_request(admission: Admission[s
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_nobody_is_forgotten_and_no_more_are_at_work_than_may_be(seed: int) -> None:
+def test_no_request_is_forgotten_and_no_more_are_at_work_than_may_be(seed: int) -> None:
     """One admits and begins what it can, as a leader does; others end what they do, and go on with what waits."""
     admission: Admission[int] = Admission(THREADS, 10**9)
     chance = random.Random(seed)

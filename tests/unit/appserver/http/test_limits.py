@@ -52,7 +52,7 @@ def add(callers: Callers, listener: int = PORT, unfinished: int = 0) -> Any:
     return connection
 
 
-def test_whoever_comes_has_a_while_to_show_a_key(callers: Callers, clock: Clock) -> None:
+def test_a_new_caller_has_a_time_limit_to_show_a_key(callers: Callers, clock: Clock) -> None:
     first = add(callers)
     clock.now += 1
     second = add(callers)
@@ -65,7 +65,7 @@ def test_whoever_comes_has_a_while_to_show_a_key(callers: Callers, clock: Clock)
     assert callers.ended() == [second]
 
 
-def test_whoever_has_shown_a_key_may_be_idle_for_ever(callers: Callers, clock: Clock) -> None:
+def test_a_caller_that_has_shown_a_key_may_be_idle_for_ever(callers: Callers, clock: Clock) -> None:
     connection = add(callers)
     callers.showed_key(connection)
     clock.now += 1e6
@@ -83,7 +83,7 @@ def test_a_caller_is_idle_when_the_thread_that_served_it_has_changed_its_state(c
     assert list(callers.idle()) == [connection]
 
 
-def test_of_one_listening_socket_the_eldest_makes_room_and_the_other_ones_are_none_of_its_business(
+def test_the_eldest_caller_of_the_same_listening_socket_makes_room(
     callers: Callers,
 ) -> None:
     at_unix = [add(callers, UNIX) for _ in range(3)]
@@ -96,7 +96,7 @@ def test_of_one_listening_socket_the_eldest_makes_room_and_the_other_ones_are_no
     assert callers.eldest_unknown() is at_unix[1]
 
 
-def test_half_a_head_has_a_time_from_its_first_byte_on(callers: Callers, clock: Clock) -> None:
+def test_the_time_limit_of_half_a_head_begins_with_its_first_byte(callers: Callers, clock: Clock) -> None:
     connection = add(callers)
     callers.showed_key(connection)
     connection.unfinished = 10
@@ -113,7 +113,7 @@ def test_half_a_head_has_a_time_from_its_first_byte_on(callers: Callers, clock: 
     assert callers.next_end() is None
 
 
-def test_a_strangers_time_goes_on_whatever_it_sends(callers: Callers, clock: Clock) -> None:
+def test_an_unknown_callers_time_limit_stays_whatever_it_sends(callers: Callers, clock: Clock) -> None:
     connection = add(callers)
     for _ in range(5):
         clock.now += 1
@@ -124,7 +124,7 @@ def test_a_strangers_time_goes_on_whatever_it_sends(callers: Callers, clock: Clo
     assert callers.next_end() == 100 + TIME_LIMIT
 
 
-def test_whoever_is_known_and_sends_on_after_its_answer_has_a_new_while_each_time(
+def test_a_known_caller_that_sends_on_after_its_answer_gets_a_new_time_limit_each_time(
     callers: Callers, clock: Clock
 ) -> None:
     connection = add(callers)
@@ -135,7 +135,7 @@ def test_whoever_is_known_and_sends_on_after_its_answer_has_a_new_while_each_tim
     assert callers.next_end() == 105 + TIME_LIMIT
 
 
-def test_all_unfinished_heads_together_are_bounded_and_strangers_go_first(
+def test_all_unfinished_heads_together_are_bounded_and_unknown_callers_are_closed_first(
     callers: Callers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_UNFINISHED", 100)

@@ -79,7 +79,7 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.0005)
 
 
-def test_the_first_who_waits_leads_and_the_others_park(crew: Crew) -> None:
+def test_the_first_thread_that_waits_leads_and_the_others_park(crew: Crew) -> None:
     assert crew.leadership.wait()
     one = crew.waiting()
     assert not one.is_set()
@@ -93,7 +93,7 @@ def test_who_parked_last_is_the_next_leader(crew: Crew) -> None:
     assert not first.is_set()
 
 
-def test_passed_on_to_nobody_the_next_who_waits_leads(crew: Crew) -> None:
+def test_without_a_parked_thread_the_next_one_that_waits_leads(crew: Crew) -> None:
     assert crew.leadership.wait()
     crew.leadership.pass_on()
     assert crew.leadership.wait()
@@ -164,7 +164,7 @@ def test_who_serves_for_long_loses_the_leadership(crew: Crew) -> None:
     assert not crew.end_serving()
 
 
-def test_it_is_lost_even_with_nobody_there_to_take_it(crew: Crew) -> None:
+def test_it_is_lost_even_without_a_parked_thread(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
     assert crew.begin_serving()
@@ -173,7 +173,7 @@ def test_it_is_lost_even_with_nobody_there_to_take_it(crew: Crew) -> None:
     assert crew.waiting().wait(WAIT)
 
 
-def test_who_lost_it_does_not_take_it_from_the_next_one_who_serves(crew: Crew) -> None:
+def test_a_former_leader_does_not_take_it_from_the_next_one_that_serves(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
     assert crew.begin_serving()
@@ -213,7 +213,9 @@ class Rings:
         monkeypatch.setattr(crew.leadership._timer, "wait", counted)
 
 
-def test_while_requests_are_short_nobody_is_woken_to_watch(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_requests_are_short_the_watching_thread_is_not_woken(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
     set_at: list[float] = []
     monkeypatch.setattr(crew.leadership._timer, "set", lambda: set_at.append(now))
     assert crew.leadership.wait()
@@ -229,7 +231,7 @@ def test_while_requests_are_short_nobody_is_woken_to_watch(crew: Crew, monkeypat
     assert max(steps) < schedule_fast.CHECK_AFTER, "it would ring meanwhile"
 
 
-def test_nobody_watches_while_the_leader_rests(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watching_thread_sleeps_while_the_leader_waits(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     rings = Rings(crew, monkeypatch)
     crew.watched()
     assert crew.leadership.wait()
@@ -287,7 +289,7 @@ def test_one_that_gets_no_processor_keeps_the_leadership(crew: Crew, monkeypatch
     assert not other.is_set()
 
 
-def test_whether_a_thread_waits_or_computes_can_be_told() -> None:
+def test_a_thread_that_waits_is_told_from_one_that_computes() -> None:
     me = threading.get_native_id()
     mine = os.open(f"/proc/self/task/{me}/stat", os.O_RDONLY)
     assert not schedule_fast._waits(mine)
@@ -324,7 +326,7 @@ def test_a_look_at_the_leader_needs_no_descriptor(crew: Crew) -> None:
     assert not crew.end_serving()
 
 
-def test_whoever_begins_by_an_old_clock_is_watched(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_begins_by_an_old_clock_is_watched(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its clock was read before it waited for a lock; the timer that was set then has rung meanwhile, in vain."""
     waits = threading.Semaphore(0)
     wait = crew.leadership._timer.wait
@@ -349,7 +351,7 @@ def test_whoever_begins_by_an_old_clock_is_watched(crew: Crew, monkeypatch: pyte
     assert not crew.leadership.end_serving(token)
 
 
-def test_whoever_begins_while_the_watch_looks_at_the_one_before_is_watched(
+def test_a_request_that_begins_during_the_look_at_the_one_before_is_watched(
     crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The look at one request comes to its end when that is over and the next one has begun."""
@@ -368,7 +370,7 @@ def test_whoever_begins_while_the_watch_looks_at_the_one_before_is_watched(
     assert not crew.leadership.end_serving(token)
 
 
-def test_whoever_serves_when_the_watch_begins_anew_is_watched(crew: Crew) -> None:
+def test_a_request_at_work_when_the_watch_begins_anew_is_watched(crew: Crew) -> None:
     assert crew.leadership.wait()
     other = crew.waiting()
     assert crew.begin_serving()
@@ -377,7 +379,7 @@ def test_whoever_serves_when_the_watch_begins_anew_is_watched(crew: Crew) -> Non
     assert other.wait(WAIT)
 
 
-def test_at_the_end_nobody_waits(crew: Crew) -> None:
+def test_at_the_end_no_thread_waits(crew: Crew) -> None:
     crew.watched()
     assert crew.leadership.wait()
     parked = [crew.waiting() for _ in range(3)]
@@ -389,7 +391,7 @@ def test_at_the_end_nobody_waits(crew: Crew) -> None:
     assert not crew.leadership.wait()
 
 
-def test_whoever_leads_at_the_end_does_not_keep_the_watching_thread(crew: Crew) -> None:
+def test_a_leader_at_the_end_does_not_keep_the_watching_thread(crew: Crew) -> None:
     assert crew.leadership.wait()
     assert crew.begin_serving()
     crew.leadership.end()
@@ -401,7 +403,7 @@ def test_whoever_leads_at_the_end_does_not_keep_the_watching_thread(crew: Crew) 
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_somebody_always_leads_and_never_two(crew: Crew, seed: int) -> None:
+def test_there_is_always_one_leader_and_never_two(crew: Crew, seed: int) -> None:
     crew.watched()
     chance = random.Random(seed)
     few_long = 0.003 if seed % 2 else 0.0

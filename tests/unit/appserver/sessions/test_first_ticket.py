@@ -81,7 +81,7 @@ def test_a_visitor_counts_from_the_first_answer_until_the_idle_time_after_the_la
     assert table.count(clock.now) == 0
 
 
-def test_a_holder_gets_no_ticket_again_and_counts_though_nobody_remembers_them(
+def test_a_holder_gets_no_ticket_again_and_counts_though_not_in_the_table(
     affinity: Affinity, table: SessionTable, clock: Clock
 ) -> None:
     sent = [("Cache-Control", "public")]

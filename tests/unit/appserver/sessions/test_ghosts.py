@@ -241,7 +241,7 @@ def test_a_browser_whose_process_is_gone_begins_one_session_with_its_parallel_re
 # An answer that reached nobody.
 
 
-def test_a_session_that_began_with_an_answer_that_reached_nobody_is_none(
+def test_a_session_that_began_with_an_undelivered_answer_is_none(
     sessions: Sessions, table: SessionTable, clock: Clock
 ) -> None:
     visit = Visit(sessions, [], False, {})

@@ -300,7 +300,7 @@ def test_a_session_that_is_said_to_end_is_gone_at_once_and_the_ticket_with_the_a
     assert tickets(visit.answered([])) == [f"__PRT__=; {OWN}; Max-Age=0"]
 
 
-def test_a_cookie_for_one_who_has_no_session_counts_nothing(sessions: Sessions, table: SessionTable) -> None:
+def test_a_cookie_for_a_visitor_without_session_does_not_count(sessions: Sessions, table: SessionTable) -> None:
     visit = visit_of(sessions)
     visit.end()
     sent = [("Set-Cookie", "_SID_=tracked; Path=/")]
@@ -462,7 +462,7 @@ def test_one_value_under_two_paths_lives_until_both_are_deleted(sessions: Sessio
         ("_SID_=; Path=/shop; Max-Age=0", 0),
     ],
 )
-def test_a_brought_cookie_that_somebody_else_has_set_is_what_it_may_be(
+def test_a_brought_cookie_that_another_program_set_is_what_it_may_be(
     sessions: Sessions, table: SessionTable, deletion: str, living: int
 ) -> None:
     """Its scope is not known: a browser would not have sent one of a scope that does not match the request."""

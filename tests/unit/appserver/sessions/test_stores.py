@@ -47,7 +47,7 @@ def test_a_framework_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatc
         reader("flask", object(), "session")
 
 
-def test_a_framework_that_keeps_its_sessions_otherwise_stops_only_who_wants_them_counted() -> None:
+def test_a_framework_with_another_store_fails_only_if_its_sessions_are_to_be_counted() -> None:
     application = flask_application(SimpleCache())
     del application.session_interface.cache._cache  # type: ignore[attr-defined]
     with pytest.raises(Unreadable, match='session_count = "flask": AttributeError: '):
@@ -462,7 +462,7 @@ def only_flask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known, "KNOWN", {"flask": known.KNOWN["flask"]})
 
 
-def test_the_frameworks_own_name_is_told_where_it_is_another(only_flask: None) -> None:
+def test_the_frameworks_own_cookie_name_is_reported_if_it_differs(only_flask: None) -> None:
     application = flask_application(SimpleCache())
     for wrapped in (application, middleware(application)):
         assert stores.other_cookies(wrapped, "sid") == ["session"]
@@ -470,7 +470,7 @@ def test_the_frameworks_own_name_is_told_where_it_is_another(only_flask: None) -
 
 
 @pytest.mark.parametrize(("key", "names"), [("", []), ("secret", ["session"])])
-def test_flasks_own_interface_tells_only_where_it_can_have_sessions(
+def test_flasks_own_interface_is_asked_only_if_it_can_have_sessions(
     only_flask: None, key: str, names: list[str]
 ) -> None:
     application = flask.Flask("shop")
@@ -478,7 +478,7 @@ def test_flasks_own_interface_tells_only_where_it_can_have_sessions(
     assert stores.other_cookies(application, "sid") == names
 
 
-def test_beakers_name_is_told() -> None:
+def test_beakers_cookie_name_is_reported() -> None:
     application = SessionMiddleware(lambda environ, start_response: [], {"session.type": "memory"})
     assert "beaker.session.id" in stores.other_cookies(application, "sid")
 

@@ -35,7 +35,7 @@ def test_any_of_several_values_makes_a_request_known(table: SessionTable) -> Non
 
 
 @pytest.mark.parametrize(("later", "living"), [(IDLE - 0.1, 1), (IDLE, 0)])
-def test_a_session_ends_when_nobody_used_it_for_the_idle_time(table: SessionTable, later: float, living: int) -> None:
+def test_a_session_ends_when_it_was_unused_for_the_idle_time(table: SessionTable, later: float, living: int) -> None:
     table.assign("a", [], 50.0)
     assert table.count(50.0 + later) == living
 
@@ -67,7 +67,7 @@ def test_a_new_value_replaces_the_one_the_request_brought(table: SessionTable) -
 
 
 @pytest.mark.parametrize(("later", "known"), [(OVERLAP - 0.1, True), (OVERLAP, False)])
-def test_a_replaced_value_stays_known_for_a_while(table: SessionTable, later: float, known: bool) -> None:
+def test_a_replaced_value_stays_known_for_some_time(table: SessionTable, later: float, known: bool) -> None:
     table.assign("old", [], 0.0)
     table.assign("new", ["old"], 10.0)
     assert table.use(["new"], 10.0 + later)
@@ -130,7 +130,7 @@ def test_nothing_is_kept_of_what_ended() -> None:
     assert not table._owners
 
 
-def test_cleared_it_knows_nobody() -> None:
+def test_cleared_it_knows_no_session() -> None:
     table = SessionTable(100.0)
     table.assign("old", [], 0.0)
     table.assign("new", ["old"], 0.0)

@@ -206,7 +206,7 @@ def test_written_to_its_end_the_caller_is_released_within_the_application() -> N
     assert wire.run(application)[2] == b"abcd"
 
 
-def test_what_is_raised_after_the_last_byte_is_raised_to_whoever_called() -> None:
+def test_what_is_raised_after_the_last_byte_is_raised_to_the_caller() -> None:
     wire = Wire()
 
     def blocks() -> Iterator[bytes]:
@@ -239,7 +239,7 @@ def test_head_has_no_body(blocks: Iterable[bytes], headers: Headers) -> None:
     assert wire.keep_alive
 
 
-def test_head_tells_the_length_that_get_would_have() -> None:
+def test_head_has_the_length_that_get_would_have() -> None:
     assert Wire("HEAD").run(app([b"hello"]))[1] == ["Content-Length: 5", "LB-Status: OK"]
     assert Wire("HEAD").run(app([], headers=[("Content-Length", "5")]))[1] == ["Content-Length: 5", "LB-Status: OK"]
     assert Wire("HEAD").run(app([]))[1] == ["LB-Status: OK"]

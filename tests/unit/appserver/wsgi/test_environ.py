@@ -173,7 +173,7 @@ def test_what_concerns_one_connection_only_does_not_arrive(name: str) -> None:
     assert build(request((name, "x")), BASE) == build(request(), BASE)
 
 
-def test_that_the_body_comes_in_chunks_is_told() -> None:
+def test_the_application_sees_that_the_body_comes_in_chunks() -> None:
     environ = build(request(("Transfer-Encoding", "chunked")), BASE)
     assert (environ["HTTP_TRANSFER_ENCODING"], environ.get("CONTENT_LENGTH")) == ("chunked", None)
 
@@ -205,7 +205,7 @@ def test_the_length_that_the_visitor_said_is_the_applications_to_see(framing: tu
     assert not [key for key in environ if key.upper().startswith("LB-")]
 
 
-def test_where_there_is_no_body_nobody_says_its_length() -> None:
+def test_without_a_body_there_is_no_content_length() -> None:
     assert "CONTENT_LENGTH" not in build(request(Content_Length="5"), BASE)
 
 

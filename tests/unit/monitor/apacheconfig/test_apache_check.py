@@ -125,7 +125,7 @@ def test_sections_within_sections() -> None:
     )
 
 
-def test_each_is_told_where_its_own_file_has_it() -> None:
+def test_each_is_reported_with_its_own_file() -> None:
     first, second = dump("ServerName x"), section("<Directory />", "Require user x")
     text = first + second.replace("apache2.conf", "conf.d/own.conf")
     (place,) = by_folder(text, SHARE, SCRIPT)

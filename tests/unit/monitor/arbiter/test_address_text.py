@@ -140,7 +140,7 @@ def test_serial_and_generation_go_on_from_the_file_before(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"half a line", b"\xff\n", b"1 2 3\n"])
-def test_a_file_that_nobody_can_read_is_written_over(path: Path, content: bytes) -> None:
+def test_an_unreadable_file_is_written_over(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     publisher = Publisher(path, None)
     assert publisher.last_generation == 0

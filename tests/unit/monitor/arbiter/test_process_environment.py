@@ -214,7 +214,7 @@ def some_group() -> int:
     return 12345 if os.geteuid() == 0 else max([os.getegid(), *os.getgroups()])
 
 
-def test_it_is_his_who_runs_the_appservers(tmp_path: Path) -> None:
+def test_it_belongs_to_the_user_of_the_appservers(tmp_path: Path) -> None:
     given, group = with_run_folder(tmp_path), some_group()
     who = ORDINARY if os.geteuid() == 0 else User(os.geteuid(), os.getegid(), (), {})  # who may give to no other
     make_room_for_socket(given, 0, who, group)

@@ -13,7 +13,7 @@ from monitor.contract.processes import start_time
 
 
 @pytest.mark.parametrize("text", ["", "nonsense\n", "1\n2 of-another-boot\n"])
-def test_whose_it_is_is_said_again_where_somebody_has_overwritten_it(tmp_path: Path, text: str) -> None:
+def test_the_owner_is_written_again_if_it_was_overwritten(tmp_path: Path, text: str) -> None:
     hold = RunFolderLock(tmp_path)
     mine = os.getpid(), start_time(os.getpid())
     try:

@@ -131,7 +131,7 @@ def test_the_same_is_not_written_twice(tmp_path: Path) -> None:
     assert (tmp_path / "state.json").stat() != written
 
 
-def test_what_somebody_deleted_or_locked_away_is_written_again(tmp_path: Path) -> None:
+def test_a_deleted_or_locked_file_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     file = StateFile(path)
     file.write([LIFE], 1800)

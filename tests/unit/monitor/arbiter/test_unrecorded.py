@@ -64,7 +64,7 @@ def test_a_pid_that_does_not_exist_is_not_adopted(unrecorded: UnrecordedAppServe
 
 
 @pytest.mark.parametrize("how", ["refused", "stranger"])
-def test_a_refused_port_and_a_stranger_mean_that_it_is_gone(unrecorded: UnrecordedAppServers, how: str) -> None:
+def test_a_refused_port_and_another_program_mean_that_it_is_gone(unrecorded: UnrecordedAppServers, how: str) -> None:
     unrecorded.unanswered(Unanswered(*ONE, "why", refused=how == "refused", stranger=how == "stranger"))
     assert list(unrecorded.entries) == [TWO]
 
@@ -78,6 +78,6 @@ def test_one_that_does_not_answer_stays_and_is_waited_for_no_longer(unrecorded: 
     assert list(unrecorded.entries) == [ONE]
 
 
-def test_nobody_is_waited_for_for_ever(unrecorded: UnrecordedAppServers) -> None:
+def test_no_answer_is_waited_for_for_ever(unrecorded: UnrecordedAppServers) -> None:
     assert unrecorded.undecided(99.9)
     assert not unrecorded.undecided(100.0)

@@ -200,7 +200,7 @@ def test_the_socket_is_found_by_the_settings(asked: list[tuple[Any, ...]], tmp_p
     assert asked == [(tmp_path / "run" / "control.sock",)]
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main.main(["--version"])
     assert exit.value.code == 0
@@ -214,7 +214,7 @@ def test_the_demo_has_its_own(words: list[str], capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("words", [["stop", "--all"], ["apache-config", "--unchecked"]])
-def test_a_socket_that_nobody_answers_at_is_not_another_site(
+def test_a_socket_without_answer_is_not_another_site(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "control.sock"
@@ -226,7 +226,7 @@ def test_a_socket_that_nobody_answers_at_is_not_another_site(
     )
 
 
-def test_with_a_socket_the_monitor_tells_its_settings(
+def test_with_a_socket_the_monitor_names_its_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "shop.toml"
@@ -241,7 +241,7 @@ def test_with_a_socket_the_monitor_tells_its_settings(
     assert "now has another run folder" in capsys.readouterr().err
 
 
-def test_trouble_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "control.sock"
     assert main.main(["--socket", str(path), "status"]) == 1
     assert capsys.readouterr() == ("", f"lbctl: {path}: there is no control socket; is the monitor running?\n")
@@ -271,7 +271,7 @@ def test_what_is_no_time_to_wait_is_said_in_words(seconds: str, capsys: pytest.C
 
 
 @pytest.mark.parametrize("answers", [False, True])
-def test_a_monitor_that_does_not_answer_is_told_in_plain_words(
+def test_a_monitor_that_does_not_answer_is_reported_in_plain_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
     monkeypatch.setattr(client, "REPLY_TIMEOUT", 0.2)

@@ -108,7 +108,7 @@ def test_it_has_failed_when_replacements_do_not_start_for_long() -> None:
     assert ages.text.startswith("lbctl: the release has failed: slot 4: no such module; the old AppServers serve")
 
 
-def test_where_nobody_serves_it_does_not_say_that_the_others_do() -> None:
+def test_if_no_appserver_serves_it_does_not_say_that_the_others_do() -> None:
     ages = Ages({**status("failed: slot 0: no such module"), "appservers": [{"state": "BACKOFF"}]})
     assert ages.wait() == FAILED
     assert "no such module; no AppServer serves; the monitor goes on trying" in ages.text

@@ -230,7 +230,7 @@ def test_why_it_waits_is_kept_until_it_is_up() -> None:
 
 
 @pytest.mark.parametrize("how", ["exited with status 7", "was ended by SIGSEGV"])
-def test_a_start_that_ends_without_a_word_is_told_as_such(how: str) -> None:
+def test_a_start_that_ends_without_a_report_is_logged_as_such(how: str) -> None:
     stage = Stage(servers=1)
     stage.plan()
     stage.exits(0, how)
@@ -361,7 +361,7 @@ def test_it_has_left_address_text_before_it_is_ordered_to_stop() -> None:
     assert short(stage.pool.plan(stage.now, stage.wall)) == ["stop 0"]
 
 
-def test_a_limit_is_heard_with_a_probe_too() -> None:
+def test_a_probe_reports_a_limit_too() -> None:
     stage = Stage()
     stage.up()
     assert short(stage.probed(0, past_limit="requests")) == ["start 2"]
@@ -369,7 +369,7 @@ def test_a_limit_is_heard_with_a_probe_too() -> None:
     assert stage.life(0).leaving == {Reason.LIMIT}
 
 
-def test_being_empty_is_heard_with_a_probe_too() -> None:
+def test_a_probe_reports_that_it_is_empty_too() -> None:
     stage = Stage()
     stage.up()
     stage.pool.drain(0)
@@ -602,7 +602,7 @@ def test_the_standby_is_beyond_the_servers_and_has_no_weight() -> None:
     assert stage.later(1000) == [], "it is none too many"
 
 
-def test_the_standby_stays_what_it_is_while_another_is_reborn() -> None:
+def test_the_standby_stays_standby_while_another_is_started_again() -> None:
     stage = Stage(servers=2, appservers={"standby": 1})
     stage.up()
     for slot in (0, 2, 1, 2):
@@ -1093,7 +1093,7 @@ def test_hung_ones_are_ended_one_at_a_time() -> None:
     assert short(stage.unanswered(0)) == ["stop 0", "start 1"]
 
 
-def test_facts_that_come_all_at_once_end_nobody() -> None:
+def test_facts_that_come_all_at_once_end_no_appserver() -> None:
     # What a watcher that slept for long says when it wakes.
     stage = Stage()
     stage.up()
@@ -1102,7 +1102,7 @@ def test_facts_that_come_all_at_once_end_nobody() -> None:
     assert stage.states[0] == "FAILING"
 
 
-def test_time_for_which_the_monitor_stood_still_counts_against_nobody() -> None:
+def test_time_for_which_the_monitor_stood_still_does_not_count() -> None:
     stage = Stage(servers=2, start_timeout=10.0, failing_limit=10.0)
     stage.up()
     stage.unanswered(0, times=3)
@@ -1582,6 +1582,6 @@ def test_how_long_a_slot_waits_for_its_next_life(
     assert backoff.after_life(served, "why", 100.0, 20.0) == Backoff(failures, "why", 100.0 + wait)
 
 
-def test_reasons_are_told_in_the_same_words_and_order_everywhere() -> None:
+def test_reasons_have_the_same_words_and_order_everywhere() -> None:
     assert in_words(set(Reason)) == ["limit", "now", "order", "release"]
     assert in_words(()) == []
