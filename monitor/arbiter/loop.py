@@ -446,10 +446,10 @@ class Arbiter:
 
         Signals that were not read stay for the new program; what was read is done first, and an order to stop wins.
         """
+        self._read_all(0.0)
         if self._checker.busy:  # that order is to get its reply
             self._upgrade_at = time.monotonic() + SHORT_PAUSE
             return
-        self._read_all(0.0)
         self._upgrade_at = float("inf")
         if self._pool.stopping:
             log.info("the monitor is not upgraded: %s", _ENDING)

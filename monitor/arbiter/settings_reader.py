@@ -139,7 +139,7 @@ class Checker:
         try:
             child = Child.start(command, self._environment, output=True)
             self._selector.register(child.channel, selectors.EVENT_READ, lambda: self._read(child))
-        except OSError as error:
+        except (OSError, MemoryError) as error:  # an order waits for the reply
             if child is not None:
                 child.kill_group()
                 self._reaper.take(child)

@@ -16,6 +16,9 @@ from lbadaptor.contract.settings import AppServers
 from monitor.contract.messages import ProbeAnswer
 from monitor.policy.states import PUBLISHED, LifeState
 
+BY_SIGTERM = -15
+"""The code of a process that SIGTERM has ended (signal(7))."""
+
 
 class Reason(Enum):
     """Why an AppServer is to be replaced. The values are the words for people, and those of state.json."""
@@ -142,10 +145,30 @@ class Life(Struct, kw_only=True):
         """For how many seconds it has served; None: it was never ready."""
         return None if self.ready_at is None else now - self.ready_at
 
-    def end_reason(self, how: str) -> str:
-        """Why it has ended: in its own words where it had any. `how`: how its process ended."""
+    def end_words(self, how: str, code: int | None) -> str:
+        """How its process ended, for people: with what ended it where that is known, or not the monitor.
+
+        `how` is said of its process alone; `code` is its exit status, or minus the signal that ended it.
+        """
+        if self.supervision.killed:
+            return f"{how} because {self.supervision.killed}"
+        if self.state is LifeState.STOPPING or self.supervision.start_error:
+            return how
+        if code == BY_SIGTERM:
+            return f"{how}, which the monitor had not sent"
+        if code == 0 and self.ready_at is None:
+            return "ended by itself with status 0 before it was ready (the application may have called os._exit)"
+        if code == 0:
+            return (
+                "ended by itself with status 0, and not by order of the monitor (somebody may have sent it SIGTERM, or"
+                " the application may have called os._exit)"
+            )
+        return how
+
+    def end_reason(self, how: str, code: int | None) -> str:
+        """Why it has ended: in its own words where it had any. `how`: what `end_words` said."""
         watched = self.supervision
-        if watched.start_error or watched.killed or self.ready_at is not None:
+        if watched.start_error or watched.killed or self.ready_at is not None or code in (0, BY_SIGTERM):
             return watched.start_error or how
         return f"{how} while it started, and did not say why; the log has what it printed"
 

@@ -121,14 +121,14 @@ class Pool:
         if (life := self.find(identity)) is not None:
             life.supervision.start_error, life.supervision.port_taken = why, port
 
-    def exited(self, identity: Identity, how: str, now: float) -> None:
-        """Its process is over. `how` says how, for people."""
+    def exited(self, identity: Identity, how: str, now: float, code: int | None = None) -> None:
+        """Its process is over. `how` says how, for people. `code`: its exit status, or minus the signal that ended it;
+        None: unknown."""
         life = self.find(identity)
         if life is None:
             return
         slot, watched = self.slots.of(life), life.supervision
-        if watched.killed:
-            how = f"{how} because {watched.killed}"
+        how = life.end_words(how, code)
         level = logs.INFO if life.state is LifeState.STOPPING else logs.WARNING
         log.log(level, "slot %d (%s) %s after %.1f s", life.slot, life.state.value, how, now - life.born)
         self._say_contradiction(life, False)
@@ -136,11 +136,11 @@ class Pool:
             log.warning("slot %d is passed over for %.0f s: %s", life.slot, PASS_OVER, watched.start_error)
             self.slots.pass_over(life.slot, now)
         elif self.slots.move(life, Event.EXIT, now) and slot.life is None:
-            self._wait_for_next(slot, life, how, now)
+            self._wait_for_next(slot, life, life.end_reason(how, code), now)
 
-    def _wait_for_next(self, slot: Slot, life: Life, how: str, now: float) -> None:
-        """A life is over, and its slot waits for the next."""
-        served, why = life.served(now), life.end_reason(how)
+    def _wait_for_next(self, slot: Slot, life: Life, why: str, now: float) -> None:
+        """A life is over, and its slot waits for the next. `why` it is over."""
+        served = life.served(now)
         if served is not None:
             slot.vacant_since = now
         elif Reason.RELEASE in life.leaving:
@@ -277,14 +277,12 @@ class Pool:
         still finish.
         """
         self.release = Release.begin(self.slots, self._kept, end_sessions, now)
-        text = announcement(self.slots, self.settings, end_sessions)
-        old = sum(slot.counts for slot in self)
         log.info(
             "release: replacing %s%s",
-            texts.count(old, "AppServer"),
+            texts.count(self.release.total, "AppServer"),
             ", and ending their sessions" if end_sessions else "",
         )
-        return text
+        return announcement(self.release, self.slots, self.settings, end_sessions)
 
     def stop(self, now: float) -> None:
         """End everything."""

@@ -18,7 +18,7 @@ class Release:
         self.under_way = under_way
         self.ended: list[str] = []
         """the AppServers whose sessions it has ended, in words"""
-        self._total = 0
+        self.total = 0
         """how many it has to replace"""
 
     @classmethod
@@ -33,14 +33,14 @@ class Release:
             if life is not None and life.published and end_sessions:
                 life.leaving.add(Reason.END_SESSIONS)
         release = cls(under_way=True)
-        release._total = release._pending(slots, wanted)
+        release.total = release._pending(slots, wanted)
         return release
 
     def adopt(self, life: Life) -> None:
         """The monitor before was replacing an AppServer: go on with that."""
         if life.counts and Reason.RELEASE in life.leaving:
             self.under_way = True
-            self._total += 1
+            self.total += 1
 
     def done(self, slots: Iterable[Slot], wanted: int) -> bool:
         """Whether every AppServer has been replaced, and as many as are wanted serve."""
@@ -48,7 +48,7 @@ class Release:
 
     def replaced(self, slots: Iterable[Slot], wanted: int) -> tuple[int, int]:
         """How many it has replaced, of how many."""
-        return max(0, self._total - self._pending(slots, wanted)), self._total
+        return max(0, self.total - self._pending(slots, wanted)), self.total
 
     def waiting(self, slots: Slots, no_slot: bool) -> str:
         """What it is waiting for, in words; empty when it is over. `no_slot`: none is free for a replacement."""
@@ -77,13 +77,12 @@ def _is_old(life: Life | None) -> bool:
     return life is not None and life.counts and Reason.RELEASE in life.leaving
 
 
-def announcement(slots: Slots, settings: Settings, end_sessions: bool) -> str:
+def announcement(release: Release, slots: Slots, settings: Settings, end_sessions: bool) -> str:
     """The reply to an order for a release."""
-    old = sum(slot.counts for slot in slots)
-    text = f"replacing {texts.count(old, 'AppServer')}, {settings.monitor.replace_at_once} at a time"
+    text = f"replacing {texts.count(release.total, 'AppServer')}, {settings.monitor.replace_at_once} at a time"
     draining = sum(life.draining for life in slots.lives)
     free = settings.slots - len(slots)
-    if draining and free < old and not end_sessions:
+    if draining and free < release.total and not end_sessions:
         text += (
             f"; free slots: {free}, slots of DYING AppServers: {draining}. When no slot is free, the DYING AppServer"
             " with the fewest sessions is ended"

@@ -138,6 +138,8 @@ class AppServerProcesses:
         elif action.identity in self._forks:
             if action.signal is Signal.KILL:
                 self._template.give_up("was not ready to fork in time")
+                if action.identity in self._forks:  # the template was never asked: memory was short
+                    self.not_forked(action.identity, "it could not be forked in time")
             else:
                 self._template.cancel(action.identity)
                 self.not_forked(action.identity, "it is not wanted any more")
@@ -422,4 +424,4 @@ class AppServerProcesses:
             self._reaper.take(child)
         del self._running[identity]
         self.remove(process.life.own_folder)
-        self._pool.exited(identity, how or "ended", time.monotonic())
+        self._pool.exited(identity, how or "ended", time.monotonic(), child.code)

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -64,6 +65,8 @@ class Child:
         self.channel = channel
         self.released = False
         """its descriptors here are closed"""
+        self.code: int | None = None
+        """its exit status, or minus the signal that ended it; None: it runs, or only its parent knows"""
         self._process = process
         self._received = b""
         self._unsent = b""
@@ -104,6 +107,9 @@ class Child:
         except subprocess.SubprocessError:
             ours.close()
             raise OSError(errno.EPERM, "limits, nice or user cannot be set") from None
+        except ValueError as error:  # a text that the system does not take: a NUL, or a sign that its locale lacks
+            ours.close()
+            raise OSError(errno.EINVAL, str(error)) from None
         except BaseException:
             ours.close()
             raise
@@ -235,6 +241,7 @@ class Child:
         self.release()
         if code == _UNKNOWN:
             return "ended"
+        self.code = code
         if code < 0:
             return f"was ended by {_signal_name(-code)}"
         return f"exited with status {code}" if code else "exited"
@@ -260,27 +267,38 @@ class Child:
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
+@dataclass
+class _Ending:
+    """A child that is to end."""
+
+    child: Child
+    until: float
+    """when it is killed with its group; monotonic seconds"""
+    then: Callable[[], object]
+
+
 class Reaper:
     """Children that have ended, or were killed or told to stop, and are not reaped yet."""
 
     def __init__(self) -> None:
-        self._children: list[tuple[Child, float, Callable[[], object]]] = []
+        self._children: list[_Ending] = []
 
     def take(self, child: Child, patience: float = float("inf"), then: Callable[[], object] = lambda: None) -> None:
         """Reap it as soon as it has ended, and call `then`. After `patience` seconds it is killed with its group."""
-        self._children.append((child, time.monotonic() + patience, then))
+        self._children.append(_Ending(child, time.monotonic() + patience, then))
 
     def look(self) -> None:
-        """Reap those that have ended, and processes that this one got as a subreaper."""
+        """Reap those that have ended, and processes that this one got as a subreaper.
+
+        After an error (memory is short) none is lost: the next call looks at all that are left.
+        """
         now = time.monotonic()
-        children, self._children = self._children, []
-        for child, until, then in children:
-            if child.reap() is not None:
-                then()
-                continue
-            if now >= until and child.kill_group():
-                until = float("inf")
-            self._children.append((child, until, then))
+        for ending in list(self._children):
+            if ending.child.reap() is not None:
+                self._children.remove(ending)
+                ending.then()
+            elif now >= ending.until and ending.child.kill_group():
+                ending.until = float("inf")
         with contextlib.suppress(ChildProcessError):
             while (ended := _ended()) and ended.si_pid not in Child._followed:
                 os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
@@ -288,8 +306,8 @@ class Reaper:
     def wait(self, timeout: float) -> None:
         """Wait for all. Blocks for `timeout` seconds at most, at the end of the program."""
         deadline = time.monotonic() + timeout
-        for child, _, _ in self._children:
-            child.wait(max(0.0, deadline - time.monotonic()))
+        for ending in self._children:
+            ending.child.wait(max(0.0, deadline - time.monotonic()))
 
 
 def _unblock_signals(then: Callable[[], object] | None) -> None:

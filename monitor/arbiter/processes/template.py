@@ -102,7 +102,7 @@ class Template:
         """The AppServer is not wanted any more."""
         if identity in self._waiting:
             self._waiting.remove(identity)
-        else:
+        elif identity == self._asked:
             self._close_channel()  # the AppServer ends when it finds it closed
 
     def renew(self) -> None:
@@ -188,6 +188,8 @@ class Template:
             self._selector.unregister(child.channel)  # its exit follows
             return
         for line in lines:
+            if self._child is not child:
+                return  # dropped because of what it reported before
             try:
                 report = messages.decode_template_report(line)
             except msgspec.DecodeError as error:
