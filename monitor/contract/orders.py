@@ -35,6 +35,8 @@ class Order:
         return frozenset((*(["slot"] if self.takes_slot else []), *(option.name for option in self.options)))
 
 
+MAX_SLOT = 65535
+"""The highest number that is taken for a slot; whether there is such a slot the monitor says."""
 _TABLE = (
     Order(
         "drain",

@@ -160,8 +160,8 @@ class Life(Struct, kw_only=True):
             return "ended by itself with status 0 before it was ready (the application may have called os._exit)"
         if code == 0:
             return (
-                "ended by itself with status 0, and not by order of the monitor (somebody may have sent it SIGTERM, or"
-                " the application may have called os._exit)"
+                "ended by itself with status 0, and not by order of the monitor (somebody may have sent it SIGTERM,"
+                " or the application may have called os._exit)"
             )
         return how
 

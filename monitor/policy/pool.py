@@ -122,8 +122,8 @@ class Pool:
             life.supervision.start_error, life.supervision.port_taken = why, port
 
     def exited(self, identity: Identity, how: str, now: float, code: int | None = None) -> None:
-        """Its process is over. `how` says how, for people. `code`: its exit status, or minus the signal that ended it;
-        None: unknown."""
+        """Its process is over. `how` says how, for people. `code` is its exit status, or minus the signal that ended
+        it; None: unknown."""
         life = self.find(identity)
         if life is None:
             return

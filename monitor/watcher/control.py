@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from monitor.contract.orders import OPTIONS, ORDERS, Order
+from monitor.contract.orders import MAX_SLOT, OPTIONS, ORDERS, Order
 from monitor.contract.threads import start
 
 MODE = 0o600
@@ -32,7 +32,7 @@ PAUSE = 0.1
 _Body: Any = msgspec.defstruct(
     "_Body",
     [
-        ("slot", Annotated[int, msgspec.Meta(ge=0, le=65535)] | None, None),
+        ("slot", Annotated[int, msgspec.Meta(ge=0, le=MAX_SLOT)] | None, None),
         *((option, bool, False) for option in OPTIONS),
     ],
     forbid_unknown_fields=True,

@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -424,6 +425,46 @@ def test_one_that_was_forked_for_us_takes_its_group_along_when_it_is_over(childr
     assert child.pid in own_children(), "it is not the reaper's to reap"
     assert over(child) == "exited with status 7"
     wait_for(lambda: reaper.look() or sleeper not in own_children(), "the sleeper is killed, and reaped")
+
+
+def test_a_reaper_that_runs_short_of_memory_loses_no_child(
+    children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = [children.start("") for _ in range(3)]
+    wait_for(lambda: all(child.over() for child in several), "all have ended")
+    reaper, done = Reaper(), []
+    for child in several:
+        reaper.take(child, then=partial(done.append, child.pid))
+    reap = Child.reap
+
+    def short(child: Child) -> str | None:
+        if child is several[1]:
+            raise MemoryError
+        return reap(child)
+
+    monkeypatch.setattr(Child, "reap", short)
+    with pytest.raises(MemoryError):
+        reaper.look()
+    monkeypatch.undo()
+    reaper.look()
+    assert done == [child.pid for child in several]
+
+
+@pytest.mark.parametrize("environment", [{"A": "nul\0"}, {"A=B": "1"}])
+def test_a_variable_that_the_system_does_not_take_is_an_os_error(environment: dict[str, str]) -> None:
+    gc.collect()
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match=r"null byte|illegal environment variable name"):
+        Child.start(["/bin/true"], ProcessEnvironment(environment))
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("code", "status"), [("", 0), ("sys.exit(3)", 3), ("os.kill(os.getpid(), 15)", -15)])
+def test_its_exit_status_is_kept(children: Children, code: str, status: int) -> None:
+    child = children.start(code)
+    assert child.code is None
+    over(child)
+    assert child.code == status
 
 
 def test_no_other_process_is_taken_for_one_that_a_template_forked(children: Children) -> None:

@@ -60,6 +60,27 @@ def test_by_its_socket_what_a_killed_monitor_left_is_ended(site: Site) -> None:
     wait_for(lambda: not processes(site.mark), "all have ended")
 
 
+@pytest.mark.parametrize("named", ["--socket", "--config"])
+@pytest.mark.parametrize("crashed", [False, True])
+def test_with_broken_settings_a_site_is_ended_all_the_same(site: Site, named: str, crashed: bool) -> None:
+    site.settings("appservers", servers=1)
+    site.up()
+    assert site.monitor is not None
+    with open(site.config, "a") as config:
+        config.write("[broken\n")
+    if crashed:
+        site.monitor.kill()
+        site.monitor.wait()
+    done = lbctl(named, site.control if named == "--socket" else site.config, "stop", "--all")
+    assert (done.returncode, f"nothing runs from {site.run_folder}" in done.stdout) == (0, True), (done.stdout, done.stderr)
+    assert "this goes by what the monitor has accepted before" in done.stderr
+    wait_for(lambda: not processes(site.mark), "all have ended")
+    done = lbctl("--config", site.config, "stop", "--all")
+    if not crashed:  # then the monitor has removed what it had accepted
+        assert done.returncode == 1
+        assert "correct it, or name the monitor's control socket instead" in done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
 @pytest.mark.parametrize("words", [["status"], ["stop"], ["stop", "--all"], ["restart"], ["drain", "0"]])
 @pytest.mark.parametrize("named", ["--socket", "--config"])

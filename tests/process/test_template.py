@@ -143,6 +143,18 @@ def test_one_that_waits_may_be_cancelled(stage: Stage) -> None:
     assert stage.owner.told == [(TWO, "cannot fork: 1")]
 
 
+def test_to_cancel_one_that_was_never_asked_for_leaves_the_others(stage: Stage) -> None:
+    stage.owner.script = """
+slot, own = asked()
+channel.recv(1)
+say(type="nothing that matters" if own.recv(1) else "unforked", why="its channel is closed")
+"""
+    stage.template.fork(ONE)
+    stage.wait(lambda: stage.template._asked == ONE, "it is asked")
+    stage.template.cancel(TWO)
+    assert ONE in stage.template
+
+
 @pytest.mark.parametrize("pid", ["os.getppid()", "os.getpid()", "1 << 22"])
 def test_a_pid_that_is_not_a_child_of_its_own_is_not_followed(stage: Stage, pid: str) -> None:
     stage.owner.script = f"asked()\nsay(type='forked', pid={pid})\nchannel.recv(1)"

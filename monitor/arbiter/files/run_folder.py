@@ -8,6 +8,7 @@ monitor starts while `monitor.pid` is deleted.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -26,6 +27,7 @@ PID_FILE = "monitor.pid"
 FILE_WAIT = 5.0
 """Seconds after which `monitor.pid` is made again if it alone was deleted."""
 _MODE = 0o600
+_NO_FILE = "the monitor makes a file of this name, and something else (a folder, perhaps) has it; remove that"
 _MAX_BYTES = 200
 """Bytes of it that are read."""
 
@@ -104,7 +106,7 @@ class RunFolderLock:
                 raise self._taken()
         path = self._path / PID_FILE
         while True:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+            self._file = _open(path, os.O_CREAT)
             if not _locked(self._file):
                 raise self._taken()
             if _same(self._file, path):
@@ -135,13 +137,27 @@ class RunFolderLock:
 def running(folder: Path) -> bool:
     """Whether a monitor has the run folder. Raises OSError where that cannot be found out (PermissionError)."""
     try:
-        descriptor = os.open(folder / PID_FILE, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = _open(folder / PID_FILE)
     except FileNotFoundError:
         return _folder_held(folder)
     try:
         return not _locked(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path, flags: int = 0) -> int:
+    """Open `monitor.pid`. Raises OSError, which says what to do where something else has its name."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, _MODE)
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ELOOP, errno.ENXIO):
+            raise OSError(error.errno, _NO_FILE, str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, _NO_FILE, str(path))
+    return descriptor
 
 
 def _folder_held(folder: Path) -> bool:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from monitor.contract import client
-from monitor.contract.orders import ORDERS, Order
+from monitor.contract.orders import MAX_SLOT, ORDERS, Order
 from monitor.ctl.commands import which_monitor
 
 
@@ -15,11 +15,17 @@ def arguments(order: Order) -> Callable[[argparse.ArgumentParser], None]:
 
     def add(parser: argparse.ArgumentParser) -> None:
         if order.takes_slot:
-            parser.add_argument("slot", type=int, metavar="SLOT", help="the AppServer's slot, from `lbctl status`")
+            parser.add_argument("slot", type=_slot, metavar="SLOT", help="the AppServer's slot, from `lbctl status`")
         for option in order.options:
             parser.add_argument(f"--{option.name}", action="store_true", help=option.about)
 
     return add
+
+
+def _slot(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) <= MAX_SLOT:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"the number of a slot is wanted, such as 3 (see `lbctl status`), not {text!r}")
 
 
 def run(options: argparse.Namespace) -> int:

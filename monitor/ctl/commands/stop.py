@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from lbadaptor.contract.settings import load
 from monitor.ctl.commands import order, which_monitor
 
 
@@ -22,5 +21,5 @@ def run(options: argparse.Namespace) -> int:
     if options.all:
         from monitor.ctl.commands import stop_all  # the other commands start faster without what it imports
 
-        return stop_all.run(load(which_monitor.config(options)))
+        return stop_all.run(which_monitor.settings(options))
     return order.run(options)

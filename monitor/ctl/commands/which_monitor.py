@@ -6,10 +6,11 @@ import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.settings import DEFAULT_FILE, load, snapshot
+from lbadaptor.contract.settings import DEFAULT_FILE, Settings, load, snapshot
 from monitor.contract import client
 from monitor.contract.client import NoAnswer
 
@@ -27,13 +28,46 @@ def control_socket(options: argparse.Namespace) -> Path:
     if settings is not None:
         return settings.control_socket
     assert error is not None
+    accepted = _accepted(named, folders)
+    if accepted is None:
+        raise error
+    print(f"lbctl: note: {error}; the monitor goes by what it has accepted before", file=sys.stderr)
+    return accepted.control_socket
+
+
+def settings(options: argparse.Namespace) -> Settings:
+    """The settings of the monitor that is meant. While its lbadaptor.toml is broken, those that it has accepted
+    before, as far as settings.json has them: the others have their defaults.
+
+    Raises SettingsError, NoAnswer.
+    """
+    named = config(options)
+    found, error, folders = snapshot.folders(named)
+    if found is not None:
+        return found
+    assert error is not None
+    accepted = _accepted(named, folders if options.socket is None else [options.socket.parent])
+    if accepted is None:
+        raise SettingsError(
+            f"{error}; correct it, or name the monitor's control socket instead: lbctl --socket"
+            " RUN_FOLDER/control.sock …"
+        )
+    print(
+        f"lbctl: note: {error}; this goes by what the monitor has accepted before, and by the default settings of"
+        " [monitor] and [appservers]",
+        file=sys.stderr,
+    )
+    return accepted
+
+
+def _accepted(named: Path, folders: Iterable[Path]) -> Settings | None:
+    """What the monitor of this lbadaptor.toml has accepted, from one of these run folders."""
     for folder in folders:
         with contextlib.suppress(OSError, SettingsError):
             accepted = snapshot.read(folder / snapshot.NAME)
             if accepted.is_of(named):
-                print(f"lbctl: note: {error}; the monitor goes by what it has accepted before", file=sys.stderr)
-                return accepted.settings.control_socket
-    raise error
+                return accepted.settings
+    return None
 
 
 def config(options: argparse.Namespace) -> Path:
@@ -53,7 +87,10 @@ def config(options: argparse.Namespace) -> Path:
     if not isinstance(told, str):
         raise NoAnswer(f"{options.socket}: the monitor does not tell its lbadaptor.toml; name it with --config")
     found = Path(told)
-    there = load(found).control_socket
+    try:
+        there = load(found).control_socket
+    except SettingsError:
+        return found  # it is for the caller to say so
     if os.path.realpath(there) != os.path.realpath(options.socket):
         raise NoAnswer(
             f"{options.socket}: its monitor goes by {found}, which now has another run folder, {there.parent}"

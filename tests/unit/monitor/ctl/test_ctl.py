@@ -284,3 +284,11 @@ def test_a_monitor_that_does_not_answer_is_reported_in_plain_words(
             client.ask(path)
     why = "in time; its log may tell why" if answers else ": Connection refused"
     assert str(refused.value).replace("answer:", "answer :") == f"{path}: the monitor does not answer {why}"
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "1.5", "65536", "²", "99999999999999999999"])
+def test_what_is_no_slot_is_told_as_such(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(["drain", text])
+    assert ended.value.code == 2
+    assert f"the number of a slot is wanted, such as 3 (see `lbctl status`), not '{text}'" in capsys.readouterr().err

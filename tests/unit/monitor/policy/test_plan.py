@@ -82,8 +82,8 @@ class Stage:
         self.plan()
         self.ready(*(slot.number for slot in self.pool))
 
-    def exits(self, slot: int, how: str = "was ended by SIGKILL") -> list[Action]:
-        self.pool.exited(self.at(slot), how, self.now)
+    def exits(self, slot: int, how: str = "was ended by SIGKILL", code: int | None = None) -> list[Action]:
+        self.pool.exited(self.at(slot), how, self.now, code)
         return self.plan()
 
     def exits_early(self, slot: int) -> None:
@@ -238,6 +238,37 @@ def test_a_start_that_ends_without_a_report_is_logged_as_such(how: str) -> None:
     stage.ready(0)
     stage.exits(0, how)
     assert stage.slot(0).why == how
+
+
+def test_an_end_that_nothing_ordered_is_told_in_words() -> None:
+    stage = Stage(servers=1)
+    stage.plan()
+    stage.exits(0, "exited", code=0)
+    early = "ended by itself with status 0 before it was ready (the application may have called os._exit)"
+    assert stage.slot(0).why == early
+    stage.exits(0, "was ended by SIGTERM", code=-15)
+    assert stage.slot(0).why == "was ended by SIGTERM, which the monitor had not sent"
+    stage.later(99)
+    stage.ready(0)
+    stage.exits(0, "exited", code=0)
+    assert stage.slot(0).why == (
+        "ended by itself with status 0, and not by order of the monitor (somebody may have sent it SIGTERM, or the"
+        " application may have called os._exit)"
+    )
+
+
+def test_an_end_by_order_or_with_a_word_of_its_own_is_told_as_it_is() -> None:
+    stage = Stage(servers=1)
+    stage.plan()
+    stage.pool.failed(stage.at(0), "app:app: ModuleNotFoundError", port=False)
+    stage.exits(0, "exited", code=0)
+    assert stage.slot(0).why == "app:app: ModuleNotFoundError"
+    assert stage.life(0).end_words("exited with status 3", 3) == "exited with status 3"
+    stage.pool.stop(stage.now)
+    life = stage.life(0)
+    assert life.end_words("exited", 0) == "exited"
+    assert life.end_words("was ended by SIGTERM", -15) == "was ended by SIGTERM"
+    assert life.end_words("ended", None) == "ended"
 
 
 def test_a_dying_one_that_exits_is_gone() -> None:
@@ -789,6 +820,31 @@ def test_a_release_that_does_not_start_stops_and_the_old_ones_serve_on() -> None
     assert short(stage.ready(3)) == ["drain 2", "start 4"]  # mended: it goes on
     roll(stage)
     assert not stage.pool.release.under_way
+
+
+def test_a_release_announces_as_many_as_it_replaces() -> None:
+    """Not a slot in BACKOFF that was to hold a replacement, but one that is to be filled."""
+    stage = Stage(servers=4)
+    stage.up()
+    stage.pool.begin_release(stage.now)
+    stage.plan()
+    for _ in range(4):
+        stage.exits_early(4)
+    stage.exits(4, "exited with status 3")
+    assert stage.states[4] == "BACKOFF"
+    assert stage.pool.begin_release(stage.now) == "4 AppServers are replaced, 1 at a time"
+    assert stage.pool.replaced == (0, 4)
+    roll(stage)
+    assert stage.pool.replaced == (4, 4)
+    stage = Stage(servers=2)
+    stage.plan()
+    stage.ready(0)
+    stage.exits_early(1)
+    stage.exits(1)
+    assert stage.states == {0: "OK", 1: "BACKOFF"}
+    assert stage.pool.begin_release(stage.now) == "2 AppServers are replaced, 1 at a time"
+    roll(stage)
+    assert stage.pool.replaced == (2, 2)
 
 
 def test_a_new_release_does_not_wait_for_the_one_that_did_not_start() -> None:
