@@ -72,7 +72,10 @@ def test_with_broken_settings_a_site_is_ended_all_the_same(site: Site, named: st
         site.monitor.kill()
         site.monitor.wait()
     done = lbctl(named, site.control if named == "--socket" else site.config, "stop", "--all")
-    assert (done.returncode, f"nothing runs from {site.run_folder}" in done.stdout) == (0, True), (done.stdout, done.stderr)
+    assert (done.returncode, f"nothing runs from {site.run_folder}" in done.stdout) == (0, True), (
+        done.stdout,
+        done.stderr,
+    )
     assert "this goes by what the monitor has accepted before" in done.stderr
     wait_for(lambda: not processes(site.mark), "all have ended")
     done = lbctl("--config", site.config, "stop", "--all")

@@ -832,7 +832,7 @@ def test_a_release_announces_as_many_as_it_replaces() -> None:
         stage.exits_early(4)
     stage.exits(4, "exited with status 3")
     assert stage.states[4] == "BACKOFF"
-    assert stage.pool.begin_release(stage.now) == "4 AppServers are replaced, 1 at a time"
+    assert stage.pool.begin_release(stage.now) == "replacing 4 AppServers, 1 at a time"
     assert stage.pool.replaced == (0, 4)
     roll(stage)
     assert stage.pool.replaced == (4, 4)
@@ -842,7 +842,7 @@ def test_a_release_announces_as_many_as_it_replaces() -> None:
     stage.exits_early(1)
     stage.exits(1)
     assert stage.states == {0: "OK", 1: "BACKOFF"}
-    assert stage.pool.begin_release(stage.now) == "2 AppServers are replaced, 1 at a time"
+    assert stage.pool.begin_release(stage.now) == "replacing 2 AppServers, 1 at a time"
     roll(stage)
     assert stage.pool.replaced == (2, 2)
 
