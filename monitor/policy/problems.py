@@ -11,9 +11,9 @@ from lbadaptor.log import logs
 
 log = logs.logger("lbmonitor")
 
-MOST = 100
-"""Problems that are remembered at once, with texts of LONGEST; beyond, one is logged each time and not shown."""
-LONGEST = 1000
+MAX_PROBLEMS = 100
+"""Problems that are remembered at once. One more is logged each time it is reported, and is not shown."""
+MAX_LENGTH = 1000
 """Characters of a text."""
 
 
@@ -31,10 +31,10 @@ class Problems:
 
     def begin(self, name: str, text: str, level: int = logs.ERROR) -> None:
         """It is so now. Said unless it was said already."""
-        text = text[:LONGEST]
+        text = text[:MAX_LENGTH]
         if self._texts.get(name) == text:
             return
-        if name in self._texts or len(self._texts) < MOST:
+        if name in self._texts or len(self._texts) < MAX_PROBLEMS:
             self._texts[name] = text
         log.log(level, "%s", text)
 

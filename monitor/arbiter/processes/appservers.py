@@ -265,9 +265,9 @@ class AppServerProcesses:
 
     # What the template wants to know, and tells.
 
-    def log_trace(self, who: str, trace: Sequence[str]) -> None:
-        """The traceback of a start that failed, unless an equal one was said already."""
-        self._start_errors.log(who, trace)
+    def log_trace(self, name: str, trace: Sequence[str]) -> None:
+        """Log the traceback of a start that failed, unless an equal one was logged already."""
+        self._start_errors.log(name, trace)
 
     def start(self, identity: Identity) -> None:
         """Have it forked, by the template or here."""

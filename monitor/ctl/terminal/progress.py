@@ -8,19 +8,18 @@ from typing import Any
 
 BAR = 20
 """Characters."""
-LOOK_AGAIN = 0.5
-"""Seconds between two looks at the status."""
+POLL_INTERVAL = 0.5
+"""Seconds between two requests for the status."""
 FAILED_AFTER = 10.0
-"""Seconds after which a release has failed whose replacements do not start: each was tried again meanwhile."""
+"""Seconds: a release whose replacements have not started for so long has failed. Each was tried again meanwhile."""
 FAILS = "failed: "
-"""So the status of a release begins while a replacement does not start."""
+"""The status of a release begins with this while a replacement does not start."""
 FAILED = 1
 """The exit status."""
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
 _SERVING = "OK", "DYING", "FAILING"
-_NEW_LINE = "\n"
 
 
 def line(status: dict[str, Any]) -> str:
@@ -32,8 +31,8 @@ def line(status: dict[str, Any]) -> str:
 
 
 def follow(
-    look: Callable[[], dict[str, Any]],
-    say: Callable[[str], object],
+    get_status: Callable[[], dict[str, Any]],
+    write: Callable[[str], object],
     pause: Callable[[float], object],
     clock: Callable[[], float] = time.monotonic,
     bar: bool = True,
@@ -41,9 +40,9 @@ def follow(
 ) -> int:
     """Wait for the end of a release; the exit status: 0 all are replaced, FAILED, INTERRUPTED.
 
-    The release goes on without anybody looking. It has failed when replacements have not started for FAILED_AFTER.
-    `look` gives the monitor's status, and may raise; `say` writes to people. `bar`: show in a terminal how far it is.
-    `limit`: seconds to wait at most.
+    The release does not depend on this. It has failed when replacements have not started for FAILED_AFTER seconds.
+    `get_status` returns the monitor's status; what it raises is raised here. `write` writes to standard output.
+    `bar`: draw a progress bar, in a terminal. `limit`: seconds to wait at most.
     """
     shown = ""
     until = clock() + limit
@@ -51,13 +50,13 @@ def follow(
     replaced: object = None
     try:
         while True:
-            status = look()
+            status = get_status()
             now = clock()
             if bar and line(status) != shown:
                 shown = line(status)
-                say(f"\r\x1b[K{shown}")
+                write(f"\r\x1b[K{shown}")
             if status.get("stopping"):
-                return _given_up(say, shown, "the monitor is ending everything in order")
+                return _given_up(write, shown, "the monitor is ending everything in order")
             if not status["release"]:
                 break
             if status["replaced"] != replaced:
@@ -65,20 +64,22 @@ def follow(
             if status["release"].startswith(FAILS):
                 failing_since = now if failing_since is None else failing_since
                 if now - failing_since >= FAILED_AFTER:
-                    return _given_up(say, shown, f"the release has {status['release']}; {_goes_on(status)}")
+                    return _given_up(write, shown, f"the release has {status['release']}; {_goes_on(status)}")
             if now >= until:
-                return _given_up(say, shown, f"not done within {limit:g} s: {status['release']}; {_goes_on(status)}")
-            pause(LOOK_AGAIN)
+                return _given_up(
+                    write, shown, f"not done within {limit:g} s: {status['release']}; {_goes_on(status)}"
+                )
+            pause(POLL_INTERVAL)
     except KeyboardInterrupt:
-        say("\nthe release goes on; `lbctl status` shows it\n")
+        write("\nthe release goes on; `lbctl status` shows it\n")
         return INTERRUPTED
     except BaseException:
         if shown:
-            say("\n")
+            write("\n")
         raise
     done, of = status["replaced"]
     end = "\n" if bar else f"{done} of {of} replaced\n"
-    say("".join([end, *(f"ended: {appserver}\n" for appserver in status["ended"])]))
+    write("".join([end, *(f"ended: {appserver}\n" for appserver in status["ended"])]))
     return 0 if done == of else FAILED
 
 
@@ -88,6 +89,7 @@ def _goes_on(status: dict[str, Any]) -> str:
     return f"{so_far} the monitor goes on trying (`lbctl status`)"
 
 
-def _given_up(say: Callable[[str], object], shown: str, why: str) -> int:
-    say(f"{_NEW_LINE if shown else ''}lbctl: {why}\n")
+def _given_up(write: Callable[[str], object], shown: str, why: str) -> int:
+    newline = "\n" if shown else ""
+    write(f"{newline}lbctl: {why}\n")
     return FAILED

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from monitor.ctl.terminal.progress import BAR, FAILED, FAILED_AFTER, INTERRUPTED, LOOK_AGAIN, follow, line
+from monitor.ctl.terminal.progress import BAR, FAILED, FAILED_AFTER, INTERRUPTED, POLL_INTERVAL, follow, line
 
 
 def status(release: str, done: int = 0, of: int = 4, ended: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def test_without_a_terminal_only_its_end_is_said() -> None:
 def test_it_has_failed_when_replacements_do_not_start_for_long() -> None:
     ages = Ages(status("failed: slot 4: no such module"))
     assert ages.wait() == FAILED
-    assert FAILED_AFTER <= ages.now <= FAILED_AFTER + LOOK_AGAIN
+    assert FAILED_AFTER <= ages.now <= FAILED_AFTER + POLL_INTERVAL
     assert ages.text.startswith("lbctl: the release has failed: slot 4: no such module; the old AppServers serve")
 
 
@@ -118,7 +118,7 @@ def test_between_two_tries_it_still_fails() -> None:
     looks = [status("failed: slot 4: x"), *[status("slot 4 is STARTING")] * 100, status("failed: slot 4: x")]
     ages = Ages(*looks)
     assert ages.wait() == FAILED
-    assert ages.now < 101 * LOOK_AGAIN + 1
+    assert ages.now < 101 * POLL_INTERVAL + 1
 
 
 def test_one_that_gets_on_again_has_not_failed() -> None:

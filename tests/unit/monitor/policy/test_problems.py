@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from monitor.policy.problems import LONGEST, MOST, Problems
+from monitor.policy.problems import MAX_LENGTH, MAX_PROBLEMS, Problems
 
 
 @pytest.fixture
@@ -36,6 +36,6 @@ def test_each_is_said_once_and_once_when_it_is_over(log: pytest.LogCaptureFixtur
 
 def test_their_number_and_length_are_bounded() -> None:
     problems = Problems()
-    for number in range(2 * MOST):
-        problems.begin(str(number), "x" * 2 * LONGEST)
-    assert [len(text) for text in problems] == [LONGEST] * MOST
+    for number in range(2 * MAX_PROBLEMS):
+        problems.begin(str(number), "x" * 2 * MAX_LENGTH)
+    assert [len(text) for text in problems] == [MAX_LENGTH] * MAX_PROBLEMS
