@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -26,6 +27,10 @@ _LONGEST = 366 * 86400.0
 def load(path: Path) -> Settings:
     """Read lbadaptor.toml. Raises SettingsError, which names file, line and key."""
     try:
+        (str(path.absolute()) + os.path.realpath(path)).encode()
+    except UnicodeEncodeError:  # settings.json and the control socket hold it, as UTF-8 text
+        raise SettingsError(f"{texts.clean(str(path))}: its whole path has to be UTF-8 text") from None
+    try:
         text = path.read_text("utf-8")
     except OSError as error:
         raise SettingsError(f"{path}: {texts.what(error)}") from None
@@ -44,6 +49,7 @@ def parse(text: str, folder: str = "") -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"not TOML: {error}") from None
     _refuse_unknown(tree, text)
+    _refuse_nul(tree, text)
     try:
         settings = msgspec.convert({**tree, "folder": folder}, Settings)
     except msgspec.ValidationError as error:
@@ -67,6 +73,16 @@ def _refuse_unknown(tree: dict[str, Any], text: str) -> None:
                     others = [f"[{name}] {key}" for name in SECTIONS if key in _names(name)]
                     hint = f"; it belongs to {others[0]}" if others else _nearest(key, _names(section))
                     raise SettingsError(f"{_line(text, key, section)}unknown setting [{section}] {key}{hint}")
+
+
+def _refuse_nul(tree: dict[str, Any], text: str) -> None:
+    """No path, user or host may have a NUL character: the system takes none (path_resolution(7))."""
+    for section, rows in tree.items():
+        for key, value in rows.items() if isinstance(rows, dict) else ():
+            if isinstance(value, str) and "\0" in value:
+                raise SettingsError(
+                    f"{_line(text, key, section)}[{section}] {key}: expected text without a NUL character"
+                )
 
 
 def _refuse_contradictions(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -191,6 +192,30 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | No
         path.write_bytes(content)
     with pytest.raises(SettingsError, match=re.escape(f"{path}: ") + f".*{re.escape(why)}"):
         load(path)
+
+
+@pytest.mark.parametrize("name", ["folder", "link"])
+def test_a_path_that_is_not_utf8_text_is_refused(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / os.fsdecode(b"not-utf8-\xff")
+    folder.mkdir()
+    file = folder / "lbadaptor.toml"
+    file.write_text('[application]\napp = "a:b"\nsession_cookie = "sid"\n')
+    if name == "link":
+        (tmp_path / "link.toml").symlink_to(file)
+        file = tmp_path / "link.toml"
+    with pytest.raises(SettingsError, match="its whole path has to be UTF-8 text") as caught:
+        load(file)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("files", "run_folder"), ("files", "key_file"), ("appservers", "user"), ("appservers", "host")],
+)
+def test_a_text_with_a_nul_character_is_refused(section: str, key: str) -> None:
+    text = f'[application]\napp = "a:b"\nsession_cookie = "sid"\n[{section}]\n{key} = "a\\u0000b"\n'
+    with pytest.raises(SettingsError, match=rf"line 5: \[{section}\] {key}: expected text without a NUL character"):
+        parse(text)
 
 
 def test_settings_cannot_be_changed() -> None:
