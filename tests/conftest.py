@@ -1,4 +1,4 @@
-"""What all tests share: how they hear the log, which is none of `logging`'s (see `lbadaptor.log.loggers`)."""
+"""What all tests share: how they get log lines, which do not come from `logging` (see `lbadaptor.log.loggers`)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _log_goes_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
-    """pytest's own, which hears our loggers, too; `set_level` and `at_level` mean them as well."""
+    """pytest's own, which also gets the lines of our loggers; `set_level` and `at_level` apply to them too."""
     set_level, at_level = caplog.set_level, caplog.at_level
 
     def set_ours(level: int, logger: str | None = None) -> None:

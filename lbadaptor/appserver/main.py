@@ -1,7 +1,7 @@
 """An AppServer: one process that serves the application from one address.
 
-The proposal's "main function that takes a machine/port as an optional parameter". The monitor calls it in a
-fresh interpreter for each slot; `python -m lbadaptor.appserver module:callable` calls it by hand.
+This is the proposal's "main function that takes a machine/port as an optional parameter". The monitor starts a Python
+process for each slot, which calls it. `python -m lbadaptor.appserver module:callable` calls it by hand.
 """
 
 from __future__ import annotations
@@ -59,14 +59,15 @@ REFUSE_TIME = 0.3
 left address.text; it can repeat a refused request elsewhere, but not one whose connection was closed."""
 
 END_TIME = 1.0
-"""Seconds after which a process that has done everything and has not ended logs what it waits for."""
+"""Seconds after the last request. If the process has not ended then, it logs what it waits for."""
 
 CANNOT_START = 3
 """Exit status."""
 DESCRIPTORS_CLOSED = 4
 """Exit status: the application has closed our descriptors."""
 SWITCH_INTERVAL = 0.1
-"""Seconds for which one thread that computes may keep the others waiting, the probe's too (sys.setswitchinterval)."""
+"""The longest allowed switch interval in seconds (sys.setswitchinterval). A thread that computes makes the others
+wait for that long, also the one that answers the probe."""
 
 _CLOSED = "the application has closed descriptors that are not its own (os.closerange?)"
 
@@ -78,9 +79,9 @@ def main(
     assignment: Assignment,
     report: Callable[[Report], object] = lambda _: None,
 ) -> int:
-    """Serve until ordered to stop; the exit status. Blocks. Call it in the main thread: it takes signals.
+    """Serve until the order to stop. Returns the exit status. Blocks. Call it in the main thread: it handles signals.
 
-    `address` defaults to 127.0.0.1, base port + slot. `report` is called when it is ready, past a limit, empty.
+    `address` defaults to 127.0.0.1, base port + slot. It calls `report` when it is ready, past a limit, or empty.
     """
     if isinstance(address, str):
         address = Address.parse(address)
@@ -102,7 +103,7 @@ def main(
     except stores.Unreadable as error:
         listening.close(listeners)
         return cannot_start(report, str(error))
-    except BaseException as error:  # KeyboardInterrupt, too: one of the application's own, as likely as not
+    except BaseException as error:  # also KeyboardInterrupt: the application may have raised it
         if forks.is_child():
             forks.end(error)
         listening.close(listeners)
@@ -126,7 +127,7 @@ def main(
         reason = texts.what(error)
         return cannot_start(report, f"{address}: {reason}", getattr(error, "errno", 0) == errno.EADDRINUSE)
     for listener in listeners:
-        forks.release(listener.close)  # the gateway does it
+        forks.release(listener.close)  # the gateway closes them in a child from now on
     try:
         warm = warm_up(gateway.address, assignment, lambda: orders.get(timeout=0.02) in (STOP, signal.SIGINT))
     except WarmUpFailed as error:
@@ -161,8 +162,8 @@ def main(
 
 
 def _log_what_keeps_it() -> None:
-    """A thread's whole life. The interpreter waits for threads that are no daemons, and for what is registered with
-    `atexit`. If it waits long, this logs for what, before the monitor ends the process.
+    """Runs in a thread of its own. The interpreter waits for threads that are no daemons, and for `atexit` functions.
+    If that takes long, this logs what it waits for, before the monitor ends the process.
     """
     with contextlib.suppress(Exception):
         sleep(END_TIME)
@@ -170,12 +171,12 @@ def _log_what_keeps_it() -> None:
         what = "what the application has registered with atexit"
         if threads:
             names = ", ".join(sorted(one.name for one in threads))
-            what = f"threads of the application's, which are no daemons: {texts.clean(names)}"
-        log.warning("all requests are done; it waits for %s", what)
+            what = f"threads of the application that are no daemons: {texts.clean(names)}"
+        log.warning("all requests are done; the process waits for %s", what)
 
 
 def _unfit(listeners: Sequence[socket.socket], sockets: Sequence[int]) -> str:
-    """Why this process cannot serve the application that it has just imported; empty: it can."""
+    """Why this process cannot serve the application that it has just imported. Empty if it can."""
     if listening.identities(listeners) != sockets:
         return _CLOSED
     native: list[int] = []
@@ -184,11 +185,11 @@ def _unfit(listeners: Sequence[socket.socket], sockets: Sequence[int]) -> str:
         thread.start()
         thread.join()
     except Exception as error:
-        if type(error) is RuntimeError:  # there can be no more
+        if type(error) is RuntimeError:  # no more threads can be started
             return str(error)
         native.append(get_native_id())  # gevent: "this operation would block forever"
     if not native:
-        return "threads end before they begin (does it call threading.settrace or setprofile?)"
+        return "threads end before they begin (does the application call threading.settrace or setprofile?)"
     if get_native_id() in native:
         patched = next((name for name in ("gevent", "eventlet") if name in sys.modules), "something")
         return (
@@ -199,8 +200,9 @@ def _unfit(listeners: Sequence[socket.socket], sockets: Sequence[int]) -> str:
 
 
 class _ErrorsLogged(contextlib.AbstractContextManager[None]):
-    """An exception in this block is logged, and the AppServer goes on. It may be a MemoryError, or come from a signal
-    handler of the application, which runs in the main thread. In a child that was forked there, it ends the child.
+    """Logs an exception of its block, and the AppServer goes on. The exception may be a MemoryError, or come from a
+    signal handler of the application, which runs in the main thread. In a child that the application forked, the end
+    of the block ends the child.
     """
 
     _logged: ClassVar[Once] = Once(100)
@@ -212,7 +214,7 @@ class _ErrorsLogged(contextlib.AbstractContextManager[None]):
             with contextlib.suppress(BaseException):
                 if self._logged.first(repr(kind)):
                     log.error(
-                        "an error in the main thread, which is said once; the AppServer goes on", exc_info=error
+                        "an error in the main thread, which is logged once; the AppServer goes on", exc_info=error
                     )
         return True
 
@@ -235,7 +237,7 @@ def _turn(
     report: Callable[[Report], object],
     said: set[type[Report]],
 ) -> bool:
-    """One turn of the main thread's loop: look at everything, and obey one order. False: it was the order to stop.
+    """One turn of the main thread's loop: check everything, and obey one order. False: it was the order to stop.
 
     Blocks until an order comes, or for `TICK`.
     """
@@ -266,17 +268,19 @@ def _turn(
 
 
 def _check_the_application(gateway: Gateway) -> None:
-    """What an application may do to the whole process. Ends the process if it cannot serve any more."""
+    """Check what the application may have done to the process. Ends the process if it cannot serve any more."""
     if not gateway.intact():
-        log.critical("%s: nobody can be served any more; the AppServer ends, and the monitor starts another", _CLOSED)
+        log.critical("%s: it can serve no more requests; the AppServer ends, and the monitor starts another", _CLOSED)
         os._exit(DESCRIPTORS_CLOSED)
     if sys.getswitchinterval() > SWITCH_INTERVAL:
-        log.warning("the application has called sys.setswitchinterval(%g): back to 0.005", sys.getswitchinterval())
+        log.warning(
+            "the application has called sys.setswitchinterval(%g); it is set back to 0.005", sys.getswitchinterval()
+        )
         sys.setswitchinterval(0.005)
 
 
 def _counter(assignment: Assignment, application: Any, sessions: SessionTable) -> Callable[[], int]:
-    """A function that counts live sessions. Raises stores.Unreadable, and what an import raises."""
+    """A function that counts the living sessions. Raises stores.Unreadable, and whatever an import raises."""
     named = assignment.session_count
     if ":" in named:
         return by_application(imported(named), sessions, monotonic)
@@ -292,8 +296,7 @@ def _counter(assignment: Assignment, application: Any, sessions: SessionTable) -
 
 
 def _cookie_check(assignment: Assignment, application: Any) -> CookieCheck:
-    """What watches whether the application sets the session cookie; the log says at once where its framework names
-    another one."""
+    """The check that the application sets the session cookie. Logs a warning if its framework uses another name."""
     names = stores.other_cookies(application, assignment.session_cookie) if assignment.session_cookie else []
     if names:
         log.warning("%s", doubt(assignment.session_cookie, 0, [], names))
@@ -301,7 +304,7 @@ def _cookie_check(assignment: Assignment, application: Any) -> CookieCheck:
 
 
 def imported(name: str) -> Any:
-    """What `module:callable` names; the current folder is looked into first. Raises whatever the import raises."""
+    """Import `module:callable`, from the current folder first. Raises whatever the import raises."""
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     module, _, attribute = name.partition(":")
@@ -314,7 +317,7 @@ def imported(name: str) -> Any:
 
 
 def cannot_start(report: Callable[[Failed], object], why: str | Failed, port: bool = False) -> int:
-    """Log why, and report it; the exit status."""
+    """Log and report why the start failed. Returns the exit status. `port`: the port is in use."""
     message = why if isinstance(why, Failed) else Failed(texts.clean(why, texts.REASON), port)
     log.error("cannot start: %s", message.why)
     if not report(message):  # no monitor logs it
@@ -324,7 +327,7 @@ def cannot_start(report: Callable[[Failed], object], why: str | Failed, port: bo
 
 
 def line(channel: socket.socket) -> bytes:
-    """The monitor's one line. Blocks until it is here."""
+    """Read one line from the monitor. Blocks. Raises SystemExit if the monitor ends first."""
     data = b""
     while not data.endswith(b"\n"):
         more = channel.recv(65536)

@@ -1,7 +1,8 @@
 """The template of `preload`: a process that has imported the application, from which AppServers are forked.
 
-It has one thread and serves no requests. It imports, and then forks what the monitor asks for, until the monitor's
-end of the channel is closed. All AppServers share what it has read into memory.
+The template has one thread and serves no requests. It imports the application. Then it forks an AppServer whenever
+the monitor asks for one, until the monitor closes its end of the channel. All AppServers share the template's memory
+pages, except those that they write to.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ from lbadaptor.log import logs, texts
 log = logs.logger("lbadaptor.appserver")
 
 _fork_bare = ctypes.PyDLL(None).fork
-"""fork(2) without the hooks of `os.register_at_fork`; with the interpreter's lock held throughout."""
+"""fork(2) without the hooks of `os.register_at_fork`. ctypes.PyDLL keeps the interpreter lock during the call."""
 
 
 def template(channel: socket.socket) -> tuple[Fork, socket.socket]:
-    """Be a template. Returns in AppServers alone: what each is to be, and its own channel."""
-    _be_called("template")
+    """Run the template. Returns only in the forked AppServers: what the AppServer shall be, and its own channel."""
+    _set_name("template")
     report = reporter(channel)
     _prepare(decode_preload(line(channel)), report)
     report(Imported())
@@ -64,12 +65,12 @@ def template(channel: socket.socket) -> tuple[Fork, socket.socket]:
 
 
 def _prepare(preload: Preload, report: Callable[[TemplateReport], object]) -> None:
-    """Import the application, and be fit for a fork; or end."""
+    """Import the application and check that this process may fork. Ends the process if either fails."""
     before = _sockets()
     watch = Watch(preload.app, preload.start_timeout, preload.ready_by, report)
     try:
         for name in (preload.app, preload.session_count):
-            if ":" in name:  # a count may be a framework's name
+            if ":" in name:  # session_count may be a framework's name
                 imported(name)
     except BaseException as error:
         if forks.is_child():
@@ -101,11 +102,11 @@ def _prepare(preload: Preload, report: Callable[[TemplateReport], object]) -> No
             texts.count(more, "socket"),
         )
     gc.collect()
-    gc.freeze()  # the collector of an AppServer would write to all that is shared (Python's docs on gc.freeze)
+    gc.freeze()  # an AppServer's garbage collector would write to all shared pages (Python's docs on gc.freeze)
 
 
 def _asked(channel: socket.socket) -> tuple[Fork, socket.socket] | None:
-    """The next one to fork; None when the monitor is gone. Blocks. The monitor asks for one at a time."""
+    """Wait for the next order to fork. None: the monitor is gone. Blocks. The monitor sends one order at a time."""
     data, descriptors, _, _ = socket.recv_fds(channel, 65536, 1)
     if not data:
         return None
@@ -115,17 +116,18 @@ def _asked(channel: socket.socket) -> tuple[Fork, socket.socket] | None:
 
 
 def _fork() -> int:
-    """Fork a process that is the monitor's child, not this one's; its pid here, 0 in it. Raises OSError.
+    """Fork a process that becomes the monitor's child, not the template's. Raises OSError.
 
-    The process between exits at once, and the monitor, as the nearest subreaper, gets what it leaves (prctl(2)). It
-    is forked bare, so that what the application has registered for a fork happens once.
+    Returns its pid in the template, and 0 in the new process. There are two forks. The process between exits at once;
+    the monitor is the nearest subreaper, so the kernel makes it the parent of the new process (prctl(2)). The first
+    fork runs no hooks, so the application's hooks for a fork run only once.
     """
     _flush()
     reader, writer = os.pipe()
     between = _fork_bare()
     if not between:
         pid = -1
-        with contextlib.suppress(BaseException):  # a hook of the application's, too: this process must not go on
+        with contextlib.suppress(BaseException):  # also from a hook of the application: this process must not go on
             pid = os.fork()
         if pid:
             os._exit(0)
@@ -137,20 +139,20 @@ def _fork() -> int:
     os.close(writer)
     try:
         if between < 0:
-            raise OSError(0, "fork: no process is left")
+            raise OSError(0, "fork: no process could be forked")
         with contextlib.suppress(ChildProcessError):  # the application may ignore SIGCHLD
             os.waitpid(between, 0)
         answer = os.read(reader, 20)
     finally:
         os.close(reader)
     if not answer:
-        raise OSError(0, "fork: it ended at once")
+        raise OSError(0, "fork: the new process ended at once")
     return int(answer)
 
 
 def _become(asked: Fork, channel: socket.socket) -> None:
-    """What the AppServer in this slot has for itself."""
-    _be_called(f"AppServer {asked.slot}")
+    """Give the new AppServer its name, its environment variables and its folder."""
+    _set_name(f"AppServer {asked.slot}")
     os.environ.update(asked.environment)
     try:
         os.chdir(asked.folder or ".")
@@ -159,13 +161,14 @@ def _become(asked: Fork, channel: socket.socket) -> None:
         raise SystemExit(CANNOT_START) from None
 
 
-def _be_called(name: str) -> None:
-    """For `ps -o comm`: the command line is the same in template and AppServers."""
+def _set_name(name: str) -> None:
+    """Set the name that `ps -o comm` shows: template and AppServers have the same command line."""
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(name)
 
 
 def _sockets() -> set[str]:
+    """The sockets that this process has open."""
     found = set()
     for descriptor in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -176,13 +179,13 @@ def _sockets() -> set[str]:
 
 
 def _end(status: int) -> NoReturn:
-    """What the application has registered for the end of a process is for those that serve."""
+    """End without the application's `atexit` functions: they are for AppServers."""
     _flush()
     os._exit(status)
 
 
 def _flush() -> None:
-    """What the application has said so far is not to be said again by each AppServer."""
+    """Write out buffered output, or each forked AppServer would write it again."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # the application may have put anything there, or nothing
             stream.flush()

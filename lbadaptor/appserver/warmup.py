@@ -11,14 +11,14 @@ from lbadaptor.contract import headers
 
 
 class WarmUpFailed(Exception):
-    """A page did not answer as it should; the text says which, and how."""
+    """A page failed. The text says which one, and how."""
 
 
 def warm_up(address: tuple[str, int], assignment: Assignment, stopped: Callable[[], bool]) -> bool:
-    """Ask for every page of `warm_up`, as an adaptor would. Raises WarmUpFailed at the first that fails.
+    """Request every page of `warm_up`, as an adaptor would. Raises WarmUpFailed for the first page that fails.
 
-    Blocks until all have answered; the monitor limits the time. `stopped` is asked meanwhile, may take a moment,
-    and ends it when it is true: then this returns False.
+    Blocks until all pages have answered; the monitor limits the time. Meanwhile it calls `stopped` again and again,
+    which should block for some milliseconds. Returns False as soon as `stopped` returns True, else True.
     """
     failures: list[str] = []
     asking = threading.Thread(target=_ask_all, args=(address, assignment, failures), name="warm-up", daemon=True)
@@ -45,7 +45,7 @@ def _ask_all(address: tuple[str, int], assignment: Assignment, failures: list[st
 
 
 def _ask(address: tuple[str, int], assignment: Assignment, target: str) -> tuple[int, str]:
-    """One page's status. The answer is read to its end."""
+    """Request a page and read the whole answer. Returns status and reason. Raises OSError, HTTPException."""
     host, port = address
     lines = {
         headers.KEY: assignment.caller_key,

@@ -33,10 +33,10 @@ class Member:
         self.happened.append(what)
 
     def say(self) -> int:
-        """Say something, which has to be counted on; the pid of who heard it."""
+        """Say something, which has to be counted on; returns the pid of the AppServer that got it."""
         told: dict[str, Any] = self.client.call("say", "hello", timeout=TIMEOUT)
         self.said += 1
-        assert (told["heard"], told["said"]) == ("hello", self.said)
+        assert (told["received"], told["said"]) == ("hello", self.said)
         pid: int = told["pid"]
         return pid
 

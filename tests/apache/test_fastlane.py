@@ -493,7 +493,7 @@ def test_a_dying_one_still_gets_its_holders_and_refuses_the_others(fast: FastSit
     eventually("it is DYING", lambda: holder(fast.cluster, visitor).state is State.DYING)
     answer, lane = fast.ask(visitor, "count")
     assert (answer.json()["visits"], lane) == (2, "fast")
-    # address.text says so a moment before the AppServer has heard it.
+    # address.text says so a moment before the AppServer has got the order.
     eventually("it refuses the robot", lambda: fast.ask(robot, "plain")[1] == "back after 421")
     answer, lane = fast.ask(robot, "plain")
     assert (answer.status_code, lane) == (200, "back after 421")

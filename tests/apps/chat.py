@@ -44,10 +44,10 @@ def disconnect(sid: str, reason: str) -> None:
 
 @server.event
 def say(sid: str, text: str) -> dict[str, Any]:
-    """Answered with who heard it, and how often this client has said something."""
+    """The answer has the pid of this process, and how many messages this client has sent."""
     with _lock:
         _said[sid] += 1
-        return {"heard": text, "pid": os.getpid(), "said": _said[sid]}
+        return {"received": text, "pid": os.getpid(), "said": _said[sid]}
 
 
 def _tick(sid: str) -> None:

@@ -79,7 +79,7 @@ SITE = """
     def logs(environ, start_response):
         import logging
         logging.basicConfig(level=logging.DEBUG, format="MINE %(message)s", stream=sys.stderr)
-        logging.getLogger("site").debug("heard")
+        logging.getLogger("site").debug("logged")
         start_response("200 OK", [])
         return []
 
@@ -171,7 +171,7 @@ class AppServer:
         return response.status, body, dict(response.getheaders())
 
     def wait_for_status(self, status: str) -> None:
-        """Until an order, which comes as a signal, has been heard."""
+        """Wait until an order, which comes as a signal, was obeyed."""
         while self.ask()[2]["LB-Status"] != status:
             pass
 
@@ -289,7 +289,7 @@ def test_drained_it_is_not_empty_while_a_request_is_in_flight(start: Start) -> N
     assert answer.read(6) == b"begun "
     appserver.order(DRAIN)
     appserver.wait_for_status("DYING")
-    appserver.order(UNDRAIN)  # which it hears after it has looked whether it is empty
+    appserver.order(UNDRAIN)  # which it obeys after it has looked whether it is empty
     appserver.wait_for_status("OK")
     with pytest.raises(BlockingIOError):
         appserver.channel.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
@@ -614,7 +614,7 @@ def test_the_root_logger_is_the_applications(start: Start) -> None:
     appserver = ready(start("logs"))
     assert appserver.ask()[0] == 200
     appserver.order(STOP)
-    assert "MINE heard" in appserver.ended()[2]
+    assert "MINE logged" in appserver.ended()[2]
 
 
 def test_it_outlives_its_monitor(start: Start) -> None:

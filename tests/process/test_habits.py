@@ -233,7 +233,7 @@ def test_descriptors_that_are_closed_in_a_request_end_it_with_a_word(site: Path,
     [
         (
             "threading.Thread(target=lambda: (threading.main_thread().join(), time.sleep(2)), name='mine').start()",
-            "threads of the application's, which are no daemons: mine",
+            "threads of the application that are no daemons: mine",
         ),
         ("__import__('atexit').register(time.sleep, 2)", "what the application has registered with atexit"),
         ("threading.Thread(target=time.sleep, args=(600,), daemon=True).start()", ""),
@@ -246,8 +246,8 @@ def test_what_keeps_it_from_ending_is_said(site: Path, start: Start, habit: str,
     appserver.order(STOP)
     code, _, err = appserver.ended()
     assert code == 0
-    assert err.count("it waits for") == bool(what)
-    assert f"it waits for {what}" in err or not what
+    assert err.count("the process waits for") == bool(what)
+    assert f"the process waits for {what}" in err or not what
 
 
 def test_threads_that_a_trace_function_ends_are_refused(site: Path, start: Start) -> None:  # noqa: F811

@@ -281,13 +281,13 @@ def test_a_port_stolen_between_two_lives(site: Site, by_tcp: bool) -> None:
     site.wait(lambda: all(server["memory"] for server in ask(site.control)["appservers"]), "they are probed")
     entry = site.entry(0)
     assert entry is not None
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
     def rob(listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 with listener.accept()[0] as connection:
-                    heard.append(connection.recv(65536))
+                    received.append(connection.recv(65536))
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 
     if by_tcp:
@@ -298,7 +298,7 @@ def test_a_port_stolen_between_two_lives(site: Site, by_tcp: bool) -> None:
         robber = threading.Thread(target=rob, args=(listener,), daemon=True)
         robber.start()
         if by_tcp:
-            wait_for(lambda: heard, "the watcher has taken the stranger for the AppServer that it was to probe")
+            wait_for(lambda: received, "the watcher has taken the stranger for the AppServer that it was to probe")
         os.kill(site.pid, signal.SIGCONT)
         site.wait_states(s1="OK", s2="OK")
         assert f"slot 0 is passed over for 60 s: {entry.address}: Address already in use" in site.said
@@ -306,7 +306,7 @@ def test_a_port_stolen_between_two_lives(site: Site, by_tcp: bool) -> None:
         listener.shutdown(socket.SHUT_RDWR)
         robber.join()
     keys = read_keys(site.folder / "keys")
-    learnt = b"".join(heard)
+    learnt = b"".join(received)
     assert bool(learnt) == by_tcp, "nothing can have a Unix socket that does not have its folder"
     assert (keys.probe_key(entry.ticket).encode() in learnt) == by_tcp
     for other in site.table.entries:
@@ -319,7 +319,7 @@ def test_a_late_watcher_sends_no_key_to_another_program(site: Site) -> None:
     # The watcher looks for a Unix socket of a life that is over, whose port is a stranger's.
     site.up()
     site.wait(lambda: all(server["memory"] for server in ask(site.control)["appservers"]), "they are probed")
-    entry, heard = site.entry(0), []
+    entry, received = site.entry(0), []
     assert entry is not None
     (watcher,) = site.watchers()
     os.kill(site.pid, signal.SIGSTOP)
@@ -332,8 +332,8 @@ def test_a_late_watcher_sends_no_key_to_another_program(site: Site) -> None:
         os.kill(watcher, signal.SIGCONT)
         site.wait(lambda: len(ask(site.control)["appservers"]) == 2, "only the two are probed")
         with contextlib.suppress(BlockingIOError):
-            heard.append(listener.accept()[0])
-    assert not heard
+            received.append(listener.accept()[0])
+    assert not received
     site.end()
 
 

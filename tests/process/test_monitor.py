@@ -486,7 +486,7 @@ def test_past_its_limit_it_is_replaced_first_and_leaves_after_its_last_session(s
     assert all("OK" in states.values() for states in history), history
     assert history[0] == {0: "OK"}
     assert site.get(0, sid=sid).status == 200
-    site.wait(lambda: site.get(0).status == 421, "it has heard that it is")
+    site.wait(lambda: site.get(0).status == 421, "it has got the order")
     assert site.get(0, "/logout", sid=sid).status == 200
     site.wait_states(s1="OK")
     site.wait(lambda: list(site.pids()) == [1], "it has ended")
@@ -766,10 +766,10 @@ def test_systemd_gets_the_status(site: Site) -> None:
         receiver.bind(f"\0{name}")
         receiver.settimeout(PATIENCE)
         site.start(NOTIFY_SOCKET=f"@{name}", WATCHDOG_USEC="400000")
-        heard = []
-        while not heard or heard[-1] != "READY=1":
-            heard.append(receiver.recv(4096).decode())
-        assert set(heard[:-1]) == {"WATCHDOG=1\nSTATUS=slots: 0 STARTING"}, "the application is not waited for"
+        received = []
+        while not received or received[-1] != "READY=1":
+            received.append(receiver.recv(4096).decode())
+        assert set(received[:-1]) == {"WATCHDOG=1\nSTATUS=slots: 0 STARTING"}, "the application is not waited for"
         assert site.text
         while receiver.recv(4096) != b"WATCHDOG=1\nSTATUS=slots: 0 OK":
             pass

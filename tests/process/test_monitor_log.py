@@ -134,7 +134,7 @@ def test_whatever_an_application_does_to_its_log_ours_is_written(site: Site, att
         + """
 def failing(environ, start_response):
     if environ["PATH_INFO"] == "/fails":
-        environ["wsgi.errors"].write("heard by wsgi.errors\\n")
+        environ["wsgi.errors"].write("written to wsgi.errors\\n")
         raise KeyError("the reason")
     return app(environ, start_response)
 """
@@ -146,7 +146,7 @@ def failing(environ, start_response):
     assert site.get(0, "/where").status == 200
     site.wait_said("AppServer 0: KeyError: 'the reason'")
     assert "AppServer 0: GET x: the application failed" in site.said or "/fails: the application failed" in site.said
-    assert "heard by wsgi.errors" in site.said
+    assert "written to wsgi.errors" in site.said
     site.end()
 
 

@@ -65,7 +65,7 @@ class TemplateOwner:
 
 
 class Stage:
-    """A template and the loop that hears it."""
+    """A template and the loop that reads its messages."""
 
     def __init__(self) -> None:
         self.owner = TemplateOwner()
@@ -263,8 +263,8 @@ def test_late_messages_of_a_former_template_do_not_count_for_the_new_one(stage: 
     stage.template.fork(TWO)
     new = stage.template.pid
     assert new not in (None, child.pid)
-    for heard in late:
-        heard()
+    for message in late:
+        message()
     assert stage.template.pid == new
     assert TWO in stage.template
 
@@ -287,5 +287,5 @@ except OSError as error:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
-    assert done.stdout == "[Errno 0] fork: it ended at once\nthe end\n"
+    assert done.stdout == "[Errno 0] fork: the new process ended at once\nthe end\n"
     assert done.stderr == ""

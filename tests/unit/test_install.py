@@ -36,7 +36,7 @@ END
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What of the checkout the script looks at, and leftovers of a `pip install` of it."""
+    """The files of the checkout that the script looks at, and those that a `pip install` of it leaves."""
     folder = tmp_path / "check out"
     (folder / "build" / "lib" / "lbadaptor").mkdir(parents=True)
     (folder / "lbadaptor.egg-info").mkdir()

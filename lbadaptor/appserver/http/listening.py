@@ -20,9 +20,9 @@ _MODE = 0o660
 
 
 def bind(address: Address, unix_socket: str) -> list[socket.socket]:
-    """The sockets, the one of the address first; nobody can connect before they are listened on.
+    """The sockets, that of the address first. They do not listen yet, so no caller can connect.
 
-    Where there can be no Unix socket the address must do, and that is said. Raises OSError for the address.
+    If there can be no Unix socket, only the address is used, and the log says so. Raises OSError for the address.
     """
     listeners = [_bind_port(address)]
     if unix_socket:
@@ -38,7 +38,7 @@ def bind(address: Address, unix_socket: str) -> list[socket.socket]:
 
 
 def identities(listeners: Iterable[socket.socket]) -> list[int]:
-    """Which sockets these are: another number where the descriptor was closed, or is something else's by now."""
+    """The inode numbers of the sockets. One changes if its descriptor was closed, or is another file's by now."""
     found = []
     for listener in listeners:
         try:
@@ -57,7 +57,7 @@ def _bind_port(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # A port whose last owner left connections in TIME_WAIT is free; one that somebody listens on is not.
+        # A port whose last owner left connections in TIME_WAIT is free; one on which a process listens is not.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # its connections have it, too (tcp(7))
         listener.bind(address)
@@ -68,7 +68,7 @@ def _bind_port(address: Address) -> socket.socket:
 
 
 def bind_unix(path: str) -> socket.socket:
-    """A socket in the place of the one of a former AppServer, which stays there until the port is bound.
+    """A socket that replaces that of a former AppServer. The old one stays until the port is bound.
 
     If a Unix socket is missing, callers come to the port, on which another program may listen. If a Unix socket is
     there and not listened on, they do not (`pool.connect`).

@@ -1,4 +1,4 @@
-"""The status of an AppServer: what it was ordered, and what it has at work. Any thread may use it."""
+"""The status of an AppServer: its orders, its load, its limits. Any thread may use it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PAGE = resource.getpagesize()
 
 
 class Memory:
-    """The resident memory of this process. After the first call it opens no descriptor: there may be none."""
+    """The resident memory of this process. Only the first call opens a descriptor: later there may be none."""
 
     _file = -1
 
     def resident(self) -> int:
-        """In bytes. 0 where it cannot be told: an application may have closed what is not its own."""
+        """In bytes. 0 if it cannot be read: the application may have closed our descriptor."""
         try:
             if self._file < 0:
                 self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -44,7 +44,7 @@ class Memory:
 
 @dataclass
 class Status:
-    """The counts behind the probe's answer, `LB-Status` and `LB-Load`."""
+    """The numbers for the probe's answer and for the headers `LB-Status` and `LB-Load`."""
 
     slot: int
     generation: int
@@ -54,18 +54,18 @@ class Status:
     max_memory: int = 0
     cookies: CookieCheck = field(default_factory=lambda: CookieCheck(""))
     ready: bool = False
-    """bound, application imported, warm"""
+    """the port is bound, the application is imported, the warm-up is done"""
     sessions: int = 0
     longest_session: float = 0.0
     empty: bool = False
-    """ordered to drain, and nothing is left: no session, nothing in flight"""
+    """it was ordered to drain, and has no session and no request in flight"""
     _started: float = field(default_factory=monotonic)
     _memory: Memory = field(default_factory=Memory)
 
     def look(self, count: Callable[[], int]) -> None:
-        """Count the sessions, and find out whether nothing is left.
+        """Count the sessions, and set `empty`.
 
-        What is in flight is looked at first: a request that ends meanwhile may leave a session.
+        The requests in flight are read first: a request that ends meanwhile may leave a session.
         """
         idle = not self.admission.in_flight
         self.sessions = count()
@@ -77,7 +77,7 @@ class Status:
 
     @property
     def past_limit(self) -> str:
-        """The limit that is passed; empty when none is."""
+        """The name of the limit that the AppServer has passed; empty if none."""
         if 0 < self.max_requests <= self.admission.served:
             return "requests"
         if 0 < self.max_age <= monotonic() - self._started:
@@ -87,13 +87,13 @@ class Status:
         return ""
 
     def warm(self) -> None:
-        """Ready for visitors; what it answered so far does not count."""
+        """Set `ready`. The requests of the warm-up do not count."""
         self.admission.forget_served()
         resident = self._memory.resident()
         if 0 < self.max_memory < resident:
             log.warning(
-                "max_memory = %d is less than it needs from the start, which is %d bytes: it is not applied to this "
-                "AppServer; set it higher",
+                "max_memory = %d is less than this AppServer needs from the start, %d bytes: the limit is not "
+                "applied to it; set it higher",
                 self.max_memory,
                 resident,
             )
@@ -101,19 +101,19 @@ class Status:
         self.ready = True
 
     def headers(self) -> bytes:
-        """What every answer says, for the end of its head."""
+        """The header lines that every answer has at the end of its head."""
         admission = self.admission
         status = b"DYING" if admission.dying or admission.stopping else b"OK"
         load = admission.in_flight, admission.threads, self.sessions
         return b"LB-Status: %b\r\nLB-Load: %d/%d/%d\r\n" % (status, *load)
 
     def abandon(self) -> None:
-        """In a forked child: close our copies."""
+        """In a forked child: close the copies of our descriptors."""
         self._memory.close()
         self.cookies.abandon()
 
     def report(self) -> dict[str, Any]:
-        """The probe's answer. Seconds and bytes."""
+        """The probe's answer. Times are in seconds, memory is in bytes."""
         return {
             "status": self.status,
             "ready": self.ready,

@@ -1,4 +1,4 @@
-"""The report of a start that fails or hangs: why, and where in the application."""
+"""Reports of starts that fail or hang: the reason, and the place in the application."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from lbadaptor.log import logs, texts
 log = logs.logger("lbadaptor.appserver")
 
 _PATHS = 6
-"""Number of folders named in which a module was looked for."""
+"""How many of the folders are named in which Python looked for a module."""
 _STANDARD = sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")
 _PACKAGES = "/site-packages/", "/dist-packages/"
 
 
 def failed(name: str, error: BaseException) -> Failed:
-    """The report of an import of `module:callable` that raised. Never raises."""
+    """The report for an exception from the import of `module:callable`. Never raises."""
     place = _place(error)
     where = f" ({place})" if place else ""
     why = f"{name}: {texts.of(error)}{where}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         why += _looked_for(error.name, name.partition(":")[0], place)
     elif isinstance(error, SystemExit):
-        why += ": it ends the process while it is imported"
+        why += ": the application ends the process while it is imported"
     elif isinstance(error, AttributeError) and not place:
         file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
         why += f"; the module is {file}" if file else ""
@@ -38,7 +38,7 @@ def failed(name: str, error: BaseException) -> Failed:
 
 
 def _looked_for(missing: str, module: str, place: str) -> str:
-    """In which Python, and in which folders; and whose import it was."""
+    """Text: which module imports the missing one, and where Python looked for it."""
     whose = "" if module == missing or module.startswith(f"{missing}.") or not place else ", which imports it"
     folders = [path or os.getcwd() for path in sys.path if not _is_standard(f"{path}/") and not path.endswith(".zip")]
     named = ", ".join(folders[:_PATHS]) + (" …" if len(folders) > _PATHS else "")
@@ -46,7 +46,7 @@ def _looked_for(missing: str, module: str, place: str) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The application's innermost line that the exception passed."""
+    """The innermost line of the application in the traceback; empty if there is none."""
     found = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
@@ -56,7 +56,7 @@ def _place(error: BaseException) -> str:
 
 
 def _is_application(file: str) -> bool:
-    """Whether it is the application's or a library's: neither ours nor Python's."""
+    """Whether a file belongs to the application or a library, not to lbadaptor or Python."""
     return not (file.startswith("<") or texts.is_own(file) or texts.is_importlib(file) or _is_standard(file))
 
 
@@ -66,13 +66,13 @@ def _is_standard(file: str) -> bool:
 
 
 class Watch:
-    """Reports where the main thread is when a start takes too long, shortly before the monitor ends the process.
+    """Watches a start. If it takes too long, reports where the main thread is, before the monitor ends the process.
 
-    The thread that made it calls `end`.
+    The thread that makes a Watch is the one that it watches; it calls `end`.
     """
 
     def __init__(self, name: str, timeout: float, ready_by: float, report: Callable[[Failed], object]) -> None:
-        """`timeout` seconds are over at `ready_by`, on the monotonic clock, which all processes share."""
+        """The start has `timeout` seconds, until `ready_by` (time.monotonic(), one clock for all processes)."""
         self._name = name
         self._timeout = timeout
         self._until = ready_by - min(1.0, timeout / 4)
@@ -86,10 +86,10 @@ class Watch:
                 self._thread.start()
                 self._runs = True
             except (RuntimeError, MemoryError) as error:
-                log.warning("a start that hangs will not be explained: %s", error)
+                log.warning("no thread can watch the start, so a start that hangs gets no explanation: %s", error)
 
     def end(self) -> None:
-        """It is over, well or badly. When this returns, the thread is gone, and a template may fork."""
+        """The start is over. Blocks until the watching thread has ended, for 4 s at most: a fork must not meet it."""
         self._over.set()
         if self._runs:
             self._thread.join(2.0)
@@ -110,7 +110,7 @@ class Watch:
 
 
 def _hung(name: str, timeout: float, main: FrameType | None, others: list[FrameType]) -> Failed:
-    """Where the main thread is; or, while it only waits for a warm-up, where a request is."""
+    """The report: where the main thread is. While it waits for the warm-up: where a warm-up request is."""
     why = f"{name} did not get ready within {timeout:g} s"
     whose = "its main thread is"
     frame = main
@@ -132,7 +132,7 @@ def _hung(name: str, timeout: float, main: FrameType | None, others: list[FrameT
 
 
 def _outward(frame: FrameType | None) -> Iterator[FrameType]:
-    """From the innermost one to the outermost."""
+    """The frames of a stack, from the innermost to the outermost."""
     while frame is not None:
         yield frame
         frame = frame.f_back

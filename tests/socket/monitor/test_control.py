@@ -91,12 +91,12 @@ def test_status(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "slot", "heard"), [("drain", 3, 3), ("undrain", 0, 0), ("restart", None, -1), ("drain", None, -1)]
+    ("order", "slot", "carried"), [("drain", 3, 3), ("undrain", 0, 0), ("restart", None, -1), ("drain", None, -1)]
 )
-def test_orders_are_carried(desk: Desk, order: str, slot: int | None, heard: int) -> None:
+def test_orders_are_carried(desk: Desk, order: str, slot: int | None, carried: int) -> None:
     desk.reply = (True, f"{order} it is")
     assert ask(desk.path, order, slot) == {"text": f"{order} it is"}
-    assert desk.orders == [(order, heard)]
+    assert desk.orders == [(order, carried)]
 
 
 def test_no_is_an_answer(desk: Desk) -> None:

@@ -136,12 +136,12 @@ def test_no_proxy_is_asked(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def told(server: ScriptedServer) -> Generator[Probed | Unanswered, None, None]:
-    """What a prober tells, until the caller has heard enough."""
-    heard: queue.Queue[Probed | Unanswered] = queue.Queue()
-    prober = Prober(target(server.address), 0.01, 2.0, heard.put)
+    """The reports of a prober."""
+    reports: queue.Queue[Probed | Unanswered] = queue.Queue()
+    prober = Prober(target(server.address), 0.01, 2.0, reports.put)
     try:
         while True:
-            yield heard.get(timeout=PATIENCE)
+            yield reports.get(timeout=PATIENCE)
     finally:
         prober.stop()
         prober._thread.join(PATIENCE)

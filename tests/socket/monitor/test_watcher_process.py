@@ -30,7 +30,7 @@ class Stage:
         )
 
     def show(self, news: object) -> list[FromArbiter]:
-        """What the watcher hears of one turn."""
+        """What the watcher gets in one turn."""
 
         def view(now: float) -> View:
             self.views += 1

@@ -315,8 +315,8 @@ def test_logging_and_its_configuration_do_not_reach_it(log: loggers.Logger, monk
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     monkeypatch.setattr(logging, "raiseExceptions", True)
     with pipe() as (reader, writer), logging_to(writer, monkeypatch) as output:
-        log.error("heard")
-        assert drain(reader, output) == f"{PREFIX}heard\n"
+        log.error("logged")
+        assert drain(reader, output) == f"{PREFIX}logged\n"
 
 
 def test_the_journal_gets_the_level(log: loggers.Logger, monkeypatch: pytest.MonkeyPatch) -> None:

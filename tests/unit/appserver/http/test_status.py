@@ -59,7 +59,7 @@ def test_a_memory_that_is_needed_from_the_start_is_no_limit(caplog: pytest.LogCa
     status = Status(0, 1, Admission(2, 256), max_memory=1000)
     status.warm()
     assert status.past_limit == ""
-    assert "max_memory = 1000 is less than it needs from the start" in caplog.text
+    assert "max_memory = 1000 is less than this AppServer needs from the start" in caplog.text
 
 
 def test_what_the_warm_up_served_does_not_count(status: Status) -> None:

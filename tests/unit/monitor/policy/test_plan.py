@@ -615,7 +615,7 @@ def test_being_back_from_failing_is_no_new_start() -> None:
 
 @pytest.mark.parametrize(("slow_start", "least"), [(0.0, 100), (10.0, 10)])
 def test_a_weight_is_asked_for_as_of_before_it_was_ready(slow_start: float, least: int) -> None:
-    # An arbiter that was late hears what is ready after the moment that it thinks as of.
+    # An arbiter that was late learns what is ready after the moment that it thinks as of.
     stage = Stage(servers=1, appservers={"slow_start": slow_start})
     stage.up()
     assert weight(stage.life(0), stage.pool.settings.appservers, stage.now - 0.5) == least
