@@ -131,7 +131,7 @@ class Pool:
         how = life.end_words(how, code)
         level = logs.INFO if life.state is LifeState.STOPPING else logs.WARNING
         log.log(level, "slot %d (%s) %s after %.1f s", life.slot, life.state.value, how, now - life.born)
-        self._say_contradiction(life, False)
+        self.problems.end(f"order {life.slot}", f"slot {life.slot} takes no orders any more: it has ended")
         if watched.port_taken and self.slots.move(life, Event.PORT_TAKEN, now):
             log.warning("slot %d is passed over for %.0f s: %s", life.slot, PASS_OVER, watched.start_error)
             self.slots.pass_over(life.slot, now)

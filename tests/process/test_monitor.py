@@ -334,6 +334,35 @@ def test_an_application_that_does_not_import_and_is_mended(site: Site) -> None:
     site.end()
 
 
+def test_an_application_that_ends_its_process_at_import_is_told_in_words(site: Site) -> None:
+    site.settings("appservers", servers=1)
+    site.settings("monitor", backoff_limit=0.2)
+    site.write_application("import os; os._exit(0)")
+    site.start()
+    words = "ended by itself with status 0 before it was ready (the application may have called os._exit)"
+    site.wait_said(f"slot 0 (STARTING) {words} after")
+    site.wait_said(f"slot 0 is tried again in 0 s: {words}")
+    site.write_application()
+    site.wait_ok()
+    site.end()
+
+
+def test_sigterm_from_elsewhere_is_told_in_words(site: Site) -> None:
+    site.settings("appservers", servers=1)
+    site.up()
+    old = site.entry(0)
+    assert old is not None
+    os.kill(site.pids()[0], signal.SIGTERM)
+    site.wait_reborn(old)
+    # FAILING, where a probe came between the signal and the end of the process
+    assert re.search(
+        r"slot 0 \((OK|FAILING)\) ended by itself with status 0, and not by order of the monitor", site.said
+    )
+    assert "somebody may have sent it SIGTERM" in site.said
+    assert "does as ordered" not in site.said, "it has ended"
+    site.end()
+
+
 def test_an_appserver_that_talks_nonsense_is_served_on(site: Site) -> None:
     site.settings("appservers", servers=1)
     site.up()

@@ -17,7 +17,7 @@ from lbadaptor.log import texts
 from monitor.contract.messages import ProbeAnswer
 from monitor.policy.actions import Action, Send, Signal, Start
 from monitor.policy.life import Life, Reason, in_words, own_limits
-from monitor.policy.pool import FEWEST_STARTS, MARGIN, Pool
+from monitor.policy.pool import FEWEST_STARTS, MARGIN, REPEAT_SIGNAL, Pool
 from monitor.policy.probes import HUNG_GRACE, UNKILLABLE
 from monitor.policy.shares import weight
 from monitor.policy.slot import PASS_OVER, SHORT_LIFE, Backoff, Slot
@@ -269,6 +269,16 @@ def test_an_end_by_order_or_with_a_word_of_its_own_is_told_as_it_is() -> None:
     assert life.end_words("exited", 0) == "exited"
     assert life.end_words("was ended by SIGTERM", -15) == "was ended by SIGTERM"
     assert life.end_words("ended", None) == "ended"
+
+
+def test_the_problem_of_an_appserver_that_takes_no_orders_ends_with_it() -> None:
+    stage = Stage(servers=1)
+    stage.up()
+    for _ in range(REPEAT_SIGNAL):
+        stage.pool.probed(stage.at(0), ProbeAnswer(stage.at(0).generation, status="DYING"), stage.now)
+    assert "order 0" in stage.pool.problems
+    stage.exits(0)
+    assert "order 0" not in stage.pool.problems
 
 
 def test_a_dying_one_that_exits_is_gone() -> None:
