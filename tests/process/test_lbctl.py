@@ -14,8 +14,22 @@ import pytest
 from monitor_fixture import PATIENCE, SLOTS, Site, free_ports, processes, wait_for
 
 
-def lbctl(*words: object, wrapper: tuple[str, ...] = (), cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [*wrapper, sys.executable, "-B", "-I", "-m", "monitor.ctl", *map(str, words)]
+IMPATIENT = """
+import sys
+from monitor.ctl import main
+from monitor.ctl.terminal import progress
+progress.FAILED_AFTER = 2.0
+sys.exit(main.main())
+"""
+"""An lbctl that waits less for a release whose replacements do not start."""
+
+
+def lbctl(
+    *words: object, wrapper: tuple[str, ...] = (), cwd: Path | None = None, code: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """`code`: a program in place of lbctl's own."""
+    program = ("-c", code) if code else ("-m", "monitor.ctl")
+    command = [*wrapper, sys.executable, "-B", "-I", *program, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=4 * PATIENCE, check=False, cwd=cwd)
 
 
@@ -118,7 +132,7 @@ def test_a_release_that_does_not_start_fails_with_its_reason(site: Site) -> None
     site.up()
     [old] = site.pids().values()
     site.write_application("import no_such_module")
-    done = lbctl("--config", site.config, "restart")
+    done = lbctl("--config", site.config, "restart", code=IMPATIENT)
     assert done.returncode == 1
     assert "lbctl: the release has failed: slot " in done.stderr
     assert "no_such_module" in done.stderr
@@ -137,7 +151,7 @@ def test_a_release_has_failed_if_no_appserver_served_before_and_none_does_now(si
     site.write_application("import no_such_module")
     site.start()
     site.wait(lambda: "BACKOFF" in site.lbctl("status")[1], "its start has failed")
-    done = lbctl("--config", site.config, "restart")
+    done = lbctl("--config", site.config, "restart", code=IMPATIENT)
     assert done.returncode == 1, done.stdout
     assert "no_such_module" in done.stderr
     assert "no AppServer serves; the monitor goes on trying" in done.stderr
