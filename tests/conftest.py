@@ -5,16 +5,35 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lbadaptor.log import loggers
 
+TESTS = Path(__file__).parent
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The torture first: it lasts longest, and would else be what is left at the end of a parallel run."""
-    items.sort(key=lambda item: "torture" not in item.path.parts)  # else in their order
+    """The order in which a parallel run hands out the files; tests within a file stay in theirs.
+
+    The torture lasts longest, and would else be what is left at the end. Then come the files with real processes, the
+    largest first, those of tests/apache and of tests/process in turn: the ones keep the processors busy while the
+    others wait. What is left at the end is small.
+    """
+    turns = {
+        path: turn
+        for folder in ("apache", "process")
+        for turn, path in enumerate(sorted((TESTS / folder).glob("test_*.py"), key=lambda path: -path.stat().st_size))
+    }
+
+    def order(item: pytest.Item) -> tuple[int, int]:
+        if item.path.parent == TESTS / "torture":
+            return 0, 0
+        return (1, turns[item.path]) if item.path in turns else (2, 0)
+
+    items.sort(key=order)
 
 
 class _Stderr:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from monitor_fixture import PATIENCE, SLOTS, Site, free_ports, processes, wait_for
 
-
 IMPATIENT = """
 import sys
 from monitor.ctl import main
