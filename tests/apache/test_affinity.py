@@ -122,7 +122,7 @@ def test_a_holder_who_comes_again_and_again_delays_a_drain_to_its_limit_and_no_l
             drain(cluster, home)
             eventually("it is ended", lambda: not cluster.entry(home))
             eventually("its holder is elsewhere", lambda: coming.seen - {pid})
-        assert "sessions: it has been DYING for 1.5 s" in cluster.said()
+        assert "session: it has been DYING for 1.5 s" in cluster.said()
         assert len(coming.seen) == 2
 
 
