@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import secrets
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,8 @@ from cluster import Cluster, Site, Visitor, eventually
 NewCluster = Callable[..., Cluster]
 AT_ONCE = 8
 PAGE = resource.getpagesize()
+VISITS, NAMES, NAME = 160, 90, 7000
+"""How many requests, how many headers of each, and the characters of a header's name."""
 HURRY = 15.0
 """Seconds in which every request is answered, whatever is short."""
 
@@ -96,17 +100,31 @@ def test_heads_that_are_large_and_never_the_same_leave_no_memory_behind(new_clus
     site = new_cluster(appservers={"servers": 1}).site("embedded-debian")
 
     def ask(_: int) -> bytes:
-        lines = "".join(f"X{secrets.token_hex(3500)}: 1\r\n" for _ in range(90))
+        lines = "".join(f"X{secrets.token_hex(NAME // 2)}: 1\r\n" for _ in range(NAMES))
         with socket.create_connection(("127.0.0.1", site.port), HURRY) as visitor:
             visitor.sendall(f"GET /plain HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n".encode())
             return visitor.recv(12)
 
     with ThreadPoolExecutor(4) as visitors:
-        assert set(visitors.map(ask, range(160))) == {b"HTTP/1.1 200"}
+        assert set(visitors.map(ask, range(VISITS))) == {b"HTTP/1.1 200"}
     children = Path(f"/proc/{site.httpd.pid}/task/{site.httpd.pid}/children").read_text().split()
 
     def largest() -> int:
         return max(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in children) * PAGE
 
     # The last visitors have their answers before Apache's threads are done with the requests.
-    eventually("the memory is given back", lambda: largest() < 80 << 20)
+    kept = VISITS * NAMES * NAME if python_keeps_names() else 0
+    eventually("the memory is given back", lambda: largest() < (80 << 20) + kept)
+
+
+def python_keeps_names() -> bool:
+    """Whether this Python never frees a key that a C program puts into a dictionary by its text, as mod_wsgi does.
+
+    It does so with the name of each header. Such a key is immortal in CPython 3.13 (python/cpython issue 113993).
+    """
+    put = ctypes.pythonapi.PyDict_SetItemString
+    put.argtypes = [ctypes.py_object, ctypes.c_char_p, ctypes.py_object]
+    names: dict[str, int] = {}
+    put(names, secrets.token_hex(8).encode(), 1)
+    (name,) = names
+    return sys.getrefcount(name) > 1_000_000

@@ -72,6 +72,7 @@ def run(home: Path, command: str) -> tuple[int, str]:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
         "HOME": str(home),
+        "PIP_QUIET": "2",  # what pip warns of in this machine's configuration is not on the page
         "SOURCE": str(home / "source"),
     }
     with tempfile.TemporaryFile() as output:  # no pipe: the monitor, in the background, would keep it open
