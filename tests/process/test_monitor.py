@@ -349,6 +349,7 @@ def test_an_application_that_ends_its_process_at_import_is_told_in_words(site: S
 
 def test_sigterm_from_elsewhere_is_told_in_words(site: Site) -> None:
     site.settings("appservers", servers=1)
+    site.settings("monitor", failing_limit=8.0)  # its end takes longer on a busy machine, and is not to be hastened
     site.up()
     old = site.entry(0)
     assert old is not None
