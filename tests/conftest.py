@@ -18,9 +18,9 @@ TESTS = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order in which a parallel run hands out the files; tests within a file stay in theirs.
 
-    The torture lasts longest, and would else be what is left at the end. Then come the files with real processes, the
-    largest first, those of tests/apache and of tests/process in turn: the ones keep the processors busy while the
-    others wait. What is left at the end is small.
+    The torture test lasts longest, so it comes first. Then come the files with real processes, the largest first,
+    those of tests/apache and of tests/process in turn: the ones keep the processors busy while the others wait. What
+    is left at the end is small.
     """
     turns = {
         path: turn

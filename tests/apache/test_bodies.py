@@ -331,14 +331,15 @@ def test_twenty_times_the_body_takes_no_more_memory(name: str) -> None:
     with running_cluster(app="bodies:application", lint=True, appservers={"servers": 1}, adaptor=adaptor) as cluster:
         site = cluster.site(name, extra="StartServers 1\nServerLimit 1\nMaxRequestWorkers 25\n")
 
-        def peaks(blocks: int) -> Peaks:
-            with Peaks(site) as seen:
-                for framed in (True, False):  # with a length, and in chunks
+        def peaks(blocks: int) -> list[Peaks]:
+            seen = [Peaks(site), Peaks(site)]
+            for framed, peak in zip((True, False), seen, strict=True):  # with a length, and in chunks
+                with peak:
                     upload(site, blocks, chunked=not framed)
+                    Echo(site, blocks * len(BLOCK)).join()
                     download(site, blocks, length=framed)
-                Echo(site, blocks * len(BLOCK)).join()
             return seen
 
         small, large = peaks(SMALL), peaks(LARGE)
-    assert large.httpd - small.httpd < 12 * MIB
-    assert large.appserver - small.appserver < 12 * MIB
+    assert max(peak.httpd for peak in large) - min(peak.httpd for peak in small) < 12 * MIB
+    assert max(peak.appserver for peak in large) - min(peak.appserver for peak in small) < 12 * MIB

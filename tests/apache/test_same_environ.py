@@ -67,18 +67,6 @@ def expected_lane(case: Case) -> str:
     return "back" if case.listener == "tls" else "fast"  # SSLOptions +StdEnvVars: more than the fast lane hands on
 
 
-def asked_for(mode: str) -> Iterator[tuple[Case, str]]:
-    """Each case at each mount; as CGI, where each request starts a Python, those that are about the path alone.
-
-    The others take the mounts in turn.
-    """
-    for number, case in enumerate(CASES.values()):
-        about_the_path = (case.before, case.target) != (b"", b"/x")
-        for turn, mount in enumerate(MOUNTS):
-            if mode != "cgi" or about_the_path or number % len(MOUNTS) == turn:
-                yield case, mount
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with running_cluster(app="seen:application", appservers={"servers": 1}, adaptor=SETTINGS) as made:
@@ -100,7 +88,7 @@ def test_what_the_application_sees_differs_only_as_the_table_says(
     ticket = cluster.table().entries[0].ticket if mode == "fast" else ""
     differences: dict[tuple[str, str], set[str]] = defaultdict(set)
     examples = {}
-    asked = list(asked_for(mode))
+    asked = [(case, mount) for case in CASES.values() for mount in MOUNTS]
 
     def see(one: tuple[Case, str]) -> tuple[str, dict[str, str], dict[str, str]]:
         case, mount = one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -76,13 +77,22 @@ def _refuse_unknown(tree: dict[str, Any], text: str) -> None:
 
 
 def _refuse_nul(tree: dict[str, Any], text: str) -> None:
-    """No path, user or host may have a NUL character: the system takes none (path_resolution(7))."""
+    """No path, user, host or variable may have a NUL character: the system takes none (path_resolution(7))."""
     for section, rows in tree.items():
         for key, value in rows.items() if isinstance(rows, dict) else ():
-            if isinstance(value, str) and "\0" in value:
+            if any("\0" in one for one in _texts(value)):
                 raise SettingsError(
                     f"{_line(text, key, section)}[{section}] {key}: expected text without a NUL character"
                 )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a value, those in an array or a table included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def _refuse_contradictions(settings: Settings) -> None:
@@ -200,7 +210,6 @@ EXPECTED = {
     schema.HOST: 'expected an address or a name, such as "127.0.0.1" or "::1", without blanks and brackets',
     schema.VARIABLE: 'expected the name of a variable, in capitals, such as "SSL_CLIENT_VERIFY" or "SSL_*"',
     schema.ENVIRONMENT: "expected the name of a variable: letters, digits and _, no digit first",
-    schema.WITHOUT_NUL: "expected text without a NUL character",
     schema.PATH: 'expected a path that begins with /, such as "/products?page=1", of ASCII without blanks',
 }
 """What to say instead of a pattern."""

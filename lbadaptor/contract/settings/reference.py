@@ -64,7 +64,7 @@ def _kind(kind: Any) -> str:
         return f"list of {_ITEMS[item]}{''.join(map(_bounds, metas))}"
     if get_origin(kind) is dict:
         names, values = get_args(kind)
-        value, *metas = get_args(values)
+        value, *metas = get_args(values) or (values,)
         named = ", ".join(f"`{name}`" for name in get_args(names)) if get_origin(names) is Literal else "name"
         return f"table of {named} = {_VALUES[value]}{''.join(map(_bounds, metas))}"
     return {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}[kind]

@@ -28,7 +28,6 @@ COOKIE_OR_NONE = rf"{COOKIE}|^\Z"
 HOST = r"^[^\s\[\]]+\Z"  # it stands in a column of address.text, which puts brackets round an IPv6 address
 VARIABLE = r"^[A-Z0-9_]*\*?\Z"  # small letters are lost in the name of a header
 ENVIRONMENT = r"^[A-Za-z_][A-Za-z0-9_]*\Z"
-WITHOUT_NUL = r"^[^\0]*\Z"
 PATH = r"^/[!-~]*\Z"  # as it stands in a request line: printable ASCII without blanks
 Limit = Literal[
     "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nofile", "nproc", "rss", "rtprio", "rttime",
@@ -222,7 +221,7 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
             "share its memory. A release makes a new template. Read [what to mind](../design/preload.md) first."),
     ] = False  # fmt: skip
     environment: Annotated[
-        dict[Annotated[str, Meta(pattern=ENVIRONMENT)], Annotated[str, Meta(pattern=WITHOUT_NUL)]],
+        dict[Annotated[str, Meta(pattern=ENVIRONMENT)], str],
         row(NEW_APPSERVERS,
             "Environment variables of the AppServers, besides those of the monitor. In a value, `{slot}` stands for "
             "the AppServer's slot, and `{folder}` for its folder in `own_folder`."),
@@ -231,8 +230,7 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
         str,
         row(NEW_APPSERVERS,
             "The current folder of AppServers, in which the application is looked for first; `{slot}` and `{folder}` "
-            "as in `environment`. A relative path begins at the folder of lbadaptor.toml. Empty: the monitor's.",
-            pattern=WITHOUT_NUL),
+            "as in `environment`. A relative path begins at the folder of lbadaptor.toml. Empty: the monitor's."),
     ] = ""  # fmt: skip
     own_folder: Annotated[
         str,
@@ -240,8 +238,7 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
             "In this folder, every AppServer gets a new, empty folder of its own, for sessions on disk and other "
             "files that are not needed after its end. Only its user can enter it (mode 0700), and it is removed when "
             "the AppServer has ended. The environment variable LBADAPTOR_FOLDER has its path. A relative path begins "
-            "at the folder of lbadaptor.toml. Empty: none.",
-            pattern=WITHOUT_NUL),
+            "at the folder of lbadaptor.toml. Empty: none."),
     ] = ""  # fmt: skip
     user: Annotated[
         str,

@@ -267,14 +267,20 @@ def test_a_visitor_without_holder_gets_the_same_appserver_every_time(
     assert len({backends.choose(table, (), f"visitor {number}") for number in range(50)}) > 4
 
 
-def test_a_ticket_of_a_new_key_is_known_as_soon_as_an_appserver_has_it(
-    backends: Backends, site: Site, serve: Serve
-) -> None:
-    server = serve()
+def ask_then_add_key(backends: Backends, site: Site, server: ScriptedServer) -> Entry:
+    """An AppServer was asked, so that the keys are known; then a new one comes. The AppServer's entry."""
     (entry,) = site.publish_servers(server)
     ask(backends, entry).close()
     site.keys = Keys(["m" * 48, "n" * 48])
     site.key_file.write_text(f"{'m' * 48}\n{'n' * 48}\n")
+    return entry
+
+
+def test_a_ticket_of_a_new_key_is_known_as_soon_as_an_appserver_has_it(
+    backends: Backends, site: Site, serve: Serve
+) -> None:
+    server = serve()
+    ask_then_add_key(backends, site, server)
     newer = site.entry(server, 1)
     site.publish(newer)
     ask(backends, newer).close()
@@ -284,11 +290,7 @@ def test_a_ticket_of_a_new_key_is_known_as_soon_as_an_appserver_has_it(
 def test_a_ticket_of_a_new_key_is_not_forged_where_no_appserver_of_that_key_was_asked(
     backends: Backends, site: Site, serve: Serve
 ) -> None:
-    server = serve()
-    (entry,) = site.publish_servers(server)
-    ask(backends, entry).close()
-    site.keys = Keys(["m" * 48, "n" * 48])
-    site.key_file.write_text(f"{'m' * 48}\n{'n' * 48}\n")
+    entry = ask_then_add_key(backends, site, serve())
     gone = site.keys.ticket(Identity(1, 5))
     assert backends.judge([gone], backends.table())[0] is Verdict.FORGED
     site.publish(entry, site.entry(serve(), 1))

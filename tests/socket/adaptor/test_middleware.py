@@ -829,16 +829,24 @@ def test_a_failing_appserver_gets_no_new_visitors(site: Site, serve: Serve) -> N
     assert (total(failing), total(ok)) == (0, 10)
 
 
-def test_only_a_few_wait_for_a_failing_holder_the_rest_get_a_503_at_once(site: Site, serve: Serve) -> None:
-    site.configure(wait=PATIENCE)
-    go, arrived = threading.Event(), threading.Semaphore(0)
+class Hanging:
+    """What an AppServer does that answers no request before it may."""
 
-    def hang(talk: Talk) -> None:
-        arrived.release()
-        assert go.wait(PATIENCE)
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.arrived = threading.Semaphore(0)
+        """released for each request"""
+
+    def __call__(self, talk: Talk) -> None:
+        self.arrived.release()
+        assert self.go.wait(PATIENCE)
         talk.send(answer())
 
-    failing, other = serve(default=hang), serve()
+
+def test_only_a_few_wait_for_a_failing_holder_the_rest_get_a_503_at_once(site: Site, serve: Serve) -> None:
+    site.configure(wait=PATIENCE)
+    hanging = Hanging()
+    failing, other = serve(default=hanging), serve()
     entry = site.entry(failing, 0, State.FAILING)
     site.publish(entry, site.entry(other, 1))
     statuses: list[int] = []
@@ -847,12 +855,12 @@ def test_only_a_few_wait_for_a_failing_holder_the_rest_get_a_503_at_once(site: S
     ]
     for thread in threads:
         thread.start()
-        assert arrived.acquire(timeout=PATIENCE)
+        assert hanging.arrived.acquire(timeout=PATIENCE)
     for _ in range(5):
         got = site.ask(**cookies(entry.ticket))
         assert (got.status, got.get("Retry-After")) == (503, str(RETRY_AFTER))
     assert site.ask().status == 200
-    go.set()
+    hanging.go.set()
     for thread in threads:
         thread.join()
     assert statuses == [200, 200]
@@ -864,14 +872,8 @@ def test_a_holder_that_is_failing_when_the_table_names_it_again_gets_only_a_few(
     site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.configure(wait=PATIENCE)
-    go, arrived = threading.Event(), threading.Semaphore(0)
-
-    def hang(talk: Talk) -> None:
-        arrived.release()
-        assert go.wait(PATIENCE)
-        talk.send(answer())
-
-    failing = serve(default=hang)
+    hanging = Hanging()
+    failing = serve(default=hanging)
     entry = site.entry(failing, 0, State.FAILING)
     threads = [threading.Thread(target=lambda: site.ask(**cookies(entry.ticket))) for _ in range(2)]
 
@@ -879,12 +881,12 @@ def test_a_holder_that_is_failing_when_the_table_names_it_again_gets_only_a_few(
         site.publish(entry)
         for thread in threads:
             thread.start()
-            assert arrived.acquire(timeout=PATIENCE)
+            assert hanging.arrived.acquire(timeout=PATIENCE)
 
     site.publish()
     at_the_first_pause(monkeypatch, meanwhile)
     assert site.ask(**cookies(entry.ticket)).status == 503
-    go.set()
+    hanging.go.set()
     for thread in threads:
         thread.join()
     assert total(failing) == 2

@@ -2036,16 +2036,23 @@ def test_a_child_needs_no_lock_that_another_thread_holds(serve: Serve) -> None:
     assert statuses == [0]
 
 
-def test_a_connection_may_be_closed_while_it_is_taken_out_of_the_poll(
-    serve: Serve, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    """The serving thread is first. It is the leader's part that must not raise."""
-    harness = serve(hello)
+@contextlib.contextmanager
+def closed_at_work(harness: Harness) -> Iterator[dispatch.Connection]:
+    """A connection whose request is at work, and that has just been closed."""
     ours, theirs = socket.socketpair()
     with theirs:
         connection = dispatch.Connection(ours, None)
         connection.state = REQUEST
         harness.gateway.poller.close(connection)
+        yield connection
+
+
+def test_a_connection_may_be_closed_while_it_is_taken_out_of_the_poll(
+    serve: Serve, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The serving thread is first. It is the leader's part that must not raise."""
+    harness = serve(hello)
+    with closed_at_work(harness) as connection:
         harness.gateway.dispatcher.readable(connection)
         harness.gateway.poller.close(connection)
     assert caplog.text == ""
@@ -2055,11 +2062,7 @@ def test_a_connection_may_be_closed_while_it_is_taken_out_of_the_poll(
 def test_an_answer_on_a_connection_that_is_closed_leaves_no_time_limit(serve: Serve, short_limit: float) -> None:
     """A limit that nothing removes has always just ended: the thread that polls would never sleep again."""
     harness = serve(hello)
-    ours, theirs = socket.socketpair()
-    with theirs:
-        connection = dispatch.Connection(ours, None)
-        connection.state = REQUEST
-        harness.gateway.poller.close(connection)
+    with closed_at_work(harness) as connection:
         harness.gateway.dispatcher.answered(connection)
         assert connection not in harness.gateway.callers.limited
         harness.gateway.callers.limit(connection)  # as by a thread that has found it open just before

@@ -260,6 +260,7 @@ def test_an_appserver_has_a_unix_socket_where_its_path_is_short_enough() -> None
         ('[appservers]\nenvironment = { "1x" = "y" }', "[appservers] environment: expected the name of a variable"),
         ('[appservers]\nenvironment = { x = "\\u0000" }', "[appservers] environment: expected text without a NUL"),
         ('[appservers]\nworking_folder = "\\u0000"', "[appservers] working_folder: expected text without a NUL"),
+        ('[appservers]\nwarm_up = ["/", "/\\u0000"]', "[appservers] warm_up: expected text without a NUL"),
         (
             "[appservers]\nlimits = { foo = 1 }",
             "[appservers] limits: invalid enum value 'foo'; known are as, core, cpu, data",

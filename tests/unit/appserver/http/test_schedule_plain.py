@@ -60,7 +60,7 @@ def test_a_request_that_cannot_be_queued_is_given_up_and_the_next_one_is_served(
     assert (stage.given_up, stage.served) == ([1], [2])
 
 
-def test_a_request_that_begins_while_the_schedule_stops_is_served() -> None:
+def test_a_request_that_begins_while_the_schedule_stops_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that polls has looked whether to go on, and the order to stop comes next."""
     polls = threading.Event()
 
@@ -72,20 +72,19 @@ def test_a_request_that_begins_while_the_schedule_stops_is_served() -> None:
     begin = stage.admission.begin
 
     def begin_late() -> int | None:
-        if polls.is_set() and not stopped:
-            stopped.append(True)
+        if polls.is_set() and not stopped.is_set():
             stage.schedule.stop()
             stage.wake.clear()
             assert stage.admission.admit(1, known=False, held=False) is None
+            stopped.set()
         return begin()
 
-    stopped: list[bool] = []
-    stage.admission.begin = begin_late  # type: ignore[method-assign]
+    stopped = threading.Event()
+    monkeypatch.setattr(stage.admission, "begin", begin_late)
     stage.schedule.start()
     assert polls.wait(WAIT)
     stage.wake.set()
-    while not stopped:
-        threading.Event().wait(0.001)
+    assert stopped.wait(WAIT)
     stage.stop()
     assert (stage.served, stage.admission.in_flight) == ([1], 0)
 
