@@ -19,6 +19,8 @@ PAGE = ROOT / "docs" / "tutorial.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 """Commands, and what they print."""
 VARIES = re.compile(r"(?<!click )(?<!release )\b\d+(?:\.\d+)?\b|\s+")
+SESSIONS = re.compile(r"^\d+ +([A-Z]+) +\d+ s +(\d+) ", re.MULTILINE)
+"""The state and the number of sessions in a line of `lbctl status`."""
 TICKET = re.compile(r"__PRT__\s+\S+")
 PROCESS = re.compile(r"process (\d+)")
 PATIENCE = 30.0
@@ -32,10 +34,13 @@ def blocks() -> list[tuple[str, str]]:
 
 
 def essence(text: str) -> list[str]:
-    """The lines without what differs from run to run: numbers (but for clicks and releases), widths of columns,
-    tickets, and the order of the slots."""
+    """The lines without what differs from run to run: numbers (but for clicks, releases and sessions), widths of
+    columns, tickets, and the order of the slots."""
     lines = TICKET.sub("a ticket", text).splitlines()
-    return sorted(VARIES.sub(lambda found: " " if found[0].isspace() else "#", line).strip() for line in lines)
+    sessions = [" ".join(found) for found in SESSIONS.findall(text)]
+    return sorted(sessions) + sorted(
+        VARIES.sub(lambda found: " " if found[0].isspace() else "#", line).strip() for line in lines
+    )
 
 
 def same_processes(shown: str, printed: str, known: dict[str, str]) -> bool:

@@ -37,6 +37,9 @@ def hog(seconds):
         pattern.match(text)  # a match lets nobody else run
 """
 
+PATIENT = {"probe_timeout": 5.0}
+"""An AppServer that no file records is known by its answers to probes, which come late on a busy machine."""
+
 
 def crash(site: Site) -> None:
     """SIGKILL for the monitor."""
@@ -128,6 +131,7 @@ def test_one_that_became_ready_while_there_was_no_monitor_is_adopted(site: Site)
 @pytest.mark.parametrize("asked", [False, True], ids=["state.json", "address.text"])
 def test_the_standby_stays_it_and_a_slow_start_goes_on(site: Site, asked: bool) -> None:
     site.settings("appservers", servers=1, standby=1, slow_start=60.0)
+    site.settings("monitor", **PATIENT)
     site.start()
 
     def weights() -> dict[int, int]:
@@ -223,6 +227,7 @@ def test_after_a_reboot_nothing_of_the_state_is_believed(site: Site) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"boot": 3}'])
 def test_without_a_state_file_those_of_address_text_are_asked(site: Site, content: bytes | None) -> None:
+    site.settings("monitor", **PATIENT)
     site.up()
     before, pids = identities(site), site.pids()
     crash(site)
@@ -245,6 +250,7 @@ def test_without_an_address_text_the_state_file_counts(site: Site) -> None:
 
 @pytest.mark.parametrize("lost", ["files", "folder"])
 def test_without_any_file_they_are_found_at_their_sockets_or_ports(site: Site, lost: str) -> None:
+    site.settings("monitor", **PATIENT)
     site.up()
     sid = site.get(0, "/login").cookies["sid"]
     before, pids = identities(site), site.pids()

@@ -44,8 +44,8 @@ class Adoption:
         self._problems = problems
         self._waiting: dict[Identity, tuple[Life, Entry | None]] = {}
         monitor = settings.monitor
-        patience = 2 * monitor.fall * (monitor.probe_interval + monitor.probe_timeout)
-        self._until = time.monotonic() + patience
+        self._patience: float | None = 2 * monitor.fall * (monitor.probe_interval + monitor.probe_timeout)
+        """seconds, from the first result of a probe on; None from then on"""
         unrecorded = {entry.identity: entry for entry in published}
         for life in recorded:
             if life.pid:
@@ -61,12 +61,13 @@ class Adoption:
             unrecorded.values(),
             keys,
             monitor.fall,
-            self._until,
             problems,
             settings.unix_socket,
             found=found,
             run_folder=str(settings.run_folder.absolute()),
         )
+        self._until = time.monotonic() + max(self._patience, monitor.start_timeout)
+        """monotonic seconds when nothing is waited for any more; the watcher starts meanwhile"""
         self.try_again()
 
     def try_again(self) -> None:
@@ -96,7 +97,7 @@ class Adoption:
 
     def undecided(self, now: float) -> bool:
         """Whether to wait before an AppServer is replaced, or leaves address.text."""
-        return (bool(self._waiting) and now < self._until) or self._unrecorded.undecided(now)
+        return (bool(self._waiting) or self._unrecorded.undecided) and now < self._until
 
     @property
     def identities(self) -> set[Identity]:
@@ -120,6 +121,9 @@ class Adoption:
         entry = self._unrecorded.entries.get(identity)
         if entry is None:
             return False
+        if self._patience is not None:  # the watcher has started, however long that took
+            self._until = time.monotonic() + self._patience
+            self._patience = None
         if isinstance(message, Unanswered):
             self._unrecorded.unanswered(message)
         elif (child := self._unrecorded.answered(message)) is not None:

@@ -2,7 +2,7 @@
 
 Here alone is decided which process an answer to a probe comes from, for a new monitor that adopts AppServers as for
 `lbctl stop --all`, which ends them. Only a probe with the generation's own key is believed. A new monitor writes no
-address.text until each of these AppServers is decided on, or time is up.
+address.text until each of these AppServers is decided on, or time is up (`Adoption`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class UnrecordedAppServers:
     """Those that are not decided on yet, and those that stay in address.text as they are.
 
     `named` are those of address.text; `found` those that no file names, which must have been started for
-    `run_folder`. `fall`: failed probes until one is waited for no longer; `until`: monotonic seconds when none is.
+    `run_folder`. `fall`: failed probes until one is waited for no longer.
     """
 
     def __init__(
@@ -33,7 +33,6 @@ class UnrecordedAppServers:
         named: Iterable[Entry],
         keys: Keys,
         fall: int,
-        until: float,
         problems: Problems | None = None,
         unix_socket: Callable[[int], str] = lambda slot: "",
         found: Iterable[Entry] = (),
@@ -47,7 +46,6 @@ class UnrecordedAppServers:
         self._failed: dict[Identity, int] = {}
         self._children: dict[Identity, Child] = {}
         self._fall = fall
-        self._until = until
         self._run_folder = run_folder
         found = tuple(found)
         self._found = {entry.identity for entry in found}
@@ -62,9 +60,10 @@ class UnrecordedAppServers:
             self.entries[entry.identity] = entry
             self._undecided.add(entry.identity)
 
-    def undecided(self, now: float) -> bool:
-        """Whether to go on waiting."""
-        return bool(self._undecided) and now < self._until
+    @property
+    def undecided(self) -> bool:
+        """Whether there are some that no probe has decided on yet."""
+        return bool(self._undecided)
 
     def targets(self) -> list[Target]:
         """Which to probe."""

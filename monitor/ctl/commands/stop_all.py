@@ -139,7 +139,6 @@ def _living(settings: Settings) -> Iterator[Child]:
         [entry for entry in named if entry.identity not in recorded],
         keys,
         fall=1,
-        until=float("inf"),
         unix_socket=settings.unix_socket,
         found=discover(settings, keys, slots, ports=True),
         run_folder=str(settings.run_folder.absolute()),

@@ -26,7 +26,7 @@ def answer(identity: Identity, pid: int) -> Probed:
 @pytest.fixture
 def unrecorded() -> Iterator[UnrecordedAppServers]:
     before = len(os.listdir("/proc/self/fd"))
-    yield UnrecordedAppServers([entry(ONE), entry(TWO)], KEYS, fall=2, until=100.0)
+    yield UnrecordedAppServers([entry(ONE), entry(TWO)], KEYS, fall=2)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -38,12 +38,12 @@ def test_each_is_probed_with_its_own_key(unrecorded: UnrecordedAppServers) -> No
 
 
 def test_one_that_another_key_signed_is_not_ours() -> None:
-    assert not UnrecordedAppServers([entry(ONE, Keys(["x" * 43]))], KEYS, fall=2, until=100.0).entries
+    assert not UnrecordedAppServers([entry(ONE, Keys(["x" * 43]))], KEYS, fall=2).entries
 
 
 def test_the_same_process_has_to_answer_twice(unrecorded: UnrecordedAppServers) -> None:
     assert unrecorded.answered(answer(ONE, os.getpid())) is None
-    assert unrecorded.undecided(0.0)
+    assert unrecorded.undecided
     child = unrecorded.answered(answer(ONE, os.getpid()))
     assert child is not None
     assert (child.pid, start_time(child.pid)) == (os.getpid(), start_time(os.getpid()))
@@ -72,12 +72,7 @@ def test_a_refused_port_and_another_program_mean_that_it_is_gone(unrecorded: Unr
 def test_one_that_does_not_answer_stays_and_is_waited_for_no_longer(unrecorded: UnrecordedAppServers) -> None:
     unrecorded.unanswered(Unanswered(*TWO, "why", refused=True))
     unrecorded.unanswered(Unanswered(*ONE, "no answer"))
-    assert unrecorded.undecided(0.0)
+    assert unrecorded.undecided
     unrecorded.unanswered(Unanswered(*ONE, "no answer"))
-    assert not unrecorded.undecided(0.0)
+    assert not unrecorded.undecided
     assert list(unrecorded.entries) == [ONE]
-
-
-def test_no_answer_is_waited_for_for_ever(unrecorded: UnrecordedAppServers) -> None:
-    assert unrecorded.undecided(99.9)
-    assert not unrecorded.undecided(100.0)
