@@ -1,27 +1,23 @@
-"""lbadaptor.toml: its settings (`schema`), how it is read (`load`), its page in the docs (`reference`), and what the
-monitor has accepted of it (`snapshot`)."""
+"""lbadaptor.toml: its settings (`sections`, `schema`), how it is read (`load`), its page in the docs (`reference`),
+and what the monitor has accepted of it (`snapshot`)."""
 
 from __future__ import annotations
 
 from lbadaptor.contract.settings.load import load, parse
-from lbadaptor.contract.settings.schema import (
-    COOKIE,
-    COUNTED,
-    DEFAULT_FILE,
-    SECTIONS,
-    AdaptorSettings,
-    Application,
-    AppServers,
-    Files,
-    Limit,
-    Monitor,
-    Settings,
-)
+from lbadaptor.contract.settings.schema import DEFAULT_FILE, SECTIONS, Settings
+from lbadaptor.contract.settings.sections.adaptor import AdaptorSettings
+from lbadaptor.contract.settings.sections.application import COUNTED, Application
+from lbadaptor.contract.settings.sections.appservers import AppServers, Limit
+from lbadaptor.contract.settings.sections.files import Files
+from lbadaptor.contract.settings.sections.monitor import Monitor
+from lbadaptor.contract.settings.sections.row import COOKIE
+from lbadaptor.contract.settings.sections.sessions import NOTHING, Sessions, Survive
 
 __all__ = [
     "COOKIE",
     "COUNTED",
     "DEFAULT_FILE",
+    "NOTHING",
     "SECTIONS",
     "AdaptorSettings",
     "AppServers",
@@ -29,7 +25,9 @@ __all__ = [
     "Files",
     "Limit",
     "Monitor",
+    "Sessions",
     "Settings",
+    "Survive",
     "load",
     "parse",
 ]

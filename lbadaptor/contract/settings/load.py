@@ -12,8 +12,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.settings import schema
-from lbadaptor.contract.settings.schema import COUNTED, SECTIONS, Settings
+from lbadaptor.contract.settings.schema import SECTIONS, Settings
+from lbadaptor.contract.settings.sections import row
+from lbadaptor.contract.settings.sections.application import COUNTED
+from lbadaptor.contract.settings.sections.sessions import LEAST_SHARE
 from lbadaptor.log import texts
 
 if sys.version_info >= (3, 11):
@@ -57,6 +59,7 @@ def parse(text: str, folder: str = "") -> Settings:
         raise SettingsError(_explain(str(error), text)) from None
     _refuse_contradictions(settings)
     _refuse_both_or_neither(settings, text)
+    _refuse_session_contradictions(settings, text)
     return settings
 
 
@@ -164,6 +167,42 @@ def _refuse_both_or_neither(settings: Settings, text: str) -> None:
         )
 
 
+def _refuse_session_contradictions(settings: Settings, text: str) -> None:
+    sessions = settings.sessions
+
+    def wrong(key: str, why: str) -> SettingsError:
+        return SettingsError(f"{_line(text, key, 'sessions')}[sessions] {why}")
+
+    if settings.sessions_survive and settings.application.affinity:
+        raise wrong(
+            "survive",
+            f'survive = "{sessions.survive}" is for sessions, and with [application] affinity = true the application '
+            "has none",
+        )
+    for key, other in (("save", "load"), ("load", "save")):
+        if not getattr(sessions, key):
+            continue
+        if not getattr(sessions, other):
+            raise wrong(key, f"{key} goes with {other}, which is missing")
+        if not settings.sessions_survive:
+            raise wrong(key, f'{key} has no use with survive = "nothing"; set survive, or leave {key} out')
+    share = sessions.max_bytes // settings.slots
+    if settings.sessions_survive and share < LEAST_SHARE:
+        raise wrong(
+            "max_bytes",
+            f"max_bytes = {sessions.max_bytes} is {share} for each of the {settings.slots} slots; at least "
+            f"{LEAST_SHARE} are needed for each",
+        )
+    if not sessions.folder:
+        raise wrong("folder", "folder is empty")
+    for name, path in (
+        ("[files] run_folder", settings.run_folder),
+        ("[appservers] own_folder", Path(settings.folder, settings.appservers.own_folder)),
+    ):
+        if settings.sessions_survive and os.path.normpath(path) == os.path.normpath(settings.session_folder):
+            raise wrong("folder", f"folder and {name} are the same folder; each needs its own")
+
+
 def _names(section: str) -> list[str]:
     return list(SECTIONS[section].__struct_fields__)
 
@@ -202,18 +241,19 @@ def _explain(message: str, text: str) -> str:
 
 
 EXPECTED = {
-    schema.IMPORT: 'expected `module:callable`, such as "shop:application"; for /srv/shop.py it is the module shop, '
+    row.IMPORT: 'expected `module:callable`, such as "shop:application"; for /srv/shop.py it is the module shop, '
     "and [appservers] working_folder names the folder",
-    schema.IMPORT_OR_FRAMEWORK: 'expected `module:function`, such as "shop:count", or the name of a framework: '
+    row.IMPORT_OR_FRAMEWORK: 'expected `module:function`, such as "shop:count", or the name of a framework: '
     + ", ".join(COUNTED),
-    schema.COOKIE: "expected the name of a cookie: letters, digits and !#$%&'*+.^_`|~-, without blanks",
-    schema.HOST: 'expected an address or a name, such as "127.0.0.1" or "::1", without blanks and brackets',
-    schema.VARIABLE: 'expected the name of a variable, in capitals, such as "SSL_CLIENT_VERIFY" or "SSL_*"',
-    schema.ENVIRONMENT: "expected the name of a variable: letters, digits and _, no digit first",
-    schema.PATH: 'expected a path that begins with /, such as "/products?page=1", of ASCII without blanks',
+    row.IMPORT_OR_NONE: 'expected `module:function`, such as "shop.sessions:save"',
+    row.COOKIE: "expected the name of a cookie: letters, digits and !#$%&'*+.^_`|~-, without blanks",
+    row.HOST: 'expected an address or a name, such as "127.0.0.1" or "::1", without blanks and brackets',
+    row.VARIABLE: 'expected the name of a variable, in capitals, such as "SSL_CLIENT_VERIFY" or "SSL_*"',
+    row.ENVIRONMENT: "expected the name of a variable: letters, digits and _, no digit first",
+    row.PATH: 'expected a path that begins with /, such as "/products?page=1", of ASCII without blanks',
 }
 """What to say instead of a pattern."""
-EXPECTED[schema.COOKIE_OR_NONE] = EXPECTED[schema.COOKIE]
+EXPECTED[row.COOKIE_OR_NONE] = EXPECTED[row.COOKIE]
 
 
 def _in_words(what: str, section: str, key: str) -> str:

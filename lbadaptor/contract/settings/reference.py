@@ -16,7 +16,7 @@ def page() -> str:
     lines = [
         "# Settings",
         "",
-        "Written from `lbadaptor/contract/settings/schema.py` by `make docs`; do not edit.",
+        "Written from `lbadaptor/contract/settings/sections` by `make docs`; do not edit.",
         "",
         "The monitor reads `lbadaptor.toml` when it starts and at each release (`lbctl restart`). It refuses unknown "
         "and contradictory settings. Settings that it has accepted count for all programs from that moment on, in "
@@ -29,7 +29,8 @@ def page() -> str:
         "as they read the new address.text.",
         "- *release, with each new AppServer*: `lbctl restart`, too. It replaces every AppServer; new ones have the "
         "new value, and those that are still DYING keep the old one.",
-        "- *restart of the monitor*: `systemctl restart lbadaptor`. This ends the AppServers and their sessions.",
+        "- *restart of the monitor*: `systemctl restart lbadaptor`. This ends the AppServers, and their "
+        "sessions unless these [survive](#sessions).",
         "- *reload of Apache*: `systemctl reload apache2`.",
         "- *new fast lane file*: where the [fast lane](fast-lane.md) is used, write its file anew "
         "(`lbctl apache-config`), and reload Apache.",

@@ -19,7 +19,9 @@ from msgspec import Meta, Struct
 
 from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings.load import load
-from lbadaptor.contract.settings.schema import COOKIE, SECTIONS, Files, Settings
+from lbadaptor.contract.settings.schema import SECTIONS, Settings
+from lbadaptor.contract.settings.sections.files import Files
+from lbadaptor.contract.settings.sections.row import COOKIE
 
 NAME = "settings.json"
 """In the run folder."""

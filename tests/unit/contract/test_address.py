@@ -52,6 +52,13 @@ def test_a_table_finds_entries_by_ticket_and_those_for_anybody() -> None:
     assert TABLE.ok == TABLE.entries[:1]
 
 
+def test_a_table_finds_the_entry_that_a_text_names_in_its_one_spelling() -> None:
+    seventh = TABLE.entries[2]
+    assert TABLE.named(f"7.{GENERATION + 7}") is seventh
+    for wrong in ("", "7", f"07.{GENERATION + 7}", f" 7.{GENERATION + 7}", f"7.{GENERATION}", seventh.ticket, "7.x"):
+        assert TABLE.named(wrong) is None
+
+
 def test_a_text_without_header_has_serial_0() -> None:
     assert parse(line()).serial == 0
 

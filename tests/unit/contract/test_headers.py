@@ -33,7 +33,7 @@ def test_a_percent_sign_is_encoded_so_that_it_means_itself() -> None:
 
 def test_every_name_of_ours_has_the_prefix() -> None:
     names = [*headers.MANDATORY, *headers.OPTIONAL, headers.KEY, headers.GENERATION, headers.SESSION, headers.PROBE]
-    names += [headers.PATH, headers.VAR, headers.STATUS, headers.LOAD, headers.REFUSED]
+    names += [headers.PATH, headers.VAR, headers.STATUS, headers.LOAD, headers.REFUSED, headers.MOVED_TO]
     assert all(name.startswith(headers.PREFIX) for name in names)
     assert len({name.lower() for name in names}) == len(names)
 

@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings import COUNTED, DEFAULT_FILE, SECTIONS, Settings, load, parse, reference
 from lbadaptor.contract.settings.load import EXPECTED
-from lbadaptor.contract.settings.schema import Step
+from lbadaptor.contract.settings.sections.row import Step
 from monitor.apacheconfig import fastlane
 
 LEAST = '[application]\napp = "shop.wsgi:application"\nsession_cookie = "sid"\n'
+SURVIVE = f'{LEAST}[sessions]\nsurvive = "leaving"\n'
 
 
 def test_the_least_file_takes_every_default() -> None:
@@ -24,6 +25,25 @@ def test_the_least_file_takes_every_default() -> None:
     assert settings.address_file == Path("/run/lbadaptor/address.text")
     assert settings.control_socket == Path("/run/lbadaptor/control.sock")
     assert settings.key_file == Path("/var/lib/lbadaptor/keys")
+
+
+def test_sessions_outlive_nothing_by_default() -> None:
+    settings = parse(LEAST)
+    assert (settings.sessions.survive, settings.sessions_survive) == ("nothing", False)
+    assert settings.session_folder == Path("/var/lib/lbadaptor/sessions")
+    assert (settings.sessions.max_bytes, settings.sessions.max_files) == (4 * 1024**3, 1_000_000)
+
+
+@pytest.mark.parametrize("survive", ["leaving", "anything"])
+def test_sessions_may_survive_in_a_folder_that_is_named_from_that_of_the_file(survive: str) -> None:
+    text = f'{LEAST}[sessions]\nsurvive = "{survive}"\nfolder = "kept"\nsave = "a:b"\nload = "a:c"\n'
+    settings = parse(text, "/srv/shop")
+    assert (settings.sessions_survive, settings.session_folder) == (True, Path("/srv/shop/kept"))
+
+
+def test_a_small_share_of_disk_matters_only_where_sessions_survive() -> None:
+    assert parse(f"{LEAST}[sessions]\nmax_bytes = 1\n").sessions.max_bytes == 1
+    assert parse(f"{SURVIVE}max_bytes = 1048576\n").sessions.max_bytes == 1048576
 
 
 def test_numbers_that_are_set_win_over_those_that_follow_from_others() -> None:
@@ -154,6 +174,33 @@ def _toml(value: object) -> str:
         ),
         (f"{LEAST}[monitor]\nfailing_limit = 60\n", "not longer than it takes"),
         (f'{LEAST}ticket_cookie = "sid"\n', "the same name"),
+        (
+            '[application]\napp = "a:b"\naffinity = true\n[monitor]\ndrain_limit = 60\n'
+            '[sessions]\nsurvive = "leaving"\n',
+            'line 7: [sessions] survive = "leaving" is for sessions, and with [application] affinity = true the',
+        ),
+        (f'{SURVIVE}save = "a:b"\n', "line 6: [sessions] save goes with load, which is missing"),
+        (f'{SURVIVE}load = "a:b"\n', "line 6: [sessions] load goes with save, which is missing"),
+        (
+            f'{LEAST}[sessions]\nsave = "a:b"\nload = "a:c"\n',
+            'line 5: [sessions] save has no use with survive = "nothing"',
+        ),
+        (
+            f"{SURVIVE}max_bytes = 1048575\n",
+            "line 6: [sessions] max_bytes = 1048575 is 65535 for each of the 16 slots; at least 65536",
+        ),
+        (f'{LEAST}[sessions]\nfolder = ""\n', "line 5: [sessions] folder is empty"),
+        (
+            f'{SURVIVE}folder = "/run/x/../lbadaptor"\n',
+            "line 6: [sessions] folder and [files] run_folder are the same folder",
+        ),
+        (
+            f'{SURVIVE}folder = "/a"\n[appservers]\nown_folder = "/a"\n',
+            "[sessions] folder and [appservers] own_folder are the same folder",
+        ),
+        (f'{LEAST}[sessions]\nsurvive = "all"\n', "invalid enum value 'all'; known are nothing, leaving, anything"),
+        (f"{LEAST}[sessions]\nmax_files = 0\n", "line 5: [sessions] max_files: expected"),
+        (f'{SURVIVE}save = "x"\n', "[sessions] save: expected `module:function`"),
     ],
 )
 def test_what_is_unknown_wrong_or_contradictory_is_refused_with_its_place(text: str, why: str) -> None:
@@ -313,5 +360,5 @@ def test_a_setting_needs_a_new_fast_lane_file_exactly_where_that_file_holds_it(s
     meta = get_args(get_type_hints(SECTIONS[section], include_extras=True)[name])[1]
     steps = meta.extra["takes effect"]
     assert (lane(_changed(settings, section, name)) != lane(settings)) == (Step.FAST_LANE in steps)
-    assert (Step.RESTART in steps) == (section == "files")
+    assert (Step.RESTART in steps) == (section == "files" or (section, name) == ("sessions", "folder"))
     assert Step.RESTART in steps or steps[0] in (Step.RELEASE, Step.NEW_APPSERVERS)
