@@ -147,7 +147,7 @@ class Backends:
                 if answer.complete and answer.reusable:
                     pool.give(connection)
                     connection = None
-                raise ExchangeFailed(_FAILURES.get(own["lb-refused"], Failure.NOT_HTTP), str(entry.identity))
+                raise _refusal(own, entry)
         except BaseException as error:
             if isinstance(error, ExchangeFailed) and error.failure in _AVOIDED_AFTER:
                 load.missed(time.monotonic())
@@ -235,6 +235,15 @@ class Backends:
                 self._key_file,
                 self._ticket_cookie,
             )
+
+
+def _refusal(own: dict[str, str], entry: Entry) -> ExchangeFailed:
+    """The error for a refusal by this AppServer; `own`: its LB- headers."""
+    failure = _FAILURES.get(own["lb-refused"], Failure.NOT_HTTP)
+    if failure is not Failure.MOVED:
+        return ExchangeFailed(failure, str(entry.identity))
+    moved_to = own.get("lb-moved-to", "")
+    return ExchangeFailed(failure, f"to {moved_to[:40]!r}" if moved_to else "", moved_to)
 
 
 class BufferedResponse:

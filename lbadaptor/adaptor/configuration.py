@@ -28,8 +28,10 @@ class Configuration:
         """the administrator's own page for a 503"""
         self.waiters = threading.Semaphore(adaptor.waiters)
         """as many requests may wait for an AppServer"""
+        self.waiters_for_moves = threading.Semaphore(adaptor.waiters)
+        """as many besides may wait for a session that moves"""
         if before is not None and before.settings.adaptor.waiters == adaptor.waiters:
-            self.waiters = before.waiters
+            self.waiters, self.waiters_for_moves = before.waiters, before.waiters_for_moves
 
     def tickets(self, environ: Environ) -> list[str]:
         """All tickets that a request brings."""

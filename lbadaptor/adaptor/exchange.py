@@ -33,11 +33,12 @@ _SHORTAGE = frozenset((errno.ENOBUFS, errno.ENOMEM))
 
 
 class ExchangeFailed(Exception):
-    """An exchange failed; `failure` says how far it came."""
+    """An exchange failed; `failure` says how far it came. `moved_to`: what LB-Moved-To said, unchecked."""
 
-    def __init__(self, failure: Failure, why: str = "") -> None:
+    def __init__(self, failure: Failure, why: str = "", moved_to: str = "") -> None:
         super().__init__(f"{failure.value}{': ' if why else ''}{why}")
         self.failure = failure
+        self.moved_to = moved_to
 
 
 class RequestSender:

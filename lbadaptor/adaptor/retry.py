@@ -6,6 +6,8 @@ is sent again, whatever its method. If it could, only a request that may be exec
 
 `decide` picks a `Step`. A step says everything: where the request goes next, the pause before that, and what is
 remembered of the AppServer that failed. `walk` carries it out, and reads address.text anew before each new attempt.
+
+A refusal as MOVED began nothing. It tells where the visitor's session is (`Moved`), and the request follows it.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class Failure(Enum):
     STALE = "refused: STALE"
     DYING = "refused: DYING"
     INCOMPLETE = "refused: INCOMPLETE"
+    MOVED = "refused: MOVED"
+    """It has no row: `Moved` has five."""
     LOST = "connection lost before the first byte of the answer"
     BROKEN = "connection lost within the answer"
     CUT = "the application broke its answer off"
@@ -50,21 +54,57 @@ class Failure(Enum):
 
 REFUSALS = {refusal.value: Failure[refusal.name] for refusal in Refusal}
 
+MAX_HOPS = 8
+"""So often in a row a request follows a session to the AppServer that LB-Moved-To names."""
+
+
+class Moved(Enum):
+    """Where the session is, after a refusal as MOVED."""
+
+    FREE = "at no AppServer: the next one that is asked takes it over"
+    FURTHER = "at an AppServer of the table that this request has not asked"
+    BACK = "at an AppServer of the table that this request has asked"
+    OUTSIDE = "at an AppServer that is not in the table, or LB-Moved-To is malformed"
+    ENDLESS = "at yet another AppServer, after MAX_HOPS"
+
+
+def moved(moved_to: str, *, named: bool, asked: bool, hops: int) -> Moved:
+    """What a refusal as MOVED says.
+
+    `moved_to`: the value of LB-Moved-To, empty if there is none. `named`: it names an AppServer of the table.
+    `asked`: this request has asked that one. `hops`: how often in a row one was named, this time included.
+    """
+    if not named:
+        return Moved.OUTSIDE if moved_to else Moved.FREE
+    if hops > MAX_HOPS:
+        return Moved.ENDLESS
+    return Moved.BACK if asked else Moved.FURTHER
+
 
 class Next(Enum):
     """Where the request goes next."""
 
     HOLDER = "the holder, as long as address.text names it; without a holder, another AppServer"
     ANOTHER = "another AppServer; a holder is given up, and the verdict becomes LOST"
+    NAMED = "the AppServer that LB-Moved-To names, as the holder: the verdict becomes HELD"
+    CHOSEN = "the AppServer that is chosen for the visitor, whose tickets count no more: the verdict becomes LOST"
     NOBODY = "the visitor gets an error page"
 
 
 class Avoid(Enum):
     """For how long this request avoids the AppServer that failed, when it is not the holder that is asked again."""
 
+    NEVER = "not at all"
     ALWAYS = "to the end"
     UNLESS_ALONE = "to the end, if there is another AppServer"
     TILL_PAUSE = "until the request has waited for an AppServer"
+
+
+class Wait(Enum):
+    """What a request waits for. For each, only `waiters` requests wait at once, until `wait` seconds are over."""
+
+    FOR_HOLDER = "the holder has no time"
+    FOR_MOVE = "the session is on its way, or at an AppServer that does not answer"
 
 
 @dataclass(frozen=True)
@@ -76,8 +116,8 @@ class Step:
     """the status of the error page; 0 if the request is sent again"""
     pause: float = 0.0
     """seconds before the next attempt"""
-    waits: bool = False
-    """the pause counts as waiting: only `waiters` requests may do so, until `wait` seconds are over. Then: 503"""
+    waits: Wait | None = None
+    """the pause counts as waiting, which has its bounds. Beyond them: 503"""
     repeats: bool = False
     """this is the one repetition of a request that an AppServer may have begun"""
     remembers: bool = False
@@ -91,12 +131,18 @@ TIMEOUT = Step(Next.NOBODY, status=504)
 ELSEWHERE = Step(Next.ANOTHER)
 ONE_MORE_LOOK = Step(Next.HOLDER, remembers=True)
 """The table may have been old: ask the holder again if it is still there."""
-WAIT_FOR_HOLDER = Step(Next.HOLDER, pause=RETRY_PAUSE, waits=True)
+WAIT_FOR_HOLDER = Step(Next.HOLDER, pause=RETRY_PAUSE, waits=Wait.FOR_HOLDER)
 """To move a living session's visitor would destroy the session."""
 ASK_OTHERS_FIRST = Step(Next.ANOTHER, avoid=Avoid.TILL_PAUSE)
 ONCE_MORE = Step(Next.HOLDER, pause=RETRY_PAUSE, repeats=True, avoid=Avoid.UNLESS_ALONE)
 """A process that was killed is gone a moment later. Until then it accepts connections, and address.text names it. The
 same holds for others that were killed together with it. The one repetition must not go to any of them."""
+FOLLOW = Step(Next.NAMED, avoid=Avoid.NEVER)
+FOLLOW_BACK = Step(Next.NAMED, pause=RETRY_PAUSE, waits=Wait.FOR_MOVE, avoid=Avoid.NEVER)
+TAKE_OVER = Step(Next.CHOSEN, avoid=Avoid.NEVER)
+WAIT_FOR_MOVE = Step(Next.CHOSEN, pause=RETRY_PAUSE, waits=Wait.FOR_MOVE, avoid=Avoid.NEVER)
+"""The chosen AppServer looks anew where the session is. To call the application now would make a second session of
+the same name."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +153,8 @@ class Row:
     """the verdict is HELD"""
     held_again: Step
     """the verdict is HELD, and it is remembered that this holder could not be reached"""
+    named: Step
+    """the verdict is HELD, because LB-Moved-To named this AppServer"""
     other: Step
     """any other verdict"""
     not_again: Step
@@ -119,15 +167,20 @@ class Row:
 
 def _error(step: Step) -> Row:
     """The same error page in any case."""
-    return Row(step, step, step, step)
+    return Row(step, step, step, step, step)
 
 
-_NEVER_BEGAN = Row(ONE_MORE_LOOK, ELSEWHERE, ELSEWHERE, UNAVAILABLE)
-_BUSY = Row(WAIT_FOR_HOLDER, WAIT_FOR_HOLDER, ASK_OTHERS_FIRST, UNAVAILABLE)
-_REFUSED = Row(ELSEWHERE, ELSEWHERE, ELSEWHERE, UNAVAILABLE)
-_DIED = Row(ONCE_MORE, ONCE_MORE, ONCE_MORE, BAD_GATEWAY, begun=True, died=True)
+def _moved(held: Step, other: Step) -> Row:
+    """After a refusal as MOVED."""
+    return Row(held, held, held, other, UNAVAILABLE)
 
-TABLE: dict[Failure, Row] = {
+
+_NEVER_BEGAN = Row(ONE_MORE_LOOK, ELSEWHERE, WAIT_FOR_MOVE, ELSEWHERE, UNAVAILABLE)
+_BUSY = Row(WAIT_FOR_HOLDER, WAIT_FOR_HOLDER, WAIT_FOR_HOLDER, ASK_OTHERS_FIRST, UNAVAILABLE)
+_REFUSED = Row(ELSEWHERE, ELSEWHERE, WAIT_FOR_MOVE, ELSEWHERE, UNAVAILABLE)
+_DIED = Row(ONCE_MORE, ONCE_MORE, ONCE_MORE, ONCE_MORE, BAD_GATEWAY, begun=True, died=True)
+
+TABLE: dict[Failure | Moved, Row] = {
     Failure.UNREACHABLE: _NEVER_BEGAN,
     Failure.UNSENT: _NEVER_BEGAN,
     Failure.UNREAD: _NEVER_BEGAN,
@@ -139,12 +192,18 @@ TABLE: dict[Failure, Row] = {
     Failure.FORBIDDEN: _REFUSED,
     Failure.LOST: _DIED,
     Failure.BROKEN: _DIED,
-    Failure.NOT_HTTP: Row(ONCE_MORE, ONCE_MORE, ONCE_MORE, BAD_GATEWAY, begun=True),
+    Failure.NOT_HTTP: Row(ONCE_MORE, ONCE_MORE, ONCE_MORE, ONCE_MORE, BAD_GATEWAY, begun=True),
     # The AppServer lives. It would do the same again, and so would another one.
     Failure.CUT: _error(BAD_GATEWAY),
     Failure.MALFORMED: _error(BAD_GATEWAY),
     Failure.SILENT: _error(TIMEOUT),
     Failure.OURS: _error(UNAVAILABLE),
+    # Without a holder, it is the chosen AppServer itself that refuses: it would only be chosen again.
+    Moved.FREE: _moved(TAKE_OVER, WAIT_FOR_MOVE),
+    Moved.FURTHER: _moved(FOLLOW, FOLLOW),
+    Moved.BACK: _moved(FOLLOW_BACK, FOLLOW_BACK),
+    Moved.OUTSIDE: _moved(WAIT_FOR_MOVE, WAIT_FOR_MOVE),
+    Moved.ENDLESS: _error(UNAVAILABLE),
 }
 
 
@@ -154,17 +213,26 @@ def idempotent(method: str, *, key: bool) -> bool:
 
 
 def decide(
-    failure: Failure, verdict: Verdict, *, idempotent: bool, body_kept: bool, missed: bool, repeated: bool
+    failure: Failure | Moved,
+    verdict: Verdict,
+    *,
+    idempotent: bool,
+    body_kept: bool,
+    missed: bool,
+    repeated: bool,
+    named: bool,
 ) -> Step:
-    """The step after a failure.
+    """The step after a failure; after a refusal as MOVED, by what it says.
 
     `idempotent`: the request may be executed twice. `body_kept`: all that was sent of the body can be sent again.
     `missed`: it is remembered that this AppServer could not be reached. `repeated`: the request had its one
-    repetition, or is refused one.
+    repetition, or is refused one. `named`: the AppServer is the holder because LB-Moved-To named it.
     """
     row = TABLE[failure]
     if not body_kept or (row.begun and (repeated or not idempotent)):
         return row.not_again
     if verdict is not Verdict.HELD:
         return row.other
+    if named:
+        return row.named
     return row.held_again if missed else row.held

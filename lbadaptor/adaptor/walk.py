@@ -14,7 +14,7 @@ from lbadaptor.adaptor.circuit_breaker import CircuitBreaker
 from lbadaptor.adaptor.configuration import Configuration
 from lbadaptor.adaptor.exchange import ExchangeFailed
 from lbadaptor.adaptor.forward import Environ
-from lbadaptor.adaptor.retry import RETRY_PAUSE, Avoid, Next, Step
+from lbadaptor.adaptor.retry import RETRY_PAUSE, Avoid, Failure, Moved, Next, Step, Wait
 from lbadaptor.adaptor.spool import Body
 from lbadaptor.contract.address import Entry, State, Table
 from lbadaptor.contract.cookies import values
@@ -27,7 +27,7 @@ log = logs.logger("lbadaptor")
 ASKED_ONCE = "lbadaptor.asked_once"
 """A key of environ: the fast lane has sent this request to an AppServer and lost it. It is not repeated once more."""
 _MAX_VISITOR = 4096
-"""Characters of ticket and session cookies that decide which AppServer a visitor gets whose session is lost."""
+"""Characters of session cookies that decide which AppServer a visitor gets whose session has no holder."""
 MAX_FOR_FAILING = 2
 """Requests that an Apache process may have in flight at a FAILING holder. One hung AppServer must not fill Apache."""
 
@@ -52,6 +52,12 @@ class Walk:
     """tickets of the AppServers that are not asked again"""
     _busy: frozenset[str] = frozenset()
     """tickets of the AppServers that are not asked again before the next pause"""
+    _asked: frozenset[str] = frozenset()
+    """tickets of the AppServers that were asked"""
+    _named = False
+    """the holder is one that LB-Moved-To named"""
+    _hops = 0
+    """how often in a row one was named"""
     _missed: frozenset[str] = frozenset()
     """tickets of the holders that could not be reached, and were asked once more because of that"""
     _last: Entry | None = None
@@ -86,6 +92,8 @@ class Walk:
             self._verdict, self._holder, self._ticket = self._backends.judge(self._tickets, self._table)
         except KeyFileError as error:
             raise GiveUp(503, str(error)) from None
+        self._judged = self._ticket
+        """the ticket that decided the first verdict; `_ticket` is the holder's, if there is one"""
 
     def run(self) -> BufferedResponse:
         """The first answer that may be passed on. Blocks. Raises GiveUp, VisitorGone."""
@@ -93,6 +101,7 @@ class Walk:
             raise GiveUp(503, f"refused: {deaths} AppServers in a row died at work on such a request")
         while True:
             entry = self._last = self._next()
+            self._asked |= {entry.ticket}
             self._last_sent = time.monotonic()
             try:
                 buffered = self._backends.ask(
@@ -108,7 +117,8 @@ class Walk:
                 return buffered
             except ExchangeFailed as failed:
                 log.info("lbadaptor: AppServer %s: %s", entry.identity, failed)
-                self._carry_out(self._decide(failed, entry), entry, f"AppServer {entry.identity}: {failed}")
+                step = self._decide(failed, entry)
+                self._carry_out(step, entry, failed.moved_to, f"AppServer {entry.identity}: {failed}")
             except KeyFileError as error:
                 raise GiveUp(503, str(error)) from None
 
@@ -125,27 +135,27 @@ class Walk:
     def broke_off(self, failed: ExchangeFailed) -> None:
         """The answer broke off after a part of it was passed on."""
         if self._last is not None:
-            self._count_death(failed, self._last)
+            self._count_death(failed.failure, self._last)
 
     def _next(self) -> Entry:
         """The AppServer to ask: the holder, or another one. Waits a bounded time for one. Raises GiveUp."""
-        if self._holder is None:
-            return self._choose() or self._wait_for_one()
-        failing = self._holder.state is State.FAILING
-        if failing and self._backends.load(self._holder).in_flight >= MAX_FOR_FAILING:
-            raise GiveUp(503, f"AppServer {self._holder.identity}, which holds the session, is FAILING")
-        return self._holder
+        entry = self._holder or self._choose() or self._wait_for_one()
+        if entry.state is State.FAILING and self._backends.load(entry).in_flight >= MAX_FOR_FAILING:
+            raise GiveUp(503, f"AppServer {entry.identity}, which holds the session, is FAILING")
+        return entry
 
     def _choose(self) -> Entry | None:
-        # Parallel requests of a visitor who lost a session must meet again. Where the application has no sessions,
-        # all visitors of a lost AppServer bring the same ticket, and would all get the same other AppServer.
+        # Parallel requests of a visitor whose session has no holder must meet again. The session's name is the same
+        # in all of them, though their tickets may differ. Where the application has no sessions, all visitors of a
+        # lost AppServer bring the same ticket, and would all get the same other AppServer.
         visitor, application = "", self._configuration.settings.application
         if self._verdict is Verdict.LOST and not application.affinity:
             sessions = values(self._environ.get("HTTP_COOKIE", ""), application.session_cookie)
-            visitor = " ".join((self._ticket, *sessions))[:_MAX_VISITOR]
+            visitor = " ".join(sessions or (self._judged,))[:_MAX_VISITOR]
         return self._backends.choose(self._table, self._tried | self._busy, visitor)
 
     def _wait_for_one(self) -> Entry:
+        """Wait for an AppServer that takes visitors, or for the holder, if the table names it again."""
         if not self._configuration.waiters.acquire(blocking=False):
             raise GiveUp(503, "no AppServer is available, and enough requests wait for one")
         try:
@@ -154,7 +164,7 @@ class Walk:
                 holder = self._table.by_ticket.get(self._ticket)
                 if holder is not None and holder.ticket not in self._tried:
                     self._verdict, self._holder = Verdict.HELD, holder  # the table had lost it, and names it again
-                    return self._next()
+                    return holder
                 if entry := self._choose():
                     return entry
                 if not self._may_wait():
@@ -168,37 +178,64 @@ class Walk:
         key = self._configuration.settings.adaptor.repeat_idempotency_key and bool(
             self._environ.get("HTTP_IDEMPOTENCY_KEY")
         )
-        deadly = self._count_death(failed, entry)
+        failure = self._follow_up(failed)
+        deadly = self._count_death(failure, entry)
         return retry.decide(
-            failed.failure,
+            failure,
             self._verdict,
             idempotent=retry.idempotent(self._environ["REQUEST_METHOD"], key=key),
             body_kept=self._body.repeatable,
             missed=entry.ticket in self._missed,
             repeated=self._repeated or deadly,
+            named=self._named,
         )
 
-    def _carry_out(self, step: Step, entry: Entry, why: str) -> None:
+    def _follow_up(self, failed: ExchangeFailed) -> Failure | Moved:
+        """The failure; of a refusal as MOVED, what it says, by address.text as of now."""
+        if failed.failure is not Failure.MOVED:
+            self._hops = 0
+            return failed.failure
+        self._table = self._backends.table()
+        there = self._table.named(failed.moved_to)
+        self._hops += there is not None
+        asked = there is not None and there.ticket in self._asked
+        return retry.moved(failed.moved_to, named=there is not None, asked=asked, hops=self._hops)
+
+    def _carry_out(self, step: Step, entry: Entry, moved_to: str, why: str) -> None:
         """Do what the retry table says after `entry` failed. Blocks for the pause. Raises GiveUp."""
         if step.to is Next.NOBODY:
             raise GiveUp(step.status, why)
         self._repeated |= step.repeats
         if step.remembers:
             self._missed |= {entry.ticket}
-        if step.waits:
-            self._wait_for_holder(step.pause, why)
+        if step.waits is not None:
+            self._pause_as_waiter(step.waits, step.pause, why)
         elif step.pause:
             time.sleep(step.pause)
         self._table = self._backends.table()
-        if self._verdict is Verdict.HELD:
+        if step.to in (Next.NAMED, Next.CHOSEN):
+            self._hold(self._table.named(moved_to) if step.to is Next.NAMED else None)
+        elif self._verdict is Verdict.HELD:
             self._holder = self._table.by_ticket.get(self._ticket) if step.to is Next.HOLDER else None
             if self._holder is None:
                 self._use_other_ticket(entry)
         if self._holder is None or self._holder.ticket != entry.ticket:
             self._avoid(entry, step.avoid)
 
+    def _hold(self, named: Entry | None) -> None:
+        """The visitor's tickets count no more: this AppServer has the session, or the one that will be chosen."""
+        self._named, self._holder = named is not None, named
+        if named is None:
+            self._verdict, self._ticket = Verdict.LOST, ""
+        else:
+            self._verdict, self._ticket = Verdict.HELD, named.ticket
+            self._tried -= {named.ticket}
+
     def _use_other_ticket(self, entry: Entry) -> None:
         """The holder is gone or does not know the visitor. The holder of another ticket of theirs may know them."""
+        if self._named:
+            self._hold(None)
+            return
         for ticket in self._tickets:
             holder = self._table.by_ticket.get(ticket)
             if holder is not None and ticket != entry.ticket and ticket not in self._tried:
@@ -208,6 +245,8 @@ class Walk:
         log.info("lbadaptor: the holder %s is gone; its visitor goes elsewhere as lost", entry.identity)
 
     def _avoid(self, entry: Entry, avoid: Avoid) -> None:
+        if avoid is Avoid.NEVER:
+            return
         if avoid is Avoid.TILL_PAUSE:
             self._busy |= {entry.ticket}
             return
@@ -216,14 +255,17 @@ class Walk:
         if avoid is Avoid.UNLESS_ALONE and self._holder is None and self._choose() is None:
             self._tried = before
 
-    def _wait_for_holder(self, seconds: float, why: str) -> None:
+    def _pause_as_waiter(self, wait: Wait, seconds: float, why: str) -> None:
         """Pause, as one of the requests that wait. Raises GiveUp after the deadline, or if too many wait."""
-        if not self._may_wait() or not self._configuration.waiters.acquire(blocking=False):
+        configuration = self._configuration
+        waiters = configuration.waiters if wait is Wait.FOR_HOLDER else configuration.waiters_for_moves
+        if not self._may_wait() or not waiters.acquire(blocking=False):
             raise GiveUp(503, why)
         try:
             time.sleep(seconds)
         finally:
-            self._configuration.waiters.release()
+            waiters.release()
+        self._busy = frozenset()
 
     def _may_wait(self) -> bool:
         now = time.monotonic()
@@ -231,9 +273,9 @@ class Walk:
             self._deadline = now + self._configuration.settings.adaptor.wait
         return now < self._deadline
 
-    def _count_death(self, failed: ExchangeFailed, entry: Entry) -> bool:
+    def _count_death(self, failure: Failure | Moved, entry: Entry) -> bool:
         """Tell the circuit breaker that an AppServer seems to have died. Whether such requests are not repeated."""
-        if not retry.TABLE[failed.failure].died:
+        if not retry.TABLE[failure].died:
             return False
         deaths = self._breaker.record_death(self._kinds(), entry.ticket, time.monotonic(), self._last_sent)
         if deaths < circuit_breaker.NO_RETRY_DEATHS:

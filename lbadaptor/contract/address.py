@@ -100,6 +100,10 @@ class Table:
         object.__setattr__(self, "by_ticket", {entry.ticket: entry for entry in self.entries})
         object.__setattr__(self, "ok", tuple(entry for entry in self.entries if entry.state is State.OK))
 
+    def named(self, identity: str) -> Entry | None:
+        """The entry of the AppServer that this text names, as `slot.generation` and in no other spelling."""
+        return next((entry for entry in self.entries if str(entry.identity) == identity), None)
+
 
 def parse(text: str) -> Table:
     """Read address.text. Raises AddressFileError, with the number of the line, if any of it is malformed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 _MAX_AGE = re.compile(r"-?[0-9]+").fullmatch
@@ -70,9 +71,14 @@ def default_path(uri: str) -> str:
 
 def date(text: str) -> float | None:
     """The time of `Expires` in unix time; None if it cannot be read (RFC 6265 §5.1.1)."""
+    return _date(text[:_MAX_DATE])
+
+
+@lru_cache(maxsize=64)  # of at most _MAX_DATE characters; one answer is asked several times, and others say the same
+def _date(text: str) -> float | None:
     clock: tuple[int, int, int] | None = None
     day = month = year = None
-    for token in _DELIMITERS.split(text[:_MAX_DATE]):
+    for token in _DELIMITERS.split(text):
         if clock is None and (found := _TIME(token)):
             clock = int(found[1]), int(found[2]), int(found[3])
         elif day is None and (found := _DAY(token)):
@@ -138,14 +144,17 @@ class SetCookie:
 
         Max-Age takes precedence over Expires (RFC 6265 §4.1.2.2). A value that cannot be read is ignored.
         """
+        age, moment = self._end
+        return moment - now if age is None and moment is not None else age
+
+    @cached_property
+    def _end(self) -> tuple[float | None, float | None]:
+        """Max-Age, and the time of Expires, as far as they can be read and the first does not decide."""
         for age in self._values("max-age"):
             if _MAX_AGE(age):
-                return float(age)
-        for expires in self._values("expires"):
-            moment = date(expires)
-            if moment is not None:
-                return moment - now
-        return None
+                return float(age), None
+        moments = (date(expires) for expires in self._values("expires"))
+        return None, next((moment for moment in moments if moment is not None), None)
 
     def deletes(self, now: float) -> bool:
         """Whether it deletes the cookie: the value is empty, or it has expired."""

@@ -58,6 +58,8 @@ LOAD = "LB-Load"
 REFUSED = "LB-Refused"
 KEY_REFUSED = "KEY"
 """LB-Refused along with 403: the caller's key is wrong."""
+MOVED_TO = "LB-Moved-To"
+"""Along with LB-Refused: MOVED: `slot.generation` of the AppServer that has the session, if one has it."""
 REFUSED_STATUS = 421
 """After a 421 any method may be repeated (RFC 9110 §15.5.20). It cannot be mistaken for the application's 503."""
 
@@ -85,6 +87,8 @@ class Refusal(Enum):
     """its queue is full"""
     INCOMPLETE = "INCOMPLETE"
     """a mandatory LB- header is missing"""
+    MOVED = "MOVED"
+    """the visitor's session has left it, or is at another AppServer (LB-Moved-To)"""
 
 
 def is_ours(name: str) -> bool:

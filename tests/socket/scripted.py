@@ -102,10 +102,15 @@ def answer(
     return "\r\n".join([*lines, "LB-Status: OK", "LB-Load: 1/8/5", "", ""]).encode() + body
 
 
-def refusal(kind: str) -> bytes:
-    """A refusal as an AppServer gives it."""
+def refusal(kind: str, *extra: str) -> bytes:
+    """A refusal as an AppServer gives it, with further lines of its head."""
     status = "403 Forbidden" if kind == "KEY" else "421 Misdirected Request"
-    return answer(b"no\n", status, f"LB-Refused: {kind}")
+    return answer(b"no\n", status, f"LB-Refused: {kind}", *extra)
+
+
+def total(*servers: ScriptedServer) -> int:
+    """How many requests came to all of them."""
+    return sum(len(server.requests) for server in servers)
 
 
 def hang_up(talk: Talk) -> None:

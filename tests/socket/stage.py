@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.validate import validator
 
+import pytest
 from scripted import ScriptedServer
 
 from lbadaptor.adaptor.middleware import Adaptor
@@ -20,6 +21,23 @@ from lbadaptor.contract.ticket import Keys
 
 MASTER = "m" * 48
 GENERATION = 1763805600000
+
+
+def cookies(*tickets: str) -> dict[str, str]:
+    """For environ: these tickets, and a session's cookie."""
+    return {"HTTP_COOKIE": "; ".join([*(f"__PRT__={ticket}" for ticket in tickets), "sid=abc"])}
+
+
+def at_the_first_pause(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something when a request begins to wait."""
+    sleep, acts = time.sleep, [act]
+
+    def pause(seconds: float) -> None:
+        if acts:
+            acts.pop()()
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", pause)
 
 
 class Site:

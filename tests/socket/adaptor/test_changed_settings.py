@@ -137,6 +137,7 @@ def test_settings_of_the_adaptor_change_when_they_are_accepted_and_no_sooner(sit
     assert after.keep[0] == 1
     assert after.error_page is not None
     assert after.waiters is not before.waiters
+    assert after.waiters_for_moves is not before.waiters_for_moves
     connections = server.connections
     site.ask()
     assert server.connections == connections + 1, "no idle connection is kept any more"

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from scripted import PATIENCE, ScriptedServer, Step, Talk, answer, hang_up, refusal
-from stage import GENERATION, MASTER, Site
+from scripted import PATIENCE, ScriptedServer, Step, Talk, answer, hang_up, refusal, total
+from stage import GENERATION, MASTER, Site, at_the_first_pause, cookies
 
 from lbadaptor.adaptor.error_pages import RETRY_AFTER
 from lbadaptor.adaptor.exchange import ExchangeFailed
@@ -34,14 +34,6 @@ def _no_descriptor_is_left() -> Iterator[None]:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def cookies(*tickets: str) -> dict[str, str]:
-    return {"HTTP_COOKIE": "; ".join([*(f"__PRT__={ticket}" for ticket in tickets), "sid=abc"])}
-
-
-def total(*servers: ScriptedServer) -> int:
-    return sum(len(server.requests) for server in servers)
-
-
 def await_total(number: int, *servers: ScriptedServer) -> None:
     """Wait until so many requests came."""
     deadline = time.monotonic() + PATIENCE
@@ -58,18 +50,6 @@ def take(step: Step, talk: Talk) -> None:
         talk.read_body()
         talk.send(step)
         talk.close()
-
-
-def at_the_first_pause(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Do something when a request begins to wait."""
-    sleep, acts = time.sleep, [act]
-
-    def pause(seconds: float) -> None:
-        if acts:
-            acts.pop()()
-        sleep(seconds)
-
-    monkeypatch.setattr(time, "sleep", pause)
 
 
 # An answer comes.
@@ -394,6 +374,18 @@ def test_parallel_requests_of_a_visitor_without_holder_go_to_one_appserver(site:
         thread.join()
     assert sorted(len(server.requests) for server in servers) == [0, 0, 0, 0, 4]
     assert {request.get("LB-Session") for server in servers for request in server.requests} == {"lost"}
+
+
+def test_without_a_session_cookie_the_ticket_of_a_visitor_without_holder_decides(site: Site, serve: Serve) -> None:
+    servers = [serve(default=answer(b"%d" % slot)) for slot in range(3)]
+    site.publish_servers(*servers)
+    chosen = set()
+    for generation in range(20):
+        lost = {"HTTP_COOKIE": f"__PRT__={site.keys.ticket(Identity(7, generation))}"}
+        bodies = {site.ask(**lost).body for _ in range(3)}
+        assert len(bodies) == 1
+        chosen |= bodies
+    assert chosen == {b"0", b"1", b"2"}
 
 
 def test_without_sessions_visitors_without_holder_are_spread_by_load(site: Site, serve: Serve) -> None:
@@ -1163,7 +1155,7 @@ def test_what_a_living_appserver_did_wrong_is_a_502_and_is_not_repeated(
     assert f"502 {method} /cart: AppServer" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["LB-Status", "LB_Status", "lb_status", "Lb_X", "LB-X", "lb-"])
+@pytest.mark.parametrize("name", ["LB-Status", "LB_Status", "lb_status", "Lb_X", "LB-X", "lb-", "LB-Moved-To"])
 def test_no_name_that_passes_for_ours_reaches_the_visitor(site: Site, serve: Serve, name: str) -> None:
     site.publish_servers(serve(answer(b"", "200 OK", f"{name}: OK")))
     assert [key for key, _ in site.ask().headers if key.lower().startswith("lb")] == []
