@@ -1,4 +1,4 @@
-"""CherryPy. Sessions in memory are counted (`RamSession`)."""
+"""CherryPy. Sessions in memory are counted, and can be saved (`RamSession`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterator
 from typing import Any
 
+from lbadaptor.appserver.sessions.stores.cherrypy_access import CherryPyAccess
 from lbadaptor.appserver.sessions.stores.objects import name_of, within
 from lbadaptor.appserver.sessions.stores.store import Count, Store
 
@@ -28,8 +29,11 @@ def stores(application: Any) -> Iterator[Store]:
         old_name = section.get("tools.sessions.storage_type", "ram")
         kind = kind or getattr(sessions, f"{old_name.title()}Session")
         cookie = section.get("tools.sessions.name", "session_id")
-        ram = issubclass(kind, sessions.RamSession)
-        cookies[cookie] = Store(cookie, name_of(kind), _count(kind) if ram else None, shared=not ram)
+        cookies[cookie] = (
+            Store(cookie, name_of(kind), _count(kind), access=CherryPyAccess(kind))
+            if issubclass(kind, sessions.RamSession)
+            else Store(cookie, name_of(kind), shared=True)
+        )
     yield from cookies.values()
 
 

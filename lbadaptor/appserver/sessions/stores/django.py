@@ -1,4 +1,4 @@
-"""Django. Sessions in a cache in memory are counted (`LocMemCache`)."""
+"""Django. Sessions in a cache in memory (`LocMemCache`) are counted, and can be saved."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from lbadaptor.appserver.sessions.stores.django_access import DjangoAccess
 from lbadaptor.appserver.sessions.stores.objects import name_of
 from lbadaptor.appserver.sessions.stores.store import Store
 
@@ -46,4 +47,5 @@ def stores(application: Any) -> Iterator[Store]:
         count if whole == f"{prefix}x" else None,  # a KEY_FUNCTION of its own hides which keys are sessions
         most=backend._max_entries,
         setting="MAX_ENTRIES in the OPTIONS of CACHES",
+        access=DjangoAccess(kept, backend),
     )

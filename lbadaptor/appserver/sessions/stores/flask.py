@@ -1,4 +1,4 @@
-"""Flask, and Flask-Session on cachelib. Sessions in a `SimpleCache` are counted."""
+"""Flask, and Flask-Session on cachelib. Sessions in a `SimpleCache` are counted, and can be saved."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from lbadaptor.appserver.sessions.stores.flask_access import FlaskAccess
 from lbadaptor.appserver.sessions.stores.objects import name_of, within
+from lbadaptor.appserver.sessions.stores.secret import fingerprint
 from lbadaptor.appserver.sessions.stores.store import Count, Store
 
 MODULE = "flask"
@@ -26,9 +28,13 @@ def stores(application: Any) -> Iterator[Store]:
             used = bool(app.secret_key) or not isinstance(interface, SecureCookieSessionInterface)
             yield Store(cookie, name_of(type(interface if cache is None else cache)), shared=True, used=used)
         else:
-            threshold = "threshold of SimpleCache"
             yield Store(
-                cookie, name_of(type(cache)), _count(interface, cache), most=cache._threshold, setting=threshold
+                cookie,
+                name_of(type(cache)),
+                _count(interface, cache),
+                most=cache._threshold,
+                setting="threshold of SimpleCache",
+                access=_access(app, cookie, interface, cache),
             )
 
 
@@ -43,3 +49,15 @@ def _count(interface: Any, cache: Any) -> Count:
         )
 
     return count
+
+
+def _access(app: Any, cookie: str, interface: Any, cache: Any) -> FlaskAccess:
+    def unsign(value: str) -> str:
+        text: str = interface._get_signer(app).unsign(value).decode()
+        return text
+
+    if not getattr(interface, "use_signer", False):  # Flask-Session is about to give it up
+        return FlaskAccess(cache, cookie, interface.key_prefix, None, "")
+    # Without a key the framework refuses every request.
+    secret = fingerprint(interface._get_signer(app).secret_key) if app.secret_key else ""
+    return FlaskAccess(cache, cookie, interface.key_prefix, unsign, secret)

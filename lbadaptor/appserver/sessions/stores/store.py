@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lbadaptor.appserver.sessions.stores.access import SessionAccess
+
 Count = Callable[[], int]
 """How many sessions live. Takes no lock of the framework's: a dictionary's items are copied in one step."""
 
@@ -27,6 +29,8 @@ class Store:
     """where that number is set"""
     used: bool = True
     """whether the application can have sessions in it at all"""
+    access: SessionAccess | None = None
+    """reads and loads one session; None: they cannot be saved"""
 
 
 class Unreadable(Exception):
@@ -39,9 +43,10 @@ class Framework(Protocol):
     1. Add a module to this folder. It has the two names below. Import the framework within functions only: it may be
        missing, and an application that does not use it must not pay for it.
     2. Enter the module into `KNOWN` in known.py, under the name that `session_count` will have.
-    3. If its sessions can be counted, add that name to `COUNTED` in lbadaptor/contract/settings/schema.py, and run
-       `make docs`.
-    4. Add tests to tests/unit/appserver/sessions/test_stores.py, with the framework itself.
+    3. If its sessions can be counted, add that name to `COUNTED` in
+       lbadaptor/contract/settings/sections/application.py, and run `make docs`.
+    4. If its sessions can be saved, give its stores an `access` (access.py).
+    5. Add tests to tests/unit/appserver/sessions/test_stores.py and beside it, with the framework itself.
     """
 
     MODULE: str

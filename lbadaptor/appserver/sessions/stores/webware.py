@@ -1,4 +1,5 @@
-"""Webware for Python. Sessions in memory and in files are counted; a folder of files belongs to one process."""
+"""Webware for Python. Sessions in memory and in files are counted; a folder of files belongs to one process. Those
+of the stores Memory and Dynamic can be saved."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any
 
 from lbadaptor.appserver.sessions.stores.objects import within
 from lbadaptor.appserver.sessions.stores.store import Count, Store, Unreadable
+from lbadaptor.appserver.sessions.stores.webware_access import WebwareAccess, lives
 
 MODULE = "SessionStore"
 
@@ -29,16 +31,13 @@ def stores(application: Any) -> Iterator[Store]:
         if files:
             _lock(app._sessionDir)
         if memory is not None or files:
-            yield Store(cookie, kind, _count(app, memory, files))
+            access = WebwareAccess(store, memory) if memory is not None else None
+            yield Store(cookie, kind, _count(app, memory, files), access=access)
         else:
             yield Store(cookie, kind, shared=True)
 
 
 def _count(app: Any, memory: Any, files: bool) -> Count:
-    def lives(session: Any, now: float) -> bool:
-        timeout = session.timeout()
-        return timeout is None or now < session.lastAccessTime() + timeout
-
     def count() -> int:
         now = time.time()
         in_memory = sum(lives(session, now) for session in memory.values()) if memory is not None else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import fcntl
 import functools
-import importlib
 import os
 import sys
 import time
@@ -22,11 +21,9 @@ import pytest
 from beaker.middleware import SessionMiddleware
 from cachelib import FileSystemCache, SimpleCache
 from cherrypy.lib import sessions as cherrypy_sessions
-from django.conf import settings
 
 from lbadaptor.appserver.sessions import stores
 from lbadaptor.appserver.sessions.stores import Unreadable, known, notice, reader
-from lbadaptor.appserver.sessions.stores import webware as webware_store
 from lbadaptor.appserver.sessions.stores.known import KNOWN, SMALL_STORE
 from lbadaptor.contract.settings import COUNTED
 
@@ -163,30 +160,6 @@ def test_flasks_cookies_and_shared_stores_cannot_tell(tmp_path: Path) -> None:
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
 
 
-@pytest.fixture
-def django_settings() -> Iterator[Callable[..., Any]]:
-    """Overrides Django's settings until the test is over."""
-    if not settings.configured:
-        settings.configure(
-            MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
-            SESSION_ENGINE="django.contrib.sessions.backends.cache",
-        )
-    importlib.import_module("django.test.signals")  # they make new caches for new settings
-    from django.test.utils import override_settings
-
-    overrides: list[Any] = []
-
-    def override(location: str = "", **changes: Any) -> None:
-        if location:
-            changes["CACHES"] = {"default": {"BACKEND": LOCMEM, "LOCATION": location}}
-        overrides.append(override_settings(**changes))
-        overrides[-1].enable()
-
-    yield override
-    for made in reversed(overrides):
-        made.disable()
-
-
 def django_session(**values: Any) -> Any:
     from django.contrib.sessions.backends.cache import SessionStore
 
@@ -230,6 +203,11 @@ def test_django_says_that_locmem_drops_living_sessions(django_settings: Callable
     ("changes", "store"),
     [
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.file"}, "django.contrib.sessions.backends.file"),
+        ({"SESSION_ENGINE": "django.contrib.sessions.backends.db"}, "django.contrib.sessions.backends.db"),
+        (
+            {"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db"},
+            "django.contrib.sessions.backends.cached_db",
+        ),
         (
             {"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"},
             "django.contrib.sessions.backends.signed_cookies",
@@ -368,34 +346,6 @@ class Session:
 
     def setDirty(self, dirty: bool = True) -> None:
         pass
-
-
-@pytest.fixture
-def webware_application(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Any]:
-    webware = pytest.importorskip("webware")
-    monkeypatch.setattr(sys, "path", [*webware.__path__, *sys.path])
-    from Application import Application  # type: ignore[import-not-found]
-
-    monkeypatch.setattr(Application, "registerShutDownHandler", lambda self: None)
-
-    def application(store: str) -> Any:
-        settings = {
-            "ApplicationConfigFilename": f"{webware.__path__[0]}/Configs/Application.config",
-            "Contexts": {"Examples": f"{webware.__path__[0]}/Examples", "default": "Examples"},
-            "PlugIns": [],
-            "AppLogFilename": None,
-            "RetainSessions": False,
-            "SessionStore": store,
-            "UseSessionSweeper": False,
-            "RunTasks": False,
-        }
-        return Application(str(tmp_path), settings=settings, development=False)
-
-    yield application
-    for folder in list(webware_store._locked):
-        os.close(webware_store._locked.pop(folder))
 
 
 @pytest.mark.parametrize("store", ["Memory", "Dynamic"])

@@ -147,3 +147,14 @@ def test_beyond_the_bound_the_longest_unused_is_forgotten() -> None:
     assert table.use(["a"], 0.0)
     assert table.use(["c"], 0.0)
     assert not table.use(["b"], 0.0)
+
+
+def test_a_session_that_has_moved_away_is_forgotten_with_all_its_values() -> None:
+    table = SessionTable(100.0)
+    table.assign("a", (), 0.0)
+    for old, new in (("a", "b"), ("b", "c" * 99)):
+        table.assign(new, (old,), 1.0)
+    table.assign("other", (), 1.0)
+    table.forget(["c" * 99, "unknown"])
+    assert [table.use([value], 2.0) for value in ("a", "b", "c" * 99, "other")] == [False, False, False, True]
+    assert table.count(2.0) == 1
