@@ -43,6 +43,8 @@ from lbadaptor.appserver.process.startup import Watch, failed
 from lbadaptor.appserver.sessions import affinity, stores
 from lbadaptor.appserver.sessions.cookie_check import CookieCheck, doubt
 from lbadaptor.appserver.sessions.count import by_application, by_cookies, by_store
+from lbadaptor.appserver.sessions.persistence.saver import Bounds
+from lbadaptor.appserver.sessions.persistence.survival import Survival, survival
 from lbadaptor.appserver.sessions.table import MAX_VALUES, SessionTable
 from lbadaptor.appserver.warmup import WarmUpFailed, warm_up
 from lbadaptor.contract.address import Address
@@ -57,6 +59,9 @@ TICK = 0.5
 REFUSE_TIME = 0.3
 """Seconds for which requests are refused after the order to stop. An adaptor may not know yet that this AppServer has
 left address.text; it can repeat a refused request elsewhere, but not one whose connection was closed."""
+
+LEAST_MOVING = 1.0
+"""Seconds for which sessions are moved after the order to stop, though requests have taken all of stop_grace."""
 
 END_TIME = 1.0
 """Seconds after the last request. If the process has not ended then, it logs what it waits for."""
@@ -100,6 +105,7 @@ def main(
         application = imported(assignment.app)
         count = _counter(assignment, application, sessions)
         cookies = _cookie_check(assignment, application)
+        survives = _survival(slot, assignment, application, sessions)
     except stores.Unreadable as error:
         listening.close(listeners)
         return cannot_start(report, str(error))
@@ -113,13 +119,15 @@ def main(
     if why := _unfit(listeners, sockets):
         return cannot_start(report, f"{assignment.app}: {why}")
 
+    if survives.keeper is not None:
+        forks.guard(survives.keeper.abandon)
     orders.take()
     admission: Admission[Any] = Admission(assignment.threads, assignment.queue)
     limits = assignment.max_requests, assignment.max_age, assignment.max_memory
-    status = Status(slot, assignment.generation, admission, *limits, cookies)
+    status = Status(slot, assignment.generation, admission, *limits, cookies, kept=survives.report)
     gateway = None
     try:
-        gateway = Gateway(listeners, application, assignment, status, sessions)
+        gateway = Gateway(listeners, application, assignment, status, sessions, survives.keeper)
         gateway.start()
     except (OSError, RuntimeError, MemoryError) as error:
         if gateway is not None:
@@ -138,12 +146,14 @@ def main(
         return 0
     with _ErrorsLogged():
         sessions.clear()
+        survives.activate()
         status.warm()
         watch.end()
     with _ErrorsLogged():
         report(Ready())
-    _run(partial(_turn, orders, gateway, status, sessions, count, report, set()))
+    _run(partial(_turn, orders, gateway, status, sessions, survives, count, report, set()))
     admission.stopping = True
+    until = monotonic() + assignment.stop_grace
     with _ErrorsLogged():
         sleep(REFUSE_TIME)
     with _ErrorsLogged():
@@ -154,7 +164,11 @@ def main(
                 assignment.stop_grace,
             )
     with _ErrorsLogged():
+        survives.end(max(until, monotonic() + LEAST_MOVING))
+    with _ErrorsLogged():
         gateway.stop(timeout=1.0)
+    with _ErrorsLogged():
+        survives.close()
     orders.end()
     with contextlib.suppress(Exception):  # only a log line depends on it
         Thread(target=_log_what_keeps_it, name="end-watch", daemon=True).start()
@@ -233,6 +247,7 @@ def _turn(
     gateway: Gateway,
     status: Status,
     sessions: SessionTable,
+    survives: Survival,
     count: Callable[[], int],
     report: Callable[[Report], object],
     said: set[type[Report]],
@@ -242,8 +257,11 @@ def _turn(
     Blocks until an order comes, or for `TICK`.
     """
     logs.flush()
+    busy = False
     with _ErrorsLogged():
         orders.hold()
+    with _ErrorsLogged():
+        busy = survives.turn(status.admission.dying)
     with _ErrorsLogged():
         _check_the_application(gateway)
     with _ErrorsLogged():
@@ -256,7 +274,7 @@ def _turn(
         if status.empty and Empty not in said:
             said.add(Empty)
             report(Empty())
-    order = orders.get(timeout=TICK)
+    order = orders.get(timeout=0.0 if busy else TICK)
     if order == DRAIN:
         status.admission.dying = True
     elif order == UNDRAIN:
@@ -293,6 +311,25 @@ def _counter(assignment: Assignment, application: Any, sessions: SessionTable) -
     if warning:
         log.warning("%s", warning)
     return counter
+
+
+def _survival(slot: int, assignment: Assignment, application: Any, sessions: SessionTable) -> Survival:
+    """What outlives this AppServer. Raises stores.Unreadable, and whatever an import raises."""
+    return survival(
+        assignment.survive,
+        slot,
+        assignment.generation,
+        application,
+        assignment.app,
+        assignment.session_cookie,
+        assignment.session_count,
+        (assignment.session_save, assignment.session_load),
+        assignment.session_folder,
+        assignment.run_folder,
+        Bounds(assignment.session_max_bytes, assignment.session_max_files),
+        assignment.session_idle,
+        sessions.forget,
+    )
 
 
 def _cookie_check(assignment: Assignment, application: Any) -> CookieCheck:

@@ -69,7 +69,7 @@ def _prepare(preload: Preload, report: Callable[[TemplateReport], object]) -> No
     before = _sockets()
     watch = Watch(preload.app, preload.start_timeout, preload.ready_by, report)
     try:
-        for name in (preload.app, preload.session_count):
+        for name in (preload.app, preload.session_count, preload.session_save, preload.session_load):
             if ":" in name:  # session_count may be a framework's name
                 imported(name)
     except BaseException as error:
@@ -107,7 +107,10 @@ def _prepare(preload: Preload, report: Callable[[TemplateReport], object]) -> No
 
 def _asked(channel: socket.socket) -> tuple[Fork, socket.socket] | None:
     """Wait for the next order to fork. None: the monitor is gone. Blocks. The monitor sends one order at a time."""
-    data, descriptors, _, _ = socket.recv_fds(channel, 65536, 1)
+    try:
+        data, descriptors, _, _ = socket.recv_fds(channel, 65536, 1)
+    except ConnectionResetError:  # the monitor was killed before it had read all that was reported
+        return None
     if not data:
         return None
     own = socket.socket(fileno=descriptors[0])

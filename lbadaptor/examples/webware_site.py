@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import io
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -33,6 +34,8 @@ _settings = {
     "WSGIWrite": False,
 }
 
+_CONTENT = b'<div id="Content">'
+
 # Webware makes folders in its work folder. With the settings above it never puts anything there, so the
 # folder goes at once, and no way of ending the process leaves it behind.
 with tempfile.TemporaryDirectory(prefix="webware-") as _work, contextlib.redirect_stdout(io.StringIO()):
@@ -46,13 +49,24 @@ def _shut_down() -> None:
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """The site. The answer says which AppServer gave it, for people who want to watch."""
-    slot = environ.get("lbadaptor.slot")
-    if environ.get("lbadaptor.session_lost"):
-        print(f"Webware in slot {slot}: a visitor comes whose session was lost with its AppServer", file=sys.stderr)
-
-    def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-        return start_response(status, [*headers, ("X-AppServer", f"slot {slot}")], *exc_info)
-
-    answer: Iterable[bytes] = _site(environ, start)
-    return answer
+    """The site. Its pages say which AppServer gave them, for people who want to watch."""
+    heads: list[tuple[str, list[tuple[str, str]]]] = []
+    body = b"".join(_site(environ, lambda status, headers: heads.append((status, headers))))
+    ((status, headers),) = heads
+    where = f"slot {environ.get('lbadaptor.slot')}, process {os.getpid()}"
+    headers = [*headers, ("X-AppServer", where)]
+    news = ""
+    if environ.get("lbadaptor.session_moved"):
+        news = "session has moved here from another process."
+    elif environ.get("lbadaptor.session_lost"):
+        news = "session is lost: the process that held it has ended."
+    if news:
+        print(f"Webware in {where}: a visitor's {news}", file=sys.stderr)
+    before, content, after = body.partition(_CONTENT)
+    if content:
+        told = f"This page is from {where}." + (f" Your {news}" if news else "")
+        body = before + content + f'<p style="color:#606060">{told}</p>'.encode() + after
+        headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        headers.append(("Content-Length", str(len(body))))
+    start_response(status, headers)
+    return [body]

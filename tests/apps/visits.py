@@ -25,6 +25,22 @@ _visits: dict[str, int] = {}
 _lock = threading.Lock()
 
 
+def save(sid: str) -> bytes | None:
+    """[sessions] save"""
+    with _lock:
+        visits = _visits.get(sid)
+    return None if visits is None else str(visits).encode()
+
+
+def load(sid: str, data: bytes | None) -> None:
+    """[sessions] load"""
+    with _lock:
+        if data is None:
+            _visits.pop(sid, None)
+        else:
+            _visits[sid] = int(data)
+
+
 def application(environ: Environ, start_response: Start) -> Iterable[bytes]:
     """The first part of the path names the page."""
     page = environ["PATH_INFO"].lstrip("/").partition("/")[0]
@@ -153,6 +169,7 @@ def _json(environ: Environ, start_response: Start, headers: list[tuple[str, str]
         "slot": environ.get("lbadaptor.slot"),
         "generation": environ.get("lbadaptor.generation"),
         "lost": environ.get("lbadaptor.session_lost"),
+        "moved": environ.get("lbadaptor.session_moved"),
         "method": environ["REQUEST_METHOD"],
     }
     body = json.dumps(told).encode()

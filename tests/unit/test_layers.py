@@ -14,7 +14,10 @@ TOP = Path(__file__).parents[2]
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "lbadaptor.log": (),
     "lbadaptor.contract": (),
-    "lbadaptor.contract.settings": ("lbadaptor.log", "lbadaptor.contract"),
+    "lbadaptor.contract.settings.sections": (),
+    "lbadaptor.contract.settings": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings.sections"),
+    ),
     "lbadaptor.http1": ("lbadaptor.contract",),
     "lbadaptor.adaptor": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "lbadaptor.http1"),
     "lbadaptor.appserver.process": ("lbadaptor.log",),
@@ -23,14 +26,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "lbadaptor.appserver.sessions": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1", "lbadaptor.appserver.wsgi"),
     ),
+    "lbadaptor.appserver.sessions.persistence": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.appserver.wsgi"),
+        *("lbadaptor.appserver.sessions.stores", "lbadaptor.appserver.sessions"),
+    ),
     "lbadaptor.appserver.http": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.http1", "lbadaptor.appserver.process"),
-        *("lbadaptor.appserver.wsgi", "lbadaptor.appserver.sessions"),
+        *("lbadaptor.appserver.wsgi", "lbadaptor.appserver.sessions", "lbadaptor.appserver.sessions.persistence"),
     ),
     "lbadaptor.appserver": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.appserver.process"),
         *("lbadaptor.appserver.sessions.stores", "lbadaptor.appserver.sessions"),
-        *("lbadaptor.appserver.http",),
+        *("lbadaptor.appserver.sessions.persistence", "lbadaptor.appserver.http"),
     ),
     "lbadaptor.examples": (),
     "lbadaptor": ("lbadaptor.contract", "lbadaptor.adaptor"),

@@ -20,6 +20,8 @@ from lbadaptor.appserver.http.status import Status
 from lbadaptor.appserver.process.messages import Assignment
 from lbadaptor.appserver.sessions.affinity import Affinity, AffinityVisit
 from lbadaptor.appserver.sessions.cookies import Sessions, Visit
+from lbadaptor.appserver.sessions.persistence.keeper import Keeper
+from lbadaptor.appserver.sessions.persistence.visits import KeptSessions
 from lbadaptor.appserver.sessions.table import SessionTable
 from lbadaptor.appserver.wsgi.environ import Request
 from lbadaptor.contract import headers
@@ -47,15 +49,18 @@ class Dispatcher:
         callers: Callers,
         poller: Poller,
         errors: OwnErrors,
+        keeper: Keeper | None = None,
     ) -> None:
         ticket = assignment.ticket_cookie, assignment.ticket
         self._visitors: Sessions | Affinity
         if assignment.affinity:
             self._visitors = Affinity(*ticket, sessions, monotonic)
         else:
-            self._visitors = Sessions(
-                assignment.session_cookie, *ticket, sessions, monotonic, wall_clock, status.cookies
-            )
+            own = assignment.session_cookie, *ticket, sessions, monotonic, wall_clock, status.cookies
+            if keeper is None:
+                self._visitors = Sessions(*own)
+            else:
+                self._visitors = KeptSessions(*own, keeper=keeper, dying=lambda: status.status == "DYING")
         self._caller_key = assignment.caller_key
         """empty: the AppServer runs alone"""
         self._probe_key = assignment.probe_key
@@ -133,7 +138,8 @@ class Dispatcher:
         visit = self._visitors.of(request)
         refused = self._admission.admit((connection, visit), visit.known, visit.held)
         if refused is not None:
-            (other, _), refusal = refused
+            (other, other_visit), refusal = refused
+            other_visit.over()
             try:
                 self.refuse_as(other, refusal, replies.REASONS[refusal])
             except BaseException:  # this connection may be at work in another thread by now; that one is not
@@ -147,11 +153,19 @@ class Dispatcher:
         """Answer with a refusal of ours, which the adaptor does not pass on to the visitor."""
         self.refuse(connection, headers.REFUSED_STATUS, refusal.value, why)
 
-    def refuse(self, connection: Connection, status: int, refused: str, why: str, close: bool = False) -> None:
-        """Answer a request that the application did not see."""
+    def refuse_moved(self, connection: Connection, whereto: tuple[int, int] | None) -> None:
+        """Answer that the session has moved; `whereto`: the slot and generation of the AppServer that has it."""
+        more = f"{headers.MOVED_TO}: {whereto[0]}.{whereto[1]}\r\n" if whereto else ""
+        code, reason = headers.REFUSED_STATUS, replies.REASONS[Refusal.MOVED]
+        self.refuse(connection, code, Refusal.MOVED.value, reason, more=more)
+
+    def refuse(
+        self, connection: Connection, status: int, refused: str, why: str, close: bool = False, more: str = ""
+    ) -> None:
+        """Answer a request that the application did not see. `more`: header lines."""
         if close:
             connection.keep_alive = False
-        lines = replies.refused_lines(refused, self._generation)
+        lines = more + replies.refused_lines(refused, self._generation)
         self._reply(connection, replies.status(status), lines, f"{why}\n".encode("latin-1", "replace"))
 
     def _reply(self, connection: Connection, status: str, lines: str, body: bytes) -> None:

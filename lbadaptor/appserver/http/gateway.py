@@ -31,6 +31,7 @@ from lbadaptor.appserver.http.serving import Application, Serving
 from lbadaptor.appserver.http.status import Status
 from lbadaptor.appserver.process import forks
 from lbadaptor.appserver.process.messages import Assignment
+from lbadaptor.appserver.sessions.persistence.keeper import Keeper
 from lbadaptor.appserver.sessions.table import SessionTable
 from lbadaptor.contract.headers import Refusal
 from lbadaptor.http1.states import LEAVING
@@ -49,6 +50,7 @@ class Gateway:
         assignment: Assignment,
         status: Status,
         sessions: SessionTable,
+        keeper: Keeper | None = None,
     ) -> None:
         """Raises OSError."""
         self.address: tuple[str, int] = listeners[0].getsockname()[:2]
@@ -61,14 +63,14 @@ class Gateway:
         errors = OwnErrors()
         self.callers = Callers(monotonic, max_unknown(descriptor_limit()))
         self.poller = Poller(self.callers)
-        self.dispatcher = Dispatcher(assignment, status, sessions, self.callers, self.poller, errors)
+        self.dispatcher = Dispatcher(assignment, status, sessions, self.callers, self.poller, errors, keeper)
         self.acceptor = Acceptor(listeners, self.poller, self.callers, self.dispatcher)
         self.serving = Serving(application, self.dispatcher, status, assignment.caller_key, self.address)
         self.schedule = schedule(
             self._admission,
             self._poll_once,
             self.serving.serve,
-            lambda task: self.dispatcher.give_up(task[0]),
+            self.serving.give_up,
             errors,
         )
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from lbadaptor.contract import headers
 from lbadaptor.contract.headers import Refusal
 
-REASONS = {Refusal.DYING: "no visitors but those whose session is here", Refusal.BUSY: "too many requests wait"}
+REASONS = {
+    Refusal.DYING: "no visitors but those whose session is here",
+    Refusal.BUSY: "too many requests wait",
+    Refusal.MOVED: "the session is not here",
+}
 """The body of a refusal."""
 _PHRASES = {400: "Bad Request", 403: "Forbidden", 421: "Misdirected Request", 431: "Request Header Fields Too Large"}
 

@@ -9,6 +9,8 @@ from lbadaptor.appserver.http.connection import Connection
 from lbadaptor.appserver.http.dispatch import Dispatcher, Task
 from lbadaptor.appserver.http.status import Status
 from lbadaptor.appserver.process import forks
+from lbadaptor.appserver.sessions.persistence.saver import Moved
+from lbadaptor.appserver.sessions.persistence.visits import KeptVisit
 from lbadaptor.appserver.wsgi import environ as environs
 from lbadaptor.appserver.wsgi.answer import Answer, FileWrapper, ShortAnswer
 from lbadaptor.appserver.wsgi.environ import Environ, Incomplete, Request
@@ -54,11 +56,15 @@ class Serving:
         try:
             request = connection.request
             assert request is not None
+            if isinstance(visit, KeptVisit):
+                visit.find()
             environ = self._environ(connection, request)
             visit.tell(environ, request.lost)
             method, uri = environ["REQUEST_METHOD"], environ["REQUEST_URI"]  # the application may change its environ
             own = self._status.headers
             answer = Answer(connection, method, request.version == "1.1", visit.answered, own, self._release)
+            if isinstance(visit, KeptVisit):
+                answer.before_end = visit.save
             try:
                 answer.run(self._application, environ)
             except BaseException as error:  # sys.exit() too: it ends a request, never an AppServer
@@ -69,6 +75,10 @@ class Serving:
                 forks.end(None)
             if not answer.released:
                 self._dispatcher.answered(connection, broken_off=True)
+            if isinstance(visit, KeptVisit):
+                visit.save()
+        except Moved as moved:
+            self._dispatcher.refuse_moved(connection, moved.whereto)
         except Incomplete as error:
             self._dispatcher.refuse_as(connection, error.refusal, str(error))
         except BaseException:
@@ -76,6 +86,14 @@ class Serving:
                 self._dispatcher.failed_after()
             else:
                 self._dispatcher.give_up(connection)
+        finally:
+            visit.over()
+
+    def give_up(self, task: Task) -> None:
+        """The request cannot be served for an error of ours, which is being handled. Never raises."""
+        connection, visit = task
+        self._dispatcher.give_up(connection)
+        visit.over()
 
     def _environ(self, connection: Connection, request: Request) -> Environ:
         if self._alone:

@@ -53,6 +53,8 @@ class Status:
     max_age: float = 0.0
     max_memory: int = 0
     cookies: CookieCheck = field(default_factory=lambda: CookieCheck(""))
+    kept: Callable[[], dict[str, Any] | None] = lambda: None
+    """what is told of sessions that outlive the process"""
     ready: bool = False
     """the port is bound, the application is imported, the warm-up is done"""
     sessions: int = 0
@@ -131,4 +133,5 @@ class Status:
             "cpu": round(process_time(), 3),
             "uptime": round(monotonic() - self._started, 1),
             "cookies": self.cookies.report(),
+            "kept": self.kept(),
         }

@@ -45,6 +45,19 @@ class Assignment(Struct, frozen=True):
     probe_key: str = ""
     unix_socket: str = ""
     """a path, free to be listened on besides the address; empty: there is none"""
+    survive: str = "nothing"
+    """what sessions outlive: `nothing`, `leaving` or `anything`"""
+    session_folder: str = ""
+    """the folder of session files, absolute; made and looked at by the monitor"""
+    session_max_bytes: int = 0
+    """this AppServer's share of the disk for session files"""
+    session_max_files: int = 0
+    """its share of their number"""
+    session_save: str = ""
+    """the application's own functions, `module:function`; empty: it has none"""
+    session_load: str = ""
+    run_folder: str = ""
+    """the monitor's run folder, absolute: it tells installations apart"""
 
 
 class Preload(Struct, frozen=True):
@@ -54,6 +67,8 @@ class Preload(Struct, frozen=True):
     session_count: str = ""
     start_timeout: float = 0.0
     ready_by: float = 0.0
+    session_save: str = ""
+    session_load: str = ""
 
 
 class Fork(Struct, frozen=True):

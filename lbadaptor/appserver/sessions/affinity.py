@@ -49,6 +49,9 @@ class AffinityVisit:
             return headers
         return [*private(headers), ("Set-Cookie", f"{ticket}; {own_attributes(self._fields)}")]
 
+    def over(self) -> None:
+        """The request is over, or was refused."""
+
     def undelivered(self) -> None:
         """The answer reached nobody. The visit counts all the same."""
 

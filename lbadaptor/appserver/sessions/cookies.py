@@ -17,7 +17,10 @@ Headers = list[tuple[str, str]]
 
 _DIRECTIVE = re.compile(r'(?:[^,"]|"[^"]*"?)+').findall  # no comma within quotes parts two
 _MOUNT_SAFE = "/!$&'()*+,:=@~"  # what a path may hold (RFC 3986 §3.3), less what ends a cookie's attribute
-_SHARED = ("path", "domain", "expires", "max-age", "samesite", "secure", "partitioned")
+is_shared = re.compile(
+    r"\s*(?:path|domain|expires|max-age|samesite|secure|partitioned)\s*(?:=|$)", re.IGNORECASE
+).match
+"""Whether the ticket takes over this attribute of the session cookie."""
 
 
 class Visit:
@@ -78,6 +81,9 @@ class Visit:
             return headers
         return self._sessions.answered(headers, self)
 
+    def over(self) -> None:
+        """The request is over, or was refused."""
+
     def undelivered(self) -> None:
         """The answer, and its cookies, reached nobody: sessions that began with it do not count."""
         self._sessions.forget_undelivered(self._new, self._set_at)
@@ -111,6 +117,14 @@ class Visit:
         if self._head_is_out and not (self.held and self.living):
             raise RuntimeError("lbadaptor.sessions: begin() comes too late, the answer's head is out")
         self._declared = True
+        if not self._values:
+            self._values.append(secrets.token_urlsafe(16))
+
+    @property
+    def value(self) -> str:
+        """The value of the session cookie, by which `[sessions] save` and `load` name this session. Empty if there is
+        none: the request brought none, and `begin` was not called."""
+        return self._values[0] if self._values else ""
 
     def end(self) -> None:
         """The visitor's session is over. Their ticket is deleted; a session cookie of this answer begins no session.
@@ -216,9 +230,8 @@ class Sessions:
         lived, added = visit.living, []
         scope = UNKNOWN  # of a cookie that the request brought: another process may have set it
         if not visit._brought:
-            visit._values.append(secrets.token_urlsafe(16))
             text = (
-                f"{self.cookie}={visit._values[0]}; {'; '.join(_allowed(self.cookie, visit._attributes.split('; ')))}"
+                f"{self.cookie}={visit._values[0]}; {'; '.join(allowed(self.cookie, visit._attributes.split('; ')))}"
             )
             cookie = SetCookie.parse(text)
             assert cookie is not None
@@ -230,7 +243,7 @@ class Sessions:
             if new and not visit._brought:
                 visit._new = (visit._values[0],)
         if self._ticket and not (lived and visit.held):
-            attributes = "; ".join(_allowed(self._ticket_cookie, visit._attributes.split("; ")))
+            attributes = "; ".join(allowed(self._ticket_cookie, visit._attributes.split("; ")))
             added.append(f"{self._ticket_cookie}={self._ticket}; {attributes}")
         return added
 
@@ -239,7 +252,7 @@ class Sessions:
         self._table.end([*visit._values, *(cookie.value for cookie in cookies)], self._clock())
         if not self._ticket or not visit.held:
             return []
-        attributes = "; ".join(_allowed(self._ticket_cookie, visit._attributes.split("; ")))
+        attributes = "; ".join(allowed(self._ticket_cookie, visit._attributes.split("; ")))
         own = f"{self._ticket_cookie}=; {attributes}; Max-Age=0"
         return [*(self._ticket_for(cookie, ended=True) for cookie in cookies), own]
 
@@ -247,15 +260,15 @@ class Sessions:
         """The ticket, with the same scope and lifetime as the session cookie, so that neither outlives the other."""
         now = self._wall_clock()
         deleted = ended or cookie.deletes(now)
-        shared = [text for text in cookie.attributes if text.partition("=")[0].strip().lower() in _SHARED]
+        shared = [text for text in cookie.attributes if is_shared(text)]
         lifetime = cookie.lifetime(now)
         if deleted and (lifetime is None or lifetime > 0):
             shared.append("Max-Age=0")  # emptied only; the last Max-Age is what counts (RFC 6265 §5.3)
-        shared = _allowed(self._ticket_cookie, shared)
+        shared = allowed(self._ticket_cookie, shared)
         return "; ".join([f"{self._ticket_cookie}={'' if deleted else self._ticket}", *shared, "HttpOnly"])
 
 
-def _allowed(name: str, attributes: list[str]) -> list[str]:
+def allowed(name: str, attributes: list[str]) -> list[str]:
     """The attributes that a cookie of this name can have. Browsers refuse a `__Host-` cookie with a Domain, another
     Path than `/`, or without Secure, and a `__Secure-` one without Secure (RFC 6265bis §4.1.3)."""
     lower = name.lower()

@@ -164,6 +164,14 @@ class SessionTable:
                     else:
                         self._end_value(one, now)
 
+    def forget(self, values: Iterable[str]) -> None:
+        """The sessions with these values do not live here any more, whatever other values they have."""
+        with self._lock:
+            for value in values:
+                session = self._owners.get(_short(value))
+                if session is not None:
+                    self._forget_session(session)
+
     def abandon(self) -> None:
         """In a forked child: a thread that does not exist here may hold the lock."""
         self._lock = threading.Lock()

@@ -80,6 +80,8 @@ class Answer:
     """the application's Content-Length"""
     _framing: Framing = 0
     """of the body, or of what is still to come of it"""
+    before_end: Callable[[], object] | None = None
+    """called before the last byte of an answer that is sent in several blocks"""
     _early = True
     """the caller may be released before the iterable is exhausted"""
 
@@ -183,6 +185,8 @@ class Answer:
             if self._length and not (self._empty or self._method == "HEAD"):
                 raise ShortAnswer(f"not one byte of {self._length} that Content-Length says")  # it can be a 500 still
             self._head(0, b"")
+        if self.before_end is not None:
+            self.before_end()
         if self._framing == CHUNKED:
             self._caller.send(chunks.LAST)
         elif self._framing > 0:
@@ -237,6 +241,8 @@ class Answer:
         if body := encode(data, self._framing):
             if self._framing > 0:
                 self._framing -= len(body)
+            if self._framing == 0 and self.before_end is not None:
+                self.before_end()
             self._caller.send(body)
             if self._framing == 0 and self._early:
                 self._over()

@@ -189,4 +189,5 @@ def base_environ(slot: int, generation: int, threads: int, file_wrapper: object)
         "lbadaptor.slot": slot,
         "lbadaptor.generation": generation,
         "lbadaptor.session_lost": False,
+        "lbadaptor.session_moved": False,
     }

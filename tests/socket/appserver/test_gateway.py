@@ -128,13 +128,16 @@ class Harness:
         self.admission: Admission[Any] = Admission(threads, assignment.queue)
         self.status = Status(0, assignment.generation, self.admission)
         self.sessions = SessionTable(1800.0)
-        self.gateway = Gateway([listener], application, assignment, self.status, self.sessions)
+        self.gateway = self._gateway([listener], application, assignment, self.status, self.sessions)
         if not started:
             listener.listen(1024)
             listener.setblocking(False)
         else:
             self.gateway.start()
         self._callers: list[Caller] = []
+
+    def _gateway(self, *parts: Any) -> Gateway:
+        return Gateway(*parts)
 
     def caller(self) -> Caller:
         self._callers.append(Caller(self.address))

@@ -105,7 +105,9 @@ def test_heads_as_large_as_apache_takes_them_go_both_ways(site: Site, unix: bool
         assert sum(len(value) for name, value in got.headers if name == "Set-Cookie") > 150_000
 
 
-@pytest.mark.parametrize("name", ["LB-Status", "LB_Status", "lb_status", "Lb_Status", "LB_X", "LB-Refused"])
+@pytest.mark.parametrize(
+    "name", ["LB-Status", "LB_Status", "lb_status", "Lb_Status", "LB_X", "LB-Refused", "LB-Moved-To"]
+)
 def test_headers_with_names_like_ours_reach_no_application(site: Site, name: str) -> None:
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [TEXT, (name, "DYING")])

@@ -137,4 +137,5 @@ def test_the_report_names_everything_a_probe_asks(status: Status) -> None:
         "threads": 2,
         "served": 2,
         "cookies": {"name": "", "session": True, "answers": 0, "others": [], "framework": []},
+        "kept": None,
     }

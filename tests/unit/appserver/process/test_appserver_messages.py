@@ -38,6 +38,13 @@ def test_a_handover_arrives_as_it_was_sent() -> None:
         ticket="0.1763805600123.abc",
         caller_key="caller's",
         probe_key="probe's",
+        survive="leaving",
+        session_folder="/var/lib/lbadaptor/sessions",
+        session_max_bytes=1 << 32,
+        session_max_files=1,
+        session_save="site:save",
+        session_load="site:load",
+        run_folder="/run/lbadaptor",
     )
     assert decode_assignment(encode(sent)) == sent
 

@@ -293,7 +293,7 @@ def test_a_reason_in_latin_1_arrives() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*sorted(HOP_BY_HOP), "Transfer-Encoding", "LB-Status", "lb-load", "LB-REFUSED", "Lb-X"]
+    "name", [*sorted(HOP_BY_HOP), "Transfer-Encoding", "LB-Status", "lb-load", "LB-REFUSED", "LB-Moved-To", "Lb-X"]
 )
 def test_an_application_cannot_set_what_is_the_gateways(name: str) -> None:
     _, lines, _ = Wire().run(app([b"x"], headers=[(name, "DYING"), ("X-A", "b")]))
