@@ -23,9 +23,10 @@ from lbadaptor.contract.errors import KeyFileError, SettingsError
 from lbadaptor.contract.settings import Settings
 from lbadaptor.contract.ticket import Keys, make_keys, unreadable_for
 from lbadaptor.log import logs, texts
-from monitor.arbiter.files import run_folder
+from monitor.arbiter.files import run_folder, session_folder
 from monitor.arbiter.files.address_text import CallerKeys, Publisher
 from monitor.arbiter.files.run_folder import AlreadyRunning, RunFolderLock
+from monitor.arbiter.files.session_folder import HeldFolder
 from monitor.arbiter.files.settings_json import SettingsFile
 from monitor.arbiter.files.state_json import StateFile
 from monitor.arbiter.processes.adoption import Adoption
@@ -82,6 +83,13 @@ def _keys(settings: Settings, group: int | None, recorded: Iterable[Life]) -> Ke
             f"{', '.join(pids)}): put the file back, or end them with `lbctl stop --all`; nothing was changed"
         )
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not os.path.exists(path) and settings.sessions_survive and session_folder.is_of(settings):
+        log.warning(
+            "the key file %s is missing, and is made anew: tickets of before count no more, and the sessions in %s "
+            "are lost to their visitors",
+            path,
+            session_folder.path_of(settings),
+        )
     keys = make_keys(path, group)
     if group is not None and (why := unreadable_for(path, group)):
         log.warning("%s", why)
@@ -111,6 +119,9 @@ class Arbiter:
         self._state = StateFile(settings.run_folder / "state.json", self._problems)
         recorded = self._state.read()
         keys = _keys(settings, group, recorded)
+        as_user = user(settings)
+        self._session_folder = HeldFolder()
+        self._session_folder.prepare(settings, as_user)
         caller_keys = CallerKeys(settings.caller_keys_file, group, keys.caller_key)
         self._settings_file = SettingsFile(settings.snapshot_file, group, config, self._problems)
         self._publisher = Publisher(settings.address_file, group, caller_keys, self._problems)
@@ -126,7 +137,7 @@ class Arbiter:
             keys,
             self._state,
             environment,
-            user(settings),
+            as_user,
             group,
             self._selector,
             self._reaper,
@@ -353,12 +364,20 @@ class Arbiter:
         settings = checked.settings(self._config)
         if settings.files != self._settings.files:
             raise SettingsError(f"{self._config}: a change in [files] needs a restart of the monitor")
+        both = settings.sessions_survive and self._settings.sessions_survive
+        if both and settings.session_folder != self._settings.session_folder:
+            raise SettingsError(f"{self._config}: a change of [sessions] folder needs a restart of the monitor")
+        self._session_folder.take(settings, checked.user)
+        lost = session_folder.lost_by_change(self._settings.sessions.survive, settings)
         self._accept(settings)
         self._pool.settings = settings
         self._processes.renew(checked.user)
         self._watcher.begin()
         now = time.monotonic()
         text = self._pool.begin_release(now, end_sessions)
+        if lost:
+            log.warning("release: %s", lost)
+            text = f"{text}; {lost}"
         # The status shows the release when the reply arrives.
         self._watcher.send_view(self._view, self._pool.news, now)
         return text
@@ -475,6 +494,7 @@ class Arbiter:
                 self._settings.control_socket.unlink(missing_ok=True)
         self._selector.close()
         self._signals.close()
+        self._session_folder.release()
         self._run_folder_lock.release()
 
 

@@ -23,7 +23,7 @@ from msgspec import Struct
 from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings import Settings, load, parse
 from lbadaptor.log import texts
-from monitor.arbiter.files import run_folder
+from monitor.arbiter.files import run_folder, session_folder
 from monitor.arbiter.processes.child import FLAGS, Child, Reaper
 from monitor.arbiter.processes.process_environment import ProcessEnvironment, User, user
 
@@ -51,11 +51,16 @@ class Checked(Struct, frozen=True):
 
 
 def check(config: Path) -> Checked:
-    """Read and check the settings. Blocks for as long as the system takes to look up users and groups."""
+    """Read and check the settings, and make the folder of session files where they name one.
+
+    Blocks for as long as the system takes to look up users and groups, and the disk to answer.
+    """
     try:
         settings = load(config)
         run_folder.group(settings.files.apache_group)
-        return Checked(config.read_text("utf-8"), user(settings))
+        as_user = user(settings)
+        session_folder.check(settings, as_user)
+        return Checked(config.read_text("utf-8"), as_user)
     except SettingsError as error:
         return Checked(error=str(error))
     except (OSError, UnicodeDecodeError) as error:  # it was changed meanwhile

@@ -6,11 +6,18 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from lbadaptor.appserver.sessions.cookie_check import MOST_NAMES, doubt
+from lbadaptor.log import texts
 from monitor.arbiter.processes.appservers import AppServerProcesses
+from monitor.contract.messages import Kept
 from monitor.policy.life import in_words
 from monitor.policy.pool import Pool
 from monitor.policy.slot import Slot
+
+MOST_REASONS = 20
+"""Reasons why sessions are not saved that are shown of one AppServer."""
 
 
 def status(pool: Pool, processes: AppServerProcesses, now: float, problems: Iterable[str] = ()) -> dict[str, Any]:
@@ -29,6 +36,7 @@ def status(pool: Pool, processes: AppServerProcesses, now: float, problems: Iter
         "stopping": pool.stopping,
         "problems": list(problems),
         "template": processes.template_pid,
+        "survive": settings.sessions.survive,
         "session_cookie": _session_cookie(pool),
         "appservers": [_describe(slot, pool, processes, now) for slot in pool],
     }
@@ -48,6 +56,13 @@ def _session_cookie(pool: Pool) -> dict[str, Any]:
     return {"name": name, "never_set": doubt(name, count, others, framework), "others": others}
 
 
+def _kept(kept: Kept) -> dict[str, Any]:
+    """What an AppServer says of its session files. Its words may be the application's, such as the name of a type."""
+    unsaved = {texts.clean(why): count for why, count in list(kept.unsaved.items())[:MOST_REASONS]}
+    shown = msgspec.structs.replace(kept, store=texts.clean(kept.store), why=texts.clean(kept.why), unsaved=unsaved)
+    return dict(msgspec.to_builtins(shown))
+
+
 def _describe(slot: Slot, pool: Pool, processes: AppServerProcesses, now: float) -> dict[str, Any]:
     process = processes.find(slot.identity)
     life = slot.life
@@ -64,6 +79,7 @@ def _describe(slot: Slot, pool: Pool, processes: AppServerProcesses, now: float)
         "leaving": in_words(life.leaving) if life else [],
         "why": slot.why,
         "next_try": pool.next_try(slot, now),
+        "kept": _kept(answer.kept) if answer and answer.kept else None,
         **{
             name: getattr(answer, name, None)
             for name in ("in_flight", "threads", "served", "memory", "cpu", "longest_session", "past_limit")

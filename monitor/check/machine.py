@@ -24,7 +24,7 @@ from lbadaptor.contract.errors import AddressFileError, KeyFileError, SettingsEr
 from lbadaptor.contract.settings import Settings
 from lbadaptor.contract.ticket import read_keys, unreadable_for
 from lbadaptor.log import texts
-from monitor.arbiter.files import run_folder
+from monitor.arbiter.files import run_folder, session_folder
 from monitor.arbiter.processes import process_environment
 from monitor.arbiter.processes.process_environment import ProcessEnvironment, User
 
@@ -71,6 +71,7 @@ def faults(settings: Settings) -> list[str]:
         *_run_folder(settings.run_folder, group),
         *_control_socket(settings.control_socket),
         *_folders(settings),
+        *_session_folder(settings, as_user),
         *_sorry_page(settings.sorry_page),
         *_modules(settings, as_user),
         *_ports(settings),
@@ -80,9 +81,12 @@ def faults(settings: Settings) -> list[str]:
 def notes(settings: Settings) -> list[str]:
     """What an administrator should know, though it is not wrong."""
     found = []
-    for name, folder in (("run_folder", settings.run_folder), ("key_file", settings.key_file.parent)):
+    folders = [("[files] run_folder", settings.run_folder), ("[files] key_file", settings.key_file.parent)]
+    if settings.sessions_survive:
+        folders.append(("[sessions] folder", settings.session_folder.parent))
+    for name, folder in folders:
         if _cannot_be_made(folder) and _is_systemds(folder):
-            found.append(f"[files] {name}: there is no {folder} yet, and {_me()} cannot make it; systemd's unit does")
+            found.append(f"{name}: there is no {folder} yet, and {_me()} cannot make it; systemd's unit does")
     return found
 
 
@@ -139,6 +143,16 @@ def _folders(settings: Settings) -> Iterator[str]:
             yield f"[appservers] own_folder: {why}"
 
 
+def _session_folder(settings: Settings, as_user: User | None) -> Iterator[str]:
+    if not settings.sessions_survive:
+        return
+    folder = settings.session_folder
+    if why := session_folder.fault(settings, as_user):
+        yield why
+    elif not folder.exists() and (why := _cannot_be_made(folder.parent)) and not _is_systemds(folder.parent):
+        yield f"[sessions] folder: there is no {folder}, and it cannot be made: {why}"
+
+
 def _sorry_page(path: Path | None) -> Iterator[str]:
     if path is None:
         return
@@ -154,11 +168,16 @@ def _sorry_page(path: Path | None) -> Iterator[str]:
 
 
 def _modules(settings: Settings, as_user: User | None) -> Iterator[str]:
-    application = settings.application
-    for name, value in (("app", application.app), ("session_count", application.session_count)):
+    application, sessions = settings.application, settings.sessions
+    for name, value in (
+        ("[application] app", application.app),
+        ("[application] session_count", application.session_count),
+        ("[sessions] save", sessions.save),
+        ("[sessions] load", sessions.load),
+    ):
         module, colon, _ = value.partition(":")
         if colon and (why := _not_found(settings, as_user, module)):
-            yield f'[application] {name} = "{value}": {why}'
+            yield f'{name} = "{value}": {why}'
 
 
 def _not_found(settings: Settings, as_user: User | None, module: str) -> str:

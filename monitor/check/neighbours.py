@@ -10,7 +10,8 @@ from typing import Any
 import requests
 
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.settings import Settings, load
+from lbadaptor.contract.settings import NOTHING, Settings, load
+from monitor.arbiter.files import session_folder
 from monitor.contract.client import client
 
 TIMEOUT = 3.0
@@ -22,14 +23,32 @@ _EVERY_ADDRESS = ("0.0.0.0", "::")
 
 def findings(settings: Settings, config: Path) -> list[str]:
     """Problems with settings that are valid by themselves; empty: none. Blocks for TIMEOUT seconds at most."""
-    return [*_session_cookie(settings), *_neighbours(settings, config)]
+    status = _status(settings.control_socket)
+    return [*_session_cookie(settings, status), *_survive(settings, status), *_neighbours(settings, config)]
 
 
-def _session_cookie(settings: Settings) -> Iterator[str]:
+def _survive(settings: Settings, status: dict[str, Any] | None) -> Iterator[str]:
+    """What a change of `survive` means for Apache, and for the session files that there are."""
+    now, then = (status or {}).get("survive", NOTHING), settings.sessions.survive
+    folder = settings.session_folder
+    if then != NOTHING and now == NOTHING:
+        yield (
+            f'[sessions] survive = "{then}": reload Apache before the release or start that sets it, if lbadaptor '
+            "was upgraded since Apache's last reload: adaptors of before do not know MOVED, and visitors get 502"
+        )
+    elif lost := session_folder.lost_by_change(now, settings):
+        yield f"with the next release: {lost}"
+    elif then == NOTHING and session_folder.is_of(settings):
+        yield (
+            f'{folder} is left from when sessions survived: with [sessions] survive = "{NOTHING}" nobody takes up or '
+            "removes what is in it; remove it when no AppServer of before is left"
+        )
+
+
+def _session_cookie(settings: Settings, status: dict[str, Any] | None) -> Iterator[str]:
     name = settings.application.session_cookie
     if not name:
         return
-    status = _status(settings.control_socket)
     if status is None:
         yield (
             f'whether the application sets the cookie session_cookie = "{name}" cannot be known before its monitor '
@@ -100,6 +119,10 @@ def _conflicts(settings: Settings, other: Settings, path: Path) -> Iterator[str]
     ):
         if os.path.realpath(one) == os.path.realpath(another):
             yield f"{path} has the same {name}, {one}; each application needs its own"
+    folder = settings.session_folder
+    both = settings.sessions_survive and other.sessions_survive
+    if both and os.path.realpath(folder) == os.path.realpath(other.session_folder):
+        yield f"{path} has the same [sessions] folder, {folder}; each application needs its own"
 
 
 def _ports(settings: Settings) -> range:

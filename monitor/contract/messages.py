@@ -23,6 +23,27 @@ class Cookies(Struct, frozen=True):
     """other names that the application's framework uses for its session cookie"""
 
 
+class Kept(Struct, frozen=True):
+    """What an AppServer knows about the files of its sessions ([sessions] survive)."""
+
+    mode: str = ""
+    """what its sessions outlive: `nothing`, `leaving` or `anything`"""
+    store: str = ""
+    """the store that they are read from, in words"""
+    why: str = ""
+    """why none of them survives; empty: they do"""
+    saved: int = 0
+    """how many of its sessions have a file"""
+    unsaved: dict[str, int] = {}
+    """how many have none, by what stands against it: a type that cannot be pickled, a full disk"""
+    waiting: int | None = None
+    """how many sessions wait in the folder for their visitors. None: another AppServer counts them"""
+    moved_out: int = 0
+    """how many have left it"""
+    taken: int = 0
+    """how many it has taken over"""
+
+
 class ProbeAnswer(Struct, frozen=True):
     """The part of an AppServer's answer to a probe that the monitor uses. Seconds and bytes."""
 
@@ -43,6 +64,8 @@ class ProbeAnswer(Struct, frozen=True):
     """None: it is not in the answer"""
     status: str = ""
     """OK or DYING, as the AppServer itself says"""
+    kept: Kept | None = None
+    """None: it is of a release that keeps no sessions in files"""
 
 
 class Probed(Struct, frozen=True, tag="probed"):

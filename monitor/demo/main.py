@@ -20,9 +20,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 from lbadaptor.contract.errors import LbadaptorError
-from lbadaptor.contract.settings import Settings, load
+from lbadaptor.contract.settings import NOTHING, Settings, Survive, load
 from lbadaptor.log import texts
 from monitor.contract.client import NoAnswer, ask
 from monitor.ctl.commands import stop_all
@@ -37,6 +38,11 @@ DEMO_APP = (
     "a WSGI application; its module is looked for in the current folder, in PYTHONPATH, and among this Python's "
     "packages (default: the example site of Webware)"
 )
+_WHAT_SURVIVES = {
+    "nothing": "end with their AppServer, and a drain waits for their end; with SURVIVE=anything they go on",
+    "leaving": "move to another AppServer at drain and restart; kill -9 ends them",
+    "anything": "go on in another AppServer after drain, restart and kill -9",
+}
 PORTS = range(20000, 32000)
 """Ports that AppServers may get: below those that the system uses for outgoing connections."""
 
@@ -93,6 +99,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="replace an AppServer after so many requests (default: never)",
     )
+    parser.add_argument(
+        "--survive",
+        default=NOTHING,
+        choices=get_args(Survive),
+        help="what sessions outlive: leaving, an AppServer that is drained or replaced; anything, a kill, too",
+    )
+    parser.add_argument("--save", default="", metavar="MODULE:FUNCTION", help="save and load a session of a store")
+    parser.add_argument("--load", default="", metavar="MODULE:FUNCTION", help="of the application's own")
     return parser
 
 
@@ -108,9 +122,9 @@ def run(options: argparse.Namespace) -> int:
             config = _write_config(folder, options)
             settings = load(config)
             with _monitor(config) as monitor:
-                _await_appservers(settings, monitor, end)
+                appservers = _await_appservers(settings, monitor, end)
                 with _site(apache, folder, options.port, config, options.fast_lane, end) as site:
-                    _print_site(settings, site)
+                    _print_site(settings, site, appservers)
                     while not end.wait(0.5):
                         if (status := monitor.poll()) is not None:
                             if status == 0:  # `lbctl stop`
@@ -142,6 +156,12 @@ def _write_config(folder: Path, options: argparse.Namespace) -> Path:
             "servers": options.servers,
             "max_requests": options.max_requests,
             "base_port": _free_ports(4 * options.servers),
+        },
+        "sessions": {
+            "survive": options.survive,
+            "folder": "sessions",
+            "save": options.save,
+            "load": options.load,
         },
     }
     config = folder / "lbadaptor.toml"
@@ -207,10 +227,13 @@ def _site(
         site.stop()
 
 
-def _await_appservers(settings: Settings, monitor: subprocess.Popen[bytes], end: threading.Event) -> None:
-    """Wait until all are OK. Raises DemoFailed when the application does not start."""
+def _await_appservers(
+    settings: Settings, monitor: subprocess.Popen[bytes], end: threading.Event
+) -> list[dict[str, Any]]:
+    """Wait until all are OK; what the monitor says of each. Raises DemoFailed when the application does not start."""
     began = time.monotonic()
     wanted = settings.appservers.servers
+    told = False
     while True:
         if end.wait(0.1):
             raise _EndedEarly
@@ -227,22 +250,31 @@ def _await_appservers(settings: Settings, monitor: subprocess.Popen[bytes], end:
             if broken and not ok:
                 raise DemoFailed(f"the application does not start: {broken[0]}")
             if len(ok) >= wanted:
-                _print(f"{texts.count(len(ok), 'AppServer')} OK after {time.monotonic() - began:.1f} s")
-                return
+                if not told:
+                    _print(f"{texts.count(len(ok), 'AppServer')} OK after {time.monotonic() - began:.1f} s")
+                told = True
+                # The answer to a probe says whether an AppServer can save its sessions.
+                if not settings.sessions_survive or all(server["kept"] for server in ok):
+                    return ok
         if time.monotonic() - began > START_TIMEOUT:
             raise DemoFailed(f"the AppServers are not OK after {START_TIMEOUT:.0f} s")
 
 
-def _print_site(settings: Settings, site: httpd.Httpd) -> None:
+def _print_site(settings: Settings, site: httpd.Httpd, appservers: Sequence[dict[str, Any]]) -> None:
     lbctl = Path(sys.executable).with_name("lbctl")
     page = "CountVisits" if settings.application.app == WEBWARE[0] else ""
+    pids = ", ".join(f"slot {appserver['slot']}: pid {appserver['pid']}" for appserver in appservers)
+    named = " that the page names" if page else ""
+    lost = next((kept["why"] for appserver in appservers if (kept := appserver["kept"]) and kept["why"]), "")
     _print(
         f"\n  the site         http://127.0.0.1:{site.port}/{page}\n"
         f"  address.text     {settings.address_file}\n"
         f"  control socket   {settings.control_socket}\n"
         f"  Apache's errors  {site.error_log}\n"
+        f"  AppServers       {pids}\n"
         f"  watch it         {lbctl} --socket {settings.control_socket} status\n"
-        f"  try              drain 0, undrain 0, restart instead of status; kill -9 one of the pids\n\n"
+        f"  try              drain 0, undrain 0, restart instead of status; kill -9 the pid{named}\n"
+        f"  sessions         {lost or _WHAT_SURVIVES[settings.sessions.survive]}\n\n"
         "Ctrl-C ends it.\n"
     )
 

@@ -12,7 +12,7 @@ from enum import Enum
 from msgspec import Struct, field
 
 from lbadaptor.contract.address import Address, Identity
-from lbadaptor.contract.settings import AppServers
+from lbadaptor.contract.settings import NOTHING, AppServers
 from monitor.contract.messages import ProbeAnswer
 from monitor.policy.states import PUBLISHED, LifeState
 
@@ -69,6 +69,8 @@ class Supervision(Struct, omit_defaults=True):
     """why it cannot start, as it says itself"""
     port_taken: bool = False
     """it cannot start because its port is in use"""
+    replaced: bool = False
+    """its replacement is OK, and it waits for others to start before it leaves: no new visitors meanwhile"""
 
 
 class Life(Struct, kw_only=True):
@@ -135,6 +137,12 @@ class Life(Struct, kw_only=True):
         return self.state is LifeState.DYING or (
             self.state is LifeState.FAILING and self.before_failing is LifeState.DYING
         )
+
+    @property
+    def saves(self) -> bool:
+        """Whether its sessions survive it, as it says itself."""
+        answer = self.supervision.answer
+        return answer is not None and answer.kept is not None and answer.kept.mode not in ("", NOTHING)
 
     @property
     def can_wait(self) -> bool:

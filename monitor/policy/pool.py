@@ -13,7 +13,8 @@ from lbadaptor.contract.address import Identity
 from lbadaptor.contract.settings import Settings
 from lbadaptor.log import logs, texts
 from monitor.contract.messages import ProbeAnswer
-from monitor.policy import probes, shares
+from monitor.contract.patience import exit_limit
+from monitor.policy import probes, replacing, shares
 from monitor.policy.actions import Action, Send, Signal, Start
 from monitor.policy.life import Life, Reason, in_words
 from monitor.policy.probes import HUNG_GRACE
@@ -30,8 +31,6 @@ GIVE_UP = 120.0
 """Seconds after SIGKILL: if the process is still there, that is said, and another may start in its place."""
 REPEAT_SIGNAL = 2
 """After so many answers to probes that contradict a signal, it is sent again."""
-MARGIN = 2.0
-"""Seconds beyond its own grace that an AppServer may take to exit."""
 
 
 class Pool:
@@ -85,7 +84,7 @@ class Pool:
         if life.state is LifeState.STARTING:
             life.supervision.deadline = now + self.settings.monitor.start_timeout
         elif life.state is LifeState.STOPPING:
-            life.supervision.deadline = now + self.settings.monitor.stop_grace + MARGIN
+            life.supervision.deadline = now + self._exit_limit(life)
             self._send(life, Signal.STOP)
         else:
             self._send(life, Signal.DRAIN if life.draining else Signal.UNDRAIN)
@@ -328,6 +327,7 @@ class Pool:
             self._fill(now, wall_ms)
             shares.choose_standby(self.slots, self.settings.appservers)
             self._drain_surplus(now)
+            replacing.choose_replaced(self.slots, self.settings)
         actions, self._actions = self._actions, []
         return actions
 
@@ -338,6 +338,8 @@ class Pool:
             moments += [slot.backoff.wake_at for slot in self if slot.life is None]
         if not self.stopping:
             moments += self.slots.passed_over_until
+            if self.release.under_way:
+                moments += replacing.next_end_for_a_slot(self.slots, self.settings, now)
             if limit := self.settings.monitor.drain_limit:
                 moments += [
                     life.draining_since + limit
@@ -368,8 +370,7 @@ class Pool:
 
     def _fill(self, now: float, wall_ms: int) -> None:
         """Start what is missing; forget a waiting one that is not wanted any more."""
-        outgoing = [life for life in self.lives if life.state is LifeState.OK and self._may_leave(life)]
-        wanted = self._kept + min(len(outgoing), self.settings.monitor.replace_at_once)
+        wanted = replacing.wanted(self.slots, self.settings)
         active = [slot for slot in self if slot.counts]
         for slot in reversed(active):
             if len(active) > wanted and slot.life is None:
@@ -385,29 +386,19 @@ class Pool:
         for _ in range(wanted - len(active)):
             if not self._room:
                 break
-            free = self.slots.lowest_free(self.settings.slots)
-            if free is None:
+            free = self.slots.free(self.settings.slots)
+            if not free:
                 self._out_of_slots(now)
                 break
             self._no_slot = False
-            self._start(free, now, wall_ms)
+            self._start(free[0], now, wall_ms)
         for slot in due:
             if slot.backoff.failures >= 2 and self._room:
                 self._start(slot.number, now, wall_ms)
 
     def _drain_surplus(self, now: float) -> None:
-        """While more are OK than asked for, drain one that is to leave; else the one with the fewest sessions."""
-        while True:
-            ok = [life for life in self.lives if life.state is LifeState.OK]
-            if len(ok) <= self._kept:
-                return
-            leaving = [life for life in ok if self._may_leave(life)]
-            chosen = min(
-                leaving or ok,
-                key=lambda life: (life.undrained, life.standby, life.sessions, -life.generation),
-            )
-            if not leaving and any(life.leaving for life in ok):
-                return  # a replacement waits for the cap on DYING ones
+        """Drain those that more are OK without than are kept."""
+        while (chosen := replacing.next_to_leave(self.slots, self.settings)) is not None:
             if Reason.END_SESSIONS in chosen.leaving:
                 self._end_sessions(chosen, "a release that ends sessions", now)
                 continue
@@ -426,20 +417,18 @@ class Pool:
     @property
     def _kept(self) -> int:
         """How many are to be OK."""
-        return self.settings.appservers.servers + self.settings.appservers.standby
+        return replacing.kept(self.settings)
 
-    def _may_leave(self, life: Life) -> bool:
-        """Whether it is to be replaced now. One that is past a limit waits while as many are DYING as may be."""
-        draining = sum(other.draining for other in self.lives)
-        return bool(life.leaving) and (not life.can_wait or draining < self.settings.max_dying)
+    def _exit_limit(self, life: Life) -> float:
+        """Seconds after the order to stop in which it has to exit."""
+        return exit_limit(self.settings.monitor.stop_grace, self.settings.sessions_survive or life.saves)
 
     def _out_of_slots(self, now: float) -> None:
         if any(slot.state is LifeState.STOPPING for slot in self):
             return  # its slot is free in a moment
-        dying = [life for life in self.lives if life.draining]
-        if self.release.under_way and dying:
-            chosen = min(dying, key=lambda life: life.sessions)
-            self._end_sessions(chosen, "no slot is free for the release", now)
+        if self.release.under_way and any(life.draining for life in self.lives):
+            if (chosen := replacing.to_end_for_a_slot(self.slots, self.settings, now)) is not None:
+                self._end_sessions(chosen, "no slot is free for the release", now)
         elif not self._no_slot:
             self._no_slot = True
             log.warning("no slot is free: slots = %d", self.settings.slots)
@@ -480,7 +469,7 @@ class Pool:
 
     def _stop(self, life: Life, event: Event, now: float) -> None:
         if self.slots.move(life, event, now):
-            life.supervision.deadline = now + self.settings.monitor.stop_grace + MARGIN
+            life.supervision.deadline = now + self._exit_limit(life)
             self._send(life, Signal.STOP)
 
     def _end_sessions(self, life: Life, why: str, now: float) -> bool:

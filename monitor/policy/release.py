@@ -79,7 +79,8 @@ def _is_old(life: Life | None) -> bool:
 
 def announcement(release: Release, slots: Slots, settings: Settings, end_sessions: bool) -> str:
     """The reply to an order for a release."""
-    text = f"replacing {texts.count(release.total, 'AppServer')}, {settings.monitor.replace_at_once} at a time"
+    pace = "all" if settings.sessions_survive else str(settings.monitor.replace_at_once)
+    text = f"replacing {texts.count(release.total, 'AppServer')}, {pace} at a time"
     draining = sum(life.draining for life in slots.lives)
     free = settings.slots - len(slots)
     if draining and free < release.total and not end_sessions:

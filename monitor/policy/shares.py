@@ -13,9 +13,10 @@ FIRST_SHARE = 0.1
 
 
 def weight(life: Life, servers: AppServers, now: float) -> int:
-    """Its share of new visitors, for address.text: whole when its slow start is over, none in standby."""
+    """Its share of new visitors, for address.text: whole when its slow start is over, none in standby
+    or when it is replaced."""
     whole = servers.weights[life.slot] if life.slot < len(servers.weights) else 100
-    if life.standby or not whole:
+    if life.standby or life.supervision.replaced or not whole:
         return 0
     ready_for = max(0.0, life.served(now) or 0.0)  # it may have become ready after `now`
     if life.ready_at is None or ready_for >= servers.slow_start:

@@ -174,7 +174,6 @@ class Slots:
         """Those that were left out for long enough can be used again."""
         self._passed_over = {number: until for number, until in self._passed_over.items() if until > now}
 
-    def lowest_free(self, limit: int) -> int | None:
-        """The lowest free slot below `limit`."""
-        free = free_slots([*self._in_use, *self._passed_over, *self.reserved], limit)
-        return free[0] if free else None
+    def free(self, limit: int) -> list[int]:
+        """The free slots below `limit`, lowest first."""
+        return free_slots([*self._in_use, *self._passed_over, *self.reserved], limit)

@@ -127,9 +127,11 @@ def page() -> str:
             "",
             "- STARTING: its process imports the application. It gets no visitors yet.",
             "- OK: it takes any visitor.",
-            "- DYING: it takes only visitors whose session it holds, and ends after the last one.",
+            "- DYING: it takes only visitors whose session it holds, and ends after the last one. With `survive` it "
+            "moves its sessions to other AppServers, and ends within seconds.",
             "- FAILING: its probes fail. It gets no new visitors, and is ended if that lasts.",
-            "- STOPPING: it was told to stop, and finishes the requests in flight.",
+            "- STOPPING: it was told to stop, and finishes the requests in flight. With `survive` it saves its "
+            "sessions.",
             "- BACKOFF: no process runs in the slot. One is started when a wait is over.",
             "",
             "```mermaid",

@@ -57,6 +57,17 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
     ("application", {"app": "json.no_such:app"}, r"there is no module 'json.no_such' for "),
     ("application", {"session_count": "no_such:f"}, r"session_count = .*there is no module 'no_such' for "),
     ("appservers", {"host": "192.0.2.1"}, r"nobody can listen on 192\.0\.2\.1:\d+ \(host, base_port\): "),
+    ("sessions", {"survive": "leaving", "folder": "lbadaptor.toml/x"}, r"\[sessions\] folder: .*Not a directory"),
+    (
+        "sessions",
+        {"survive": "leaving", "folder": "app"},
+        r"\[sessions\] folder: others than its owner can enter .*/app",
+    ),
+    (
+        "sessions",
+        {"survive": "leaving", "folder": "kept", "save": "no_such:f", "load": "shop:f"},
+        r"\[sessions\] save = .*there is no module 'no_such' for ",
+    ),
 ]
 
 
@@ -118,6 +129,14 @@ def test_a_folder_for_own_folders_that_others_may_write_to_is_reported(site: Sit
         assert status == 1
         assert any(re.search(r"\[appservers\] own_folder: .*/shared: others can write to it", one) for one in faults)
     assert [*shared.iterdir()] == []
+
+
+def test_a_folder_for_sessions_that_is_yet_to_be_made_is_good_and_is_not_made(site: Site) -> None:
+    site.settings("sessions", survive="leaving", folder="new/kept")
+    status, said, faults = check(site)
+    assert (status, faults) == (0, [])
+    assert "reload Apache before the release or start that sets it" in said
+    assert not (site.folder / "new").exists()
 
 
 def test_a_key_file_that_all_users_can_read_is_reported(site: Site) -> None:

@@ -219,7 +219,10 @@ def test_another_user_for_the_application(site: Site, everybodys_python: str) ->
     site.python = everybodys_python
     who = pwd.getpwnam(ORDINARY)
     site.settings("appservers", user=ORDINARY, own_folder="own", limits={"nofile": 128}, nice=-1)
+    site.settings("sessions", survive="leaving", folder="kept")
     site.up()
+    for path in (site.folder / "kept", site.folder / "kept" / "installation"):
+        assert (path.stat().st_uid, path.stat().st_mode & 0o077) == (who.pw_uid, 0)
     for slot in range(2):
         ids = [who.pw_uid] * 3 + [who.pw_gid] * 3
         assert site.eval(slot, "[*os.getresuid(), *os.getresgid()]") == ids

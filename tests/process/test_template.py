@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import selectors
+import socket
 import subprocess
 import sys
 import time
@@ -113,6 +114,19 @@ channel.recv(1)
     stage.wait(lambda: len(stage.owner.told) == 2, "both are told")
     assert stage.owner.told == [(ONE, "cannot fork: no room for 0"), (TWO, "cannot fork: no room for 1")]
     assert len(stage.owner.started) == 1
+
+
+def test_a_template_ends_without_a_word_when_its_monitor_is_killed() -> None:
+    ours, its = socket.socketpair()
+    command = [sys.executable, "-m", "lbadaptor.appserver", "--preload", "--channel", str(its.fileno())]
+    with subprocess.Popen(command, pass_fds=[its.fileno()], stderr=subprocess.PIPE) as process:
+        its.close()
+        ours.sendall(messages.encode(messages.Preload("wsgiref.simple_server:demo_app")) + b"\n")
+        ours.settimeout(PATIENCE)
+        assert ours.recv(1, socket.MSG_PEEK)  # what it reports is not read
+        ours.close()
+        _, said = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, said) == (0, b"")
 
 
 def test_one_that_is_not_wanted_any_more_finds_its_channel_closed(stage: Stage) -> None:

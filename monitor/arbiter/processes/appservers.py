@@ -23,6 +23,7 @@ from lbadaptor.contract.errors import KeyFileError
 from lbadaptor.contract.ticket import Keys
 from lbadaptor.log import logs, texts
 from monitor.arbiter.files.state_json import StateFile
+from monitor.arbiter.processes.assignment import assignment, preload
 from monitor.arbiter.processes.child import FLAGS, Child, Reaper
 from monitor.arbiter.processes.process_environment import (
     ProcessEnvironment,
@@ -37,10 +38,11 @@ from monitor.arbiter.processes.process_environment import (
 )
 from monitor.arbiter.processes.start_errors import StartErrors
 from monitor.arbiter.processes.template import Template
+from monitor.contract.patience import exit_limit
 from monitor.contract.processes import RUN_FOLDER, resident
 from monitor.policy.actions import Action, Signal, Start
-from monitor.policy.life import Life, own_limits
-from monitor.policy.pool import MARGIN, Pool
+from monitor.policy.life import Life
+from monitor.policy.pool import Pool
 from monitor.policy.problems import Problems
 
 log = logs.logger("lbmonitor")
@@ -185,7 +187,8 @@ class AppServerProcesses:
         except KeyFileError as error:
             log.error("slot %d is ended because no adaptor can reach it: %s", life.slot, error)
             child.signal(messages.STOP)
-            patience = self._pool.settings.monitor.stop_grace + MARGIN
+            settings = self._pool.settings
+            patience = exit_limit(settings.monitor.stop_grace, settings.sessions_survive)
             self._reaper.take(child, patience, lambda: self.remove(life.own_folder))
             return
         try:
@@ -243,7 +246,7 @@ class AppServerProcesses:
         if life is None:
             return
         settings = self._pool.settings
-        message = self._assignment(identity, self._keys.ticket(identity))
+        message = assignment(settings, identity, self._keys, time.monotonic())
         why = ""
         try:
             make_room_for_socket(settings, identity.slot, self._user, self._apache_group)
@@ -297,10 +300,8 @@ class AppServerProcesses:
 
     def start_template(self) -> Child:
         """Fork it, and tell it what to import. Raises OSError."""
-        application = self._pool.settings.application
         child = Child.start([*_COMMAND, "--preload", "--channel", "{channel}"], self._common)
-        most = self._pool.settings.monitor.start_timeout
-        wish = messages.Preload(application.app, application.session_count, most, time.monotonic() + most)
+        wish = preload(self._pool.settings, time.monotonic())
         child.send(messages.encode(wish))
         return child
 
@@ -338,33 +339,6 @@ class AppServerProcesses:
         given = common(settings, self._user, self._environment)
         mark = {RUN_FOLDER: str(settings.run_folder.absolute())}
         return replace(given, environment={**(given.environment or {}), **mark})
-
-    def _assignment(self, identity: Identity, ticket: str) -> messages.Assignment:
-        settings = self._pool.settings
-        servers, application = settings.appservers, settings.application
-        max_requests, max_age = own_limits(servers, identity.generation)
-        return messages.Assignment(
-            app=application.app,
-            session_cookie=application.session_cookie,
-            session_idle=application.session_idle,
-            session_count=application.session_count,
-            affinity=application.affinity,
-            ticket_cookie=application.ticket_cookie,
-            threads=servers.threads,
-            queue=servers.queue,
-            max_requests=max_requests,
-            max_age=max_age,
-            max_memory=servers.max_memory,
-            warm_up=servers.warm_up,
-            start_timeout=settings.monitor.start_timeout,
-            ready_by=time.monotonic() + settings.monitor.start_timeout,
-            stop_grace=settings.monitor.stop_grace,
-            generation=identity.generation,
-            ticket=ticket,
-            caller_key=self._keys.caller_key(ticket),
-            probe_key=self._keys.probe_key(ticket),
-            unix_socket=settings.unix_socket(identity.slot),
-        )
 
     def _follow(self, process: AppServerProcess) -> None:
         """Read its reports, and notice its exit. Raises OSError; then it is not followed."""

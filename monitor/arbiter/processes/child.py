@@ -1,4 +1,4 @@
-"""Child processes: only this module forks, signals and waits.
+"""Child processes: only this module forks, signals and waits while the loop runs.
 
 A child executes a new program at once, in a session of its own. Of the parent's descriptors it inherits its end of
 one channel only. Its exit makes its pidfd readable, so nothing has to wait for it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -19,6 +18,7 @@ from lbadaptor.contract.address import Identity
 from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings import AppServers, Limit, Settings
 from lbadaptor.log import logs, texts
+from monitor.arbiter.files import trust
 
 log = logs.logger("lbmonitor")
 
@@ -207,8 +207,8 @@ def _own_folders(parent: Path) -> int:
     parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        _refuse_untrusted(parent, os.fstat(descriptor), stat.S_IWGRP | stat.S_IWOTH, sticky=False)
-        _refuse_untrusted_parents(parent)
+        trust.refuse_untrusted(parent, os.fstat(descriptor), stat.S_IWGRP | stat.S_IWOTH, sticky=False)
+        trust.refuse_untrusted_parents(parent)
     except BaseException:
         os.close(descriptor)
         raise
@@ -219,31 +219,11 @@ def untrusted(parent: Path) -> str:
     """Why own folders would not be made in a folder, which need not exist yet; empty: they would."""
     try:
         if parent.exists():
-            _refuse_untrusted(parent, os.lstat(parent), stat.S_IWGRP | stat.S_IWOTH, sticky=False)
-        _refuse_untrusted_parents(parent)
+            trust.refuse_untrusted(parent, os.lstat(parent), stat.S_IWGRP | stat.S_IWOTH, sticky=False)
+        trust.refuse_untrusted_parents(parent)
     except OSError as error:
         return texts.of_os_error(error)
     return ""
-
-
-def _refuse_untrusted_parents(folder: Path) -> None:
-    """The same for all folders above a folder."""
-    for above in Path(os.path.realpath(folder)).parents:
-        with contextlib.suppress(FileNotFoundError):
-            _refuse_untrusted(above, os.lstat(above), stat.S_IWOTH, sticky=True)
-
-
-def _refuse_untrusted(path: Path, found: os.stat_result, writers: int, sticky: bool) -> None:
-    """Raise PermissionError for a folder that belongs to another user, or that others can write to.
-
-    `sticky`: others may write to a folder with the sticky bit, since they cannot rename what is not theirs.
-    """
-    if found.st_uid not in (0, os.geteuid()):
-        raise PermissionError(
-            errno.EPERM, f"it belongs to user {found.st_uid}, who could put another in its place", str(path)
-        )
-    if found.st_mode & writers and not (sticky and found.st_mode & stat.S_ISVTX):
-        raise PermissionError(errno.EPERM, "others can write to it", str(path))
 
 
 def make_room_for_socket(settings: Settings, slot: int, as_user: User | None, apache_group: int | None) -> None:

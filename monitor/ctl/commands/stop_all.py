@@ -24,6 +24,7 @@ from monitor.arbiter.processes.unrecorded import UnrecordedAppServers
 from monitor.arbiter.systemd import Systemd
 from monitor.contract.client import NOT_YOURS, NoAnswer
 from monitor.contract.messages import Probed, Target
+from monitor.contract.patience import exit_limit
 from monitor.watcher.probe import Line
 
 
@@ -31,8 +32,8 @@ class LeftRunning(LbadaptorError):
     """What was to be ended runs on."""
 
 
-MARGIN = 5.0
-"""Seconds beyond the AppServers' own grace."""
+MARGIN = 3.0
+"""Seconds beyond those in which AppServers have to exit."""
 POLL_INTERVAL = 0.05
 """Seconds between two looks at whether the monitor has ended."""
 ANSWERS = 2
@@ -43,7 +44,7 @@ def run(settings: Settings) -> int:
     """The exit status. Blocks for twice `stop_grace`, about, at most. Raises LbadaptorError."""
     _refuse_other_users(settings.run_folder)
     # As ExecStopPost of a systemd unit: `end` takes twice the grace at most.
-    Systemd(os.environ).extend(2 * (settings.monitor.stop_grace + MARGIN) + MARGIN)
+    Systemd(os.environ).extend(2 * _grace(settings) + MARGIN)
     left, killed = end(settings)
     print(f"nothing runs from {settings.run_folder} any more; AppServers left over: {left}, killed: {killed}")
     return 0
@@ -67,7 +68,7 @@ def _refuse_other_users(run_folder: Path) -> None:
 def end(settings: Settings) -> tuple[int, int]:
     """End the monitor, if there is one, and every AppServer. How many AppServers were left over; how many had to
     be killed. Raises LeftRunning. Blocks for twice `stop_grace`, about, at most."""
-    grace = settings.monitor.stop_grace + MARGIN
+    grace = _grace(settings)
     _end_monitor(settings.run_folder, grace)
     children = list(_living(settings))
     for child in children:
@@ -81,6 +82,11 @@ def end(settings: Settings) -> tuple[int, int]:
         child.wait(MARGIN)
     remove_own_folders(settings)
     return len(children), len(killed)
+
+
+def _grace(settings: Settings) -> float:
+    """Seconds to wait for the monitor's end, and again for that of AppServers which are left."""
+    return exit_limit(settings.monitor.stop_grace, settings.sessions_survive) + MARGIN
 
 
 def remove_own_folders(settings: Settings) -> None:

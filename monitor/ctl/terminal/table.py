@@ -22,8 +22,35 @@ def table(status: dict[str, Any]) -> str:
         head += " · stopping"
     if never_set := status.get("session_cookie", {}).get("never_set"):
         lines += ["", f"note: {never_set}."]
+    if survival := _survival(status):
+        lines += ["", *survival]
     problems = [f"PROBLEM: {text}" for text in status.get("problems", ())]
     return "\n".join([*problems, head, status["address_file"], "", *lines])
+
+
+def _survival(status: dict[str, Any]) -> list[str]:
+    """How many sessions survive their AppServer, and why others do not; none where no AppServer keeps any."""
+    servers = [server for server in status["appservers"] if server.get("kept")]
+    kept = [server["kept"] for server in servers if server["kept"]["mode"] not in ("", "nothing")]
+    if not kept:
+        return []
+    unsaved: dict[str, int] = {}
+    for one in kept:
+        for why, count in one["unsaved"].items():
+            unsaved[why] = unsaved.get(why, 0) + count
+    named = ", ".join(f"{why} {count}" for why, count in sorted(unsaved.items()))
+    total = sum(one["saved"] for one in kept)
+    waiting = max((one["waiting"] for one in kept if one["waiting"] is not None), default=None)
+    lines = [
+        f'sessions survive "{status.get("survive", "")}": {total} saved, {sum(unsaved.values())} not saved'
+        + (f" ({named})" if named else "")
+        + (f", {waiting} waiting for their visitors" if waiting is not None else "")
+        + f"; moved out {sum(one['moved_out'] for one in kept)}, taken over {sum(one['taken'] for one in kept)}"
+    ]
+    for why in dict.fromkeys(one["why"] for one in kept if one["why"]):
+        slots = [str(server["slot"]) for server in servers if server["kept"]["why"] == why]
+        lines.append(f"sessions of slot {', '.join(slots)} do NOT survive: {why}")
+    return lines
 
 
 def _row(server: dict[str, Any]) -> tuple[str, ...]:

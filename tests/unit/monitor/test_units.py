@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lbadaptor.contract.settings import Application, Settings
+
 UNITS = Path(__file__).parents[3] / "monitor" / "units"
 SINGLE, INSTANCE = UNITS / "lbadaptor.service", UNITS / "lbadaptor@.service"
 LARGEST_EXPOSURE = 30
@@ -65,6 +67,14 @@ def test_no_unit_takes_along_what_is_anothers(unit: Path) -> None:
     for name in ("RuntimeDirectory", "StateDirectory"):
         [value] = rows(unit)[name]
         assert "/" not in value
+
+
+def test_the_monitor_can_make_the_default_folder_of_sessions() -> None:
+    """Nothing of /var is read-only to it, and systemd makes the folder above for its user."""
+    [state] = rows(SINGLE)["StateDirectory"]
+    assert Settings(Application("a:b", "sid")).session_folder.parent == Path("/var/lib", state)
+    assert rows(SINGLE)["ProtectSystem"] == ["full"]
+    assert not {"ReadOnlyPaths", "InaccessiblePaths", "DynamicUser", "StateDirectoryMode"} & rows(SINGLE).keys()
 
 
 @pytest.mark.parametrize(

@@ -7,24 +7,29 @@ from pathlib import Path
 import pytest
 
 from lbadaptor.contract.settings import load
+from monitor.arbiter.files import session_folder
+from monitor.check import neighbours
 from monitor.check.neighbours import findings
 
 UNKNOWN = "cannot be known before its monitor runs"
 
 
-def written(folder: Path, name: str, **changes: str) -> Path:
+def written(place: Path, name: str, **changes: str) -> Path:
     rows = {
         "ticket_cookie": f"__{name}__",
         "run_folder": f"run-{name}",
         "key_file": f"keys-{name}",
+        "survive": "nothing",
+        "folder": "kept",
         "base_port": "9000" if name == "shop" else "9500",
         **changes,
     }
-    path = folder / f"{name}.toml"
+    path = place / f"{name}.toml"
     path.write_text(
         f'[application]\napp = "{name}:app"\nsession_cookie = "sid"\nticket_cookie = "{rows["ticket_cookie"]}"\n'
         f'[files]\nrun_folder = "{rows["run_folder"]}"\nkey_file = "{rows["key_file"]}"\n'
         f"[appservers]\nservers = 2\nslots = 8\nbase_port = {rows['base_port']}\n"
+        f'[sessions]\nsurvive = "{rows["survive"]}"\nfolder = "{rows["folder"]}"\n'
     )
     return path
 
@@ -77,3 +82,50 @@ def test_what_only_a_running_monitor_can_tell_is_said(tmp_path: Path) -> None:
     assert [finding for finding in findings(load(shop), shop) if UNKNOWN in finding]
     shop.write_text('[application]\napp = "a:b"\naffinity = true\n[monitor]\ndrain_limit = 60\n')
     assert findings(load(shop), shop) == []
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "folder", "same"),
+    [
+        ("leaving", "anything", "./kept", True),
+        ("leaving", "anything", "other", False),
+        ("leaving", "nothing", "kept", False),
+        ("nothing", "leaving", "kept", False),
+    ],
+)
+def test_a_folder_of_sessions_is_for_one_application(
+    tmp_path: Path, mine: str, other: str, folder: str, same: bool
+) -> None:
+    shop = written(tmp_path, "shop", survive=mine)
+    written(tmp_path, "blog", survive=other, folder=folder)
+    assert any("the same [sessions] folder" in finding for finding in found(shop)) is same
+
+
+@pytest.mark.parametrize(
+    ("runs", "survive", "said"),
+    [
+        (None, "nothing", ""),
+        ({"survive": "nothing"}, "nothing", ""),
+        ({"survive": "leaving"}, "anything", ""),
+        (None, "leaving", "reload Apache before"),
+        ({}, "leaving", "reload Apache before"),  # a monitor of a release that did not know it
+        ({"survive": "nothing"}, "anything", "adaptors of before do not know MOVED"),
+        ({"survive": "leaving"}, "nothing", "still move theirs to"),
+    ],
+)
+def test_what_a_change_of_survive_means_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: dict[str, str] | None, survive: str, said: str
+) -> None:
+    status = None if runs is None else {"session_cookie": {"name": "sid"}, **runs}
+    monkeypatch.setattr(neighbours, "_status", lambda _: status)
+    notes = found(written(tmp_path, "shop", survive=survive))
+    assert len(notes) == bool(said)
+    assert said in "".join(notes)
+
+
+def test_sessions_that_nobody_takes_up_any_more_are_said(tmp_path: Path) -> None:
+    shop = written(tmp_path, "shop", survive="leaving")
+    session_folder.check(load(shop), None)
+    (tmp_path / "kept" / "free").mkdir()
+    (note,) = found(written(tmp_path, "shop", survive="nothing"))
+    assert note.startswith(f"{tmp_path}/kept is left from when sessions survived")

@@ -12,6 +12,7 @@ from monitor.contract.messages import (
     Alive,
     Begin,
     Cookies,
+    Kept,
     Ordered,
     ProbeAnswer,
     Probed,
@@ -27,6 +28,7 @@ from monitor.contract.messages import (
     [
         Probed(3, 17, ProbeAnswer(17, 4711, "requests", True, 5, 12.5, 1, 8, 100, 1 << 40, 0.25, False)),
         Probed(3, 17, ProbeAnswer(17, cookies=Cookies("sid", False, 3, ("session",), ("session",)))),
+        Probed(3, 17, ProbeAnswer(17, kept=Kept("leaving", "Flask", "", 5, {"_io.TextIOWrapper": 2}, 7, 1, 3))),
         Unanswered(3, 17, "connection refused", True),
         Ordered(1, "drain", 3),
         Ordered(2, "restart"),
@@ -77,3 +79,9 @@ def test_what_is_no_message_is_refused(line: bytes) -> None:
 def test_an_appserver_of_a_newer_release_may_say_more() -> None:
     answer = json.dumps({"generation": 17, "sessions": 2, "news": [1]}).encode()
     assert msgspec.json.decode(answer, type=ProbeAnswer) == ProbeAnswer(17, sessions=2)
+
+
+def test_what_it_says_of_kept_sessions_may_be_more_or_nothing() -> None:
+    answer = json.dumps({"generation": 17, "kept": {"mode": "anything", "saved": 2, "news": {"a": 1}}}).encode()
+    assert msgspec.json.decode(answer, type=ProbeAnswer).kept == Kept("anything", saved=2)
+    assert msgspec.json.decode(b'{"generation": 17}', type=ProbeAnswer).kept is None

@@ -86,6 +86,35 @@ def test_a_session_cookie_that_was_never_set_is_a_note_of_its_own() -> None:
     assert "note:" not in table.table(status(server(0), session_cookie={"name": "sid", "never_set": ""}))
 
 
+def kept(**values: Any) -> dict[str, Any]:
+    nothing = {"mode": "leaving", "store": "Flask", "why": "", "saved": 0, "unsaved": {}, "waiting": None}
+    return {**nothing, "moved_out": 0, "taken": 0, **values}
+
+
+def test_how_many_sessions_survive_is_told_for_all_together() -> None:
+    servers = (
+        server(0, kept=kept(saved=5, unsaved={"_io.TextIOWrapper": 2, "no room": 1}, moved_out=4)),
+        server(1, kept=kept(saved=7, unsaved={"no room": 3}, waiting=9, taken=2)),
+        server(2, kept=None),
+    )
+    assert table.table(status(*servers, survive="leaving")).endswith(
+        '\n\nsessions survive "leaving": 12 saved, 6 not saved (_io.TextIOWrapper 2, no room 4), 9 waiting for their '
+        "visitors; moved out 4, taken over 2"
+    )
+
+
+def test_why_no_session_survives_is_told_once_for_all_slots() -> None:
+    servers = [server(slot, kept=kept(why="the store is shared")) for slot in (0, 1)]
+    assert table.table(status(*servers, survive="leaving")).endswith(
+        "\nsessions of slot 0, 1 do NOT survive: the store is shared"
+    )
+
+
+@pytest.mark.parametrize("told", [{}, {"kept": None}, {"kept": kept(mode="nothing")}])
+def test_where_no_session_survives_nothing_is_told_of_it(told: dict[str, Any]) -> None:
+    assert "survive" not in table.table(status(server(0, **told), survive="nothing"))
+
+
 def test_columns_stand_under_their_titles() -> None:
     lines = table.table(status(server(0, sessions=1234567), server(11))).splitlines()[3:]
     for title in ("state", "sessions", "address"):

@@ -66,9 +66,9 @@ def test_the_lowest_free_slot_is_neither_in_use_nor_reserved_nor_passed_over() -
     slots.occupy(a_life(0))
     slots.reserved = {1}
     slots.pass_over(2, now=10.0)
-    assert slots.lowest_free(5) == 3
-    assert slots.lowest_free(3) is None
+    assert slots.free(5)[0] == 3
+    assert slots.free(3) == []
     slots.forget_passed_over(10.0 + PASS_OVER - 1)
-    assert (slots.lowest_free(5), list(slots.passed_over_until)) == (3, [10.0 + PASS_OVER])
+    assert (slots.free(5)[0], list(slots.passed_over_until)) == (3, [10.0 + PASS_OVER])
     slots.forget_passed_over(10.0 + PASS_OVER)
-    assert (slots.lowest_free(5), list(slots.passed_over_until)) == (2, [])
+    assert (slots.free(5)[0], list(slots.passed_over_until)) == (2, [])
