@@ -278,6 +278,7 @@ class Cluster:
             "appservers": {"servers": 4},
             "adaptor": {},
             "monitor": {"probe_interval": 0.1},
+            "sessions": {"folder": str(folder / "sessions")},
         }
         for name, section in settings.items():
             sections[name].update(section)
@@ -445,6 +446,12 @@ class Cluster:
         """Order the monitor to end all AppServers and itself; the httpds stay. `start` begins anew."""
         assert self._process is not None
         self._process.terminate()
+
+    def kill_monitor(self) -> None:
+        """SIGKILL for the monitor. `start` begins anew."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(TIMEOUT)
 
     def await_end(self) -> None:
         """Wait until the monitor has ended."""

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import functools
 import http.client
+import itertools
 import json
 import os
 import re
@@ -503,6 +504,66 @@ def test_a_dying_one_still_gets_its_holders_and_refuses_the_others(fast: FastSit
     fast.ask(visitor, "logout")
     for one in (visitor, robot):
         one.close()
+
+
+@contextlib.contextmanager
+def moved_to(path: str, identity: object) -> Iterator[list[str]]:
+    """Who asks at this Unix socket is told that the session is at another AppServer. Yields the heads that came."""
+    heads: list[str] = []
+    refusal = "\r\n".join(
+        (
+            "HTTP/1.1 421 Misdirected Request",
+            *("LB-Refused: MOVED", f"LB-Moved-To: {identity}", "LB-Status: DYING", "LB-Load: 0/2/0"),
+            *("Content-Length: 0", "Connection: close", "", ""),
+        )
+    )
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            with contextlib.suppress(ConnectionError), listener.accept()[0] as caller:
+                head = b""
+                while b"\r\n\r\n" not in head and (more := caller.recv(65536)):
+                    head += more
+                if b"LB-Probe" not in head:  # the monitor may think what it likes
+                    heads.append(head.decode("latin-1"))
+                caller.sendall(refusal.encode())
+
+    found = os.stat(path)
+    os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(path)
+        os.chown(path, found.st_uid, found.st_gid)
+        os.chmod(path, found.st_mode)
+        listener.listen()
+        pool.submit(serve, listener)
+        try:
+            yield heads
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)  # accept raises OSError
+
+
+def test_who_has_moved_comes_back_to_the_adaptor_and_follows(new_cluster: Callable[..., Cluster]) -> None:
+    cluster = new_cluster(app=APP, appservers={"servers": 2})
+    prepare(cluster.folder)
+    before, now = cluster.table().entries
+    cookies = f"__PRT__={before.ticket}; sid=abc"
+    socket_ = cluster.settings.unix_socket(before.identity.slot)
+    with cluster.stopped_monitor(), moved_to(socket_, now.identity) as heads:
+        for fast, method in itertools.product([FastSite(cluster, name) for name in MODES], ("GET", "HEAD")):
+            heads.clear()
+            visitor = fast.site.visitor()
+            answer, lane = fast.ask(visitor, "plain?a=%20b", method, headers={"Cookie": cookies})
+            assert (answer.status_code, lane) == (200, "back after 421")
+            assert [name for name in answer.headers if name.lower().startswith("lb")] == []
+            if method == "GET":
+                assert answer.json()["slot"] == now.identity.slot
+            assert ["\r\nLB-Variables: " in head for head in heads] == [True, False]  # the fast lane's first
+            for head in heads:
+                assert head.startswith(f"{method} ")
+                assert "?a=%20b HTTP/1.1\r\n" in head
+                assert f"\r\nCookie: {cookies}\r\n" in head
+                assert "\r\nLB-Session: held\r\n" in head
+            visitor.close()
 
 
 def test_one_that_is_failing_is_the_adaptors_business(new_cluster: Callable[..., Cluster]) -> None:

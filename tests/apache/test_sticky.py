@@ -713,7 +713,7 @@ def test_webwares_example_counts_the_visits_of_each_visitor_over_three_appserver
     (pid,) = [server["pid"] for server in cluster.status()["appservers"] if server["slot"] == slot]
     os.kill(pid, signal.SIGKILL)
     assert visit(unlucky)[1] == 1
-    assert "a visitor comes whose session was lost with its AppServer" in cluster.said()
+    assert "a visitor's session is lost: the process that held it has ended" in cluster.said()
     assert [visit(visitor) for visitor in homes.values()] == [(where, 5) for where in homes]
     for visitor in (unlucky, *homes.values()):
         visitor.close()

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from .clients import Crowd
 from .fault_injector import ALL, FaultInjector
-from .records import Logged, Records
+from .records import Counted, Logged, Records
 from .report import report
-from .stage import SERVERS, Stage
+from .stage import OWN, SERVERS, STORES, Stage
 from .verdict import STRENGTH, judge
 from .watch import Watch
 
@@ -41,6 +41,11 @@ def main() -> int:
     )
     parser.add_argument("--only", action="append", default=[], metavar="ACTION", help="leave out all other actions")
     parser.add_argument("--fast-lane", action="store_true", help="with Apache's own fast lane")
+    parser.add_argument(
+        "--survive", choices=("nothing", "leaving", "anything"), default="nothing", help="[sessions] survive"
+    )
+    parser.add_argument("--preload", action="store_true", help="[appservers] preload")
+    parser.add_argument("--store", choices=STORES, default=OWN, help="where the application keeps its sessions")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy logs and records there")
     options = parser.parse_args()
     for action in (*options.without, *options.only):
@@ -50,10 +55,19 @@ def main() -> int:
     print(
         f"torture: {options.minutes:g} minutes, seed {options.seed}, {VISITORS} visitors, {SERVERS} AppServers"
         + (", with the fast lane" if options.fast_lane else "")
+        + (f", sessions survive {options.survive}" if options.survive != "nothing" else "")
+        + (", with preload" if options.preload else "")
+        + (f", store {options.store}" if options.store != OWN else "")
     )
     folder = Path(tempfile.mkdtemp(prefix="lbt-", dir="/tmp"))
     try:
-        stage = Stage(folder, fast_lane=options.fast_lane)
+        stage = Stage(
+            folder,
+            fast_lane=options.fast_lane,
+            survive=options.survive,
+            preload=options.preload,
+            store=options.store,
+        )
         records = run(stage, options.minutes * 60, options.seed, enabled, lambda text: print(text, flush=True))
         violations = judge(records)
         print(report(records, violations))
@@ -70,13 +84,21 @@ def run(
     stage: Stage, seconds: float, seed: int, enabled: set[str] | frozenset[str], say: Callable[[str], None]
 ) -> Records:
     """Run the whole test. Blocks for so many seconds, and some more."""
-    records = Records(stage.limits(), SERVERS)
+    records = Records(stage.limits(), SERVERS, stage.survive)
     watch = Watch(stage, records)
     try:
         stage.start()
         records.began = time.time()
         watch.start()
-        crowd = Crowd(stage.httpd.port, VISITORS, seed, records.visits.append, fast_lane=stage.fast_lane)
+        crowd = Crowd(
+            stage.httpd.port,
+            VISITORS,
+            seed,
+            records.visits.append,
+            fast_lane=stage.fast_lane,
+            lively=stage.survive != "nothing",
+            together=stage.store == OWN,
+        )
         duration = max(5.0, seconds - WARM_UP - STEADY - CALM - 2.0)
         injector = FaultInjector(stage, seed, duration, records.faults, records.visits.append, enabled, say)
         crowd.start()
@@ -97,7 +119,12 @@ def run(
     finally:
         watch.stop()
         records.left += stage.stop()
-    records.executed = [(name, int(pid)) for name, pid in map(str.split, stage.executed.read_text().splitlines())]
+    for line in stage.executed.read_text().splitlines():
+        name, pid, *counted = line.split()
+        if counted:
+            records.counted.append(Counted(name, int(pid), counted[0], int(counted[1])))
+        else:
+            records.executed.append((name, int(pid)))
     records.lanes.update(map(_lane, stage.lanes.read_text().splitlines()))
     if stage.fast_lane and not records.lanes["fast"]:
         records.test_errors.append("no request took the fast lane")
@@ -156,7 +183,7 @@ def _keep(folder: Path, place: Path, records: Records) -> None:
     shutil.copy(folder / "monitor.log", place)
     shutil.copy(folder / "httpd" / "error.log", place)
     with (place / "records.txt").open("w") as file:
-        for name in ("faults", "said", "tables", "visits"):
+        for name in ("faults", "said", "tables", "visits", "counted"):
             file.writelines(f"{one}\n" for one in getattr(records, name))
 
 

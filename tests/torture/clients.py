@@ -17,12 +17,13 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from .application import COOKIE, content
+from .application import COOKIE, LARGE, content
 from .records import Name, Outcome, Process, Told, Visit
 
 TICKET = "__PRT__"
@@ -32,6 +33,8 @@ SMALL_BUFFER = 65536
 """Bytes that the kernel buffers for a slow reader."""
 LONGEST_SLOW = 4.0
 """Seconds for which a slow upload or download lasts, about."""
+ENDED_KEPT = 60
+"""Sessions that have ended and may be brought again, at most."""
 
 _numbers = itertools.count(1)
 
@@ -53,7 +56,7 @@ class Line:
 
     def __init__(self, port: int, keep: bool, fast_lane: bool = False) -> None:
         self.fast_lane = fast_lane
-        self._port = port
+        self.port = port
         self._keep = keep
         self._connection: http.client.HTTPConnection | None = None
 
@@ -70,7 +73,7 @@ class Line:
             self.close()  # it was closed while it was idle
         used = self._connection is not None
         try:
-            connection = self._connection or _connect(self._port, bool(rate))
+            connection = self._connection or _connect(self.port, bool(rate))
         except OSError as error:
             return Result(Outcome.NO_CONNECTION, why=str(error))
         self._connection = connection
@@ -161,6 +164,13 @@ class Planned:
     chunked: bool = False
     """the answer is, and so is the request's body if there is one"""
     leave: bool = False
+    large: bool = False
+    """a session that begins with it is large"""
+
+    @property
+    def counts(self) -> bool:
+        """The session counts it."""
+        return self.method == "POST" and self.page in ("visit", "login")
 
 
 @dataclass
@@ -173,10 +183,13 @@ class Visitor:
     cookies: dict[str, str] = field(default_factory=dict)
     holder: Told | None = None
     told_at: float = 0.0
+    asked_at: float = 0.0
     count: int = 0
     """POSTs that the session had counted at the last answer"""
     doubtful: int = 0
     """POSTs since then without an answer: the session may have counted them"""
+    ended_session: bool = False
+    """it brings again what the application has ended"""
 
     def forget(self) -> None:
         """Throw the cookies away."""
@@ -185,6 +198,58 @@ class Visitor:
 
     def ask(self, planned: Planned) -> Visit:
         """Send one request and record it. Raises nothing because of what the other side does."""
+        counts = planned.counts
+        visit, headers = self._exchange(planned, self.count + counts, self.count + self.doubtful + counts)
+        told = visit.told
+        if headers is not None:
+            self._take_cookies(headers)
+        if told is None:
+            self.doubtful += counts
+        elif planned.page in ("visit", "login"):
+            self.holder, self.count, self.doubtful = told, told.count, 0
+            self.asked_at, self.told_at = visit.began, visit.ended
+        elif visit.brought and not told.lost:
+            self.asked_at, self.told_at = visit.began, visit.ended
+            if told.moved:  # by a page without a session, too
+                self.holder = told
+        return visit
+
+    def ask_together(self, planned: list[Planned]) -> None:
+        """Send several requests for visits at once, each by a connection of its own, and record them."""
+        counts = sum(one.counts for one in planned)
+        answers: list[tuple[Visit, http.client.HTTPMessage | None]] = []
+
+        def ask(one: Planned) -> None:
+            line = Line(self.line.port, keep=False, fast_lane=self.line.fast_lane)
+            least, most = self.count + one.counts, self.count + self.doubtful + counts
+            answers.append(replace(self, line=line)._exchange(one, least, most, together=True))
+
+        threads = [threading.Thread(target=ask, args=(one,)) for one in planned]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        told = [(visit, headers) for visit, headers in answers if visit.told]
+        answered = sum(visit.method == "POST" for visit, _ in told)
+        fresh = [(visit, headers) for visit, headers in told if visit.told and visit.told.new]
+        if fresh:  # each has begun a session: the visitor goes on with one of them
+            (last, headers), answered, counts = fresh[-1], 0, 0
+            self.count, self.doubtful = last.told.count if last.told else 0, 0
+        elif told:
+            last, headers = max(told, key=lambda one: one[0].ended)
+            self.count = max(self.count + answered, *(visit.told.count for visit, _ in told if visit.told), 0)
+        else:
+            last, headers = None, None
+        self.doubtful += counts - answered
+        if headers is not None:
+            self._take_cookies(headers)
+        if last is not None:
+            self.holder, self.asked_at, self.told_at = last.told, last.began, last.ended
+
+    def _exchange(
+        self, planned: Planned, least: int, most: int, together: bool = False
+    ) -> tuple[Visit, http.client.HTTPMessage | None]:
+        """Send one request and record it. The visit, and the head of an answer that is the application's."""
         name = f"{self.client}-{next(_numbers)}"
         query = {"n": name, "size": planned.size}
         headers: dict[str, str] = {}
@@ -200,6 +265,8 @@ class Visitor:
             query["wait"] = f"{planned.wait:.3f}"  # type: ignore[assignment]
         if planned.chunked:
             query["chunked"] = 1
+        if planned.large:
+            query[LARGE] = 1
         if self.cookies:
             headers["Cookie"] = "; ".join(f"{key}={value}" for key, value in self.cookies.items())
         brought = self.cookies.get(COOKIE, "")
@@ -214,10 +281,9 @@ class Visitor:
             told = told_in(result)
         except (ValueError, KeyError, TypeError) as error:
             wrong = f"X-Told cannot be read: {error!r}"
-        if told is not None:
-            wrong = wrong or self._take_cookies(result, told)
+        if told is not None and result.headers is not None:
+            wrong = wrong or _wrong_cookies(result.headers, told, self.cookies.get(TICKET, ""))
         wrong = wrong or _wrong(result, told, name, planned)
-        counts = planned.method == "POST" and planned.page == "visit"
         visit = Visit(
             name=name,
             client=self.client,
@@ -232,39 +298,49 @@ class Visitor:
             brought=brought,
             holder=self.holder if brought else None,
             told_at=self.told_at,
-            least=self.count + counts,
-            most=self.count + self.doubtful + counts,
+            asked_at=self.asked_at,
+            least=least,
+            most=most,
+            ended_session=self.ended_session,
+            together=together,
             wrong=wrong,
             why=result.why,
         )
         self.record(visit)
-        if told is None:
-            self.doubtful += counts
-        elif planned.page == "visit":
-            self.holder, self.told_at, self.count, self.doubtful = told, ended, told.count, 0
-        elif brought and not told.lost:
-            self.told_at = ended
-        return visit
+        return visit, result.headers if told is not None else None
 
-    def _take_cookies(self, result: Result, told: Told) -> str:
-        """Keep the cookies of an answer. Returns what is wrong with them; empty: nothing."""
-        assert result.headers is not None
-        came: dict[str, str] = {}
-        for line in result.headers.get_all("Set-Cookie") or []:
-            key, _, value = line.partition(";")[0].strip().partition("=")
-            came[key] = value
+    def _take_cookies(self, headers: http.client.HTTPMessage) -> None:
+        """Keep the cookies of an answer."""
+        for key, value in _cookies(headers).items():
             if value:
                 self.cookies[key] = value
             else:
                 self.cookies.pop(key, None)
-        for key in result.headers:
-            if key.lower().startswith("lb-"):
-                return f"the visitor got {key}"
-        if came.keys() not in ({COOKIE, TICKET}, set()):
-            return f"the cookies {', '.join(came)} came without the other"
-        if came.get(TICKET) and not came[TICKET].startswith(f"{told.appserver}."):
-            return f"the ticket {came[TICKET]} does not name AppServer {told.appserver}, which has the session"
-        return ""
+
+
+def _cookies(headers: http.client.HTTPMessage) -> dict[str, str]:
+    came: dict[str, str] = {}
+    for line in headers.get_all("Set-Cookie") or []:
+        key, _, value = line.partition(";")[0].strip().partition("=")
+        came[key] = value
+    return came
+
+
+def _wrong_cookies(headers: http.client.HTTPMessage, told: Told, ticket: str) -> str:
+    """What is wrong with the cookies of an answer; empty: nothing. `ticket`: the one that the request brought."""
+    for key in headers:
+        if key.lower().startswith("lb-"):
+            return f"the visitor got {key}"
+    came = _cookies(headers)
+    named = f"{told.appserver}."
+    if told.moved and TICKET not in came and not ticket.startswith(named):
+        return "the session has moved, and the ticket is that of before"
+    renewed = came.keys() == {TICKET} and ticket and not ticket.startswith(named)
+    if not renewed and came.keys() not in ({COOKIE, TICKET}, set()):
+        return f"the cookies {', '.join(came)} came without the other"
+    if came.get(TICKET) and not came[TICKET].startswith(named):
+        return f"the ticket {came[TICKET]} does not name AppServer {told.appserver}, which has the session"
+    return ""
 
 
 def _paced(body: bytes, rate: float) -> Iterator[bytes]:
@@ -289,6 +365,7 @@ def told_in(result: Result) -> Told | None:
         sid=told.get("sid", ""),
         new=told.get("new", False),
         count=told.get("count", 0),
+        moved=told.get("moved", False),
     )
 
 
@@ -309,10 +386,20 @@ def _wrong(result: Result, told: Told | None, name: str, planned: Planned) -> st
 
 
 class Crowd:
-    """Visitors that send requests all the time, each in a thread. `start`, then `stop`."""
+    """Visitors that send requests all the time, each in a thread. `start`, then `stop`.
+
+    `lively`: they log in, and bring sessions again that have ended. `together`: they send some requests at once, too.
+    """
 
     def __init__(
-        self, port: int, count: int, seed: int, record: Callable[[Visit], None], fast_lane: bool = False
+        self,
+        port: int,
+        count: int,
+        seed: int,
+        record: Callable[[Visit], None],
+        fast_lane: bool = False,
+        lively: bool = False,
+        together: bool = False,
     ) -> None:
         self.sessions = 0
         """sessions that ended with a logout"""
@@ -321,6 +408,10 @@ class Crowd:
         self._seed = seed
         self._record = record
         self._fast_lane = fast_lane
+        self._lively = lively
+        self._together = together
+        self._ended: deque[dict[str, str]] = deque(maxlen=ENDED_KEPT)
+        """cookies of sessions that have ended"""
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._live, args=(number,)) for number in range(count)]
 
@@ -350,13 +441,42 @@ class Crowd:
 
     def _session(self, visitor: Visitor, chance: random.Random) -> None:
         for _ in range(chance.randint(3, 40)):
-            visitor.ask(_planned(chance))
+            if not self._lively or not self._lively_step(visitor, chance):
+                visitor.ask(_planned(chance))
             if self._over.wait(chance.uniform(0.0, 0.08)):
                 return
         if chance.random() < 0.95:
-            visit = visitor.ask(Planned("POST", "logout"))
-            self.sessions += visit.told is not None and not visit.told.new
+            self._end(visitor, "logout")
         visitor.forget()
+
+    def _end(self, visitor: Visitor, page: str) -> None:
+        """Log out, or in, which ends the session under its cookie of before."""
+        before = dict(visitor.cookies)
+        visit = visitor.ask(Planned("POST", page))
+        there = visit.told is not None and not visit.told.new
+        self.sessions += there and page == "logout"
+        if there and before:
+            self._ended.append(before)
+
+    def _lively_step(self, visitor: Visitor, chance: random.Random) -> bool:
+        """Whether anything was done."""
+        step = chance.choices(("login", "together", "again", ""), (3, 8, 8, 81))[0]
+        if step == "login" and visitor.holder is not None:
+            self._end(visitor, "login")
+        elif step == "together" and self._together and visitor.holder is not None:
+            methods = chance.choices(("GET", "POST"), k=chance.randint(2, 3))
+            waits = (chance.choice((0.0, chance.uniform(0.05, 0.3))) for _ in methods)
+            visitor.ask_together(
+                [Planned(method, "visit", size=100, wait=wait) for method, wait in zip(methods, waits, strict=True)]
+            )
+        elif step == "again" and self._ended:
+            cookies = dict(chance.choice(list(self._ended)))
+            line = Line(self._port, keep=False, fast_lane=self._fast_lane)
+            again = Visitor(f"{visitor.client}-again", line, self._record, cookies, ended_session=True)
+            again.ask(Planned("GET", "peek", size=100))
+        else:
+            return False
+        return True
 
 
 def _planned(chance: random.Random) -> Planned:
@@ -400,3 +520,24 @@ def burst(
     for thread in threads:
         thread.start()
     return threads
+
+
+def with_large_sessions(
+    port: int, visitors: int, seconds: float, client: str, record: Callable[[Visit], None]
+) -> bool:
+    """Many visitors with large sessions at once, who log out after so many seconds. Whether all have. Blocks."""
+    ended: list[bool] = []
+
+    def come(number: int) -> None:
+        visitor = Visitor(f"{client}.{number}", Line(port, keep=False), record)
+        visitor.ask(Planned("POST", "visit", size=100, large=True))
+        time.sleep(seconds)
+        tries = (visitor.ask(Planned("POST", "logout")) for _ in range(3))
+        ended.append(not visitor.cookies or any(visit.told for visit in tries))
+
+    threads = [threading.Thread(target=come, args=(number,)) for number in range(visitors)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(ended) == visitors and all(ended)

@@ -1,8 +1,8 @@
 """The fault injector: kills and stops processes at random, gives orders, and records what it did.
 
-ACTIONS lists all that it does. The seed decides the order of the actions, and everything that is random about them.
-An action that is not enabled takes its turn like the others, but does nothing: so a seed means the same with and
-without it.
+ACTIONS lists all that it does, and WITH_SESSIONS what it does besides where sessions outlive their process. The
+seed decides the order of the actions, and everything that is random about them. An action that is not enabled takes
+its turn like the others, but does nothing: so a seed means the same with and without it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,22 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
+from lbadaptor.contract.address import Identity
 from monitor.contract.client import NoAnswer, ask
 
 from .application import born
-from .clients import burst
+from .clients import burst, with_large_sessions
 from .records import FOREVER, Fault, Process, Visit
 from .stage import Stage
 
 MAX_STOPPED = 3
 """AppServers that are stopped at the same time, at most."""
+MOVE_PATIENCE = 8.0
+"""Seconds within which an AppServer is DYING after the order to drain it: its replacement has to be OK first."""
+LOOK_PAUSE = 0.002
+FULL = "fill sessions"
+LARGE_SESSIONS = 80
+"""They fill the shares of all AppServers ([sessions] max_bytes)."""
 REST = 3.0
 """Seconds after a stop in which the same AppServer is not stopped again: probes have to find it in order first."""
 
@@ -63,7 +70,7 @@ class FaultInjector(threading.Thread):
         self.test_errors: list[str] = []
         self._seconds = seconds
         self._faults = faults
-        self._record = record
+        self.record = record
         self._enabled = enabled
         self._say = say
         self._began = time.monotonic()
@@ -73,6 +80,7 @@ class FaultInjector(threading.Thread):
         self._stopped: dict[Process, Fault] = {}
         self._rests: dict[Process, float] = {}
         self._threads: list[threading.Thread] = []
+        self._over = threading.Event()
 
     def run(self) -> None:
         try:
@@ -80,6 +88,7 @@ class FaultInjector(threading.Thread):
         except Exception as error:
             self.test_errors.append(f"the fault injector: {error!r}")
         finally:
+            self._over.set()
             while self._later:  # end the faults that last, at once
                 heapq.heappop(self._later)[2]()
             for thread in self._threads:
@@ -97,7 +106,8 @@ class FaultInjector(threading.Thread):
                 heapq.heappop(self._later)[2]()
             elif due <= now:
                 if not round_:
-                    round_ = [action for action in ACTIONS for _ in range(action.count)]
+                    actions = ACTIONS if self.stage.survive == "nothing" else ACTIONS + WITH_SESSIONS
+                    round_ = [action for action in actions for _ in range(action.count)]
                     self.chance.shuffle(round_)
                 self._do(round_.pop(), now)
                 due = now + self.chance.uniform(0.2, 1.3)
@@ -122,6 +132,9 @@ class FaultInjector(threading.Thread):
         fault = Fault(time.time(), kind, process, slot, text=text)
         self._faults.append(fault)
         return fault
+
+    def faults(self) -> list[Fault]:
+        return self._faults
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._order), do))
@@ -190,19 +203,42 @@ class FaultInjector(threading.Thread):
     def order(self, order: str, slot: int | None = None) -> None:
         """Give the monitor an order, as `lbctl` does."""
         fault = self.injected(order, slot=slot)
+        self.in_thread(lambda: self._give(order, slot, fault))
 
-        def give() -> None:
-            try:
-                fault.text = ask(self.stage.settings.control_socket, order, slot)["text"]
-            except NoAnswer as error:
-                fault.text = f"not done: {error}"
-            self.log(f"{order}{'' if slot is None else f' {slot}'}: {fault.text}")
+    def _give(self, order: str, slot: int | None, fault: Fault) -> None:
+        try:
+            fault.text = ask(self.stage.settings.control_socket, order, slot)["text"]
+        except NoAnswer as error:
+            fault.text = f"not done: {error}"
+        self.log(f"{order}{'' if slot is None else f' {slot}'}: {fault.text}")
 
-        self.in_thread(give)
+    def during_move(self, slot: int, seconds: float, do: Callable[[], str]) -> None:
+        """Give the order to drain, and do something so many seconds after the AppServer has begun to leave."""
+
+        def drain() -> None:
+            table = self.stage.table()
+            leaving = (
+                next((one.identity for one in table.entries if one.identity.slot == slot), None) if table else None
+            )
+            self._give("drain", slot, self.injected("drain", slot=slot))
+            end = time.monotonic() + MOVE_PATIENCE
+            while leaving not in (dying := self._dying()) and dying is not None and time.monotonic() < end:
+                if self._over.wait(LOOK_PAUSE):
+                    return
+            time.sleep(seconds)
+            if done := do():
+                self.log(f"{seconds * 1000:.0f} ms after slot {slot} began to leave: {done}")
+
+        self.in_thread(drain)
+
+    def _dying(self) -> list[Identity] | None:
+        """None: address.text cannot be read."""
+        table = self.stage.table()
+        return None if table is None else [one.identity for one in table.entries if one.state.value == "DYING"]
 
     def burst(self, visitors: int, requests: int) -> None:
         self.injected("burst")
-        self._threads += burst(self.stage.httpd.port, visitors, requests, f"b{next(self._order)}", self._record)
+        self._threads += burst(self.stage.httpd.port, visitors, requests, f"b{next(self._order)}", self.record)
 
 
 @contextlib.contextmanager
@@ -295,9 +331,9 @@ def _kill_watcher(injector: FaultInjector, chance: random.Random) -> str:
 
 def _kill_arbiter(injector: FaultInjector, chance: random.Random) -> str:
     arbiter = injector.arbiter()
-    injector.stage.arbiter_was_killed.set()
+    injector.stage.arbiter_may_end.set()
     if arbiter is None or not injector.kill("kill arbiter", arbiter):
-        injector.stage.arbiter_was_killed.clear()
+        injector.stage.arbiter_may_end.clear()
         return ""
     return f"pid {arbiter.pid}"
 
@@ -368,6 +404,93 @@ def _fill_spool(injector: FaultInjector, chance: random.Random) -> str:
     return f"for {seconds:.1f} s"
 
 
+def _kill_in_move(leaver: bool, taker: bool, arbiter: bool = False) -> Callable[[FaultInjector, random.Random], str]:
+    """Kill the AppServer that leaves, one that may take its sessions over, the monitor."""
+
+    def kill(injector: FaultInjector, chance: random.Random) -> str:
+        slot = _in_state(injector, "OK", chance)
+        appservers = injector.stage.appservers()
+        victims = [one for one in appservers if leaver and one[0] == slot]
+        others = [one for one in appservers if one[0] != slot]
+        if taker and others:
+            victims.append(chance.choice(others))
+        if slot is None or not (victims or arbiter):
+            return ""
+
+        def do() -> str:
+            done = _kill_these(injector, victims)
+            if arbiter and (killed := _kill_arbiter(injector, chance)):
+                done += f"arbiter {killed}"
+            return done and f"kill {done}"
+
+        injector.during_move(slot, _moment(chance), do)
+        return f"slot {slot} is to be drained, then slots {[one[0] for one in victims]}"
+
+    return kill
+
+
+def _stop_in_move(injector: FaultInjector, chance: random.Random) -> str:
+    """Stop the AppServer that leaves, in the middle of it."""
+    slot = _in_state(injector, "OK", chance)
+    found = [process for its, process in injector.stoppable() if its == slot]
+    if slot is None or not found:
+        return ""
+    seconds = chance.uniform(0.2, 1.2)
+
+    def do() -> str:
+        return "SIGSTOP" if injector.stop("stop", found[0], seconds, slot) else ""
+
+    injector.during_move(slot, _moment(chance), do)
+    return f"slot {slot} is to be drained, then stopped for {seconds:.1f} s"
+
+
+def _moment(chance: random.Random) -> float:
+    """Seconds after the beginning of a move."""
+    return chance.uniform(0.0, chance.choice((0.005, 0.03, 0.3)))
+
+
+def _stop_and_start(injector: FaultInjector, chance: random.Random) -> str:
+    """End everything in order. It is started again as after a kill of the arbiter."""
+    arbiter = injector.arbiter()
+    if arbiter is None or injector.is_stopped(arbiter):
+        return ""
+    injector.injected("stop and start")
+    injector.stage.arbiter_may_end.set()
+    with _handle(arbiter) as handle:
+        if handle is not None:
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+    return f"pid {arbiter.pid}"
+
+
+def _fill_sessions(injector: FaultInjector, chance: random.Random) -> str:
+    """The disk with the sessions' folder is full for a while, or the share of it that each AppServer has. Perhaps an
+    AppServer is killed meanwhile."""
+    disk = injector.stage.disk
+    if any(fault.kind == FULL and fault.until == FOREVER for fault in injector.faults()):
+        return ""
+    seconds = chance.uniform(0.3, 2.0)
+    fault = injector.injected(FULL)
+    fault.until = FOREVER
+
+    def free() -> None:
+        disk.free()
+        fault.until = time.time()
+
+    def fill_shares() -> None:
+        port, idle = injector.stage.httpd.port, injector.stage.limits().idle
+        ended = with_large_sessions(port, LARGE_SESSIONS, seconds, f"large{fault.at:.0f}", injector.record)
+        fault.until = time.time() + (0.0 if ended else 2 * idle)
+
+    if chance.random() < 0.5:
+        injector.after(seconds - 0.1, lambda: injector.log(f"kill while it is full: {_kill(injector, chance)}"))
+    if not disk.is_own:
+        injector.in_thread(fill_shares)
+        return f"with {LARGE_SESSIONS} large ones for {seconds:.1f} s"
+    disk.fill()
+    injector.after(seconds, free)
+    return f"for {seconds:.1f} s"
+
+
 ACTIONS = (
     Action("kill", 7, _kill),
     Action("kill two", 1, _kill_two),
@@ -390,4 +513,13 @@ ACTIONS = (
     Action("burst", 2, _burst, pause=3.0),
     Action("fill spool", 1, _fill_spool),
 )
-ALL = frozenset(action.name for action in ACTIONS)
+WITH_SESSIONS = (
+    Action("kill leaver", 3, _kill_in_move(leaver=True, taker=False)),
+    Action("kill taker", 3, _kill_in_move(leaver=False, taker=True)),
+    Action("kill both movers", 1, _kill_in_move(leaver=True, taker=True)),
+    Action("kill arbiter in move", 1, _kill_in_move(leaver=False, taker=False, arbiter=True), pause=5.0),
+    Action("stop leaver", 2, _stop_in_move),
+    Action("stop and start", 2, _stop_and_start, pause=15.0),
+    Action("fill sessions", 3, _fill_sessions, pause=3.0),
+)
+ALL = frozenset(action.name for action in ACTIONS + WITH_SESSIONS)

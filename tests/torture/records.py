@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
 FOREVER = float("inf")
+BEGINS = re.compile(r"\bslot (\d+) (?:starts|is adopted)\b.*\bpid (\d+)")
+"""The monitor's log names the slot and the pid of an AppServer."""
 
 
 class Process(NamedTuple):
@@ -43,6 +46,8 @@ class Told:
     new: bool = False
     """the AppServer does not know the session that the request brought"""
     count: int = 0
+    moved: bool = False
+    """another AppServer held the session before"""
 
 
 class Outcome(Enum):
@@ -84,10 +89,16 @@ class Visit:
     holder: Told | None = None
     """what the session's last answer said"""
     told_at: float = 0.0
-    """when that answer came"""
+    """when an answer came last that knew the session"""
+    asked_at: float = 0.0
+    """when the request of that answer was sent"""
     least: int = 0
     most: int = 0
     """the limits of what the session may have counted, after this request"""
+    ended_session: bool = False
+    """the application has ended the session that it brought, or given it another cookie, and said so in an answer"""
+    together: bool = False
+    """other requests of the same visitor were under way"""
     wrong: str = ""
     """what is wrong with the content, although the framing is whole"""
     why: str = ""
@@ -105,6 +116,16 @@ class Fault:
     until: float = 0.0
     """the end of a fault that lasts; FOREVER until it has ended"""
     text: str = ""
+
+
+class Counted(NamedTuple):
+    """A POST that a session has counted, as the application wrote it, in this order for each session."""
+
+    name: str
+    """of the request"""
+    pid: int
+    session: str
+    count: int
 
 
 @dataclass(frozen=True)
@@ -165,6 +186,8 @@ class Records:
 
     limits: Limits
     servers: int
+    survive: str = "nothing"
+    """[sessions] survive"""
     began: float = 0.0
     quiet: float = 0.0
     """when all AppServers were OK again, after the last fault"""
@@ -174,6 +197,7 @@ class Records:
     visits: list[Visit] = field(default_factory=list)
     executed: list[tuple[str, int]] = field(default_factory=list)
     """written by the application: the request's name and the pid"""
+    counted: list[Counted] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
     logged: list[Logged] = field(default_factory=list)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from .evidence import Evidence
+from .losses import why_gone
 from .records import Outcome, Records
-from .verdict import Evidence, growth, why_gone
+from .verdict import growth
 
 MAX_SHOWN = 12
 """Violations of one rule that are printed."""
 
 RULE_NAMES = {
-    "sessions": "a session is lost only with its holder, and the answer says so",
+    "sessions": "a session is lost only with what it does not outlive, and the answer says so",
+    "doubled": "no session lives twice",
+    "returns": "no session comes back after its end",
     "hangs": "an AppServer is ended as hung only if it was hung",
     "posts": "no POST is executed twice; what is answered was executed",
     "errors": "each 5xx is one that the design allows",
@@ -68,7 +72,9 @@ def _faults(records: Records) -> Iterator[str]:
 def _first_losses(records: Records) -> Iterator:  # type: ignore[type-arg]
     seen = set()
     for visit in records.visits:
-        if visit.told and visit.brought and (visit.told.lost or visit.told.new) and visit.brought not in seen:
+        if visit.ended_session or not visit.told or not visit.brought or visit.brought in seen:
+            continue
+        if visit.told.lost or visit.told.new:
             seen.add(visit.brought)
             yield visit
 

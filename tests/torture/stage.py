@@ -22,19 +22,27 @@ from monitor.demo import httpd
 from tests.apache.cluster import free_ports, processes_of
 
 from .application import born
-from .records import Limits, Process, Said
+from .disk import Disk
+from .records import BEGINS, Limits, Process, Said
 
 SERVERS = 6
 SLOTS = 14
+SHARE = 2**20
+"""Bytes that each AppServer's sessions may have where they have no file system of their own, which could be full."""
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 45.0
 SETTLE = 5.0
 """Seconds after which a process that starts or ends has done so."""
+OWN = "own"
+STORES = {OWN: "application", "flask": "flask_application"}
+"""The application's module for each store of sessions."""
+PACKAGE = "torture"
+"""of the copies of these modules"""
 KEPT = {"address.text", "callerkeys.text", "keys"}
 """Files that stay in the run folder after an orderly end, besides the monitor's own (`monitor.*`)."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "application": {"app": "application:application", "session_cookie": "sid", "session_idle": 25.0},
+    "application": {"session_cookie": "sid", "session_idle": 25.0},
     "files": {"run_folder": "run", "key_file": "run/keys"},
     "appservers": {
         "servers": SERVERS,
@@ -69,18 +77,30 @@ class Stage:
     """Call `start`, then `supervise` again and again in the same thread, then `stop`."""
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Mapping[str, Any]] = SETTINGS, fast_lane: bool = False
+        self,
+        folder: Path,
+        settings: Mapping[str, Mapping[str, Any]] = SETTINGS,
+        fast_lane: bool = False,
+        survive: str = "nothing",
+        preload: bool = False,
+        store: str = OWN,
     ) -> None:
+        """`survive`: [sessions] survive; `store`: the module of STORES that is the application."""
         self.folder = folder
         self.fast_lane = fast_lane
+        self.survive = survive
+        self.preload = preload
+        self.store = store
+        self.disk = Disk(folder / "disk")
+        """where the sessions' folder is"""
         self.run_folder = folder / "run"
         self.spool = folder / "spool"
         self.executed = folder / "executed"
         self.address_file = self.run_folder / "address.text"
         self.monitor_log = folder / "monitor.log"
         self.test_errors: list[str] = []
-        self.arbiter_was_killed = threading.Event()
-        """set by the fault injector when it kills the arbiter: it may end only then"""
+        self.arbiter_may_end = threading.Event()
+        """set by the fault injector when it kills the arbiter, or ends everything in order"""
         self.config = folder / "lbadaptor.toml"
         self._temporary = folder / "tmp"
         self._monitor: subprocess.Popen[bytes] | None = None
@@ -90,18 +110,32 @@ class Stage:
         for name, mode in (("run", 0o711), ("spool", 0o1777), ("tmp", 0o1777), ("apps", 0o755), ("httpd", 0o711)):
             (folder / name).mkdir()
             (folder / name).chmod(mode)
-        shutil.copy(Path(__file__).with_name("application.py"), folder / "apps")
+        package = folder / "apps" / PACKAGE
+        package.mkdir(mode=0o755)
+        for module in ("__init__", *STORES.values()):
+            shutil.copy(Path(__file__).with_name(f"{module}.py"), package)
         self.executed.touch()
         self.base_port = free_ports(SLOTS)
         sections = {name: dict(section) for name, section in settings.items()}
         sections["files"]["apache_group"] = httpd.apache_group()
         sections["appservers"]["base_port"] = self.base_port
         sections.setdefault("adaptor", {})["spool_folder"] = str(self.spool)
+        sections["application"]["app"] = f"{PACKAGE}.{STORES[store]}:application"
+        if store != OWN:
+            sections["application"]["session_count"] = store
+        sections["appservers"]["preload"] = preload
+        if survive != "nothing":
+            sections["sessions"] = {"survive": survive, "folder": str(self.disk.folder / "sessions")}
+            if not self.disk.can_be_own:
+                sections["sessions"]["max_bytes"] = SLOTS * SHARE
+            if store == OWN:
+                functions = {name: f"{PACKAGE}.application:{name}" for name in ("save", "load")}
+                sections["sessions"] |= functions
         lines = []
         for name, section in sections.items():
             lines.append(f"[{name}]")
             lines += [
-                f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}"
+                f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {str(value).lower()}"
                 for key, value in section.items()
             ]
         self.config.write_text("\n".join(lines) + "\n")
@@ -133,6 +167,8 @@ class Stage:
 
     def start(self) -> None:
         """Raises StageFailed, NoApache."""
+        if self.survive != "nothing":
+            self.disk.mount()
         self._start_monitor()
         deadline = time.monotonic() + START_TIMEOUT
         while not self.at_full_strength():
@@ -148,12 +184,14 @@ class Stage:
             return
         assert self._monitor is not None
         if not self._again_at:
-            if not self.arbiter_was_killed.is_set():
+            if not self.arbiter_may_end.is_set():
                 told = self.monitor_log.read_text(errors="replace")[-3000:]
                 self.test_errors.append(
                     f"the monitor has ended by itself, with status {self._monitor.returncode}:\n{told}"
                 )
-            self.arbiter_was_killed.clear()
+            elif self._monitor.returncode not in (0, -signal.SIGKILL):
+                self.test_errors.append(f"the monitor has ended with status {self._monitor.returncode}")
+            self.arbiter_may_end.clear()
             self._again_at = time.monotonic() + 0.5
         if time.monotonic() >= self._again_at:
             self._again_at = 0.0
@@ -176,12 +214,21 @@ class Stage:
         return table is not None and len(table.ok) == SERVERS
 
     def appservers(self) -> list[tuple[int, Process]]:
-        """All AppServers with their slots, also those that start or stop."""
-        found = []
+        """All AppServers with their slots, also those that start or stop.
+
+        With preload only those that the monitor's log names: their command line is that of the template.
+        """
+        found, slots = [], self._slots() if self.preload else {}
         for pid, words in self._processes("lbadaptor.appserver"):
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                found.append((int(words[words.index("--slot") + 1]), Process(pid, born(pid))))
+            with contextlib.suppress(OSError, ValueError, LookupError):
+                slot = slots[pid] if self.preload else int(words[words.index("--slot") + 1])
+                found.append((slot, Process(pid, born(pid))))
         return sorted(found)
+
+    def _slots(self) -> dict[int, int]:
+        """The slots of AppServers, by their pids, as the monitor's log says."""
+        log = self.monitor_log.read_text(errors="replace")
+        return {int(pid): int(slot) for slot, pid in BEGINS.findall(log)}
 
     def watchers(self) -> list[Process]:
         found = []
@@ -243,6 +290,9 @@ class Stage:
                 os.kill(pid, signal.SIGKILL)
         if self._monitor is not None:
             self._monitor.wait(STOP_TIMEOUT)
+        if self.survive != "nothing":
+            left += self.disk.left_behind(self.disk.folder / "sessions")
+        self.disk.unmount()
         ports = {self.httpd.port, *range(self.base_port, self.base_port + SLOTS)}
         left += [f"a socket that listens on port {port}" for port in sorted(_listening() & ports)]
         for folder in (self._temporary, self.spool):

@@ -39,8 +39,8 @@ class Peer:
         while answers:
             connection, _ = self._listener.accept()
             with connection, connection.makefile("rb") as lines:
-                while answers:
-                    name = lines.readline().split()[1].partition(b"n=")[2].partition(b"&")[0]
+                while answers and (line := lines.readline()):
+                    name = line.split()[1].partition(b"n=")[2].partition(b"&")[0]
                     while lines.readline().strip():
                         pass
                     answer = answers.pop(0)
@@ -96,6 +96,7 @@ def test_an_answer_is_whole(visits: list[Visit], answer: bytes) -> None:
             head("Content-Length: 100", "Set-Cookie: sid=1", "Set-Cookie: __PRT__=9.9.x") + b"{content}",
             "does not name",
         ),
+        (head("Content-Length: 100", moved=True) + b"{content}", "the ticket is that of before"),
         (head("Content-Length: 100", good=False) + b"{content}", "another body"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "without the application's X-Told"),
         (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", "without Retry-After"),
@@ -156,6 +157,48 @@ def test_with_the_fast_lane_an_answer_may_end_with_the_connection(visits: list[V
 def test_with_the_fast_lane_a_visitor_repeats_a_get_whose_connection_was_closed(visits: list[Visit]) -> None:
     assert ask(visits, WHOLE, None, WHOLE, requests=2, fast_lane=True).outcome is Outcome.ANSWERED
     assert ask([], None, fast_lane=True).outcome is Outcome.UNANSWERED  # that was the connection's first
+
+
+def test_a_ticket_may_be_renewed_alone_where_it_was_another_ones(visits: list[Visit]) -> None:
+    answer = head("Content-Length: 100", "Set-Cookie: __PRT__=2.3.x", moved=True) + b"{content}"
+    with closing(Peer(answer, answer)) as peer, closing(Line(peer.port, True)) as line:
+        visitor = Visitor("v", line, visits.append, {"sid": "s", "__PRT__": "1.1.x"})
+        visitor.ask(Planned("GET", "file", size=100))
+        assert visitor.cookies == {"sid": "s", "__PRT__": "2.3.x"}
+        assert visitor.holder == visits[0].told
+        visitor.ask(Planned("GET", "file", size=100))
+    assert [visit.wrong for visit in visits] == ["", "the cookies __PRT__ came without the other"]
+
+
+def counted(count: int, **told: object) -> bytes:
+    return head("Content-Length: 100", count=count, **told) + b"{content}"
+
+
+def together(visits: list[Visit], *answers: bytes, doubtful: int = 0) -> Visitor:
+    """A visitor whose session has counted 5 has sent so many POSTs at once, and got these answers."""
+    with closing(Peer(*answers)) as peer, closing(Line(peer.port, True)) as line:
+        visitor = Visitor("v", line, visits.append, {"sid": "s"}, count=5, doubtful=doubtful)
+        visitor.ask_together([Planned("POST", "visit", size=100)] * len(answers))
+    return visitor
+
+
+def test_requests_at_once_may_count_in_any_order(visits: list[Visit]) -> None:
+    visitor = together(visits, counted(7), counted(6), doubtful=1)
+    assert {(visit.least, visit.most, visit.together) for visit in visits} == {(6, 8, True)}
+    assert (visitor.count, visitor.doubtful) == (7, 1)
+
+
+def test_of_requests_at_once_one_without_an_answer_may_have_counted(visits: list[Visit]) -> None:
+    failed = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
+    visitor = together(visits, counted(6), failed)
+    assert (visitor.count, visitor.doubtful) == (6, 1)
+
+
+def test_of_sessions_that_begin_at_once_a_visitor_keeps_one(visits: list[Visit]) -> None:
+    cookies = "Set-Cookie: sid=t", "Set-Cookie: __PRT__=2.3.x"
+    fresh = head("Content-Length: 100", *cookies, count=1, new=True, lost=True) + b"{content}"
+    visitor = together(visits, fresh, fresh)
+    assert (visitor.cookies, visitor.count, visitor.doubtful) == ({"sid": "t", "__PRT__": "2.3.x"}, 1, 0)
 
 
 def test_a_visitor_leaves(visits: list[Visit]) -> None:

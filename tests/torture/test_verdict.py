@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from .__main__ import error_log
-from .records import Fault, Limits, Logged, Name, Outcome, Process, Records, Said, Sample, Seen, Told, Visit
+from .evidence import Cause, Evidence, GaveUp
+from .records import Counted, Fault, Limits, Logged, Name, Outcome, Process, Records, Said, Sample, Seen, Told, Visit
 from .report import RULE_NAMES, report
-from .verdict import RULES, Cause, Evidence, GaveUp, judge
+from .verdict import RULES, judge
 
 ONE, TWO = Name(0, 1001), Name(1, 1002)
 PIDS = {ONE: Process(11, 5), TWO: Process(12, 6)}
@@ -42,6 +43,7 @@ def visit(at: float, name: str = "r", **more: Any) -> Visit:
         "brought": "s",
         "holder": told(sid="s", count=2),
         "told_at": at - 1,
+        "asked_at": more.get("told_at", at - 1) - 0.1,
         "least": 2,
         "most": 2,
     }
@@ -120,6 +122,40 @@ def both(*changes: Change) -> Change:
     return lambda records: [change(records) for change in changes]
 
 
+def surviving(mode: str, change: Change) -> Change:
+    return lambda records: (setattr(records, "survive", mode), change(records))
+
+
+def no_answer(at: float, name: str = "q", **more: Any) -> Visit:
+    return post(at, name, told=None, status=0, outcome=Outcome.STALE, **more)
+
+
+def unheard(at: float, page: str) -> Visit:
+    """A POST whose answer the visitor has not read."""
+    return post(at, "q", page=page, told=None, outcome=Outcome.LEFT)
+
+
+def again(at: float, **more: Any) -> Visit:
+    return visit(at, page="peek", ended_session=True, **more)
+
+
+def counted(records: Records, *names: str) -> None:
+    """Each of these POSTs got the same number in the session."""
+    records.counted += [Counted(name, 11, "s", 3) for name in names]
+
+
+def full(records: Records, at: float) -> None:
+    """The sessions' folder is full for a second."""
+    records.faults.append(Fault(at, "fill sessions", until=at + 1.0))
+
+
+def stop_all(records: Records, at: float) -> None:
+    records.faults.append(Fault(at, "stop and start"))
+
+
+NO_EFFECT = 'AppServer 0: survive = "anything" has no effect: trouble'
+NO_EFFECT_IN_TWO = NO_EFFECT.replace("AppServer 0", "AppServer 1")
+ASIDE = "AppServer 1: a session is lost, its file is set aside: 3 AppServers have died while it was at work"
 LOST = "connection lost before the first byte of the answer"
 DIED = f"AppServer {ONE}: {LOST}"
 BUSY = f"AppServer {ONE}: refused: BUSY"
@@ -152,6 +188,61 @@ VIOLATIONS: list[tuple[str, str, Change]] = [
     ("sessions", "counted 4, not 2 to 3", with_visits(visit(50.0, told=told(sid="s", count=4), most=3))),
     ("sessions", "counted 1, not 0 to 0", with_visits(visit(50.0, told=told(new=True, count=1), brought=""))),
     ("sessions", "the session moved", with_visits(visit(50.0, told=told(TWO, sid="s", count=2)))),
+    (
+        "doubled",
+        "the first one was answered",
+        lambda r: (kill(r, 40.0, ONE), r.visits.append(post(50.0, "q")), counted(r, "q", "q2")),
+    ),
+    ("doubled", "nobody died in between", lambda r: (r.visits.append(no_answer(50.0, "q")), counted(r, "q", "q2"))),
+    ("returns", "is back", with_visits(again(50.0, told=told(sid="s", count=2)))),
+    *(
+        (rule, words, surviving(mode, change))
+        for mode in ("leaving", "anything")
+        for rule, words, change in (
+            ("sessions", "nothing ended its holder", with_visits(moved())),
+            ("sessions", "nothing ended its holder", lambda r: (stop(r, 40.0, 1.0), r.visits.append(moved(50.0)))),
+            ("sessions", "nothing ended its holder", lambda r: (stop_all(r, 40.0), r.visits.append(moved(50.0)))),
+            ("sessions", "nothing ended its holder", lambda r: (full(r, 30.0), r.visits.append(moved(50.0)))),
+            (
+                "sessions",
+                "nothing ended its holder",
+                lambda r: (r.said.append(Said(49.0, NO_SLOT)), r.visits.append(moved(50.0))),
+            ),
+            ("sessions", "the session moved", with_visits(visit(50.0, told=told(TWO, sid="s", count=2)))),
+            (
+                "sessions",
+                "counted 1, not 2 to 2",
+                with_visits(visit(50.0, told=told(TWO, sid="s", count=1, moved=True))),
+            ),
+            (
+                "sessions",
+                "no answer said `lost`",
+                lambda r: (full(r, 48.5), r.visits.append(visit(50.0, told=told(TWO, sid="t", new=True)))),
+            ),
+        )
+    ),
+    *(
+        ("sessions", "nothing ended its holder", surviving("anything", change))
+        for change in (
+            lambda r: (kill(r, 49.5, ONE), r.visits.append(moved(50.0))),
+            lambda r: (stop(r, 40.0, 8.0), r.said.append(Said(45.0, HUNG)), r.visits.append(moved(50.0))),
+            lambda r: (kill(r, 49.5, ONE, TWO), r.said.append(Said(49.9, ASIDE)), r.visits.append(moved(50.0))),
+            lambda r: (kill(r, 49.5, ONE), kill(r, 49.5, TWO), kill(r, 49.5, ONE), r.visits.append(moved(50.0))),
+            lambda r: (r.visits.append(no_answer(49.5, page="visit")), r.visits.append(moved(50.0))),
+            lambda r: (
+                r.visits.append(unheard(40.0, "login")),
+                r.executed.append(("q", 11)),
+                r.visits.append(moved(50.0)),
+            ),
+            lambda r: (r.visits.append(unheard(49.5, "login")), r.visits.append(moved(50.0))),
+            lambda r: (r.said.append(Said(2.0, NO_EFFECT_IN_TWO)), kill(r, 49.5, ONE), r.visits.append(moved(50.0))),
+        )
+    ),
+    (
+        "sessions",
+        "nothing ended its holder",
+        surviving("leaving", lambda r: (kill(r, 49.3, TWO), r.visits.append(moved(50.0, began=49.99)))),
+    ),
     ("hangs", "stopped for 0.0 s at most", lambda r: r.said.append(Said(50.0, HUNG))),
     ("hangs", "stopped for 3.0 s at most", lambda r: (stop(r, 46.0, 3.0), r.said.append(Said(50.0, HUNG)))),
     ("posts", "p was executed more than once: 2", lambda r: r.executed.append(("p", 12))),
@@ -316,6 +407,81 @@ ALLOWED: list[tuple[str, Change]] = [
     ),
     ("a visitor who left", with_visits(visit(50.0, outcome=Outcome.LEFT))),
     ("an idle connection that closed", with_visits(post(50.0, "q", told=None, status=0, outcome=Outcome.STALE))),
+    ("an ended session that stays so", with_visits(again(50.0, told=told(sid="s", new=True)))),
+    (
+        "a session that has counted what nobody heard of, and died",
+        lambda r: (r.visits.append(no_answer(50.0)), kill(r, 50.0, ONE), counted(r, "q", "q2")),
+    ),
+    *(
+        (f"{words}, {mode}", surviving(mode, change))
+        for mode in ("leaving", "anything")
+        for words, change in (
+            ("moved, and the answer says so", with_visits(visit(50.0, told=told(TWO, sid="s", count=2, moved=True)))),
+            (
+                "moved, which an answer that was lost has told",
+                with_visits(no_answer(49.5), visit(50.0, told=told(TWO, sid="s", count=2))),
+            ),
+            (
+                "moved, as a request told that was sent at once with this one",
+                with_visits(visit(50.0, told=told(TWO, sid="s", count=2), together=True)),
+            ),
+            (
+                "a login whose answer was lost",
+                lambda r: (
+                    r.visits.append(unheard(49.5, "login")),
+                    r.executed.append(("q", 11)),
+                    r.visits.append(visit(50.0, told=told(TWO, sid="t", new=True))),
+                ),
+            ),
+            ("the folder was full", lambda r: (full(r, 48.5), kill(r, 49.5, ONE), r.visits.append(moved(50.0)))),
+            (
+                "the folder was full at a request without an answer",
+                lambda r: (
+                    full(r, 45.0),
+                    r.visits.append(no_answer(46.0)),
+                    kill(r, 47.0, ONE),
+                    r.visits.append(moved(50.0, told_at=43.0)),
+                ),
+            ),
+            (
+                "an AppServer that can keep no sessions",
+                lambda r: (r.said.append(Said(12.0, NO_EFFECT)), kill(r, 49.5, ONE), r.visits.append(moved(50.0))),
+            ),
+            (
+                "three AppServers died under it",
+                lambda r: (
+                    kill(r, 49.2, ONE),
+                    kill(r, 49.5, TWO),
+                    kill(r, 49.8, ONE),
+                    r.said.append(Said(50.0, ASIDE)),
+                    r.visits.append(moved(50.0)),
+                ),
+            ),
+            ("idle for too long", with_visits(moved(50.0, told_at=20.0))),
+        )
+    ),
+    (
+        "killed with what it held",
+        surviving("leaving", lambda r: (kill(r, 49.5, ONE), r.visits.append(moved(50.0)))),
+    ),
+    (
+        "ended as hung with what it held",
+        surviving(
+            "leaving",
+            lambda r: (
+                stop(r, 42.0, 8.0),
+                r.said.append(Said(49.5, "lbmonitor: slot 0 (STOPPING) was ended by SIGKILL after 9 s")),
+                r.visits.append(moved(50.0)),
+            ),
+        ),
+    ),
+    (
+        "killed after a take-over",
+        surviving(
+            "leaving",
+            lambda r: (r.visits.append(no_answer(49.5)), kill(r, 49.5, TWO), r.visits.append(moved(50.0))),
+        ),
+    ),
     ("a slot's next generation", lambda r: (table(r, 50.0, two="OK"), table(r, 51.0, reborn="OK", two="OK"))),
     (
         "a process that is a fifth larger",
