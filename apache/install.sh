@@ -112,7 +112,7 @@ mkdir "$env/src"
 cp -R setup.cfg pyproject.toml README.md LICENSE lbadaptor monitor apache "$env/src"
 find "$env/src" -name __pycache__ -prune -exec rm -rf {} +
 extras=$what
-[ "$what" != test ] || extras="demo,test"
+[ "$what" = demo ] || extras="demo,$what"
 step "installing lbadaptor and what it needs" install "$env/src[$extras]"
 step "installing lbadaptor as it is now" install --no-deps --force-reinstall "$env/src"
 rm -rf "$env/src"

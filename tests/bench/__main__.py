@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.apache.cluster import short_folder
 
-from . import load, page, results, scale
+from . import load, page, results, scale, survival
 from .chains import ALONE, CHAINS, SCALE, Chain
 from .load import LoadFailed
 from .measure import REFRESH, Cell, Figures, Sample, measure, prove
@@ -69,12 +69,13 @@ def main() -> int:
             grown |= scale.monitor(folder, watched)
         except LoadFailed as error:  # a target that is not reached, and no reason to lose all else
             print(error, file=sys.stderr)
+    grown |= survival.measure(survival.QUICK if options.quick else survival.FULL, say=_say)[0]
     lines = [judge(aim, figures, grown, absent) for aim in aims]
     took = time.monotonic() - begin
     told = results.Results(figures, grown, lines, absent, every, options.quick, took, results.machine())
     told.write()
     if not options.quick:
-        page.write(told)
+        page.write(results.read(every))  # as rounded there
     print(told.table())
     return 1 if told.wrong() else 0
 

@@ -220,29 +220,33 @@ def as_adaptor(server: AppServer) -> Request:
     """Requests as the adaptor sends them to a holder."""
 
     def head(page: Page, cookies: str) -> bytes:
-        environ = {
-            "REQUEST_METHOD": page.method,
-            "SCRIPT_NAME": "",
-            "PATH_INFO": page.path,
-            "QUERY_STRING": "",
-            "REQUEST_URI": page.path,
-            "SERVER_NAME": "127.0.0.1",
-            "SERVER_PORT": "80",
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "REMOTE_ADDR": "127.0.0.1",
-            "REMOTE_PORT": "50123",
-            "wsgi.url_scheme": "http",
-            "HTTP_HOST": "127.0.0.1",
-        }
-        if cookies:
-            environ["HTTP_COOKIE"] = cookies
-        if page.upload:
-            environ["CONTENT_LENGTH"] = str(page.upload)
-        common = adaptor_request.Heads(()).common(environ, Body(b"", page.upload))
-        verdict = Verdict.HELD if cookies else Verdict.NONE
-        return common + adaptor_request.head_end(server.caller_key, server.identity.generation, verdict)
+        return head_for(server, page, cookies, Verdict.HELD if cookies else Verdict.NONE)
 
     return head
+
+
+def head_for(server: AppServer, page: Page, cookies: str, verdict: Verdict) -> bytes:
+    """The head of a request as the adaptor sends it to an AppServer, whatever the ticket is worth there."""
+    environ = {
+        "REQUEST_METHOD": page.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": page.path,
+        "QUERY_STRING": "",
+        "REQUEST_URI": page.path,
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "REMOTE_PORT": "50123",
+        "wsgi.url_scheme": "http",
+        "HTTP_HOST": "127.0.0.1",
+    }
+    if cookies:
+        environ["HTTP_COOKIE"] = cookies
+    if page.upload:
+        environ["CONTENT_LENGTH"] = str(page.upload)
+    common = adaptor_request.Heads(()).common(environ, Body(b"", page.upload))
+    return common + adaptor_request.head_end(server.caller_key, server.identity.generation, verdict)
 
 
 def alone(backend: Backend) -> Callable[[Path], Built]:

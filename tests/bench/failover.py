@@ -35,7 +35,7 @@ from tests.apache.cluster import free_ports, processes_of, short_folder  # noqa:
 from tests.torture.application import COOKIE  # noqa: E402
 from tests.torture.clients import Line, told_in  # noqa: E402
 from tests.torture.records import Outcome  # noqa: E402
-from tests.torture.stage import SERVERS, SETTINGS, SLOTS, Stage, children  # noqa: E402
+from tests.torture.stage import PACKAGE, SERVERS, SETTINGS, SLOTS, Stage, children  # noqa: E402
 
 VISITORS = 20
 VISITS = (10, 50)
@@ -175,12 +175,15 @@ def ours(folder: Path) -> Iterator[tuple[int, Callable[[random.Random], set[int]
 
 
 class Gunicorns:
-    """Backends, each started anew as soon as it is over."""
+    """Backends, each started anew as soon as it is over. The application is imported from `folder`/apps."""
 
-    def __init__(self, python: str, folder: Path) -> None:
-        self.ports = range(first := free_ports(SERVERS), first + SERVERS)
+    def __init__(
+        self, python: str, folder: Path, servers: int = SERVERS, application: str = "application:application"
+    ) -> None:
+        self.ports = range(first := free_ports(servers), first + servers)
         self._python = python
         self._folder = folder
+        self._application = application
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._over = False
         self._threads = [threading.Thread(target=self._supervise, args=(port,)) for port in self.ports]
@@ -203,7 +206,7 @@ class Gunicorns:
     def _supervise(self, port: int) -> None:
         executed = self._folder / "executed"
         command = [self._python, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "1", "--threads", "8"]
-        command += ["--keep-alive", "75", "--no-control-socket", "application:application"]
+        command += ["--keep-alive", "75", "--no-control-socket", self._application]
         with (self._folder / "gunicorn.log").open("ab") as log:
             while not self._over:
                 self._processes[port] = process = subprocess.Popen(
@@ -221,7 +224,7 @@ class Gunicorns:
 @contextlib.contextmanager
 def theirs(folder: Path, python: str, whole: bool) -> Iterator[tuple[int, Callable[[random.Random], set[int]]]]:
     stage = Stage(folder, PLAIN)  # for its folders alone
-    gunicorns = Gunicorns(python, folder)
+    gunicorns = Gunicorns(python, folder, application=f"{PACKAGE}.application:application")
     installation = httpd.find()
     members = "\n".join(
         f"    BalancerMember http://127.0.0.1:{port} route=w{number} retry=1 ttl=60"

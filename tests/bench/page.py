@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from . import page_survival
 from .chains import ALONE, CHAINS, PAGES_AND_MIX, SCALE, Chain
 from .load import VISITORS
 from .measure import WHAT, Cell
@@ -119,6 +120,7 @@ def _page(told: Results) -> str:
         _others(told),
         "## What lbadaptor itself takes",
         _scale(told),
+        *page_survival.sections(told.scale),
         "## The server alone",
         "One process and no Apache: the AppServer of lbadaptor beside other WSGI servers.",
         f"![{BARS_ALONE}](bench-alone.svg)",
@@ -174,6 +176,7 @@ def _results(told: Results) -> str:
         "## Scale",
         _table(told, "small", SCALE, "entries-4"),
         _scale(told),
+        *page_survival.sections(told.scale),
         "## Settings",
         "Every httpd: "
         + ", ".join(settings(4))

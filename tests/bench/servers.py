@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from lbadaptor.appserver.process import messages
 from lbadaptor.contract.address import Address, Entry, Identity, State
@@ -109,6 +110,14 @@ class Server:
         logs = [self._log, *self.folder.glob("*error.log")]
         return "\n".join(log.read_text(errors="replace") for log in logs if log.exists())
 
+    def wait(self) -> None:
+        """Wait until it has ended. Blocks for STOP_TIMEOUT at most. Raises LoadFailed."""
+        assert self._process is not None
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise LoadFailed(f"{self.part} does not end: {self.said()[-2000:]}") from None
+
     def order_to_stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
@@ -142,19 +151,33 @@ class Server:
 
 
 class AppServer(Server):
-    """One of our AppServers, which is handed its keys as by the monitor, but by us."""
+    """One of our AppServers, which is handed its keys as by the monitor, but by us.
 
-    def __init__(self, folder: Path, port: int, keys: Keys, slot: int, unix_socket: str = "") -> None:
+    `assignment`: other fields of it than are usual here.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        keys: Keys,
+        slot: int,
+        unix_socket: str = "",
+        environment: Mapping[str, str] | None = None,
+        **assignment: Any,
+    ) -> None:
         self.identity = Identity(slot, time.time_ns() // 1_000_000 + slot)
         self.ticket = keys.ticket(self.identity)
         self.caller_key = keys.caller_key(self.ticket)
         self._probe_key = keys.probe_key(self.ticket)
-        self._unix_socket = unix_socket
+        usual = {"app": APPLICATION, "session_cookie": "sid", "threads": THREADS, "unix_socket": unix_socket}
+        self._assignment = usual | assignment
         self._ours, self._its = socket.socketpair()
         self._its.set_inheritable(True)
         command = [sys.executable, "-m", "lbadaptor.appserver", "--slot", str(slot), "--address", f"127.0.0.1:{port}"]
         command += ["--channel", str(self._its.fileno())]
-        super().__init__("backend", folder, port, command)
+        self._told = b""
+        super().__init__("backend", folder, port, command, environment, self._is_ready)
 
     @property
     def entry(self) -> Entry:
@@ -167,18 +190,27 @@ class AppServer(Server):
         self._ours.sendall(
             messages.encode(
                 messages.Assignment(
-                    APPLICATION,
-                    session_cookie="sid",
-                    threads=THREADS,
+                    **self._assignment,
                     generation=self.identity.generation,
                     ticket=self.ticket,
                     caller_key=self.caller_key,
                     probe_key=self._probe_key,
-                    unix_socket=self._unix_socket,
                 )
             )
             + b"\n"
         )
+
+    def _is_ready(self) -> bool:
+        """Whether it has said so: before, it listens already, but does not keep sessions yet. Raises LoadFailed."""
+        with contextlib.suppress(BlockingIOError):
+            self._told += self._ours.recv(65536, socket.MSG_DONTWAIT)
+        *lines, _ = self._told.split(b"\n")
+        for report in map(messages.decode_report, lines):
+            if isinstance(report, messages.Failed):
+                raise LoadFailed(f"an AppServer does not start: {report.why}")
+            if isinstance(report, messages.Ready):
+                return True
+        return False
 
     def stop(self) -> None:
         super().stop()

@@ -44,7 +44,7 @@ class Versus:
 
 @dataclass(frozen=True)
 class Absolute:
-    """A figure of our own, which any machine keeps: `key` in what scale.py measured."""
+    """A figure of our own, which any machine keeps: `key` in what scale.py or survival.py measured."""
 
     name: str
     limit: float
@@ -100,7 +100,34 @@ def targets() -> list[Target]:
         Absolute("adaptor in an Apache process beyond bare mod_wsgi, MB", 8.0, "adaptor_mb", cells=light),
         Absolute("arbiter of 100 AppServers, MB resident", 25.0, "arbiter_mb"),
         Absolute("monitor of 100 AppServers probed each second, % of a core", 3.0, "monitor_percent"),
+        *survival_targets(),
     ]
+    return found
+
+
+def survival_targets() -> list[Absolute]:
+    """Of sessions that outlive their process: what survival.py measured."""
+    release, kills = "release of 4 with 10,000 sessions", "SIGKILL every 3 s"
+    found = [
+        Absolute(f"{release}, s from the last new one OK to the last old one gone", 10.0, "release_gone_s anything"),
+        Absolute(f"{release}, longest wait of 16 visitors, s", 0.3, "release_pause_s anything"),
+        Absolute(f"{release}, failed requests", 0.0, "release_failed anything"),
+        Absolute(f"{release}, lost sessions", 0.0, "release_lost anything"),
+        Absolute(f"{kills}, lost sessions", 0.0, "kills_lost anything"),
+        Absolute(f"{kills}, failed GETs", 0.0, "kills_failed_gets anything"),
+        Absolute(f"{kills}, longest wait of 16 visitors, s", 0.3, "kills_pause_s anything"),
+    ]
+    limits = {"flask": 15.0, "django": 15.0, "cherrypy": 30.0, "webware": 30.0, "beaker": 30.0}
+    for framework, limit in limits.items():
+        name = f"saving in {framework}, µs of CPU that a request takes more"
+        found += [
+            Absolute(f"{name} that changes a session of 2 KB", limit, f"change_us {framework}", 2),
+            Absolute(f"{name} that changes none", 1.0, f"read_us {framework}", 2),
+        ]
+    found.append(Absolute('survive = "nothing", µs of CPU that a request takes more', 0.0, "nothing_us", 0))
+    for how in ("left", "killed"):
+        name = f"taking over a session of an AppServer that {'has left' if how == 'left' else 'was killed'}, ms"
+        found.append(Absolute(name, 1.0, f"take_over_ms {how}"))
     return found
 
 
@@ -108,7 +135,7 @@ def judge(target: Target, figures: Figures, scale: Mapping[str, float], absent: 
     """A line of results.json. `absent`: chains that could not be set up, and why."""
     missing = {cell.chain: absent[cell.chain] for cell in target.cells if cell.chain in absent}
     ratio = None if missing else target.ratio(figures, scale)
-    ratio = None if ratio is None else round(ratio, target.digits)
+    ratio = None if ratio is None else round(ratio, target.digits) + 0.0  # no -0.0
     line: dict[str, Any] = {
         "name": target.name,
         "ratio": ratio,
