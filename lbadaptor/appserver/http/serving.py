@@ -75,7 +75,7 @@ class Serving:
                 forks.end(None)
             if not answer.released:
                 self._dispatcher.answered(connection, broken_off=True)
-            if isinstance(visit, KeptVisit):
+            if answer.ran_on and isinstance(visit, KeptVisit):
                 visit.save()
         except Moved as moved:
             self._dispatcher.refuse_moved(connection, moved.whereto)

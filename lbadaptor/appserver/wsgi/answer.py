@@ -82,6 +82,8 @@ class Answer:
     """of the body, or of what is still to come of it"""
     before_end: Callable[[], object] | None = None
     """called before the last byte of an answer that is sent in several blocks"""
+    ran_on = True
+    """The application's code may have run since `amend` and `before_end`: it has given no list, or a `close`."""
     _early = True
     """the caller may be released before the iterable is exhausted"""
 
@@ -161,6 +163,7 @@ class Answer:
             close = getattr(blocks, "close", None)
             if close is not None:
                 close()
+            self.ran_on = close is not None or not isinstance(blocks, (list, tuple))
 
     def write(self, data: bytes) -> None:
         """PEP 3333's: the head first, if it is not out yet."""

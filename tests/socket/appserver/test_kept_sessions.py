@@ -220,6 +220,18 @@ def test_what_changes_after_the_head_is_saved_before_the_last_byte_and_after_clo
     assert server.saved() == b"20"
 
 
+@pytest.mark.parametrize("kind", [list, iter])
+def test_where_nothing_ran_since_the_head_the_store_is_not_read_again(start: Start, kind: Callable[..., Any]) -> None:
+    server = start()
+    cookies = server.login()
+    reads: list[None] = []
+    server.store.reading = lambda: reads.append(None)
+    server.body = lambda data, ident: kind([data])  # type: ignore[method-assign]
+    server.visit("/", cookies, "held")
+    assert server.admission.wait_idle(WAIT)
+    assert (len(reads) == 1) == (kind is list)
+
+
 def test_a_logout_is_on_disk_before_its_answer_is_out(start: Start) -> None:
     server = start()
     cookies = server.login()
