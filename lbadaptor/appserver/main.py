@@ -42,7 +42,7 @@ from lbadaptor.appserver.process.signals import Orders
 from lbadaptor.appserver.process.startup import Watch, failed
 from lbadaptor.appserver.sessions import affinity, stores
 from lbadaptor.appserver.sessions.cookie_check import CookieCheck, doubt
-from lbadaptor.appserver.sessions.count import by_application, by_cookies, by_store
+from lbadaptor.appserver.sessions.count import at_most, by_application, by_cookies, by_store
 from lbadaptor.appserver.sessions.persistence.saver import Bounds
 from lbadaptor.appserver.sessions.persistence.survival import Survival, survival
 from lbadaptor.appserver.sessions.table import MAX_VALUES, SessionTable
@@ -106,6 +106,8 @@ def main(
         count = _counter(assignment, application, sessions)
         cookies = _cookie_check(assignment, application)
         survives = _survival(slot, assignment, application, sessions)
+        if survives.keeper is not None and ":" not in assignment.session_count:
+            count = at_most(count, survives.keeper.count)
     except stores.Unreadable as error:
         listening.close(listeners)
         return cannot_start(report, str(error))

@@ -34,6 +34,12 @@ def by_store(count: Count, table: SessionTable, clock: Clock) -> Count:
     return lambda: table.count(clock()) if (number := asked()) is None else min(number, table.count(clock()))
 
 
+def at_most(count: Count, kept: Count) -> Count:
+    """The smaller one of a count and the number of sessions that are kept, each of which the store holds. A cookie
+    may be set for a session that the store does not hold, as by CherryPy with an error page."""
+    return lambda: min(count(), kept())
+
+
 def _guarded(count: Count, clock: Clock) -> Callable[[], int | None]:
     """The same count; None when it fails. The first failure is logged."""
     failing = False

@@ -215,6 +215,10 @@ class Keeper:
 
     # The main thread.
 
+    def count(self) -> int:
+        """How many sessions live here."""
+        return len(self._by_ident)
+
     def look(self) -> None:
         """Find the sessions that have ended without a request, and those that could not be read when they should have
         been. Blocks for LOOK_TIME, about. Never raises."""

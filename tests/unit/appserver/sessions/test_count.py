@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from lbadaptor.appserver.sessions.count import PAUSE, Count, by_application, by_cookies, by_store
+from lbadaptor.appserver.sessions.count import PAUSE, Count, at_most, by_application, by_cookies, by_store
 from lbadaptor.appserver.sessions.table import SessionTable
 
 
@@ -86,3 +86,8 @@ def test_none_is_never_an_old_answer(stage: Stage, way: type) -> None:
     assert counted() == 0
     stage.number = 1
     assert counted() == 1
+
+
+def test_a_cookie_without_a_session_in_the_store_is_not_waited_for() -> None:
+    for told, kept in ((3, 2), (2, 3)):
+        assert at_most(lambda told=told: told, lambda kept=kept: kept)() == 2  # type: ignore[misc]
