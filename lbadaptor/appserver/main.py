@@ -155,11 +155,13 @@ def main(
         report(Ready())
     _run(partial(_turn, orders, gateway, status, sessions, survives, count, report, set()))
     admission.stopping = True
+    refused_until = monotonic() + REFUSE_TIME
+    with _ErrorsLogged():
+        survives.turn(leaving=True)
+        sleep(max(0.0, refused_until - monotonic()))
     until = monotonic() + assignment.stop_grace
     with _ErrorsLogged():
-        sleep(REFUSE_TIME)
-    with _ErrorsLogged():
-        if not admission.wait_idle(assignment.stop_grace):
+        if not _requests_end(admission, survives, until):
             log.warning(
                 "%s abandoned after stop_grace, %g s",
                 texts.count(admission.in_flight, "request"),
@@ -175,6 +177,16 @@ def main(
     with contextlib.suppress(Exception):  # only a log line depends on it
         Thread(target=_log_what_keeps_it, name="end-watch", daemon=True).start()
     return 0
+
+
+def _requests_end(admission: Admission[Any], survives: Survival, until: float) -> bool:
+    """Wait until nothing is in flight, and meanwhile move the sessions of requests that are over. False when that
+    took longer (`until`: monotonic seconds)."""
+    while not admission.wait_idle(min(TICK, until - monotonic())):
+        if monotonic() >= until:
+            return False
+        survives.turn(leaving=True)
+    return True
 
 
 def _log_what_keeps_it() -> None:

@@ -157,6 +157,27 @@ def test_a_request_that_lasts_holds_its_own_session_only(cluster: Cluster) -> No
     assert one.count()["moved"]
 
 
+def test_while_a_stop_waits_for_a_request_the_other_sessions_go_on_elsewhere(new_cluster: NewCluster) -> None:
+    cluster = new_cluster(**settings("leaving", appservers={"servers": 2}))
+    site = cluster.site("embedded-debian")
+    one, other = site.visitor(), site.visitor()
+    pid = one.count()["pid"]
+    while other.count()["pid"] != pid:
+        other.tell("logout")
+        other.forget()
+    gate = cluster.gate()
+    with ThreadPoolExecutor(2) as pool:
+        long = pool.submit(one.count, params={"gate": gate.name})
+        gate.reached()
+        restart = pool.submit(cluster.lbctl, "restart", "--now")
+        eventually("the other session is elsewhere", lambda: other.count()["pid"] != pid, SECONDS)
+        assert not ended(pid)
+        gate.open()
+        assert long.result()["pid"] == pid
+        restart.result()
+    assert one.count()["moved"]
+
+
 def test_a_release_under_load_loses_nothing(cluster: Cluster) -> None:
     site = cluster.site("embedded-debian", fast_lane=cluster.settings.slots)
     before = {server["pid"] for server in cluster.status()["appservers"]}

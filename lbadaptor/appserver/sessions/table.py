@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lbadaptor.log import logs
 
@@ -105,8 +105,8 @@ class SessionTable:
         Those are known until a request has brought the new one for a while: its answer may not arrive. `lost`: they
         were of a session in a process that is gone.
         """
-        key, scope = _short(value), _short(scope)
-        keys = [_short(old) for old in brought]
+        key, scope = short(value), short(scope)
+        keys = [short(old) for old in brought]
         with self._lock:
             if now >= self._sweep_at:
                 self._sweep(now)
@@ -137,7 +137,7 @@ class SessionTable:
 
     def forget_undelivered(self, value: str, set_at: float) -> None:
         """The answer that set this value at that moment has reached nobody. Not if it was set or brought since."""
-        key = _short(value)
+        key = short(value)
         with self._lock:
             session = self._owners.get(key)
             if session is None or key in self._shared or session.values[key][1] != set_at:
@@ -150,26 +150,30 @@ class SessionTable:
 
         A session lives on where the browser has it under another scope, too.
         """
-        short = None if scope is None else _short(scope)
+        within = None if scope is None else short(scope)
         with self._lock:
             for value in values:
-                key = _short(value)
+                key = short(value)
                 session = self._owners.get(key)
-                if session is None or (short is not None and not _is_of(session.values[key][0], short, unknown)):
+                if session is None or (within is not None and not _is_of(session.values[key][0], within, unknown)):
                     continue
                 for one, (scopes, seen) in list(session.values.items()):
-                    left = UNKNOWN if short is None else _without(scopes, short)
-                    if left or not (short is None or _is_of(scopes, short, unknown)):
+                    left = UNKNOWN if within is None else _without(scopes, within)
+                    if left or not (within is None or _is_of(scopes, within, unknown)):
                         session.values[one] = left or scopes, seen
                     else:
                         self._end_value(one, now)
 
-    def forget(self, values: Iterable[str]) -> None:
-        """The sessions with these values do not live here any more, whatever other values they have."""
+    def forget(self, values: Iterable[str], lives: Callable[[str], bool] = lambda value: False) -> None:
+        """The sessions with these values do not live here any more, whatever other values they have.
+
+        Except where one of those lives: the session has another id since its visitor has logged in, and requests with
+        the old one may be under way. `lives` gets values as the table has them (`short`).
+        """
         with self._lock:
             for value in values:
-                session = self._owners.get(_short(value))
-                if session is not None:
+                session = self._owners.get(short(value))
+                if session is not None and not any(map(lives, session.values)):
                     self._forget_session(session)
 
     def abandon(self) -> None:
@@ -297,7 +301,8 @@ class SessionTable:
             del self._ended[key]
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """A value or a scope as the table has it. What is short already stays as it is."""
     return text if len(text) <= LONGEST_KEY else _digest(text)
 
 

@@ -30,10 +30,12 @@ class AppServer(Harness):
         self.root = root
         self.within: Callable[[dict[str, Any]], object] = lambda environ: None
         """called by the application when its session is found"""
+        self.set_cookie = ""
+        """the session cookie that the next answer sets"""
         folder = SessionFolder(str(root), slot, 17 + slot)
         folder.open()
         saver = Saver(self.store, folder, "shop:app", everything, Bounds(1 << 20, 100), 600.0)
-        self.keeper = Keeper(saver, lambda values: self.sessions.forget(values))
+        self.keeper = Keeper(saver, lambda *gone: self.sessions.forget(*gone))
         self.keeper.active = True
         self.own = root / folder.name
         ticket = f"{slot}.{17 + slot}.signature"
@@ -51,6 +53,9 @@ class AppServer(Harness):
             self.store.sessions[ident] = b"0"
             headers.append(("Set-Cookie", f"_SID_={ident}; Path=/app; Max-Age=1000; HttpOnly"))
         self.within(environ)
+        if self.set_cookie:
+            headers.append(("Set-Cookie", self.set_cookie))
+            self.set_cookie = ""
         visits = None
         if ident in self.store.sessions:
             visits = int(self.store.sessions[ident]) + 1
@@ -375,3 +380,19 @@ def test_a_session_that_lives_longer_than_the_idle_time_is_known_by_the_store(st
     server.admission.dying = True
     assert told(server.visit("/", cookies, "lost"))["lost"] is False
     assert server.sessions.count(monotonic()) == 1
+
+
+def test_after_a_login_that_changes_the_id_the_session_counts_and_is_admitted(start: Start) -> None:
+    server = start()
+    cookies = server.login()
+
+    def rotate(environ: dict[str, Any]) -> None:
+        server.store.sessions["id7"] = server.store.sessions.pop("id0")
+        server.set_cookie = "_SID_=id7; Path=/app; Max-Age=1000; HttpOnly"
+
+    server.within = rotate
+    server.visit("/", cookies, "held")
+    server.within = lambda environ: None
+    assert server.sessions.count(monotonic()) == 1
+    server.admission.dying = True
+    assert told(server.visit("/", cookies.replace("id0", "id7"), "held"))["visits"] == 2

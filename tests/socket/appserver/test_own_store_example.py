@@ -56,7 +56,7 @@ class AppServer(Harness):
             "",
             Bounds(1 << 20, 100),
             600.0,
-            lambda values: self.sessions.forget(values),
+            lambda *gone: self.sessions.forget(*gone),
         )
         self.survival.activate()
         assert self.survival.keeper is not None

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from lbadaptor.appserver.sessions.persistence.kept import MAX_VALUES, Kept
 from lbadaptor.appserver.sessions.persistence.saver import Moved, Saver, say
+from lbadaptor.appserver.sessions.table import short
 
 LOCK_PATIENCE = 2.0
 """Seconds for which a thread waits while another one takes, saves or moves its session."""
@@ -49,10 +50,14 @@ class Figures:
         self.unsaved[why] = self.unsaved.get(why, 0) + 1
 
 
-class Keeper:
-    """`gone` is called with values of the session cookie of a session that does not live here any more."""
+Gone = Callable[[Sequence[str], Callable[[str], bool]], object]
 
-    def __init__(self, saver: Saver, gone: Callable[[Sequence[str]], object]) -> None:
+
+class Keeper:
+    """`gone` is called with values of the session cookie of a session that does not live here any more, and with a
+    function that tells whether a value is one of a session that does. Both mean values as `short` makes them."""
+
+    def __init__(self, saver: Saver, gone: Gone) -> None:
         self.access = saver.access
         self.figures = Figures()
         self.active = False
@@ -72,7 +77,7 @@ class Keeper:
         """A request has brought these values of the session cookie: its session, if it is kept here. The request
         counts as pending until `left`."""
         if len(values) == 1:
-            kept = self._by_value.get(values[0])
+            kept = self._by_value.get(short(values[0]))
         else:
             ident = self.access.ident(values) if values else ""
             kept = self._by_ident.get(ident)
@@ -219,6 +224,12 @@ class Keeper:
         """How many sessions live here."""
         return len(self._by_ident)
 
+    @property
+    def busy(self) -> bool:
+        """Whether there are sessions that could not be read when they should have been."""
+        with self._lock:
+            return any(kept.dirty and not kept.pending for kept in self._by_ident.values())
+
     def look(self) -> None:
         """Find the sessions that have ended without a request, and those that could not be read when they should have
         been. Blocks for LOOK_TIME, about. Never raises."""
@@ -227,12 +238,12 @@ class Keeper:
             self._looked = Figures()
             with self._lock:
                 self._to_look = iter(list(self._by_ident.values()))
-        for number, kept in enumerate(self._to_look):
+        for kept in self._to_look:
             if not kept.pending and (kept.dirty or not self._has(kept)):
                 self.save(kept)
             if kept.here:
                 self._looked.count(kept.why)
-            if number % 64 == 63 and time.monotonic() >= until:
+            if time.monotonic() >= until:  # a disk, or an application's own store, may be slow with each
                 return
         self._to_look = None
         self.figures.saved, self.figures.unsaved = self._looked.saved, self._looked.unsaved
@@ -290,18 +301,19 @@ class Keeper:
     def _over(self, kept: Kept) -> None:
         """It does not live here any more."""
         self._forget(kept)
-        self._gone(kept.values)
+        self._gone(kept.values, self._by_value.__contains__)
 
     def _know(self, kept: Kept, values: Sequence[str]) -> None:
         """The session has those of these values of its cookie that are its own: a request may bring several cookies
         of the name, of other sessions, or made up."""
         for value in values:
-            if self._by_value.get(value) is kept or self.access.ident((value,)) != kept.ident:
+            key = short(value)
+            if self._by_value.get(key) is kept or self.access.ident((value,)) != kept.ident:
                 continue
             with self._lock:
                 if self._by_ident.get(kept.ident) is kept:
-                    self._by_value[value] = kept
-                    kept.values.append(value)
+                    self._by_value[key] = kept
+                    kept.values.append(key)
                     if len(kept.values) > MAX_VALUES:
                         self._by_value.pop(kept.values.pop(0), None)
 

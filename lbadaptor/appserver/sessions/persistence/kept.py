@@ -64,7 +64,7 @@ class Kept:
         self.whereto: tuple[int, int] | None = None
         """slot and generation of the living AppServer that has its file"""
         self.values: list[str] = []
-        """values of the session cookie, at most MAX_VALUES"""
+        """values of the session cookie, at most MAX_VALUES, as the table of sessions has them (`table.short`)"""
         self.file = FileState.NONE
         self.mark: bytes | None = None
         """of the content that the file holds"""

@@ -141,7 +141,7 @@ class Saver:
             if head.deaths:
                 self._write(kept, content)  # before it is loaded: that may be what kills
             self.access.put(kept.ident, content, head.ends)
-        except (Busy, OSError) as error:
+        except (Busy, OSError, MemoryError) as error:
             say("write", "a session cannot be taken over, and its visitor waits: %s", texts.of(error))
             with contextlib.suppress(OSError):
                 self.folder.release(kept.name)

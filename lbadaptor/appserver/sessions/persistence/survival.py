@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from lbadaptor.appserver.sessions import stores
 from lbadaptor.appserver.sessions.persistence.folder import SessionFolder, UnsafeFolder
-from lbadaptor.appserver.sessions.persistence.keeper import Keeper
+from lbadaptor.appserver.sessions.persistence.keeper import Gone, Keeper
 from lbadaptor.appserver.sessions.persistence.saver import Bounds, Saver
 from lbadaptor.appserver.sessions.persistence.sweep import Sweep
 from lbadaptor.log import logs, texts
@@ -18,6 +17,10 @@ log = logs.logger("lbadaptor.appserver")
 
 NOTHING = "nothing"
 ANYTHING = "anything"
+BUSY_PATIENCE = 1.0
+"""Seconds for which the end waits for sessions that the store could not be asked for, as a thread held their lock."""
+BUSY_PAUSE = 0.02
+"""Seconds between two tries."""
 TURN = 0.25
 """Seconds for which sessions are moved before orders are looked at again."""
 
@@ -67,8 +70,13 @@ class Survival:
         (monotonic seconds) at most. Never raises."""
         if self.keeper is None:
             return
-        while time.monotonic() < until and self.keeper.leave(until - time.monotonic()):
-            pass
+        busy_until = min(until, time.monotonic() + BUSY_PATIENCE)
+        while time.monotonic() < until:
+            if self.keeper.leave(until - time.monotonic()):
+                continue
+            if not self.keeper.busy or time.monotonic() >= busy_until:
+                return
+            time.sleep(BUSY_PAUSE)
 
     def close(self) -> None:
         """The process ends: give the folder up."""
@@ -107,7 +115,7 @@ def survival(
     run_folder: str,
     bounds: Bounds,
     idle: float,
-    gone: Callable[[Sequence[str]], object],
+    gone: Gone,
 ) -> Survival:
     """Set up what the settings ask for. It logs what it is, or why sessions are not saved all the same.
 

@@ -170,13 +170,12 @@ class KeptSessions(Sessions):
         return "; ".join([f"{self._ticket_cookie}={self._ticket}", *allowed(self._ticket_cookie, attributes)])
 
     def _cookies_set(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
-        added = super()._cookies_set(cookies, visit)
         assert isinstance(visit, KeptVisit)
         visit.cookie_set = True
-        for cookie in cookies:
+        for cookie in cookies:  # before the table has it as one session with the values that the request brought
             if not cookie.deletes(self._wall_clock()):
                 visit.began(cookie)
-        return added
+        return super()._cookies_set(cookies, visit)
 
     def _begin(self, visit: Visit) -> list[str]:
         added = super()._begin(visit)

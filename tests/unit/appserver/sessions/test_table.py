@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbadaptor.appserver.sessions.table import MAX_VALUES_OF_SESSION, OVERLAP, SessionTable
+from lbadaptor.appserver.sessions.table import MAX_VALUES_OF_SESSION, OVERLAP, SessionTable, short
 
 IDLE = 100.0
 
@@ -158,3 +158,15 @@ def test_a_session_that_has_moved_away_is_forgotten_with_all_its_values() -> Non
     table.forget(["c" * 99, "unknown"])
     assert [table.use([value], 2.0) for value in ("a", "b", "c" * 99, "other")] == [False, False, False, True]
     assert table.count(2.0) == 1
+
+
+def test_a_session_that_lives_by_another_value_is_not_forgotten() -> None:
+    """After a login under a new id: requests with the old one are under way."""
+    table = SessionTable(100.0)
+    new = "b" * 99
+    table.assign("a", (), 0.0)
+    table.assign(new, ("a",), 1.0)
+    table.forget(["a"], {short(new)}.__contains__)
+    assert (table.use(["a"], 2.0), table.use([new], 2.0), table.count(2.0)) == (True, True, 1)
+    table.forget([short(new)], set().__contains__)
+    assert (table.use(["a"], 2.0), table.count(2.0)) == (False, 0)

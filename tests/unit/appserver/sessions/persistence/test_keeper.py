@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lbadaptor.appserver.sessions.persistence.format import Head, decode, encode
 from lbadaptor.appserver.sessions.persistence.keeper import MOST_REASONS, Keeper
 from lbadaptor.appserver.sessions.persistence.kept import MAX_VALUES, FileState, Kept
 from lbadaptor.appserver.sessions.persistence.saver import MOST_DEATHS, Bounds, Moved, Saver
+from lbadaptor.appserver.sessions.persistence.survival import BUSY_PATIENCE, Survival
 from lbadaptor.appserver.sessions.stores.access import Busy, Unloadable
 from tests.apps.dictionary_store import NOW, Store
 
@@ -30,7 +32,7 @@ class Process:
         self.folder.open()
         own = Bounds(bounds.get("most_bytes", 1 << 20), bounds.get("most_files", 100))
         saver = Saver(self.store, self.folder, "shop:app", everything, own, 600.0, lambda: self.now)
-        self.keeper = Keeper(saver, self.ended.extend)
+        self.keeper = Keeper(saver, lambda values, lives: self.ended.extend(values))
         self.keeper.active = True
         self.place = root / f"at.{slot}.{1700 + slot}"
 
@@ -392,11 +394,12 @@ def test_what_is_not_ours_is_not_loaded(start: Start, root: Path, head: Head | N
     assert len(list((root / "aside").iterdir())) == 1
 
 
-def test_one_whose_store_has_no_time_is_left_to_others(start: Start, root: Path) -> None:
+@pytest.mark.parametrize("shortage", [Busy(), MemoryError()])
+def test_one_whose_store_has_no_time_or_room_is_left_to_others(start: Start, shortage: Exception) -> None:
     old, new = start(), start()
     old.login("id1")
     old.keeper.leave(1.0)
-    new.store.unloadable = Busy()
+    new.store.unloadable = shortage
     with pytest.raises(Moved):
         new.visit("id1")
     new.store.unloadable = None
@@ -546,12 +549,13 @@ def test_a_look_at_many_goes_on_where_it_stopped(start: Start, monkeypatch: pyte
         process.login(f"id{number}")
     monkeypatch.setattr(keeper, "LOOK_TIME", -1.0)
     del process.store.sessions["id150"]
-    for _ in range(2):
+    for _ in range(150):
         process.keeper.look()
-        assert process.file("id150") is not None
+    assert process.file("id150") is not None
     process.keeper.look()
     assert process.file("id150") is None
-    process.keeper.look()
+    for _ in range(50):  # the last one finds that there are no more
+        process.keeper.look()
     assert process.keeper.figures.saved == 199
 
 
@@ -607,3 +611,47 @@ def test_a_session_that_begins_while_another_request_looks_for_it_is_kept(
     assert kept.here
     assert process.file("id1") is not None
     assert process.keeper.enter(["id1"]) is kept
+
+
+def test_a_look_at_sessions_on_a_slow_disk_ends_in_time(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = start()
+    process.store.busy = True
+    for number in range(5):
+        process.login(f"id{number}")
+    process.store.busy = False
+    now = [100.0]
+    write = process.folder.write
+
+    def slow(name: str, data: bytes) -> int:
+        now[0] += 0.1
+        return write(name, data)
+
+    monkeypatch.setattr(process.folder, "write", slow)
+    monkeypatch.setattr(keeper.time, "monotonic", lambda: now[0])
+    for number in range(1, 6):
+        process.keeper.look()
+        assert sum(process.file(f"id{one}") is not None for one in range(5)) == number
+
+
+def test_the_end_waits_for_a_store_that_is_busy_for_a_moment(start: Start) -> None:
+    process = start(everything=False)
+    process.login("id1")
+    tries: list[None] = []
+
+    def busy_at_first() -> None:
+        tries.append(None)
+        process.store.busy = len(tries) < 3
+
+    process.store.reading = busy_at_first
+    Survival("leaving", process.keeper, process.folder).end(time.monotonic() + 10.0)
+    assert (process.store.sessions, len(tries)) == ({}, 3)
+
+
+def test_the_end_waits_for_no_session_that_cannot_be_saved(start: Start) -> None:
+    process = start(everything=False)
+    process.login("id1")
+    process.store.unsaveable = "_thread.lock"
+    began = time.monotonic()
+    Survival("leaving", process.keeper, process.folder).end(began + 10.0)
+    assert time.monotonic() - began < BUSY_PATIENCE
+    assert process.store.sessions
