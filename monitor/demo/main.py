@@ -16,7 +16,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -110,11 +109,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class End:
+    """Whether a signal has asked for the end. One handler may interrupt another, so `ask` takes no lock."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def ask(self, *_: object) -> None:
+        self._asked = True
+
+    def is_set(self) -> bool:
+        return self._asked
+
+    def wait(self, seconds: float) -> bool:
+        """Blocks for so many seconds, unless the end was asked for before. Whether it was."""
+        if not self._asked:
+            time.sleep(seconds)
+        return self._asked
+
+
 def run(options: argparse.Namespace) -> int:
     """The exit status. Blocks until SIGINT, SIGTERM or SIGHUP. Raises LbadaptorError."""
-    end = threading.Event()
+    end = End()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: end.set())
+        signal.signal(number, end.ask)
     apache = httpd.find()
     _require_port(options.port)
     try:
@@ -210,7 +228,7 @@ def _monitor(config: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextlib.contextmanager
 def _site(
-    apache: httpd.Apache, folder: Path, port: int, config: Path, fast_lane: bool, end: threading.Event
+    apache: httpd.Apache, folder: Path, port: int, config: Path, fast_lane: bool, end: End
 ) -> Iterator[httpd.Httpd]:
     site = httpd.Httpd(
         apache, folder, port, "lbadaptor.conf", config, fast_lane=load(config).slots if fast_lane else 0
@@ -227,9 +245,7 @@ def _site(
         site.stop()
 
 
-def _await_appservers(
-    settings: Settings, monitor: subprocess.Popen[bytes], end: threading.Event
-) -> list[dict[str, Any]]:
+def _await_appservers(settings: Settings, monitor: subprocess.Popen[bytes], end: End) -> list[dict[str, Any]]:
     """Wait until all are OK; what the monitor says of each. Raises DemoFailed when the application does not start."""
     began = time.monotonic()
     wanted = settings.appservers.servers
