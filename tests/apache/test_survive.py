@@ -66,6 +66,32 @@ def living(cluster: Cluster) -> int:
     return pid
 
 
+def two_at_one(site: Site) -> tuple[Visitor, Visitor, int]:
+    """Two visitors with a session at one AppServer, and its process."""
+    one, other = site.visitor(), site.visitor()
+    pid = one.count()["pid"]
+    while other.count()["pid"] != pid:
+        other.tell("logout")
+        other.forget()
+    return one, other, pid
+
+
+def twenty_at_once(site: Site, visitor: Visitor) -> list[dict[str, Any]]:
+    """The answers to 20 requests of a visitor's session, which has been counted once: all of them find it."""
+    cookies = dict(visitor.http.cookies)
+
+    def ask(_: int) -> dict[str, Any]:
+        with contextlib.closing(site.visitor()) as one:
+            one.http.cookies.update(cookies)
+            return one.tell("count")
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(ask, range(20)))
+    assert not [answer for answer in answers if answer["new"] or answer["lost"]]
+    assert sorted(answer["visits"] for answer in answers) == list(range(2, 22))
+    return answers
+
+
 def drain(cluster: Cluster, visitor: Visitor) -> None:
     cluster.lbctl("drain", str(home(cluster, visitor).identity.slot))
 
@@ -120,30 +146,13 @@ def test_parallel_requests_within_a_move_all_find_the_session(cluster: Cluster, 
         return entry is None or entry.state is State.DYING
 
     eventually("it leaves", leaves)
-    cookies = dict(visitor.http.cookies)
-
-    def ask(_: int) -> dict[str, Any]:
-        one = site.visitor()
-        one.http.cookies.update(cookies)
-        try:
-            return one.tell("count")
-        finally:
-            one.close()
-
-    with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(ask, range(20)))
-    assert not [answer for answer in answers if answer["new"] or answer["lost"]]
-    assert sorted(answer["visits"] for answer in answers) == list(range(2, 22))
+    twenty_at_once(site, visitor)
     cluster.await_ok()
 
 
 def test_a_request_that_lasts_holds_its_own_session_only(cluster: Cluster) -> None:
     site = cluster.site("embedded-debian")
-    one, other = site.visitor(), site.visitor()
-    pid = one.count()["pid"]
-    while other.count()["pid"] != pid:
-        other.tell("logout")
-        other.forget()
+    one, other, pid = two_at_one(site)
     gate = cluster.gate()
     with ThreadPoolExecutor(1) as pool:
         long = pool.submit(one.count, params={"gate": gate.name})
@@ -160,11 +169,7 @@ def test_a_request_that_lasts_holds_its_own_session_only(cluster: Cluster) -> No
 def test_while_a_stop_waits_for_a_request_the_other_sessions_go_on_elsewhere(new_cluster: NewCluster) -> None:
     cluster = new_cluster(**settings("leaving", appservers={"servers": 2}))
     site = cluster.site("embedded-debian")
-    one, other = site.visitor(), site.visitor()
-    pid = one.count()["pid"]
-    while other.count()["pid"] != pid:
-        other.tell("logout")
-        other.forget()
+    one, other, pid = two_at_one(site)
     gate = cluster.gate()
     with ThreadPoolExecutor(2) as pool:
         long = pool.submit(one.count, params={"gate": gate.name})

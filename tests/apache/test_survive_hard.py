@@ -6,12 +6,12 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import SNIPPETS, Cluster, Site, Visitor, eventually, running_cluster
+from test_survive import twenty_at_once
 
 SECONDS = 10.0
 """within which an AppServer that leaves is gone, on a busy machine too; its session_idle is half an hour"""
@@ -95,20 +95,7 @@ def test_twenty_at_once_after_a_kill_are_all_at_one_with_the_session(cluster: Cl
     visitor = site.visitor()
     kill(visitor.count()["pid"])
     ticket = visitor.ticket
-    cookies = dict(visitor.http.cookies)
-
-    def ask(_: int) -> dict[str, Any]:
-        one = site.visitor()
-        one.http.cookies.update(cookies)
-        try:
-            return one.tell("count")
-        finally:
-            one.close()
-
-    with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(ask, range(20)))
-    assert not [answer for answer in answers if answer["new"] or answer["lost"]]
-    assert sorted(answer["visits"] for answer in answers) == list(range(2, 22))
+    answers = twenty_at_once(site, visitor)
     assert len({answer["pid"] for answer in answers}) == 1
     settle(cluster, ticket)
 
