@@ -64,28 +64,32 @@ class _Shape:
         self._incomplete = not variables.keys() <= set(keys)
         """not every WSGI server sets all mandatory variables"""
         self._fields = ("" if "HTTP_HOST" in keys else "Host: \r\n") + _template(fields.values())
-        self._text = self._fields + _template(variables.values())
+        self._text = f"{self._fields}%s{_template(variables.values())}"
         self._breaks = self._text.count("\n")
         self._field_values = _getter(list(fields))
         self._values = _getter([*fields, *variables])
         self._number = len(fields)
 
-    def lines(self, environ: Environ) -> str:
-        """The visitor's headers, and Apache's variables. Raises BadRequest if a header holds a line break or NUL."""
+    def lines(self, environ: Environ, between: str) -> str:
+        """The visitor's headers, lines between, and Apache's variables.
+
+        Raises BadRequest if a header holds a line break or NUL.
+        """
         if self._incomplete:
-            return self._one_by_one(environ)
+            return self._one_by_one(environ, between)
         values = self._values(environ)
         try:
             text = "".join(values[self._number :])
         except TypeError:  # a variable is no text
-            return self._one_by_one(environ)
+            return self._one_by_one(environ, between)
         if not plain(text):
-            return self._one_by_one(environ)
-        return _checked(self._text % values, self._breaks)
+            return self._one_by_one(environ, between)
+        text = self._text % (*values[: self._number], between, *values[self._number :])
+        return _checked(text, self._breaks + between.count("\n"))
 
-    def _one_by_one(self, environ: Environ) -> str:
+    def _one_by_one(self, environ: Environ, between: str) -> str:
         text = self._fields % self._field_values(environ)
-        lines = [_checked(text, self._fields.count("\n"))]
+        lines = [_checked(text, self._fields.count("\n")), between]
         for key, name in self._variables.items():
             value = environ.get(key) or _default(key, environ)
             if isinstance(value, str):
@@ -140,9 +144,8 @@ class Heads:
             more += f"Content-Length: {body.length}\r\n"
             if stated and stated != str(body.length) and int(stated) != body.length:
                 more += f"{headers.LENGTH}: {int(stated)}\r\n"
-        return (
-            f"{wire_method} {target or '/'} HTTP/1.1\r\n{shape.lines(environ)}{more}{headers.PATH}: {wire_path}\r\n"
-        ).encode("latin-1")
+        more += f"{headers.PATH}: {wire_path}\r\n"
+        return f"{wire_method} {target or '/'} HTTP/1.1\r\n{shape.lines(environ, more)}".encode("latin-1")
 
     def _new_shape(self, keys: tuple[str, ...]) -> _Shape:
         """Browsers send few sets of headers, so shapes are kept. Made-up sets only displace other shapes."""

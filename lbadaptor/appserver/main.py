@@ -282,6 +282,7 @@ def _turn(
         status.look(count)
     with _ErrorsLogged():
         status.longest_session = sessions.longest(monotonic())
+        status.oldest_session = sessions.oldest(monotonic())
         if status.past_limit and PastLimit not in said:
             said.add(PastLimit)
             report(PastLimit(status.past_limit))

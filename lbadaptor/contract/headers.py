@@ -26,11 +26,11 @@ VARIABLES = "LB-Variables"
 headers of other names that a visitor sends. So the AppServer drops them."""
 
 MANDATORY = {
+    "LB-Request-Uri": "REQUEST_URI",
     "LB-Remote-Addr": "REMOTE_ADDR",
     "LB-Remote-Port": "REMOTE_PORT",
     "LB-Scheme": "wsgi.url_scheme",
     "LB-Script-Name": "SCRIPT_NAME",
-    "LB-Request-Uri": "REQUEST_URI",
     "LB-Server-Name": "SERVER_NAME",
     "LB-Server-Port": "SERVER_PORT",
     "LB-Server-Protocol": "SERVER_PROTOCOL",
@@ -62,6 +62,10 @@ MOVED_TO = "LB-Moved-To"
 """Along with LB-Refused: MOVED: `slot.generation` of the AppServer that has the session, if one has it."""
 REFUSED_STATUS = 421
 """After a 421 any method may be repeated (RFC 9110 §15.5.20). It cannot be mistaken for the application's 503."""
+
+LONGEST_LINE = 16383
+"""Bytes of a header's line in an answer, without its CRLF, that mod_proxy takes in the fast lane: one less than the
+responsefieldsize of `lbctl apache-config`. Of the status line it takes one byte less."""
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"))
 """The methods that every HTTP parser knows (RFC 9110 §9, RFC 5789)."""

@@ -19,8 +19,8 @@ MEMO_NAMES = frozenset(
         *("cache-control", "connection", "content-encoding", "content-language", "content-length"),
         *("content-type", "dnt", "host", "keep-alive", "lb-generation", "lb-load", "lb-refused"),
         *("lb-remote-addr", "lb-remote-port", "lb-scheme", "lb-script-name", "lb-server-name"),
-        *("lb-server-port", "lb-server-protocol", "lb-session", "lb-status", "lb-var-https"),
-        *("permissions-policy", "pragma", "referrer-policy", "sec-ch-ua", "sec-ch-ua-mobile"),
+        *("lb-server-port", "lb-server-protocol", "lb-session", "lb-status", "lb-var-https", "lb-variables"),
+        *("permissions-policy", "pragma", "priority", "referrer-policy", "sec-ch-ua", "sec-ch-ua-mobile"),
         *("sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-fetch-user"),
         *("sec-gpc", "server", "strict-transport-security", "te", "transfer-encoding"),
         *("upgrade-insecure-requests", "user-agent", "vary", "x-content-type-options", "x-frame-options"),
@@ -61,20 +61,21 @@ _ENTRY = 512
 """Bytes, about, that one kept text takes beside its characters: its result, and its place in a dictionary."""
 
 
-class _Bounded(dict[str, Result], Generic[Result]):
+class BoundedCache(dict[str, Result], Generic[Result]):
     """Texts and what was made of them, in `bound` bytes at most. What exceeds the bound empties it.
 
-    Any thread may use it.
+    A text of more than `longest` characters is not kept. Any thread may use it.
     """
 
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: int, longest: int = MAX_MEMO_TEXT) -> None:
         super().__init__()
         self._bound = bound
+        self._longest = longest
         self._size = 0
         self._lock = threading.Lock()
 
     def keep(self, text: str, result: Result) -> None:
-        if len(text) <= MAX_MEMO_TEXT:
+        if len(text) <= self._longest:
             size = _ENTRY + 2 * len(text)  # the result holds about as many characters
             with self._lock:
                 self._size += size
@@ -84,7 +85,7 @@ class _Bounded(dict[str, Result], Generic[Result]):
                 self[text] = result
 
 
-class Memo(_Bounded[Result]):
+class Memo(BoundedCache[Result]):
     """`memo[text]` is what `read` makes of a text. What comes again and again is read once.
 
     For texts that hold no secret. `bound`: bytes. Raises what `read` raises.
@@ -100,7 +101,7 @@ class Memo(_Bounded[Result]):
         return result
 
 
-class LineMemo(_Bounded[Result]):
+class LineMemo(BoundedCache[Result]):
     """`memo[line]` is what a field line means (RFC 9112 §5). Raises ProtocolError.
 
     `read_name` gets a name as it was sent and gives a function, which gets a value without the white space around it

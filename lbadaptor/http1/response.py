@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import Enum
+from typing import NamedTuple
 
 from lbadaptor.contract.headers import HOP_BY_HOP, is_ours
 from lbadaptor.http1 import framing
@@ -71,6 +72,54 @@ def _status(line: str) -> tuple[str, int, str]:
 
 _fields: LineMemo[tuple[Field, Header]] = LineMemo(_read_name, 262144)
 _statuses = Memo(_status, 65536)
+
+
+class Whole(NamedTuple):
+    """A response all of which came in one piece, after which its connection can be used again."""
+
+    status: int
+    status_line: str
+    """code and reason, as PEP 3333's start_response wants them"""
+    headers: list[Header]
+    """as `ResponseReader.headers`"""
+    own: dict[str, str]
+    """as `ResponseReader.own`"""
+    body: bytes
+
+
+def read_whole(method: str, received: bytes) -> Whole | None:
+    """Read what came first of a response, if it is all of a plain one: HTTP/1.1, with Content-Length and a body.
+
+    Most are like that, and this is the short way for them. None: ResponseReader has to read it, and to say what is
+    wrong if something is.
+    """
+    end = received.find(b"\r\n\r\n")
+    if end < 0 or method == "HEAD":
+        return None
+    lines = received[:end].decode("latin-1").split("\r\n")
+    body = received[end + 4 :]
+    headers: list[Header] = []
+    own: dict[str, str] = {}
+    length = ""
+    fields = _fields
+    try:
+        version, status, status_line = _statuses[lines.pop(0)]
+        for line in lines:
+            use, header = fields[line]
+            if use is END_TO_END:
+                headers.append(header)
+            elif use is OWN:
+                own.setdefault(*header)
+            elif use is LENGTH and not length:
+                length = header[1]
+                headers.append(header)
+            else:
+                return None
+    except ProtocolError:
+        return None
+    if length != str(len(body)) or version != "1" or status < 200 or status in framing.BODILESS:
+        return None
+    return Whole(status, status_line, headers, own, body)
 
 
 class ResponseReader:

@@ -79,13 +79,12 @@ def _called(query: dict[str, str]) -> None:
 
 
 def _head(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
-    """An answer with `count` headers of `size` bytes."""
+    """An answer with `count` headers, each a line of `size` bytes, and with a reason of `reason` bytes."""
     _called(query)
-    headers = [
-        (query.get("header", "X-Large"), f"c{number}={'x' * int(query['size'])}")
-        for number in range(int(query["count"]))
-    ]
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2"), *headers])
+    name, size = query.get("header", "X-Large"), int(query["size"])
+    headers = [(name, (f"c{number}=" + "x" * size)[: size - len(name) - 2]) for number in range(int(query["count"]))]
+    reason = "x" * int(query.get("reason", "2"))
+    start_response(f"200 {reason}", [("Content-Type", "text/plain"), ("Content-Length", "2"), *headers])
     return [b"ok"]
 
 

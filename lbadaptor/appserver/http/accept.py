@@ -40,6 +40,10 @@ _BATCH = 64
 _Socket = socket.socket  # applications replace such names (to use a proxy, say)
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _TIMEVAL = struct.pack("@ll", CALLER_TIMEOUT, 0)
+_HEAD = 65536
+"""Bytes for an answer's head, beside `answer_memory`."""
+_LARGEST = (1 << 31) - 1
+"""What setsockopt takes; the kernel itself takes no more than net.core.wmem_max (socket(7))."""
 
 
 class Acceptor:
@@ -51,7 +55,9 @@ class Acceptor:
         poller: Poller,
         callers: Callers,
         dispatcher: Dispatcher,
+        answer_memory: int,
     ) -> None:
+        """`answer_memory`: bytes of an answer that the kernel is to take at once, even if the caller reads slowly."""
         self.listeners = {listener.fileno(): listener for listener in listeners}
         """by their descriptors"""
         self.reserve = Reserve(RESERVE)
@@ -62,6 +68,7 @@ class Acceptor:
         self._poller = poller
         self._callers = callers
         self._dispatcher = dispatcher
+        self._send_buffer = min(answer_memory + _HEAD, _LARGEST)
 
     @property
     def paused(self) -> bool:
@@ -114,6 +121,8 @@ class Acceptor:
             sock.setblocking(True)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL)
+            # In the fast lane, Apache reads an answer as slowly as the visitor does. The kernel holds it meanwhile.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
             self._poller.add(sock)
             excess = self._callers.add(connection, listener.fileno())
         except BaseException:

@@ -62,7 +62,11 @@ class Admission(Generic[Task]):
         if not (self._held or self._others):
             return None
         with self._lock:
-            return self._next()
+            queue = self._held or self._others
+            if not queue or self._at_work >= self.threads:
+                return None
+            self._at_work += 1
+            return queue.popleft()
 
     def end(self) -> Task | None:
         """A request is done. The next one, as from `begin`."""
@@ -73,7 +77,7 @@ class Admission(Generic[Task]):
             if self._awaiting and not self.in_flight:
                 while self._awaiting:
                     self._awaiting.pop().release()
-            return self._next()
+        return self.begin()
 
     def dismiss(self) -> list[Task]:
         """The requests that wait; they wait no more."""
@@ -107,12 +111,3 @@ class Admission(Generic[Task]):
     def abandon(self) -> None:
         """In a forked child: another thread may hold the lock, and is not here."""
         self._lock = Lock()
-
-    def _next(self) -> Task | None:
-        if self._at_work >= self.threads:
-            return None
-        queue = self._held or self._others
-        if not queue:
-            return None
-        self._at_work += 1
-        return queue.popleft()

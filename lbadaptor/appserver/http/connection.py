@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from lbadaptor.appserver.wsgi import request_cache
 from lbadaptor.appserver.wsgi.environ import Request
 from lbadaptor.http1.lines import ProtocolError
 from lbadaptor.http1.request import RequestReader
@@ -22,7 +23,7 @@ class Connection(RequestReader[Request]):
     """
 
     def __init__(self, sock: socket.socket, peer: Any) -> None:
-        super().__init__(Request)
+        super().__init__(request_cache.read)
         self.socket = sock
         self.peer = peer
         self.paused = False
@@ -87,8 +88,8 @@ class Connection(RequestReader[Request]):
 
     def body(self) -> io.BufferedIOBase:
         """wsgi.input for the request that is here (PEP 3333). Reading it blocks until the caller sends."""
-        if self.complete:
-            return io.BytesIO(b"".join(self._drain()) if self.pieces else b"")
+        if self.state is REQUEST:
+            return io.BytesIO(b"".join(self._drain())) if self.pieces else io.BytesIO()
         self._input = _Incoming(self.next_piece)
         return io.BufferedReader(self._input, BLOCK)
 

@@ -27,7 +27,7 @@ from lbadaptor.appserver.wsgi.environ import Request
 from lbadaptor.contract import headers
 from lbadaptor.contract.headers import Refusal
 from lbadaptor.http1.lines import ProtocolError
-from lbadaptor.http1.states import BODY, CLOSED, DISCARDING, HEAD, IDLE, LEAVING, REQUEST, SERVED, State
+from lbadaptor.http1.states import BODY, CLOSED, DISCARDING, HEAD, IDLE, LEAVING, REQUEST, State
 
 _DONTWAIT = int(socket.MSG_DONTWAIT)
 
@@ -75,14 +75,15 @@ class Dispatcher:
     def readable(self, connection: Connection) -> None:
         """Read what came. Answer, or queue, a request whose head is here. Never raises."""
         try:
-            if connection.state in SERVED:
+            state = connection.state
+            if state is REQUEST or state is BODY:
                 self._poller.pause(connection)
             elif not connection.receive(_DONTWAIT):
                 self._poller.close(connection)
-            elif connection.state is REQUEST or connection.state is BODY:
+            elif (state := connection.state) is REQUEST or state is BODY:
                 self._admit(connection, connection.request)  # type: ignore[arg-type] # it is here in these states
             else:
-                self._received(connection, connection.state)
+                self._received(connection, state)
         except BlockingIOError:
             pass
         except ProtocolError as error:
@@ -115,16 +116,17 @@ class Dispatcher:
 
     def _admit(self, connection: Connection, request: Request) -> None:
         """Answer a probe, refuse, or queue a request for a thread."""
-        if connection in self._limited:
+        limited = connection in self._limited
+        if limited:
             self._callers.finished(connection)
         if request.probe is not None and self._is_probe(request):
-            if connection in self._limited:
+            if limited:
                 self._callers.showed_key(connection)
             body = msgspec.json.encode(self._status.report())
             self._reply(connection, "200 OK", "Content-Type: application/json\r\n", body)
             return
         if self._caller_key:
-            if missing := request.missing():
+            if not request.nothing_missing and (missing := request.missing()):
                 self.refuse_as(connection, Refusal.INCOMPLETE, f"missing: {', '.join(missing)}")
                 return
             if request.generation != self._generation:
@@ -133,7 +135,7 @@ class Dispatcher:
             if not _same(request.key, self._caller_key):
                 self.refuse(connection, 403, headers.KEY_REFUSED, "wrong key")
                 return
-        if connection in self._limited:
+        if limited:
             self._callers.showed_key(connection)
         visit = self._visitors.of(request)
         refused = self._admission.admit((connection, visit), visit.known, visit.held)

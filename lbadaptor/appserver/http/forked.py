@@ -1,9 +1,10 @@
-"""In a forked child: sockets that no object of the gateway holds."""
+"""In a forked child: descriptors that no object of the gateway holds."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Sequence
 
@@ -25,6 +26,18 @@ def close_accepted(addresses: Sequence[object]) -> None:
             else:
                 found.detach()
     socket.setdefaulttimeout(timeout)
+
+
+def close_stat_files(pid: int) -> None:
+    """Close the files that tell what the threads of the process `pid` do, which has opened them (`schedule_fast`).
+
+    At the fork another thread may just have opened its own.
+    """
+    is_its = re.compile(rf"/proc/{pid}/task/\d+/stat").fullmatch
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if is_its(os.readlink(f"/proc/self/fd/{name}")):
+                os.close(int(name))
 
 
 def _is_at(name: object, address: object) -> bool:

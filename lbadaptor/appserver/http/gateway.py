@@ -64,7 +64,7 @@ class Gateway:
         self.callers = Callers(monotonic, max_unknown(descriptor_limit()))
         self.poller = Poller(self.callers)
         self.dispatcher = Dispatcher(assignment, status, sessions, self.callers, self.poller, errors, keeper)
-        self.acceptor = Acceptor(listeners, self.poller, self.callers, self.dispatcher)
+        self.acceptor = Acceptor(listeners, self.poller, self.callers, self.dispatcher, assignment.answer_memory)
         self.serving = Serving(application, self.dispatcher, status, assignment.caller_key, self.address)
         self.schedule = schedule(
             self._admission,

@@ -31,6 +31,7 @@ from threading import Lock, Thread, get_native_id, local
 from time import clock_gettime, monotonic
 from typing import Generic, TypeVar
 
+from lbadaptor.appserver.http import forked
 from lbadaptor.appserver.http.admission import Admission
 from lbadaptor.appserver.http.own_errors import OwnErrors
 
@@ -167,6 +168,7 @@ class Leadership:
         self._parked: list[tuple[int, Lock]] = []
         """threads that wait: their identity in the kernel, and a lock that each tries to get; `release` wakes it"""
         self._own = local()
+        self._pid = os.getpid()
         self._stat_files: dict[int, int] = {}
         """by a thread's identity in the kernel, a descriptor of the file that tells what the thread does"""
         self._leader = 0
@@ -262,6 +264,8 @@ class Leadership:
         self._over = True
         with contextlib.suppress(OSError):
             self.close()
+        with contextlib.suppress(OSError):
+            forked.close_stat_files(self._pid)
 
     def intact(self) -> bool:
         """Whether the timer's descriptor is still open."""

@@ -12,16 +12,19 @@ from lbadaptor.appserver.process import forks
 from lbadaptor.appserver.sessions.persistence.saver import Moved
 from lbadaptor.appserver.sessions.persistence.visits import KeptVisit
 from lbadaptor.appserver.wsgi import environ as environs
-from lbadaptor.appserver.wsgi.answer import Answer, FileWrapper, ShortAnswer
+from lbadaptor.appserver.wsgi.answer import Answer, FileWrapper, LongLine, ShortAnswer
 from lbadaptor.appserver.wsgi.environ import Environ, Incomplete, Request
+from lbadaptor.contract.headers import LONGEST_LINE
 from lbadaptor.log import logs, texts
+from lbadaptor.log.once import Once
 
 log = logs.logger("lbadaptor.appserver")
 
 Application = Callable[..., Iterable[bytes]]
 
 _MAX_PATH = 200
-"""Characters of a path in the log."""
+_MAX_NAME = 100
+"""Characters of a path and of a header's name in the log."""
 
 
 class Serving:
@@ -41,6 +44,8 @@ class Serving:
         self._alone = not caller_key
         self._address = address
         self._base = environs.base_environ(status.slot, status.generation, status.admission.threads, FileWrapper)
+        self._long_lines = Once(100)
+        """the headers of which the log says that they are too long"""
         if caller_key:
             environs.know_key(caller_key)
 
@@ -56,27 +61,30 @@ class Serving:
         try:
             request = connection.request
             assert request is not None
-            if isinstance(visit, KeptVisit):
-                visit.find()
+            kept = visit if isinstance(visit, KeptVisit) else None
+            if kept is not None:
+                kept.find()
             environ = self._environ(connection, request)
             visit.tell(environ, request.lost)
             method, uri = environ["REQUEST_METHOD"], environ["REQUEST_URI"]  # the application may change its environ
             own = self._status.headers
             answer = Answer(connection, method, request.version == "1.1", visit.answered, own, self._release)
-            if isinstance(visit, KeptVisit):
-                answer.before_end = visit.save
+            if request.fast:
+                answer.longest_line = LONGEST_LINE
+            if kept is not None:
+                answer.before_end = kept.save
             try:
                 answer.run(self._application, environ)
             except BaseException as error:  # sys.exit() too: it ends a request, never an AppServer
                 if answer.undelivered and isinstance(error, ConnectionError):
                     visit.undelivered()
-                self._failed(answer, connection, f"{method} {_path(uri)}", error)
+                self._failed(answer, connection, method, _path(uri), error)
             if forks.is_child():
                 forks.end(None)
             if not answer.released:
                 self._dispatcher.answered(connection, broken_off=True)
-            if answer.ran_on and isinstance(visit, KeptVisit):
-                visit.save()
+            if kept is not None and answer.ran_on:
+                kept.save()
         except Moved as moved:
             self._dispatcher.refuse_moved(connection, moved.whereto)
         except Incomplete as error:
@@ -115,20 +123,34 @@ class Serving:
         except BaseException:
             self._dispatcher.give_up(connection)
 
-    def _failed(self, answer: Answer, connection: Connection, what: str, error: BaseException) -> None:
+    def _failed(self, answer: Answer, connection: Connection, method: str, path: str, error: BaseException) -> None:
         """The application has raised `error`, which is being handled."""
+        what = f"{method} {path}"
+        status = "500 Internal Server Error"
         if forks.is_child():
             forks.end(error)
         if not answer.released and connection.broken:
             log.info("%s: the caller went away: %s", what, error)
             return
-        if isinstance(error, ShortAnswer):
+        if isinstance(error, LongLine):
+            status = "502 Bad Gateway"  # as of mod_proxy, which would close the connection besides
+            self._warn_of(error, what)
+        elif isinstance(error, ShortAnswer):
             log.error("%s: %s", what, error)
         else:
             log.error("%s: the application failed", what, exc_info=error)
         if not answer.begun:
             with contextlib.suppress(OSError):
-                answer.fail()
+                answer.fail(status)
+
+    def _warn_of(self, error: LongLine, what: str) -> None:
+        line = texts.clean(error.line, _MAX_NAME)
+        if self._long_lines.first(line):
+            log.warning(
+                "%s: the answer's %s is too long for the fast lane (%d bytes of at most %d): the visitor gets 502; "
+                "shorten it, or keep this path out of the fast lane (docs/reference/fast-lane.md, Header lines)",
+                *(what, line, error.length, error.most),
+            )
 
 
 def _path(uri: str) -> str:

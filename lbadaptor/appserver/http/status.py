@@ -59,6 +59,7 @@ class Status:
     """the port is bound, the application is imported, the warm-up is done"""
     sessions: int = 0
     longest_session: float = 0.0
+    oldest_session: float = 0.0
     empty: bool = False
     """it was ordered to drain, and has no session and no request in flight"""
     _started: float = field(default_factory=monotonic)
@@ -126,6 +127,7 @@ class Status:
             "pid": os.getpid(),
             "sessions": self.sessions,
             "longest_session": round(self.longest_session, 1),
+            "oldest_session": round(self.oldest_session, 1),
             "in_flight": self.admission.in_flight,
             "threads": self.admission.threads,
             "served": self.admission.served,

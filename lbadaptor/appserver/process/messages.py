@@ -30,6 +30,8 @@ class Assignment(Struct, frozen=True):
     ticket_cookie: str = "__PRT__"
     threads: int = 8
     queue: int = 256
+    answer_memory: int = 262144
+    """bytes of an answer that a slow reader may leave unread, and no thread waits"""
     max_requests: int = 0
     max_age: float = 0.0
     max_memory: int = 0

@@ -62,6 +62,8 @@ class SessionTable:
         self._idle = idle
         self._most = most
         self._last_use: OrderedDict[_Session, float] = OrderedDict()
+        self._begun: dict[_Session, float] = {}
+        """when each was first known here, the first of them first"""
         self._owners: dict[str, _Session] = {}
         """the session of each value"""
         self._shared: set[str] = set()
@@ -128,6 +130,7 @@ class SessionTable:
             self._owners[key] = session
             self._last_use[session] = now
             self._last_use.move_to_end(session)
+            self._begun.setdefault(session, now)
             while len(session.values) > MAX_VALUES_OF_SESSION:
                 self._forget_value(next(iter(session.values)))
             while len(self._owners) > self._most and len(self._last_use) > 1:
@@ -183,7 +186,7 @@ class SessionTable:
     def clear(self) -> None:
         """Forget all sessions."""
         with self._lock:
-            for kept in (self._last_use, self._owners, self._shared, self._ended):
+            for kept in (self._last_use, self._begun, self._owners, self._shared, self._ended):
                 kept.clear()
 
     def count(self, now: float) -> int:
@@ -199,6 +202,12 @@ class SessionTable:
             if not self._last_use:
                 return 0.0
             return self._last_use[next(reversed(self._last_use))] + self._idle - now
+
+    def oldest(self, now: float) -> float:
+        """For how many seconds the oldest living session has been known here; 0 when there is none."""
+        with self._lock:
+            self._sweep(now)
+            return now - next(iter(self._begun.values()), now)
 
     # With the lock held.
 
@@ -248,7 +257,7 @@ class SessionTable:
         for key, (scopes, _) in left.values.items():
             self._owners[key] = session
             session.values[key] = scopes, now
-        del self._last_use[left]
+        del self._last_use[left], self._begun[left]
 
     def _forget_value(self, key: str) -> None:
         """Forget a value; with its last one, a session is over."""
@@ -256,7 +265,7 @@ class SessionTable:
         del session.values[key]
         self._shared.discard(key)
         if not session.values:
-            del self._last_use[session]
+            del self._last_use[session], self._begun[session]
 
     def _end_value(self, key: str, now: float) -> None:
         """Forget a value that was deleted; answers to parallel requests may still set another one in its place."""

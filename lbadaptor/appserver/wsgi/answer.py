@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from types import TracebackType
@@ -80,6 +81,8 @@ class Answer:
     """the application's Content-Length"""
     _framing: Framing = 0
     """of the body, or of what is still to come of it"""
+    longest_line = sys.maxsize
+    """bytes of a header's line that the caller takes; of the status line, one less"""
     before_end: Callable[[], object] | None = None
     """called before the last byte of an answer that is sent in several blocks"""
     ran_on = True
@@ -149,7 +152,7 @@ class Answer:
         return self.write
 
     def run(self, application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> None:
-        """Call the application and send its whole answer. Raises what it raises, and ShortAnswer."""
+        """Call the application and send its whole answer. Raises what it raises, ShortAnswer and LongLine."""
         blocks = application(environ, self.start_response)
         try:
             whole = not self.begun and isinstance(blocks, (list, tuple)) and len(blocks) == 1
@@ -172,11 +175,11 @@ class Answer:
         elif not self.released:
             self._body(data)
 
-    def fail(self) -> None:
+    def fail(self, status: str = "500 Internal Server Error") -> None:
         """The application failed before anything was sent: say so to the visitor, as mod_wsgi does."""
-        page = b"<!DOCTYPE html>\n<title>500 Internal Server Error</title><h1>Internal Server Error</h1>\n"
+        page = f"<!DOCTYPE html>\n<title>{status}</title><h1>{status[4:]}</h1>\n".encode()
         self._status = b""
-        self.start_response("500 Internal Server Error", [("Content-Type", "text/html")])
+        self.start_response(status, [("Content-Type", "text/html")])
         self._head(len(page), page)
         self._over()
 
@@ -206,8 +209,14 @@ class Answer:
         """Send the head along with the first block. `length`: the body's, where the application is not asked."""
         if not self._status:
             raise AssertionError("start_response was not called")
+        if len(self._status) + len(self._lines) > self.longest_line:
+            self._refuse_long_line(self._lines)
         headers = self._amend(self._headers, self._cookies)
-        lines = self._lines if headers is self._headers else field_lines(headers)
+        lines = self._lines
+        if headers is not self._headers:
+            lines = field_lines(headers)
+            if len(lines) > self.longest_line:  # a ticket takes over the Path and Domain of the session cookie
+                self._refuse_long_line(lines)
         empty, said, caller = self._empty, self._length, self._caller
         bodiless = empty or self._method == "HEAD"
         framing = writer.framing(bodiless, said, length, self._chunks)
@@ -227,7 +236,7 @@ class Answer:
                 caller.keep_alive = False  # it knows the answer's end before the application has come to it
         if not caller.keep_alive:
             added += CLOSE_FIELD
-        body = encode(first, framing)
+        body = first if framing == len(first) else encode(first, framing)
         if framing > 0:
             framing -= len(body)
         self._framing = framing
@@ -239,6 +248,16 @@ class Answer:
         if framing == 0 and self._early:
             self.released = True
             self._release(caller)
+
+    def _refuse_long_line(self, lines: bytes) -> None:
+        """Raise LongLine if the caller would not take one of the lines."""
+        most = self.longest_line
+        status = len(self._status) - len(b"\r\n")
+        if status > most - 1:
+            raise LongLine("status line", status, most - 1)
+        for line in lines.split(b"\r\n"):
+            if len(line) > most:
+                raise LongLine(f"header {line.partition(b':')[0].decode()}", len(line), most)
 
     def _body(self, data: bytes) -> None:
         if body := encode(data, self._framing):
@@ -271,6 +290,19 @@ _kinds = Memo(_kind, 65536)
 
 class ShortAnswer(Exception):
     """The application's body is shorter than its Content-Length."""
+
+
+class LongLine(Exception):
+    """A line of the answer's head is longer than its caller takes. Nothing of the answer was sent."""
+
+    def __init__(self, line: str, length: int, most: int) -> None:
+        super().__init__(line, length, most)
+        self.line = line
+        """which one"""
+        self.length = length
+        """bytes, without its end"""
+        self.most = most
+        """bytes that the caller takes"""
 
 
 class FileWrapper:

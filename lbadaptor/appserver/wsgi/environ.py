@@ -89,12 +89,13 @@ class _Fields(RequestFields):
         return fields
 
 
-_fields = _Fields(_read_name, 262144)
+fields_of_lines = _Fields(_read_name, 262144)
+"""The memo of lines: what each one means."""
 
 
 def know_key(key: str) -> None:
     """Keep the line with the caller key of this process in the memo. The process holds the key anyway."""
-    _fields.pin(f"{headers.KEY}: {key}")
+    fields_of_lines.pin(f"{headers.KEY}: {key}")
 
 
 class Request(RequestHead):
@@ -104,12 +105,14 @@ class Request(RequestHead):
     application may change its environ, but not this.
     """
 
-    __slots__ = ("generation", "held", "key", "lost", "path", "probe")
+    __slots__ = ("fast", "generation", "held", "key", "lost", "nothing_missing", "path", "probe")
 
     def __init__(self, text: str) -> None:
-        RequestHead.__init__(self, text, _fields)
+        RequestHead.__init__(self, text, fields_of_lines)
         fields = self.fields
         take = fields.pop
+        self.nothing_missing = False
+        """nothing is `missing`; False where that has to be asked"""
         self.key = take(headers.KEY, None)
         self.generation = take(headers.GENERATION, None)
         self.path = take(headers.PATH, None)
@@ -119,7 +122,9 @@ class Request(RequestHead):
         self.lost = session == "lost"
         """the adaptor says that the request brought the ticket of an AppServer that is gone"""
         self.probe = take(headers.PROBE) if headers.PROBE in fields else None
-        if headers.VARIABLES in fields:
+        self.fast = headers.VARIABLES in fields
+        """it came by the fast lane"""
+        if self.fast:
             del fields[headers.VARIABLES]
         if headers.LENGTH in fields:
             said = str(framing.length(take(headers.LENGTH)))

@@ -29,6 +29,7 @@ from lbadaptor.appserver.http.gateway import Gateway
 from lbadaptor.appserver.http.status import Status
 from lbadaptor.appserver.process.messages import Assignment
 from lbadaptor.appserver.sessions.table import SessionTable
+from lbadaptor.contract.headers import LONGEST_LINE
 from lbadaptor.http1.request import MAX_HEAD
 from lbadaptor.http1.states import REQUEST
 
@@ -1309,6 +1310,34 @@ def test_stop_abandons_what_does_not_end_and_hangs_up_on_it() -> None:
 
 
 # Applications that fail.
+
+
+def test_a_line_that_the_fast_lane_does_not_take_is_a_502_and_said_once(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        name, _, length = environ["QUERY_STRING"].partition("=")
+        start_response("200 OK", [(name, "x" * (int(length) - len(name) - 2))] if name else [])
+        yield b"hello"
+
+    harness = serve(application)
+    caller = harness.caller()
+    fast = {"Variables": "SSL-TLS-SNI"}
+    assert caller.ask(head("GET", f"/?X-Long={LONGEST_LINE}", **fast)).status == 200
+    assert caller.ask(head("GET", f"/?X-Long={LONGEST_LINE + 1}")).status == 200, "the Python lane takes it"
+    assert not caplog.records
+    for name in ("X-Long", "X-Long", "X-Another", "X-Long"):
+        reply = caller.ask(head("GET", f"/?{name}={LONGEST_LINE + 1}", **fast))
+        assert (reply.status, reply.headers[name], reply.hangs_up) == (502, None, False)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert told[0] == (
+        "GET /app/page: the answer's header X-Long is too long for the fast lane (16384 bytes of at most 16383): "
+        "the visitor gets 502; shorten it, or keep this path out of the fast lane "
+        "(docs/reference/fast-lane.md, Header lines)"
+    )
+    assert "header X-Another" in told[1]
+    assert harness.still_serves()
 
 
 def test_an_application_that_raises_is_a_500_and_its_traceback_is_logged(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lbadaptor.http1.lines import ProtocolError
-from lbadaptor.http1.response import MAX_HEAD, HeadTooLarge, MalformedHead, ResponseReader
+from lbadaptor.http1.response import MAX_HEAD, HeadTooLarge, MalformedHead, ResponseReader, read_whole
 
 FIELDS = b"Set-Cookie: a=b\r\nX-Foo:  \xe4 b \r\nset-cookie: c\r\nLB-Status: OK\r\nlb-load: 1\r\nKeep-Alive: x\r\n"
 COUNTED = b"HTTP/1.1 200 OK\r\n" + FIELDS + b"Content-Length: 5\r\n\r\nhello"
@@ -43,6 +43,41 @@ def test_however_a_response_is_cut_it_is_the_same(data: bytes, interim: bytes, s
         reader.end()
     assert reader.complete
     assert reader.keep_alive is (data != UNTIL_CLOSE)
+
+
+def test_the_short_way_reads_a_whole_response_as_the_reader_does() -> None:
+    reader = ResponseReader("GET")
+    body = feed(reader, COUNTED.replace(b"Keep-Alive: x\r\n", b""))
+    whole = read_whole("GET", COUNTED.replace(b"Keep-Alive: x\r\n", b""))
+    assert whole == (reader.status, reader.status_line, reader.headers, reader.own, body)
+
+
+@pytest.mark.parametrize(
+    ("method", "data"),
+    [
+        ("GET", b""),
+        ("GET", COUNTED),  # with a field that concerns the connection
+        ("GET", CHUNKS),
+        ("GET", UNTIL_CLOSE),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n"),
+        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell"),
+        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello!"),
+        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 05\r\n\r\nhello"),
+        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello"),
+        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"),
+        ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX Y: z\r\n\r\nhello"),
+        ("GET", b"HTTP/1.1 200 OK\r\n Content-Length: 5\r\n\r\nhello"),
+        ("GET", b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"),
+        ("GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 0\r\n\r\n"),
+        ("GET", b"HTTP/1.1 100 Continue\r\n\r\n" + COUNTED),
+        ("GET", b"HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n\r\n"),
+        ("GET", b"nonsense\r\n\r\n"),
+    ],
+)
+def test_the_short_way_leaves_all_others_to_the_reader(method: str, data: bytes) -> None:
+    assert read_whole(method, data) is None
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ def test_the_report_of_a_request_that_ended_since_the_last_look_does_not_say_emp
 
 def test_the_report_names_everything_a_probe_asks(status: Status) -> None:
     admit(status)
+    status.oldest_session = 99.99
     status.sessions, status.longest_session, status.admission.served = 41, 12.34, 2
     report = status.report()
     assert report.pop("memory") > 1_000_000
@@ -133,6 +134,7 @@ def test_the_report_names_everything_a_probe_asks(status: Status) -> None:
         "pid": os.getpid(),
         "sessions": 41,
         "longest_session": 12.3,
+        "oldest_session": 100.0,
         "in_flight": 1,
         "threads": 2,
         "served": 2,

@@ -32,6 +32,7 @@ def test_a_handover_arrives_as_it_was_sent() -> None:
         affinity=True,
         ticket_cookie="__PRT__",
         threads=3,
+        answer_memory=1000,
         max_requests=5,
         stop_grace=7.0,
         generation=1763805600123,

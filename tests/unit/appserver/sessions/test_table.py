@@ -170,3 +170,25 @@ def test_a_session_that_lives_by_another_value_is_not_forgotten() -> None:
     assert (table.use(["a"], 2.0), table.use([new], 2.0), table.count(2.0)) == (True, True, 1)
     table.forget([short(new)], set().__contains__)
     assert (table.use(["a"], 2.0), table.count(2.0)) == (False, 0)
+
+
+def test_the_oldest_is_the_one_that_has_been_known_for_longest(table: SessionTable) -> None:
+    """However it is used, and whatever other value it gets."""
+    assert table.oldest(5.0) == 0
+    table.assign("a", [], 0.0)
+    table.assign("b", [], 10.0)
+    table.use(["a"], 20.0)
+    table.assign("a2", ["a"], 20.0)
+    assert table.oldest(50.0) == 50.0
+    table.end(["a", "a2"], 50.0)
+    assert table.oldest(50.0) == 40.0
+    assert table.oldest(10.0 + IDLE) == 0
+
+
+def test_sessions_that_have_ended_leave_nothing_behind(table: SessionTable) -> None:
+    for number in range(100):
+        table.assign(f"a{number}", [], float(number))
+        table.assign(f"a{number + 1}", [f"a{number}"], float(number))
+    table.use(["a1"], 101.0)
+    table.count(500.0)
+    assert (len(table._begun), len(table._last_use), len(table._owners)) == (0, 0, 0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lbadaptor.appserver.wsgi.answer import Answer, FileWrapper, Headers, ShortAnswer
+from lbadaptor.appserver.wsgi.answer import Answer, FileWrapper, Headers, LongLine, ShortAnswer
 from lbadaptor.contract.headers import HOP_BY_HOP
 from lbadaptor.http1.states import BODY, REQUEST
 
@@ -124,6 +124,62 @@ def test_nothing_of_a_length_can_be_a_500_still(blocks: Iterable[bytes]) -> None
     wire.answer.fail()
     assert wire.read()[0] == "HTTP/1.1 500 Internal Server Error"
     assert wire.answer.released
+
+
+# Lines that the caller does not take.
+
+
+def of(length: int, name: str = "X-Long") -> tuple[str, str]:
+    """A header whose line has so many bytes."""
+    return name, "x" * (length - len(name) - 2)
+
+
+LONGEST = 100
+TAKEN: dict[str, tuple[str, Headers]] = {
+    "header": ("200 OK", [of(LONGEST)]),
+    "the last header": ("200 OK", [("X-Short", "x"), of(LONGEST)]),
+    "many headers": ("200 OK", [of(LONGEST, f"X-{number}") for number in range(5)]),
+    "status line": ("200 " + "x" * (LONGEST - 1 - len("HTTP/1.1 200 ")), []),
+}
+REFUSED: dict[str, tuple[str, Headers, str, int]] = {
+    "header": ("200 OK", [of(LONGEST + 1)], "header X-Long", LONGEST + 1),
+    "the last header": ("200 OK", [("X-Short", "x"), of(LONGEST + 7)], "header X-Long", LONGEST + 7),
+    "cookie": ("304 Not Modified", [of(LONGEST + 1, "Set-Cookie")], "header Set-Cookie", LONGEST + 1),
+    "status line": ("200 " + "x" * (LONGEST - len("HTTP/1.1 200 ")), [], "status line", LONGEST),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_lines_as_long_as_the_caller_takes_them_are_sent(name: str) -> None:
+    status, headers = TAKEN[name]
+    wire = Wire()
+    wire.answer.longest_line = LONGEST
+    told, lines, _ = wire.run(app([b"ok"], status, headers))
+    assert told == f"HTTP/1.1 {status}"
+    assert lines == [*(f"{name}: {value}" for name, value in headers), "Content-Length: 2", "LB-Status: OK"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_longer_line_can_be_a_502_still(name: str, method: str) -> None:
+    status, headers, line, length = REFUSED[name]
+    wire = Wire(method)
+    wire.amend = lambda headers, cookies: pytest.fail("a session began") if cookies else headers
+    wire.answer.longest_line = LONGEST
+    with pytest.raises(LongLine) as refused:
+        wire.run(app([b"ok"], status, headers))
+    error = refused.value
+    assert (error.line, error.length, error.most) == (line, length, LONGEST - (line == "status line"))
+    assert wire.pieces == []
+    wire.answer.fail("502 Bad Gateway")
+    status, _, body = wire.read()
+    assert status == "HTTP/1.1 502 Bad Gateway"
+    assert (b"Bad Gateway" in body) is (method == "GET")
+    assert wire.answer.released
+
+
+def test_a_line_of_any_length_is_sent_to_a_caller_who_says_no_limit() -> None:
+    assert of(1 << 20)[1] in Wire().run(app([], headers=[of(1 << 20)]))[1][0]
 
 
 # When the caller is released.
