@@ -68,7 +68,7 @@ class AddressTable:
                     data = file.read(MAX_BYTES + 1)
                 if len(data) > MAX_BYTES:
                     raise AddressFileError(1, f"more than {MAX_BYTES} bytes")
-                table = parse(data.decode())
+                table = parse(data.decode(), self._table)
             except OSError as error:
                 self._warn(f"{self._path}: {texts.what(error)}")
                 return  # perhaps only for want of a descriptor: the next request tries again

@@ -9,7 +9,7 @@ from contextlib import suppress
 from lbadaptor.adaptor import forward
 from lbadaptor.adaptor.address_table import AddressTable
 from lbadaptor.adaptor.balance import POLICIES, Load, same_for
-from lbadaptor.adaptor.exchange import ExchangeFailed, Response, exchange
+from lbadaptor.adaptor.exchange import ExchangeFailed, Response, WholeResponse, exchange
 from lbadaptor.adaptor.pool import Connection, ConnectTimeout, Pool, connect
 from lbadaptor.adaptor.retry import REFUSALS, Failure
 from lbadaptor.adaptor.spool import Body
@@ -102,13 +102,16 @@ class Backends:
 
         `visitor`: identifies a visitor whose holder is gone, so that their parallel requests meet at one AppServer.
         """
-        entries = [
-            entry for entry in table.ok if entry.ticket not in avoid and self.load(entry).said_dying != table.serial
-        ]
+        now = time.monotonic()
+        entries, reachable = [], []
+        for entry in table.ok:
+            load = self._backend(entry).load
+            if entry.ticket not in avoid and load.said_dying != table.serial:
+                entries.append(entry)
+                if now >= load.avoided_until:
+                    reachable.append(entry)
         if not entries:
             return None
-        now = time.monotonic()
-        reachable = [entry for entry in entries if now >= self.load(entry).avoided_until]
         entries = reachable or entries
         entries = [entry for entry in entries if entry.weight] or entries
         if visitor:
@@ -252,7 +255,7 @@ class BufferedResponse:
     It has to be closed, unless `response.over`.
     """
 
-    def __init__(self, load: Load, pool: Pool, response: Response, blocks: list[bytes]) -> None:
+    def __init__(self, load: Load, pool: Pool, response: Response | WholeResponse, blocks: list[bytes]) -> None:
         self.response = response
         self.blocks = blocks
         """the beginning of the body, or all of it"""

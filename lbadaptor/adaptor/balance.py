@@ -103,12 +103,13 @@ def less_loaded(entries: Sequence[Entry], measure: Measure) -> Entry:
     An AppServer of half the weight is a candidate half of the time. Otherwise a new one, which is idle, would get all
     visitors at once.
     """
-    highest = max(map(_weight, entries))
-    entries = [entry for entry in entries if random.random() * highest < _weight(entry)]
-    if len(entries) < 3:
-        one, other = entries[0], entries[-1]
-    else:
-        one, other = random.sample(entries, 2)
+    weights = [*map(_weight, entries)]
+    highest = max(weights)
+    if min(weights) < highest:
+        entries = [entry for entry in entries if random.random() * highest < _weight(entry)]
+    count = len(entries)
+    place, further = int(random.random() * count), 1 + int(random.random() * (count - 1))
+    one, other = entries[place], entries[(place + further) % count]
     first, second = measure(one), measure(other)
     if first == second:
         return random.choice((one, other))

@@ -68,14 +68,12 @@ def kinds(method: str, path: str, query: str) -> Kinds:
 
 
 class CircuitBreaker:
-    """Any thread may use it. It is false as long as no AppServer died; then no method needs to be called."""
+    """Any thread may use it. As long as no AppServer died, `deaths` is empty, and no method needs to be called."""
 
     def __init__(self) -> None:
-        self._deaths: dict[bytes, _Deaths] = {}
+        self.deaths: dict[bytes, _Deaths] = {}
+        """by kind of requests"""
         self._lock = threading.Lock()
-
-    def __bool__(self) -> bool:
-        return bool(self._deaths)
 
     def record_death(self, kinds: Kinds, ticket: str, now: float, sent: float = float("inf")) -> int:
         """An AppServer, named by its ticket, died while it worked on such a request. Returns the deaths in a row.
@@ -86,7 +84,7 @@ class CircuitBreaker:
         with self._lock:
             count = 0
             for kind in kinds:
-                deaths = self._deaths.setdefault(kind, _Deaths())
+                deaths = self.deaths.setdefault(kind, _Deaths())
                 if ticket not in deaths.tickets:
                     deaths.tickets = [*deaths.tickets[-_MAX_TICKETS + 1 :], ticket]
                     if now - deaths.last >= FORGET_SECONDS:
@@ -97,15 +95,15 @@ class CircuitBreaker:
                 other = deaths.before if ticket == deaths.last_ticket else deaths.last
                 if sent >= other or deaths.count >= OPEN_DEATHS:
                     count = max(count, deaths.count)
-            while len(self._deaths) > MAX_KINDS:
-                del self._deaths[min(self._deaths, key=lambda kind: self._deaths[kind].last)]
+            while len(self.deaths) > MAX_KINDS:
+                del self.deaths[min(self.deaths, key=lambda kind: self.deaths[kind].last)]
             return count
 
     def record_answer(self, kinds: Kinds) -> None:
         """Such a request was answered, so AppServers do not die of it: close the breaker."""
         with self._lock:
             for kind in kinds:
-                self._deaths.pop(kind, None)
+                self.deaths.pop(kind, None)
 
     def refuses(self, kinds: Kinds, now: float) -> int:
         """The deaths in a row if the breaker is open for such a request, otherwise 0.
@@ -113,7 +111,7 @@ class CircuitBreaker:
         Half-open: 0 for this request, which is to be sent; the next ones are refused.
         """
         with self._lock:
-            found = [deaths for kind in kinds if (deaths := self._deaths.get(kind)) and deaths.count >= OPEN_DEATHS]
+            found = [deaths for kind in kinds if (deaths := self.deaths.get(kind)) and deaths.count >= OPEN_DEATHS]
             for deaths in found:
                 if now - max(deaths.last, deaths.half_open) < OPEN_SECONDS:
                     return deaths.count

@@ -6,7 +6,7 @@ import threading
 
 from lbadaptor.adaptor.error_pages import ErrorPage
 from lbadaptor.adaptor.forward import Environ, Heads
-from lbadaptor.contract.cookies import values
+from lbadaptor.contract.cookies import finder
 from lbadaptor.contract.settings.snapshot import Snapshot
 
 
@@ -21,6 +21,7 @@ class Configuration:
         adaptor = self.settings.adaptor
         self.ticket_cookies = snapshot.ticket_cookies
         """The name that new AppServers use comes first."""
+        self._find = [finder(name) for name in self.ticket_cookies]
         self.heads = Heads(adaptor.pass_variables)
         self.keep = adaptor.body_memory, adaptor.body_spool, adaptor.spool_folder
         """for `spool.keep`"""
@@ -35,8 +36,10 @@ class Configuration:
 
     def tickets(self, environ: Environ) -> list[str]:
         """All tickets that a request brings."""
-        header = environ.get("HTTP_COOKIE", "")
-        found = values(header, self.ticket_cookies[0])
-        for name in self.ticket_cookies[1:]:
-            found += values(header, name)
+        header = environ.get("HTTP_COOKIE")
+        if not header:
+            return []
+        found = self._find[0](header)
+        for find in self._find[1:]:
+            found += find(header)
         return found

@@ -16,7 +16,7 @@ from lbadaptor.adaptor.retry import Failure
 from lbadaptor.adaptor.spool import Body, VisitorGone
 from lbadaptor.http1 import chunks
 from lbadaptor.http1.lines import ProtocolError
-from lbadaptor.http1.response import HeadTooLarge, MalformedHead, ResponseReader
+from lbadaptor.http1.response import HeadTooLarge, MalformedHead, ResponseReader, Whole, read_whole
 from lbadaptor.log import texts
 
 BLOCK = 65536
@@ -264,7 +264,32 @@ class Response:
         return b"".join(pieces)
 
 
-def exchange(connection: Connection, method: str, head: bytes, body: Body) -> Response:
+class WholeResponse:
+    """A response all of which came in one piece. To be used as a `Response`, of which nothing is left to do."""
+
+    complete = over = reusable = True
+
+    def __init__(self, connection: Connection, whole: Whole) -> None:
+        self.status, self.status_line, self.headers, self.own, self._body = whole
+        self.connection = connection
+
+    def finish(self) -> bool:
+        return True
+
+    @property
+    def blocks(self) -> Iterator[bytes]:
+        return iter(self.take(0))
+
+    def read(self) -> bytes:
+        return b"".join(self.take(0))
+
+    def take(self, bound: int) -> list[bytes]:
+        """The whole body, once."""
+        body, self._body = self._body, b""
+        return [body] if body else []
+
+
+def exchange(connection: Connection, method: str, head: bytes, body: Body) -> Response | WholeResponse:
     """Send a request, and receive the response up to its body. Blocks.
 
     `head` ends with the empty line, and its framing fits the body. What is unsent when the response begins is
@@ -308,22 +333,23 @@ def _ended(connection: Connection, lost: Failure, why: str = "") -> ExchangeFail
 
 def _receive_response(
     connection: Connection, method: str, sending: RequestSender | None, reset: Failure = Failure.LOST
-) -> Response:
+) -> Response | WholeResponse:
     """The response, up to its body. `reset`: what it means that the connection is reset before the first byte."""
-    reader = ResponseReader(method)
     lost = Failure.LOST
+    data = receive(connection, lost, reset) if sending is None else sending.receive(lost)
+    if sending is None and (whole := read_whole(method, data)) is not None:
+        return WholeResponse(connection, whole)
+    reader = ResponseReader(method)
     try:
-        while True:
-            data = receive(connection, lost, reset) if sending is None else sending.receive(lost)
-            if not data:
-                raise _ended(connection, lost)
-            if reader.feed_head(data):
-                break
-            lost = reset = Failure.BROKEN if reader.begun else Failure.LOST
+        while data and not reader.feed_head(data):
+            lost = Failure.BROKEN if reader.begun else Failure.LOST
+            data = receive(connection, lost) if sending is None else sending.receive(lost)
     except HeadTooLarge as error:
         raise ExchangeFailed(Failure.MALFORMED, str(error)) from None
     except MalformedHead as error:
         raise ExchangeFailed(Failure.MALFORMED if error.own else Failure.NOT_HTTP, str(error)) from None
+    if not data:
+        raise _ended(connection, lost)
     response = Response(connection, reader, sending)
     if sending is not None and "lb-refused" in response.own:
         sending.stop()

@@ -97,7 +97,7 @@ class Walk:
 
     def run(self) -> BufferedResponse:
         """The first answer that may be passed on. Blocks. Raises GiveUp, VisitorGone."""
-        if self._breaker and (deaths := self._breaker.refuses(self._kinds(), time.monotonic())):
+        if self._breaker.deaths and (deaths := self._breaker.refuses(self._kinds(), time.monotonic())):
             raise GiveUp(503, f"refused: {deaths} AppServers in a row died at work on such a request")
         while True:
             entry = self._last = self._next()
@@ -124,12 +124,12 @@ class Walk:
 
     def answered(self) -> None:
         """The whole answer is here."""
-        if self._breaker:
+        if self._breaker.deaths:
             self._breaker.record_answer(self._kinds())
 
     def visitor_left(self) -> None:
         """The visitor has left, perhaps before the end of the answer. Nothing was wrong with the answer so far."""
-        if self._breaker and time.monotonic() - self._last_sent >= circuit_breaker.STREAM_SECONDS:
+        if self._breaker.deaths and time.monotonic() - self._last_sent >= circuit_breaker.STREAM_SECONDS:
             self.answered()
 
     def broke_off(self, failed: ExchangeFailed) -> None:

@@ -23,12 +23,16 @@ from lbadaptor.log.once import Once
 
 log = logs.logger("lbadaptor")
 
-_FROM_FAST_LANE = "REDIRECT_LBADAPTOR_KEY"
+_FROM_FAST_LANE = "REDIRECT_LBADAPTOR_GENERATION"
 """A variable that only the fast lane sets, after a redirect. No visitor can set one."""
 _FAILED, _LATE = "lbadaptor", "lbadaptor1"
 """The queries of the snippet's ErrorDocuments. Other queries are of the administrator's own ErrorDocuments."""
-_NOT_RESTORED = ("STATUS", "URL", "ERROR_NOTES", "LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_URI", "HTTPS")
+# Files of earlier releases leave LBADAPTOR_KEY there, too.
+_OF_FAST_LANE = ("LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_SESSION", "LBADAPTOR_URI")
+_NOT_RESTORED = ("STATUS", "URL", "ERROR_NOTES", *_OF_FAST_LANE, "HTTPS")
 """Variables of the redirect and of the fast lane; and HTTPS, which mod_wsgi itself removes (see wsgi.url_scheme)."""
+
+_DEFAULT = str(DEFAULT_FILE)
 
 _adaptors: dict[str, Adaptor] = {}
 _lock = threading.Lock()
@@ -53,7 +57,7 @@ def application(environ: Environ, start_response: Callable[..., object]) -> Iter
     if mount is not None:
         path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
         environ["SCRIPT_NAME"], environ["PATH_INFO"] = mount, path[len(mount) :]
-    config = environ.get("LBADAPTOR_CONFIG", str(DEFAULT_FILE))
+    config = environ.get("LBADAPTOR_CONFIG", _DEFAULT)
     adaptor = _adaptors.get(config)
     if adaptor is None:
         try:

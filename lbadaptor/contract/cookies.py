@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property, lru_cache
@@ -28,6 +29,17 @@ def values(header: str, name: str, only_ascii: bool = True) -> list[str]:
                 if equals and key.strip() == name and (value.isascii() or not only_ascii):
                     found.append(unquote(value))
     return found
+
+
+def finder(name: str) -> Callable[[str], list[str]]:
+    """A function that returns what `values` returns for this cookie, and takes a short way for the usual header."""
+    usual = re.compile(rf"(?:^|; ?){re.escape(name)}=([!#-:<-~]*)(?:;|$)").search
+
+    def find(header: str) -> list[str]:
+        found = usual(header) if header.count(name) == 1 else None
+        return [found[1]] if found else values(header, name)
+
+    return find
 
 
 def unquote(value: str) -> str:

@@ -1014,7 +1014,7 @@ def test_a_request_that_ends_two_is_not_repeated_any_more_and_at_five_it_is_refu
     mortal.deadly = False
     for _ in range(3):
         assert site.ask(PATH_INFO="/deadly", QUERY_STRING="token=x").status == 200
-    assert not site.adaptor.circuit_breaker
+    assert not site.adaptor.circuit_breaker.deaths
 
 
 def test_appservers_that_are_killed_one_after_the_other_cost_no_request(
@@ -1068,9 +1068,9 @@ def test_a_stream_that_the_visitor_leaves_after_some_time_is_an_answer(
     with site.begin(valid=False) as got:
         for block in got.blocks:
             assert block == b"x"
-            assert site.adaptor.circuit_breaker
+            assert site.adaptor.circuit_breaker.deaths
             break
-    assert bool(site.adaptor.circuit_breaker) is not forgotten
+    assert bool(site.adaptor.circuit_breaker.deaths) is not forgotten
 
 
 def test_a_post_that_ends_five_is_refused_too(site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

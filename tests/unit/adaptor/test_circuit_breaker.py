@@ -28,14 +28,14 @@ def die(breaker: CircuitBreaker, times: int, now: float = 0.0, kinds: tuple[byte
     return [breaker.record_death(kinds, f"{kinds} {now} {number}", now + number) for number in range(times)][-1]
 
 
-def test_it_is_false_as_long_as_no_appserver_died(breaker: CircuitBreaker) -> None:
-    assert not breaker
+def test_it_remembers_no_deaths_as_long_as_no_appserver_died(breaker: CircuitBreaker) -> None:
+    assert not breaker.deaths
     assert breaker.refuses(PAGE, 0.0) == 0
     breaker.record_answer(PAGE)
     die(breaker, 1)
-    assert breaker
+    assert breaker.deaths
     breaker.record_answer(PAGE)
-    assert not breaker
+    assert not breaker.deaths
 
 
 def test_deaths_in_a_row_are_counted(breaker: CircuitBreaker) -> None:
@@ -116,14 +116,14 @@ def test_another_query_each_time_is_found_by_the_path(breaker: CircuitBreaker) -
 def test_no_more_are_remembered_than_the_bound_and_the_oldest_go(breaker: CircuitBreaker) -> None:
     for number in range(3 * MAX_KINDS):
         breaker.record_death(kinds("GET", f"/{number}", ""), "life", float(number))
-    assert len(breaker._deaths) == MAX_KINDS
+    assert len(breaker.deaths) == MAX_KINDS
     assert breaker.record_death(kinds("GET", f"/{3 * MAX_KINDS - 1}", ""), "other", 3.0 * MAX_KINDS) == 2
     assert breaker.record_death(kinds("GET", "/0", ""), "other", 3.0 * MAX_KINDS) == 1
 
 
 def test_of_one_kind_no_more_lives_are_remembered_than_the_bound(breaker: CircuitBreaker) -> None:
     die(breaker, 1000)
-    assert len(breaker._deaths[PAGE[0]].tickets) <= 16
+    assert len(breaker.deaths[PAGE[0]].tickets) <= 16
 
 
 def test_nothing_of_a_request_is_kept() -> None:

@@ -72,6 +72,46 @@ def test_line_ends_of_another_system_do_no_harm() -> None:
     assert parse(text.replace("\n", "\r\n")).entries == TABLE.entries
 
 
+def test_entries_of_unchanged_lines_are_those_of_the_table_before() -> None:
+    before = parse(write(TABLE, "monitor", "now"))
+    changed = (TABLE.entries[0], entry(1, State.FAILING, weight=50), entry(8))
+    now = parse(write(Table(43, changed), "monitor", "then"), before)
+    assert now == Table(43, changed)
+    assert now.entries[0] is before.entries[0]
+    assert list(now.by_ticket) == [e.ticket for e in changed]
+
+
+def test_what_is_wrong_is_found_beside_lines_that_are_known() -> None:
+    good = f"# a comment\n{line()}"
+    before = parse(good)
+    for more in (line(), line(slot=1)):
+        with pytest.raises(AddressFileError, match="line 3"):
+            parse(good + more, before)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9000", "[::1]:9000"])
+def test_the_fast_way_reads_what_the_careful_way_reads(address: str) -> None:
+    good = line(address=address)
+    assert parse(good).by_line
+    for place in range(len(good) - 1):
+        for other in ("", "0", "9", "x", ".", ":", "[", "]", " ", "\t", "\r", "\xa0", "\x1c", "²", "#", "-"):
+            for text in (good[:place] + other + good[place:], good[:place] + other + good[place + 1 :]):
+                assert outcome(text) == outcome(text + "\n"), text  # an empty line makes it go the careful way
+
+
+def outcome(text: str) -> tuple[Entry, ...] | str:
+    try:
+        return parse(text).entries
+    except AddressFileError as error:
+        return str(error)
+
+
+def test_an_empty_line_makes_it_go_the_careful_way() -> None:
+    table = parse(line() + "\n")
+    assert len(table.entries) == 1
+    assert not table.by_line
+
+
 @pytest.mark.parametrize("text", ["\n", "# address.text 1 · serial 3 · entries 0\n"])
 def test_a_text_with_no_entry_is_an_empty_table(text: str) -> None:
     assert parse(text).entries == ()
@@ -117,6 +157,7 @@ def test_a_later_version_is_refused() -> None:
         (line(address="127.0.0.1:" + "9" * 5000), "not host:port"),
         (line(address="::1:9000"), "brackets"),
         (line(), "slot 0 stands in line 2 too"),
+        (line(address="127.0.0.1:9001"), "slot 0 stands in line 2 too"),
         (line(ticket="1.5.sig", slot=1, generation=5), "address 127.0.0.1:9000 stands in line 2 too"),
     ],
 )

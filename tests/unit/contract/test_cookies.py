@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbadaptor.contract.cookies import Scope, SetCookie, date, host_of, unquote, values
+from lbadaptor.contract.cookies import Scope, SetCookie, date, finder, host_of, unquote, values
 
 NOW = 1_700_000_000.0
 
@@ -30,6 +30,7 @@ NOW = 1_700_000_000.0
 )
 def test_all_values_of_a_cookie_in_their_order(header: str, found: list[str]) -> None:
     assert values(header, "__PRT__") == found
+    assert finder("__PRT__")(header) == found
 
 
 def test_values_that_are_not_ascii_can_be_read() -> None:
