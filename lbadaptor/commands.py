@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 _NEEDED = ("monitor", "itsdangerous", "msgspec", "requests")
+_NEEDED_BY_LBCTL = ("click",)
 
 
 def lbmonitor() -> None:
     """Become `python -I -m monitor`."""
-    _exec("monitor")
+    _exec("monitor", _NEEDED)
 
 
 def lbctl() -> None:
     """Become `python -I -m monitor.ctl`."""
-    _exec("monitor.ctl")
+    _exec("monitor.ctl", (*_NEEDED, *_NEEDED_BY_LBCTL))
 
 
-def _exec(module: str) -> None:
+def _exec(module: str, needed: Sequence[str]) -> None:
     """Replace this process. Exits with a message if this user cannot run the module."""
-    if why := next(filter(None, map(_unreadable, _NEEDED)), ""):
+    if why := next(filter(None, map(_unreadable, needed)), ""):
         sys.exit(f"{os.path.basename(sys.argv[0])}: {why}")
     try:
         os.execv(sys.executable, [sys.executable, "-I", "-m", module, *sys.argv[1:]])

@@ -14,38 +14,45 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from msgspec import Raw
+
 from lbadaptor.contract.address import Entry, Identity
-from lbadaptor.contract.errors import KeyFileError, SettingsError
+from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings import Settings
-from lbadaptor.contract.ticket import Keys, make_keys, unreadable_for
 from lbadaptor.log import logs, texts
-from monitor.arbiter.files import run_folder, session_folder
+from monitor.arbiter.files import run_folder, runtime_json
 from monitor.arbiter.files.address_text import CallerKeys, Publisher
+from monitor.arbiter.files.available_text import Available
+from monitor.arbiter.files.events_jsonl import EventsFile
 from monitor.arbiter.files.run_folder import AlreadyRunning, RunFolderLock
+from monitor.arbiter.files.runtime_json import RunTimeFile
 from monitor.arbiter.files.session_folder import HeldFolder
 from monitor.arbiter.files.settings_json import SettingsFile
 from monitor.arbiter.files.state_json import StateFile
+from monitor.arbiter.key_file import keys_of
+from monitor.arbiter.orders import ENDING, Orders, SetAtRunTime
 from monitor.arbiter.processes.adoption import Adoption
 from monitor.arbiter.processes.appservers import AppServerProcesses
 from monitor.arbiter.processes.child import Reaper
 from monitor.arbiter.processes.process_environment import remove_sockets, user
-from monitor.arbiter.settings_reader import Checked, Checker, command
+from monitor.arbiter.settings_reader import Checker
 from monitor.arbiter.signals import Signals
 from monitor.arbiter.status import status
 from monitor.arbiter.systemd import VARIABLES, Systemd
 from monitor.arbiter.watcher_process import WatcherProcess
-from monitor.contract.messages import Alive, Begin, FromWatcher, Ordered, Probed, Reply, Target, Unanswered, View
-from monitor.contract.processes import cpu_time, start_time
+from monitor.contract.events import What
+from monitor.contract.messages import Alive, Begin, FromWatcher, Ordered, Probed, Reply, Unanswered, View, encode
+from monitor.contract.processes import cpu_time
+from monitor.policy import available
 from monitor.policy.actions import Action
-from monitor.policy.life import Life
 from monitor.policy.pool import Pool
 from monitor.policy.problems import Problems
-from monitor.policy.shares import weight
 from monitor.policy.states import PUBLISHED, LifeState
+from monitor.policy.weights import weight
 
 log = logs.logger("lbmonitor")
 
@@ -59,50 +66,8 @@ READY_LIMIT = 10.0
 """Seconds after which systemd is told that the monitor runs, though address.text could not be written."""
 STOPPING_SIGN = 20.0
 """Seconds that systemd waits for the next sign of life while AppServers are ended, however long that takes."""
-PARTING = 0.3
-"""Seconds for which the watcher may still pass on what it was told, before it ends along with the old program."""
 DEATH = 5.0
 """Seconds to wait, at the end of all, for a process that was killed."""
-
-_ENDING = "everything is being ended"
-
-Replying = Callable[[bool, str], None]
-"""Tells who gave an order whether it is done, and a text."""
-
-
-def _keys(settings: Settings, group: int | None, recorded: Iterable[Life]) -> Keys:
-    """The keys of the key file, which is made on first use. Raises KeyFileError.
-
-    AppServers that live know the keys of a file that was there. With other keys no adaptor could reach them, and
-    their sessions would be lost.
-    """
-    path = settings.key_file
-    if not os.path.exists(path) and (pids := [str(life.pid) for life in recorded if _lives(life)]):
-        raise KeyFileError(
-            f"the key file {path} is missing, and AppServers that were started with its keys still run (pid "
-            f"{', '.join(pids)}): put the file back, or end them with `lbctl stop --all`; nothing was changed"
-        )
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if not os.path.exists(path) and settings.sessions_survive and session_folder.is_of(settings):
-        log.warning(
-            "the key file %s is missing, and is made anew: tickets of before count no more, and the sessions in %s "
-            "are lost to their visitors",
-            path,
-            session_folder.path_of(settings),
-        )
-    keys = make_keys(path, group)
-    if group is not None and (why := unreadable_for(path, group)):
-        log.warning("%s", why)
-    return keys
-
-
-def _lives(life: Life) -> bool:
-    try:
-        return life.pid > 0 and start_time(life.pid) == life.started
-    except ProcessLookupError:
-        return False
-    except OSError:  # it cannot be looked at now
-        return True
 
 
 class Arbiter:
@@ -112,20 +77,24 @@ class Arbiter:
         self._signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self._config = config
         group = run_folder.group(settings.files.apache_group)
+        self._status_group = run_folder.group(settings.files.status_group, "status_group")
         self._run_folder_lock = RunFolderLock(settings.run_folder)
         self._taken = ""
         """which monitor has the run folder now, in words; empty: this one"""
         self._problems = Problems()
         self._state = StateFile(settings.run_folder / "state.json", self._problems)
         recorded = self._state.read()
-        keys = _keys(settings, group, recorded)
+        keys = keys_of(settings, group, recorded)
         as_user = user(settings)
         self._session_folder = HeldFolder()
         self._session_folder.prepare(settings, as_user)
         caller_keys = CallerKeys(settings.caller_keys_file, group, keys.caller_key)
         self._settings_file = SettingsFile(settings.snapshot_file, group, config, self._problems)
-        self._publisher = Publisher(settings.address_file, group, caller_keys, self._problems)
+        available_text = Available(settings.available_file, group, keys.caller_key, self._first_visit_shares)
+        self._publisher = Publisher(settings.address_file, group, caller_keys, self._problems, available_text)
         last_generation = max(self._publisher.last_generation, self._state.last_generation)
+        run_time = SetAtRunTime(settings, RunTimeFile(settings.run_folder / runtime_json.NAME))
+        settings = run_time.settings
         self._pool = Pool(settings, last_generation, self._problems, len(os.sched_getaffinity(0)))
         self._systemd = Systemd(os.environ)
         self._selector = selectors.DefaultSelector()
@@ -147,12 +116,17 @@ class Arbiter:
             self._selector, self._reaper, environment, self._begin, self._watcher_reports, self._problems
         )
         self._checker = Checker(self._selector, self._reaper, environment)
+        self._orders = Orders(
+            *(config, self._pool, run_time, self._processes, self._checker, self._session_folder),
+            accept=self._accept,
+            changed=self._show_release,
+        )
+        self._events = EventsFile(settings.run_folder, self._problems)
         self._was_ready = False
         self._cleaned = False
         self._began = time.monotonic()
         self._busy = False
         self._last_sign = float("-inf")
-        self._upgrade_at = float("inf")
         self._actions: deque[Action] = deque()
         """what the plan has decided and is not done yet"""
         self._short = ""
@@ -166,6 +140,7 @@ class Arbiter:
     def run(self) -> int:
         """The loop. The exit status."""
         log.info("monitor %d runs from %s", os.getpid(), self._settings.run_folder)
+        self._pool.journal.note(What.MONITOR_STARTED, f"pid {os.getpid()}")
         turn = time.monotonic()
         try:
             while True:
@@ -191,6 +166,8 @@ class Arbiter:
                     return 1
                 if self._pool.over and not self._adoption.undecided(turn):
                     self._adoption.log_unadopted()
+                    self._pool.journal.note(What.MONITOR_STOPPED, "all AppServers have ended")
+                    self._events.keep()
                     self._state.delete()
                     self._settings_file.delete()
                     remove_sockets(self._settings)
@@ -198,7 +175,7 @@ class Arbiter:
                 self._safely(partial(self._watcher.send_view, self._view, self._pool.news, turn))
                 self._safely(partial(self._notify_systemd, turn))
                 logs.flush()
-                if turn >= self._upgrade_at:
+                if turn >= self._orders.upgrade_at:
                     self._become_new()
                 self._log_shortage()
                 self._read_all(self._sleep(time.monotonic()))
@@ -211,6 +188,7 @@ class Arbiter:
         try:
             if self._run_folder_lock.keep(now):
                 log.warning("%s was deleted; it is made again", folder)
+                self._pool.journal.note(What.PROBLEM_ENDED, f"{folder} was deleted; it is made again")
         except AlreadyRunning as error:
             self._taken = str(error)
         except OSError as error:
@@ -235,7 +213,8 @@ class Arbiter:
         """Do what the facts ask for."""
         if self._taken:
             return
-        self._settings_file.keep(self._settings, self._ticket_cookies)  # first: readers of address.text look at both
+        cookies = self._ticket_cookies
+        self._settings_file.keep(self._settings, cookies)  # first: readers of address.text look at both
         if self._adoption.undecided(now) and not self._pool.stopping:
             return  # AppServers that are yet to be adopted need no replacement, and must not leave address.text
         if not self._cleaned:
@@ -245,10 +224,13 @@ class Arbiter:
         self._actions += self._pool.plan(now, time.time_ns() // 1_000_000)
         self._busy = bool(self._actions)
         self._processes.write_state()  # first: what address.text names as ready must not be adopted as STARTING
-        self._publisher.keep(tuple(self._entries(now)), now, self._settings.monitor.heartbeat)
+        first_visits = available.cookie({self._settings.application.ticket_cookie, *cookies}, self._pool, now)
+        self._publisher.keep(tuple(self._entries(now)), now, self._settings.monitor.heartbeat, first_visits)
         while self._actions:
             self._safely(partial(self._processes.do, self._actions.popleft()))
         self._processes.write_state()
+        self._events.keep()
+        self._orders.run_time.keep()
 
     # Shortages.
 
@@ -289,16 +271,14 @@ class Arbiter:
         for signalled in self._signals.read():
             name = signal.Signals(signalled.number).name
             if signalled.number == signal.SIGHUP:
-                log.info("%s: a release, ordered by %s", name, signalled.sender)
-                self._order_release(lambda done, text: None, end_sessions=False)
+                self._orders.release_by_signal(name, signalled)
             else:
-                log.info("%s: everything is ended in order, as %s has ordered", name, signalled.sender)
-                self._pool.stop(time.monotonic())
+                self._orders.stop_by_signal(name, signalled, time.monotonic())
 
     def _watcher_reports(self, message: FromWatcher) -> None:
         now = time.monotonic()
         if isinstance(message, Ordered):
-            self._carry_out(message, now)
+            self._orders.carry_out(message, partial(self._reply, message.number), now)
         elif not isinstance(message, Alive) and not self._adoption.probed(message):
             self._probed(message, now)
 
@@ -310,91 +290,8 @@ class Arbiter:
         elif process is not None and not message.late and not process.child.over():  # if it is over, its exit follows
             self._pool.unanswered(identity, message.why, message.refused, now, cpu_time(process.child.pid))
 
-    # People's orders.
-
-    def _carry_out(self, ordered: Ordered, now: float) -> None:
-        """Do as ordered. The reply comes at once, or when the settings have been checked."""
-
-        def reply(done: bool, text: str) -> None:
-            self._watcher.reply(Reply(ordered.number, done, text))
-
-        try:
-            handler = HANDLERS.get(ordered.order)
-            if handler is None:
-                raise ValueError(f"unknown order {ordered.order!r}")
-            handler(self, ordered, reply, now)
-        except ValueError as error:
-            reply(False, str(error))
-
-    def _drain(self, ordered: Ordered, reply: Replying, now: float) -> None:
-        reply(True, self._pool.drain(ordered.slot))
-
-    def _undrain(self, ordered: Ordered, reply: Replying, now: float) -> None:
-        reply(True, self._pool.undrain(ordered.slot, now))
-
-    def _restart(self, ordered: Ordered, reply: Replying, now: float) -> None:
-        self._order_release(reply, end_sessions="now" in ordered.options)
-
-    def _reexec(self, ordered: Ordered, reply: Replying, now: float) -> None:
-        self._order_upgrade(reply)
-
-    def _stop(self, ordered: Ordered, reply: Replying, now: float) -> None:
-        log.info("everything is ended in order, by order")
-        self._pool.stop(now)
-        reply(True, "everything is ended in order")
-
-    def _order_release(self, reply: Replying, end_sessions: bool) -> None:
-        """A new release, as soon as the settings have been checked."""
-
-        def release(checked: Checked) -> None:
-            try:
-                text = self._release(checked, end_sessions)
-            except SettingsError as error:
-                log.error("no release: %s", error)
-                reply(False, str(error))
-            else:
-                reply(True, text)
-
-        self._checker.ask(command(self._config), release)
-
-    def _release(self, checked: Checked, end_sessions: bool) -> str:
-        """Take over the settings as they are now, and replace every AppServer. Raises SettingsError."""
-        if self._pool.stopping:
-            raise SettingsError(_ENDING)
-        settings = checked.settings(self._config)
-        if settings.files != self._settings.files:
-            raise SettingsError(f"{self._config}: a change in [files] needs a restart of the monitor")
-        both = settings.sessions_survive and self._settings.sessions_survive
-        if both and settings.session_folder != self._settings.session_folder:
-            raise SettingsError(f"{self._config}: a change of [sessions] folder needs a restart of the monitor")
-        self._session_folder.take(settings, checked.user)
-        lost = session_folder.lost_by_change(self._settings.sessions.survive, settings)
-        self._accept(settings)
-        self._pool.settings = settings
-        self._processes.renew(checked.user)
-        self._watcher.begin()
-        now = time.monotonic()
-        text = self._pool.begin_release(now, end_sessions)
-        if lost:
-            log.warning("release: %s", lost)
-            text = f"{text}; {lost}"
-        # The status shows the release when the reply arrives.
-        self._watcher.send_view(self._view, self._pool.news, now)
-        return text
-
-    def _order_upgrade(self, reply: Replying) -> None:
-        """Become the new release of this program, as soon as that has shown that it loads."""
-
-        def upgrade(checked: Checked) -> None:
-            error = _ENDING if self._pool.stopping else checked.error
-            if error:
-                log.error("the monitor is not upgraded: %s", error)
-                reply(False, f"the monitor is not upgraded: {error}")
-                return
-            self._upgrade_at = time.monotonic() + PARTING
-            reply(True, "the monitor becomes its new release; its AppServers go on")
-
-        self._checker.ask([sys.executable, *sys.orig_argv[1:], "--prepare"], upgrade)
+    def _reply(self, number: int, done: bool, text: str) -> None:
+        self._watcher.reply(Reply(number, done, text))
 
     def _accept(self, settings: Settings) -> None:
         """Tell the adaptors which settings hold from now on. Raises SettingsError where they cannot be told."""
@@ -423,9 +320,20 @@ class Arbiter:
                 yield Entry(process.ticket, life.address, PUBLISHED[life.state], life.identity, share, life.sessions)
         yield from self._adoption.entries()
 
+    def _first_visit_shares(self, now: float) -> dict[int, float]:
+        return available.shares(self._pool.lives, self._settings, now)
+
+    def _show_release(self) -> None:
+        """Tell the watcher of new settings, and of the release."""
+        self._watcher.begin()
+        self._watcher.send_view(self._view, self._pool.news, time.monotonic())
+
     def _begin(self) -> Begin:
         monitor = self._settings.monitor
-        return Begin(str(self._settings.control_socket), monitor.probe_interval, monitor.probe_timeout)
+        control, probing = str(self._settings.control_socket), (monitor.probe_interval, monitor.probe_timeout)
+        if self._status_group is None:
+            return Begin(control, *probing)
+        return Begin(control, *probing, str(self._settings.status_socket), self._status_group)
 
     def _view(self, now: float) -> View:
         targets = self._adoption.targets()
@@ -433,10 +341,10 @@ class Arbiter:
             process = self._processes.find(life.identity)
             starting = life.state is LifeState.STARTING
             if process and (life.published or (starting and process.adopted)):
-                unix_socket = self._settings.unix_socket(life.slot)
-                targets.append(Target(*life.identity, *life.address, process.probe_key, unix_socket))
+                targets.append(process.target)
         shown = status(self._pool, self._processes, now, self._problems)
-        return View(targets, {"config": str(self._config.absolute()), **shown})
+        told = {"config": str(self._config.absolute()), **shown, **self._orders.run_time.shown}
+        return View(targets, Raw(encode(told)))
 
     def _notify_systemd(self, now: float) -> None:
         if now - self._last_sign >= min(self._systemd.watchdog, LONGEST_SLEEP) / 2:
@@ -456,7 +364,7 @@ class Arbiter:
         if self._busy:
             return 0.0  # an action may have made a fact of its own
         due = self._pool.next_wake(now), self._checker.next_wake(now), self._systemd.watchdog
-        return max(0.0, min(LONGEST_SLEEP, *due, self._upgrade_at - now))
+        return max(0.0, min(LONGEST_SLEEP, *due, self._orders.upgrade_at - now))
 
     # The end of this program.
 
@@ -467,16 +375,17 @@ class Arbiter:
         """
         self._read_all(0.0)
         if self._checker.busy:  # that order is to get its reply
-            self._upgrade_at = time.monotonic() + SHORT_PAUSE
+            self._orders.upgrade_at = time.monotonic() + SHORT_PAUSE
             return
-        self._upgrade_at = float("inf")
+        self._orders.upgrade_at = float("inf")
         if self._pool.stopping:
-            log.info("the monitor is not upgraded: %s", _ENDING)
+            log.info("the monitor is not upgraded: %s", ENDING)
             return
         log.info("the monitor is upgraded in place")
         self._watcher.drop("ends")
         self._processes.drop_template()
         self._processes.write_state()
+        self._events.keep()
         logs.flush()
         try:
             os.execv(sys.executable, sys.orig_argv)
@@ -492,17 +401,8 @@ class Arbiter:
         with contextlib.suppress(OSError):
             if not self._taken:
                 self._settings.control_socket.unlink(missing_ok=True)
+                self._settings.status_socket.unlink(missing_ok=True)
         self._selector.close()
         self._signals.close()
         self._session_folder.release()
         self._run_folder_lock.release()
-
-
-HANDLERS: dict[str, Callable[[Arbiter, Ordered, Replying, float], None]] = {
-    "drain": Arbiter._drain,
-    "undrain": Arbiter._undrain,
-    "restart": Arbiter._restart,
-    "reexec": Arbiter._reexec,
-    "stop": Arbiter._stop,
-}
-"""What each order of `monitor.contract.orders` does. Each raises ValueError when the order is refused."""

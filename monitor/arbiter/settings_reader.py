@@ -58,6 +58,7 @@ def check(config: Path) -> Checked:
     try:
         settings = load(config)
         run_folder.group(settings.files.apache_group)
+        run_folder.group(settings.files.status_group, "status_group")
         as_user = user(settings)
         session_folder.check(settings, as_user)
         return Checked(config.read_text("utf-8"), as_user)

@@ -37,7 +37,7 @@ class Received:
         try:
             name = Path(f"/proc/{self.pid}/comm").read_text("utf-8", "replace").strip()
         except OSError:
-            name = "ended meanwhile"
+            name = "ended, or hidden"  # ProtectProc=
         return f"process {self.pid} ({name}) of user {self.user}"
 
 

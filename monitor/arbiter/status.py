@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,8 @@ from monitor.policy.life import in_words
 from monitor.policy.pool import Pool
 from monitor.policy.slot import Slot
 
+BEGAN = round(time.time(), 3)
+"""When this program began, in unix seconds: another one after an upgrade in place, with the same pid."""
 MOST_REASONS = 20
 """Reasons why sessions are not saved that are shown of one AppServer."""
 
@@ -25,6 +28,8 @@ def status(pool: Pool, processes: AppServerProcesses, now: float, problems: Iter
     settings = pool.settings
     return {
         "pid": os.getpid(),
+        "time": round(time.time(), 1),
+        "began": BEGAN,
         "run_folder": str(settings.run_folder),
         "address_file": str(settings.address_file),
         "servers": settings.appservers.servers,
@@ -82,6 +87,15 @@ def _describe(slot: Slot, pool: Pool, processes: AppServerProcesses, now: float)
         "kept": _kept(answer.kept) if answer and answer.kept else None,
         **{
             name: getattr(answer, name, None)
-            for name in ("in_flight", "threads", "served", "memory", "cpu", "longest_session", "past_limit")
+            for name in (
+                "in_flight",
+                "threads",
+                "served",
+                "memory",
+                "cpu",
+                "longest_session",
+                "oldest_session",
+                "past_limit",
+            )
         },
     }

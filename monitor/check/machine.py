@@ -60,6 +60,10 @@ def faults(settings: Settings) -> list[str]:
         group = run_folder.group(settings.files.apache_group)
     except SettingsError as error:
         found.append(str(error))
+    try:
+        run_folder.group(settings.files.status_group, "status_group")
+    except SettingsError as error:
+        found.append(str(error))
     as_user = None
     try:
         as_user = process_environment.user(settings)

@@ -15,9 +15,12 @@ import urllib3.connectionpool
 
 from lbadaptor.contract.errors import LbadaptorError
 from lbadaptor.log import texts
+from monitor.contract.orders import ORDERS
 
 REPLY_TIMEOUT = 10.0
 """Seconds to wait for the arbiter's reply to an order."""
+STATUS_SOCKET = "status.sock"
+"""Beside the control socket, for the group [files] status_group."""
 NOT_YOURS = "permission denied; orders may be given by the monitor's own user and by root"
 
 
@@ -25,21 +28,49 @@ class NoAnswer(LbadaptorError):
     """The monitor cannot be asked, or said no."""
 
 
-def ask(path: Path, order: str = "", slot: int | None = None, options: Iterable[str] = ()) -> dict[str, Any]:
+class NotAllowed(NoAnswer):
+    """This user may not ask it."""
+
+
+def ask(
+    path: Path, order: str = "", slot: int | None = None, options: Iterable[str] = (), value: int | None = None
+) -> dict[str, Any]:
     """The status, or what came of an order. Blocks for REPLY_TIMEOUT, about, at most. Raises NoAnswer.
 
-    `options` are those of the order (`monitor.contract.orders`), by name.
+    `options` are those of the order (`monitor.contract.orders`), by name; `value` is its number's.
     """
+    if not order:
+        return _get(path, "status")
     with client(path) as session:
         try:
-            if order:
-                body = ({} if slot is None else {"slot": slot}) | dict.fromkeys(options, True)
-                answer = session.post(f"http://monitor/{order}", json=body, timeout=REPLY_TIMEOUT + 2)
-            else:
-                answer = session.get("http://monitor/status", timeout=REPLY_TIMEOUT)
-            content: dict[str, Any] = answer.json()
+            body: dict[str, int] = ({} if slot is None else {"slot": slot}) | dict.fromkeys(options, True)
+            if value is not None and (number := ORDERS[order].number):
+                body[number.name] = value
+            return _content(session.post(f"http://monitor/{order}", json=body, timeout=REPLY_TIMEOUT + 2))
         except requests.RequestException as error:
-            raise NoAnswer(_why(path, error)) from None
+            raise _no_answer(path, error) from None
+
+
+def events(path: Path, since: float) -> list[dict[str, Any]]:
+    """What happened after a moment (unix seconds), oldest first. Blocks and raises as `ask` does."""
+    found: list[dict[str, Any]] = _get(path, f"events?since={since:.6f}")["events"]
+    return found
+
+
+def _get(path: Path, what: str) -> dict[str, Any]:
+    """Ask; at the socket for a group, where this user may not open the control socket."""
+    for_group = path.with_name(STATUS_SOCKET)
+    if not os.access(path, os.W_OK) and os.access(for_group, os.W_OK):
+        path = for_group
+    with client(path) as session:
+        try:
+            return _content(session.get(f"http://monitor/{what}", timeout=REPLY_TIMEOUT))
+        except requests.RequestException as error:
+            raise _no_answer(path, error) from None
+
+
+def _content(answer: requests.Response) -> dict[str, Any]:
+    content: dict[str, Any] = answer.json()
     if answer.status_code != 200:
         raise NoAnswer(str(content.get("error", answer.reason)))
     return content
@@ -89,20 +120,20 @@ def client(path: Path) -> requests.Session:
     return session
 
 
-def _why(path: Path, error: requests.RequestException) -> str:
+def _no_answer(path: Path, error: requests.RequestException) -> NoAnswer:
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
-        return f"{path}: there is no control socket; is the monitor running?"
+        return NoAnswer(f"{path}: there is no control socket; is the monitor running?")
     except PermissionError:
-        return f"{path}: {NOT_YOURS}"
+        return NotAllowed(f"{path}: {NOT_YOURS}")
     except OSError as why:
-        return f"{path}: {why.strerror}"
+        return NoAnswer(f"{path}: {why.strerror}")
     if not os.access(path, os.W_OK):
-        return f"{path}: {NOT_YOURS}"
+        return NotAllowed(f"{path}: {NOT_YOURS}")
     if isinstance(error, requests.Timeout):
-        return f"{path}: the monitor does not answer in time; its log may tell why"
-    return f"{path}: the monitor does not answer: {_refusal(error)}"
+        return NoAnswer(f"{path}: the monitor does not answer in time; its log may tell why")
+    return NoAnswer(f"{path}: the monitor does not answer: {_refusal(error)}")
 
 
 def _refusal(error: BaseException) -> str:

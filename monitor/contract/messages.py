@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 
 class Cookies(Struct, frozen=True):
@@ -66,6 +64,8 @@ class ProbeAnswer(Struct, frozen=True):
     """OK or DYING, as the AppServer itself says"""
     kept: Kept | None = None
     """None: it is of a release that keeps no sessions in files"""
+    oldest_session: float = 0.0
+    """for how long the oldest living one has been known there"""
 
 
 class Probed(Struct, frozen=True, tag="probed"):
@@ -99,6 +99,10 @@ class Ordered(Struct, frozen=True, tag="ordered"):
     """-1: none is given"""
     options: tuple[str, ...] = ()
     """the names of those that are given"""
+    value: int | None = None
+    """the order's number, such as how many AppServers there are to be; None: none is given"""
+    by: str = ""
+    """who gives it, in words: the user and the process at the other end of the control socket"""
 
 
 class Alive(Struct, frozen=True, tag="alive"):
@@ -114,6 +118,10 @@ class Begin(Struct, frozen=True, tag="begin"):
     control_socket: str
     probe_interval: float
     probe_timeout: float
+    status_socket: str = ""
+    """where a group may look and give no orders; empty: nowhere"""
+    status_group: int = -1
+    """that group, by number"""
 
 
 class Target(Struct, frozen=True):
@@ -132,7 +140,8 @@ class View(Struct, frozen=True, tag="view"):
     """Which AppServers to probe, and the status for the control socket."""
 
     targets: list[Target]
-    status: dict[str, Any]
+    status: Raw
+    """JSON, which the watcher only passes on"""
 
 
 class Reply(Struct, frozen=True, tag="reply"):

@@ -68,6 +68,13 @@ def _stat(pid: int) -> list[bytes]:
         raise ProcessLookupError(f"there is no process {pid}") from None
 
 
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """The pid and the user of the process at the other end of a Unix socket, as the kernel knows it (SO_PEERCRED)."""
+    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, user, _ = _CREDENTIALS.unpack(told)
+    return pid, user
+
+
 def verified(claimed: int, connection: socket.socket) -> int:
     """The pid that the other end of a connection claims to have, if the kernel confirms it; otherwise 0.
 
@@ -77,8 +84,7 @@ def verified(claimed: int, connection: socket.socket) -> int:
     if claimed <= 0:
         return 0
     if connection.family == socket.AF_UNIX:
-        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        return claimed if _CREDENTIALS.unpack(told)[0] == claimed else 0
+        return claimed if peer(connection)[0] == claimed else 0
     return claimed if listens(claimed, connection.getpeername()[1]) else 0
 
 

@@ -33,6 +33,12 @@ class Reason(Enum):
     """its sessions are not waited for"""
 
 
+def why_leaving(life: Life) -> str:
+    """Why one is to be replaced, with what is known besides; empty: for no reason of its own."""
+    words = " and ".join(in_words(life.leaving))
+    return f"{words} ({life.because})" if words and life.because else words
+
+
 def in_words(reasons: Iterable[Reason]) -> list[str]:
     """Reasons as people read them, in the log and in the status."""
     return sorted(reason.value for reason in reasons)
@@ -45,6 +51,8 @@ class Supervision(Struct, omit_defaults=True):
     which nobody looked.
     """
 
+    busy: float = 0.0
+    """the part of its threads that was busy at the last probes: 0 to 1"""
     sessions: int = 0
     """by its last answer; until there is one, by the address.text of the monitor before"""
     answer: ProbeAnswer | None = None
@@ -104,6 +112,8 @@ class Life(Struct, kw_only=True):
     own_folder: str = ""
     ticket_cookie: str = ""
     """the name under which it hands out its ticket; empty: unknown"""
+    because: str = ""
+    """more of why it is to be replaced: which limit, whose order; in words"""
     needs_more: bool = False
     """it had more than `hard_memory` as soon as it was ready: that is no limit for it"""
     supervision: Supervision = field(default_factory=Supervision)
@@ -152,6 +162,15 @@ class Life(Struct, kw_only=True):
     def served(self, now: float) -> float | None:
         """For how many seconds it has served; None: it was never ready."""
         return None if self.ready_at is None else now - self.ready_at
+
+    def lost(self, orderly: bool) -> int:
+        """How many of its sessions end with its process, as far as is known. `orderly`: it has exited as ordered."""
+        answer = self.supervision.answer
+        if answer is None or answer.kept is None or not self.saves:
+            return self.sessions
+        if orderly:  # it has saved all that can be saved
+            return min(self.sessions, sum(answer.kept.unsaved.values()))
+        return max(0, self.sessions - answer.kept.saved)
 
     def end_words(self, how: str, code: int | None) -> str:
         """How its process ended, for people: with what ended it where that is known, or not the monitor.

@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from lbadaptor.contract.address import Identity
 from lbadaptor.contract.settings import Settings
 from lbadaptor.log import logs, texts
+from monitor.contract.events import What
 from monitor.contract.messages import ProbeAnswer
 from monitor.contract.patience import exit_limit
-from monitor.policy import probes, replacing, shares
+from monitor.policy import probes, replacing, weights
 from monitor.policy.actions import Action, Send, Signal, Start
-from monitor.policy.life import Life, Reason, in_words
+from monitor.policy.life import Life, Reason, in_words, why_leaving
 from monitor.policy.probes import HUNG_GRACE
 from monitor.policy.problems import Problems
-from monitor.policy.release import Release, announcement
+from monitor.policy.release import Release
 from monitor.policy.slot import PASS_OVER, Backoff, Slot, Slots
 from monitor.policy.states import Event, LifeState
 
@@ -41,11 +42,16 @@ class Pool:
     ) -> None:
         self.settings = settings
         self.problems = Problems() if problems is None else problems
-        self.slots = Slots()
+        self.journal = self.problems.journal
+        self.slots = Slots(self.journal)
         self.release = Release()
         """the release that is under way, or the last one"""
         self.stopping = False
+        self._stopped_by = ""
+        """whose order that is"""
         self.last_generation = last_generation
+        self.last_death = float("-inf")
+        """when one that was published ended last without an order, or was found to be hung; monotonic seconds"""
         self._cores = cores
         self._actions: list[Action] = []
         self._no_slot = False
@@ -85,12 +91,13 @@ class Pool:
             life.supervision.deadline = now + self.settings.monitor.start_timeout
         elif life.state is LifeState.STOPPING:
             life.supervision.deadline = now + self._exit_limit(life)
-            self._send(life, Signal.STOP)
+            self.send(life, Signal.STOP)
         else:
-            self._send(life, Signal.DRAIN if life.draining else Signal.UNDRAIN)
+            self.send(life, Signal.DRAIN if life.draining else Signal.UNDRAIN)
         log.info("slot %d is adopted: %s since %.0f s", life.slot, life.state.value, now - life.since)
+        self.journal.note_life(What.MONITOR_ADOPTED, life)
         if self.stopping:
-            self._stop(life, Event.STOP, now)
+            self._stop(life, Event.STOP, now, self._stopped_by)
 
     def stood_still(self, seconds: float) -> None:
         """The monitor was stopped, and perhaps the whole machine: that time counts against no AppServer."""
@@ -128,14 +135,17 @@ class Pool:
             return
         slot, watched = self.slots.of(life), life.supervision
         how = life.end_words(how, code)
+        if life.published:
+            self.last_death = now
         level = logs.INFO if life.state is LifeState.STOPPING else logs.WARNING
         log.log(level, "slot %d (%s) %s after %.1f s", life.slot, life.state.value, how, now - life.born)
+        lost = life.lost(orderly=life.state is LifeState.STOPPING and not watched.killed and code == 0)
         self.problems.end(f"order {life.slot}", f"slot {life.slot} takes no orders any more: it has ended")
-        if watched.port_taken and self.slots.move(life, Event.PORT_TAKEN, now):
+        if watched.port_taken and self.slots.move(life, Event.PORT_TAKEN, now, watched.start_error):
             log.warning("slot %d is passed over for %.0f s: %s", life.slot, PASS_OVER, watched.start_error)
             self.slots.pass_over(life.slot, now)
-        elif self.slots.move(life, Event.EXIT, now) and slot.life is None:
-            self._wait_for_next(slot, life, life.end_reason(how, code), now)
+        elif self.slots.move(life, Event.EXIT, now, why := life.end_reason(how, code), lost) and slot.life is None:
+            self._wait_for_next(slot, life, why, now)
 
     def _wait_for_next(self, slot: Slot, life: Life, why: str, now: float) -> None:
         """A life is over, and its slot waits for the next. `why` it is over."""
@@ -149,6 +159,7 @@ class Pool:
         elif self.release.under_way:
             others = "the others serve on" if any(other.published for other in self.lives) else "nobody serves"
             log.error("release: failed: slot %d: %s; %s", life.slot, why, others)
+            self.journal.note(What.RELEASE_FAILED, f"slot {life.slot}: {why}; {others}")
         slot.backoff = slot.backoff.after_life(served, why, now, self.settings.monitor.backoff_limit)
         if slot.backoff.wake_at > now:
             log.warning("slot %d is tried again in %.0f s: %s", life.slot, slot.backoff.wake_at - now, why)
@@ -158,6 +169,7 @@ class Pool:
         life = self.find(identity)
         if life is not None and life.published and Reason.LIMIT not in life.leaving:
             life.leaving.add(Reason.LIMIT)
+            life.because = limit
             log.info("slot %d is past its limit (%s)", life.slot, limit)
 
     def empty(self, identity: Identity, now: float) -> None:
@@ -165,7 +177,8 @@ class Pool:
         life = self.find(identity)
         if life is not None and life.state is LifeState.DYING:
             log.info("slot %d has no session left", life.slot)
-            self._stop(life, Event.EMPTY, now)
+            life.supervision.sessions = 0  # its last answer may be older
+            self._stop(life, Event.EMPTY, now, "its last session has ended")
 
     def probed(self, identity: Identity, answer: ProbeAnswer, now: float) -> None:
         """It answered a probe."""
@@ -179,6 +192,7 @@ class Pool:
         if life.state is LifeState.STARTING and answer.ready:
             self.ready(identity, now)  # one that was adopted: its ready message went to the monitor before
         seen.sessions = probes.sessions(answer.sessions)
+        seen.busy = probes.busy(seen.busy, answer)
         if life.state is LifeState.FAILING and self.slots.move(life, Event.GOOD_PROBE, now):
             seen.failure = ""
             log.info("slot %d answers again: %s", life.slot, life.state.value)
@@ -190,7 +204,7 @@ class Pool:
         if (
             0 < hard < answer.memory
             and not life.needs_more
-            and self._end_sessions(life, f"it has {answer.memory} bytes in memory", now)
+            and self.end_sessions(life, f"it has {answer.memory} bytes in memory", now)
         ):
             seen.deadline = now + HUNG_GRACE
 
@@ -207,10 +221,10 @@ class Pool:
                 return
             idle = now - probes.last_progress(life)
             log.error("slot %d is hung and is ended, after %.0f s without progress: %s", life.slot, idle, why)
-            seen.hung_since = now
-            self._stop(life, Event.HUNG, now)
+            seen.hung_since = self.last_death = now
+            self._stop(life, Event.HUNG, now, f"hung: no progress for {idle:.0f} s: {why}")
             seen.deadline = now + HUNG_GRACE
-        elif seen.failed_probes >= monitor.fall and self.slots.move(life, Event.PROBES_FAIL, now):
+        elif seen.failed_probes >= monitor.fall and self.slots.move(life, Event.PROBES_FAIL, now, why):
             seen.failure = probes.failure(life, why)
             log.warning("slot %d is FAILING: %s", life.slot, seen.failure)
 
@@ -218,11 +232,12 @@ class Pool:
         """Send a signal again that an AppServer shows not to have taken: the application may have replaced its
         handler. The first answer that contradicts it may be older than the signal."""
         if not probes.contradicts(life, answer.status):
-            self._say_contradiction(life, False)
+            if life.supervision.contradictions:
+                self._say_contradiction(life, False)
             return
         life.supervision.contradictions += 1
         if life.supervision.contradictions % REPEAT_SIGNAL == 0:
-            self._send(life, Signal.DRAIN if life.draining else Signal.UNDRAIN)
+            self.send(life, Signal.DRAIN if life.draining else Signal.UNDRAIN)
             self._say_contradiction(life, True)
 
     def _say_contradiction(self, life: Life, contradicts: bool) -> None:
@@ -238,66 +253,25 @@ class Pool:
             f"slot {life.slot} does as ordered",
         )
 
-    # What people order. Each says in a sentence what came of it, and raises ValueError when nothing can.
+    # Orders; the others are in `monitor.policy.orders`.
 
-    def drain(self, number: int) -> str:
-        """Replace an AppServer, then drain it."""
-        slot = self.slots.at(number)
-        life = slot.life
-        if slot.state is LifeState.DYING or (life is not None and life.leaving - {Reason.LIMIT}):
-            return f"slot {number} is on its way out already"
-        if life is None or slot.state is not LifeState.OK:
-            raise ValueError(f"slot {number} is {slot.state.value}: only one that is OK can be drained")
-        life.leaving.add(Reason.ORDER)
-        life.undrained = False
-        log.info("slot %d is to be drained, by order", number)
-        return f"slot {number} will be drained when its replacement is up"
-
-    def undrain(self, number: int, now: float) -> str:
-        """Let an AppServer that is DYING, or is about to be drained, take new visitors again."""
-        slot = self.slots.at(number)
-        life = slot.life
-        if life is not None and Reason.LIMIT in life.leaving:
-            raise ValueError(f"slot {number} is past its limit and is not undrained")
-        if life is not None and self.slots.move(life, Event.UNDRAIN, now):
-            life.draining_since = None
-            self._send(life, Signal.UNDRAIN)
-        elif life is None or life.state is not LifeState.OK or not life.leaving:
-            raise ValueError(f"slot {number} is {slot.state.value} and not being drained")
-        life.leaving.clear()
-        life.undrained = True
-        log.info("slot %d is undrained, by order", number)
-        return f"slot {number} is OK again"
-
-    def begin_release(self, now: float, end_sessions: bool = False) -> str:
-        """Replace every AppServer, a few at a time; each drains when its replacement is up.
-
-        `end_sessions`: each is ended then, and in the end those that were DYING before, too; requests in flight
-        still finish.
-        """
-        self.release = Release.begin(self.slots, self._kept, end_sessions, now)
-        log.info(
-            "release: replacing %s%s",
-            texts.count(self.release.total, "AppServer"),
-            ", and ending their sessions" if end_sessions else "",
-        )
-        return announcement(self.release, self.slots, self.settings, end_sessions)
-
-    def stop(self, now: float) -> None:
-        """End everything."""
-        self.stopping = True
+    def stop(self, now: float, by: str = "") -> None:
+        """End everything, by whose order, in words."""
+        if not self.stopping:
+            self.journal.note(What.MONITOR_STOPPING, by)
+        self.stopping, self._stopped_by = True, by
         for slot in self:
             if slot.life is None:
                 self.slots.stop_waiting(slot)
             elif slot.state is not LifeState.STOPPING:
-                self._stop(slot.life, Event.STOP, now)
+                self._stop(slot.life, Event.STOP, now, by)
 
     # What the status tells.
 
     @property
     def replaced(self) -> tuple[int, int]:
         """How many the release has replaced, of how many."""
-        return self.release.replaced(self.slots, self._kept)
+        return self.release.replaced(self.slots, self.kept)
 
     @property
     def waiting(self) -> str:
@@ -325,7 +299,7 @@ class Pool:
             self._end_long_drains(now)
             self._end_release(now)
             self._fill(now, wall_ms)
-            shares.choose_standby(self.slots, self.settings.appservers)
+            weights.choose_standby(self.slots, self.settings.appservers)
             self._drain_surplus(now)
             replacing.choose_replaced(self.slots, self.settings)
         actions, self._actions = self._actions, []
@@ -357,15 +331,16 @@ class Pool:
             if life.draining_since is None:
                 life.draining_since = life.since  # adopted
             if limit and now - life.draining_since >= limit:
-                self._end_sessions(life, f"it has been DYING for {limit:g} s", now)
+                self.end_sessions(life, f"it has been DYING for {limit:g} s", now)
 
     def _end_release(self, now: float) -> None:
         """The release is over when every AppServer has been replaced."""
-        if self.release.under_way and self.release.done(self.slots, self._kept):
+        if self.release.under_way and self.release.done(self.slots, self.kept):
             log.info("release: every AppServer has been replaced")
+            self.journal.note(What.RELEASE_ENDED, "every AppServer has been replaced")
             for life in self.lives:
                 if life.draining and Reason.END_SESSIONS in life.leaving:
-                    self._end_sessions(life, "a release that ends sessions", now)
+                    self.end_sessions(life, "a release that ends sessions", now)
             self.release.under_way = False
 
     def _fill(self, now: float, wall_ms: int) -> None:
@@ -400,13 +375,13 @@ class Pool:
         """Drain those that more are OK without than are kept."""
         while (chosen := replacing.next_to_leave(self.slots, self.settings)) is not None:
             if Reason.END_SESSIONS in chosen.leaving:
-                self._end_sessions(chosen, "a release that ends sessions", now)
+                self.end_sessions(chosen, _why_ended(chosen), now)
                 continue
-            self.slots.move(chosen, Event.DRAIN, now)
+            self.slots.move(chosen, Event.DRAIN, now, why_leaving(chosen) or "one too many")
             chosen.draining_since = now
             why = " and ".join(in_words(chosen.leaving)) or "one too many"
             log.info("slot %d is DYING (%s), with %s", chosen.slot, why, texts.count(chosen.sessions, "session"))
-            self._send(chosen, Signal.DRAIN)
+            self.send(chosen, Signal.DRAIN)
 
     @property
     def _room(self) -> bool:
@@ -415,7 +390,7 @@ class Pool:
         return sum(slot.state is LifeState.STARTING for slot in self) < most
 
     @property
-    def _kept(self) -> int:
+    def kept(self) -> int:
         """How many are to be OK."""
         return replacing.kept(self.settings)
 
@@ -428,7 +403,7 @@ class Pool:
             return  # its slot is free in a moment
         if self.release.under_way and any(life.draining for life in self.lives):
             if (chosen := replacing.to_end_for_a_slot(self.slots, self.settings, now)) is not None:
-                self._end_sessions(chosen, "no slot is free for the release", now)
+                self.end_sessions(chosen, "no slot is free for the release", now)
         elif not self._no_slot:
             self._no_slot = True
             log.warning("no slot is free: slots = %d", self.settings.slots)
@@ -462,24 +437,26 @@ class Pool:
         )
         life.supervision.deadline = now + self.settings.monitor.start_timeout
         self.slots.occupy(life)
+        self.journal.note_life(What.START, life)
         self._actions.append(Start(life.identity))
 
-    def _send(self, life: Life, signal: Signal) -> None:
+    def send(self, life: Life, signal: Signal) -> None:
+        """Have it sent a signal, with the next plan."""
         self._actions.append(Send(life.identity, signal))
 
-    def _stop(self, life: Life, event: Event, now: float) -> None:
-        if self.slots.move(life, event, now):
+    def _stop(self, life: Life, event: Event, now: float, why: str) -> None:
+        if self.slots.move(life, event, now, why):
             life.supervision.deadline = now + self._exit_limit(life)
-            self._send(life, Signal.STOP)
+            self.send(life, Signal.STOP)
 
-    def _end_sessions(self, life: Life, why: str, now: float) -> bool:
+    def end_sessions(self, life: Life, why: str, now: float) -> bool:
         """Stop an AppServer that may have sessions, and announce it. False: no visitor is sent to it anyway."""
         if not life.published:
             return False
         log.warning("slot %d is ended with %s: %s", life.slot, texts.count(life.sessions, "session"), why)
         if self.release.under_way:
             self.release.ended.append(f"slot {life.slot} with {texts.count(life.sessions, 'session')}: {why}")
-        self._stop(life, Event.LIMIT, now)
+        self._stop(life, Event.LIMIT, now, why)
         return True
 
     def _kill(self, life: Life, now: float) -> None:
@@ -492,7 +469,7 @@ class Pool:
                 life.slot,
             )
             if life.state is LifeState.STARTING:
-                self.slots.move(life, Event.STOP, now)  # another one may start in its place
+                self.slots.move(life, Event.STOP, now, watched.killed)  # another one may start in its place
             watched.deadline = float("inf")
             return
         if life.state is LifeState.STARTING:
@@ -501,5 +478,15 @@ class Pool:
         else:
             watched.killed = "it did not exit when it was ordered to stop"
             log.error("slot %d does not exit: SIGKILL", life.slot)
-        watched.deadline = now + GIVE_UP
-        self._send(life, Signal.KILL)
+        self.kill(life, now)
+
+    def kill(self, life: Life, now: float) -> None:
+        """SIGKILL; `life.supervision.killed` says why."""
+        life.supervision.deadline = now + GIVE_UP
+        self.journal.note_life(What.KILLED, life, life.supervision.killed)
+        self.send(life, Signal.KILL)
+
+
+def _why_ended(life: Life) -> str:
+    """Why an AppServer is ended with its sessions when its replacement is up."""
+    return "a release that ends sessions" if Reason.RELEASE in life.leaving else f"order of {life.because}"

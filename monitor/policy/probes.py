@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from lbadaptor.contract.settings import Monitor
 from lbadaptor.log import texts
+from monitor.contract.messages import ProbeAnswer
 from monitor.policy.life import Life
 from monitor.policy.states import PUBLISHED, LifeState
 
@@ -13,6 +14,8 @@ HUNG_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for one that does not answer anyway, or that eats the machine's memory."""
 UNKILLABLE = 10.0
 """Seconds after SIGKILL: if the process is still there, in the kernel, other hung ones no longer wait for it."""
+LAST_PROBE = 0.3
+"""How much the last probe counts in how busy an AppServer is; the one before counts 0.3 of the rest, and so on."""
 MOST_SESSIONS = 10**9
 """An application's own count is taken for this at most, and for 0 at least: it has a column in address.text."""
 
@@ -20,6 +23,15 @@ MOST_SESSIONS = 10**9
 def sessions(counted: int) -> int:
     """An application's own count, within bounds."""
     return min(max(0, counted), MOST_SESSIONS)
+
+
+def busy(before: float, answer: ProbeAnswer) -> float:
+    """The part of its threads that is busy, 0 to 1: of several probes, the last of which counts most.
+
+    A single one says little: with requests of a few milliseconds it is mere chance.
+    """
+    now = min(1.0, max(0, answer.in_flight) / max(1, answer.threads))
+    return before + LAST_PROBE * (now - before)
 
 
 def count_failure(life: Life, why: str, cpu: float | None, now: float) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lbadaptor.log import logs
+from monitor.contract.events import What
+from monitor.policy.journal import Journal
 
 log = logs.logger("lbmonitor")
 
@@ -21,6 +23,8 @@ class Problems:
     """All that there are now, by name. A problem whose text changes is said again."""
 
     def __init__(self) -> None:
+        self.journal = Journal()
+        """where what begins and ends is noted, and whatever else happens"""
         self._texts: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -34,6 +38,8 @@ class Problems:
         text = text[:MAX_LENGTH]
         if self._texts.get(name) == text:
             return
+        if name not in self._texts:
+            self.journal.note(What.PROBLEM_BEGUN, text)
         if name in self._texts or len(self._texts) < MAX_PROBLEMS:
             self._texts[name] = text
         log.log(level, "%s", text)
@@ -43,6 +49,7 @@ class Problems:
         was = self._texts.pop(name, None)
         if was is not None:
             log.info("%s", text or f"over: {was}")
+            self.journal.note(What.PROBLEM_ENDED, text or f"over: {was}")
 
     def say(self, name: str, problem: str, over: str = "") -> None:
         """`begin` with a text, `end` with an empty one."""

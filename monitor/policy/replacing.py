@@ -11,8 +11,6 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from lbadaptor.contract.settings import Settings
 from monitor.policy.life import Life, Reason
 from monitor.policy.slot import Slots
@@ -26,7 +24,7 @@ def kept(settings: Settings) -> int:
 
 def wanted(slots: Slots, settings: Settings) -> int:
     """How many are to be OK or on their way there: as many as are kept, and the replacements of those that leave."""
-    outgoing = [life for life in _ok(slots) if _may_leave(life, slots.lives, settings)]
+    outgoing = _to_be_replaced(slots, settings)
     at_once = settings.monitor.replace_at_once
     if settings.sessions_survive and any(map(_released, outgoing)):
         started = sum(slot.counts for slot in slots) - kept(settings)
@@ -41,7 +39,7 @@ def next_to_leave(slots: Slots, settings: Settings) -> Life | None:
     ok = _ok(slots)
     if len(ok) <= kept(settings):
         return None
-    leaving = [life for life in ok if _may_leave(life, slots.lives, settings)]
+    leaving = _to_be_replaced(slots, settings)
     if not leaving and any(life.leaving for life in ok):
         return None  # a replacement waits for the cap on DYING ones
     if _replacements_start(slots, settings):
@@ -94,10 +92,10 @@ def _replacements_start(slots: Slots, settings: Settings) -> bool:
     return settings.sessions_survive and any(slot.state is LifeState.STARTING for slot in slots)
 
 
-def _may_leave(life: Life, lives: Iterable[Life], settings: Settings) -> bool:
-    """Whether it is to be replaced now. One that is past a limit waits while as many are DYING as may be."""
-    draining = sum(other.draining for other in lives)
-    return bool(life.leaving) and (not life.can_wait or draining < settings.max_dying)
+def _to_be_replaced(slots: Slots, settings: Settings) -> list[Life]:
+    """Those to be replaced now. One that is past a limit waits while as many are DYING as may be."""
+    full = sum(life.draining for life in slots.lives) >= settings.max_dying
+    return [life for life in _ok(slots) if life.leaving and not (full and life.can_wait)]
 
 
 def _order(life: Life) -> tuple[bool, bool, int, int]:

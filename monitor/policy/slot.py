@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lbadaptor.contract.address import Identity, free_slots
+from monitor.contract.events import What
+from monitor.policy.journal import Journal
 from monitor.policy.life import Life
 from monitor.policy.states import Event, LifeState, after
 
@@ -97,18 +99,36 @@ class Slot:
         self.vacant_since = None
 
 
-class Slots:
-    """The slots in use, and those that cannot be used. A state changes here and nowhere else."""
+_NOTED = {
+    Event.READY: What.READY,
+    Event.DRAIN: What.DRAIN,
+    Event.UNDRAIN: What.UNDRAIN,
+    Event.PROBES_FAIL: What.FAILING,
+    Event.GOOD_PROBE: What.RECOVERED,
+    Event.HUNG: What.STOPPING,
+    Event.EMPTY: What.STOPPING,
+    Event.LIMIT: What.STOPPING,
+    Event.STOP: What.STOPPING,
+    Event.PORT_TAKEN: What.EXIT,
+    Event.EXIT: What.EXIT,
+}
+"""What people are told of a change of state."""
 
-    def __init__(self) -> None:
+
+class Slots:
+    """The slots in use, and those that cannot be used. A state changes here and nowhere else, and is noted here."""
+
+    def __init__(self, journal: Journal | None = None) -> None:
+        self._journal = Journal() if journal is None else journal
         self._in_use: dict[int, Slot] = {}
+        """in the order of their numbers"""
         self._passed_over: dict[int, float] = {}
         """until when; monotonic seconds"""
         self.reserved: set[int] = set()
         """slots that AppServers occupy which are not adopted yet"""
 
     def __iter__(self) -> Iterator[Slot]:
-        return iter(sorted(self._in_use.values(), key=lambda slot: slot.number))
+        return iter(list(self._in_use.values()))
 
     def __len__(self) -> int:
         return len(self._in_use)
@@ -140,17 +160,22 @@ class Slots:
         slot = self._in_use.get(life.slot)
         if slot is None:
             self._in_use[life.slot] = Slot(life.slot, life)
+            self._in_use = dict(sorted(self._in_use.items()))
         else:
             slot.occupant = life
 
-    def move(self, life: Life, event: Event, now: float) -> bool:
-        """Change the state of a life as the table says. False: the event means nothing in its state."""
+    def move(self, life: Life, event: Event, now: float, why: str = "", lost: int = 0) -> bool:
+        """Change the state of a life as the table says. False: the event means nothing in its state.
+
+        `why` it happens, for people; how many sessions are `lost` by it.
+        """
         then = after(life.state, life.before_failing, event)
         if then is None:
             return False
         if life.state is not LifeState.FAILING and then is LifeState.FAILING:
             life.before_failing = life.state
         life.state, life.since = then, now
+        self._journal.note_life(_NOTED[event], life, why, lost)
         if then is LifeState.BACKOFF:
             self._in_use[life.slot].occupant = Wait(life.generation, now)
         elif then is LifeState.GONE:

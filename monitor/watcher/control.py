@@ -1,7 +1,8 @@
 """The control socket: HTTP over a Unix socket in the run folder. A user that may open it may give orders.
 
-`GET /status`, and `POST /ORDER` for each order of `monitor.contract.orders`; JSON both ways. What is not understood
-in full is refused, and nothing is done. The client's side is `monitor.contract.client`.
+`GET /status`, `GET /events?since=SECONDS` (unix time), and `POST /ORDER` for each order of
+`monitor.contract.orders`; JSON both ways. What is not understood in full is refused, and nothing is done. The
+client's side is `monitor.contract.client`. A second socket may be for a group that may only look.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import re
 import socket
 import socketserver
@@ -21,18 +23,27 @@ from typing import Annotated, Any
 
 import msgspec
 
-from monitor.contract.orders import MAX_SLOT, OPTIONS, ORDERS, Order
+from monitor.contract import events
+from monitor.contract.messages import Ordered
+from monitor.contract.orders import MAX_SLOT, NUMBERS, OPTIONS, ORDERS, Order
+from monitor.contract.processes import peer
 from monitor.contract.threads import start
 
 MODE = 0o600
+GROUP_MODE = 0o660
+"""Of the socket that is for a group."""
 LARGEST_BODY = 4096
 PAUSE = 0.1
 """Seconds before the next caller is taken, where one could not be."""
+
+NOBODY_LOGGED_IN = 2**32 - 1
+"""The login user of a process that no login began."""
 
 _Body: Any = msgspec.defstruct(
     "_Body",
     [
         ("slot", Annotated[int, msgspec.Meta(ge=0, le=MAX_SLOT)] | None, None),
+        *((number, int | None, None) for number in NUMBERS),
         *((option, bool, False) for option in OPTIONS),
     ],
     forbid_unknown_fields=True,
@@ -48,8 +59,8 @@ class _Refused(Exception):
         self.status = status
 
 
-def _decode(order: Order, body: bytes) -> tuple[int, tuple[str, ...]]:
-    """The slot (-1: none), and the options that are given. Raises _Refused."""
+def _decode(order: Order, body: bytes) -> Ordered:
+    """The order that is given. Raises _Refused."""
     try:
         given = msgspec.json.decode(body or b"{}", type=_Body)
         keys = _keys(body or b"{}")
@@ -58,7 +69,10 @@ def _decode(order: Order, body: bytes) -> tuple[int, tuple[str, ...]]:
     if surplus := keys - order.keys:
         raise _Refused(400, f"{order.name} takes no {', '.join(sorted(surplus))}")
     options = tuple(option.name for option in order.options if getattr(given, option.name))
-    return -1 if given.slot is None else given.slot, options
+    value = getattr(given, order.number.name) if order.number else None
+    if fault := order.fault(given.slot, value, options):
+        raise _Refused(400, fault)
+    return Ordered(0, order.name, -1 if given.slot is None else given.slot, options, value)
 
 
 def _keys(body: bytes) -> set[str]:
@@ -74,9 +88,31 @@ def _keys(body: bytes) -> set[str]:
     return found
 
 
+def caller(connection: socket.socket) -> str:
+    """Who is at the other end of a connection, in words. Blocks while the system looks up a user."""
+    try:
+        pid, user = peer(connection)
+    except OSError:
+        return "somebody"
+    try:
+        name = pwd.getpwuid(user).pw_name
+    except (KeyError, OSError):
+        name = str(user)
+    return f"user {name}{_logged_in(pid, user)}, process {pid}"
+
+
+def _logged_in(pid: int, user: int) -> str:
+    """As whom a person logged in who has become another user since, by sudo, say (proc_pid_loginuid(5))."""
+    try:
+        number = int(Path(f"/proc/{pid}/loginuid").read_text("ascii"))
+        return "" if number in (user, NOBODY_LOGGED_IN) else f", logged in as {pwd.getpwuid(number).pw_name}"
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
 class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Answers people. `status` returns the newest status. `order` gets an order's name, slot and options, and returns
-    (done, text).
+    """Answers people. `status` returns the newest status, in JSON. `order` gets one that has no number yet, and
+    returns (done, text). `group`: members of this one (by number) may look, and nobody may give orders here.
 
     Raises OSError, and MemoryError where there can be no thread.
     """
@@ -87,18 +123,23 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def __init__(
         self,
         path: Path,
-        status: Callable[[], dict[str, Any]],
-        order: Callable[[str, int, tuple[str, ...]], tuple[bool, str]],
+        status: Callable[[], msgspec.Raw],
+        order: Callable[[Ordered], tuple[bool, str]],
+        group: int | None = None,
     ) -> None:
         self.status = status
         self.order = order
-        self._path = path
+        self.takes_orders = group is None
+        self.path = path
         path.unlink(missing_ok=True)
         before = os.umask(0o777 & ~MODE)
         try:
             super().__init__(str(path), _Handler)
         finally:
             os.umask(before)
+        if group is not None:
+            os.chown(path, -1, group)
+            os.chmod(path, GROUP_MODE)
         self._inode = os.stat(path).st_ino
         self._closed = False
         try:
@@ -110,7 +151,7 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def found(self) -> bool:
         """Whether its socket is still at its path."""
         try:
-            return os.stat(self._path).st_ino == self._inode
+            return os.stat(self.path).st_ino == self._inode
         except OSError:
             return False
 
@@ -152,10 +193,24 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # what follows is no request
         if self.path == "/status":
             self._answer(200, self.server.status())
+        elif since := re.fullmatch(r"/events(?:\?since=([0-9]{1,12}(?:\.[0-9]{1,9})?))?", self.path):
+            self._answer_events(float(since[1] or 0))
         else:
-            self._answer(404, {"error": f"there is no {self.path}; ask for /status"})
+            self._answer(404, {"error": f"there is no {self.path}; ask for /status or /events?since=SECONDS"})
+
+    def _answer_events(self, since: float) -> None:
+        try:
+            found = events.read(self.server.path.parent, since)
+        except OSError as error:
+            self._answer(500, {"error": f"{error.filename}: {error.strerror}"})
+        else:
+            self._answer(200, {"events": found})
 
     def do_POST(self) -> None:
+        if not self.server.takes_orders:
+            self.close_connection = True  # with a body unread
+            self._answer(403, {"error": f"{self.server.path} is for looking only, and takes no orders"})
+            return
         order = self.path.removeprefix("/")
         if order not in ORDERS:
             self.close_connection = True  # with a body unread
@@ -166,12 +221,12 @@ class _Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(length)
             if len(body) < length:
                 raise _Refused(400, "the body ends too early")
-            slot, options = _decode(ORDERS[order], body)
+            ordered = _decode(ORDERS[order], body)
         except _Refused as error:
             self.close_connection = True
             self._answer(error.status, {"error": str(error)})
             return
-        done, text = self.server.order(order, slot, options)
+        done, text = self.server.order(msgspec.structs.replace(ordered, by=caller(self.connection)))
         self._answer(200 if done else 409, {"text": text} if done else {"error": text})
 
     def _length(self) -> int:
@@ -187,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(415, "the body is to be application/json")
         return int(length)
 
-    def _answer(self, status: int, content: dict[str, Any]) -> None:
+    def _answer(self, status: int, content: dict[str, Any] | msgspec.Raw) -> None:
         body = msgspec.json.encode(content) + b"\n"
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

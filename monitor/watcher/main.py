@@ -14,6 +14,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import Raw
+
 from lbadaptor.log import logs, texts
 from lbadaptor.log.once import Once
 from monitor.contract import messages
@@ -35,8 +38,9 @@ from monitor.watcher.probe import Prober
 
 log = logs.logger("lbmonitor.watcher")
 
-BATCH_INTERVAL = 0.1
-"""Seconds for which answers to probes are collected before they are sent."""
+BATCH_INTERVAL = 0.25
+"""Seconds for which answers to probes are collected before they are sent. The arbiter looks at all AppServers each
+time that something comes."""
 
 
 class Watcher:
@@ -47,12 +51,12 @@ class Watcher:
         self._sending = threading.Lock()
         self._unsent = b""
         self._begin: Begin | None = None
-        self._server: ControlServer | None = None
+        self._servers: dict[Path, ControlServer] = {}
         self._opening = threading.Lock()
         """held while the control server is opened: two threads do so"""
-        self._open_error = Once()
+        self._open_errors: dict[Path, Once] = {}
         self._shortage = Once()
-        self._view = View([], {})
+        self._view = View([], Raw(b"{}"))
         self._probers: dict[tuple[int, int], Prober] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Wait] = {}
@@ -77,7 +81,7 @@ class Watcher:
         if isinstance(message, Begin):
             first, self._begin = self._begin is None, message
             if first:
-                self._keep_server_open()
+                self._keep_servers_open()
         elif isinstance(message, View):
             self._update_probers(message)
         else:
@@ -91,25 +95,32 @@ class Watcher:
             elif not why and self._shortage.over():
                 log.info("all are probed again")
 
-    def _keep_server_open(self) -> None:
-        """Open the control server, and again where its socket was deleted. Probes do not need it."""
-        with self._opening:
-            self._open_server()
-
-    def _open_server(self) -> None:
-        if self._begin is None or (self._server is not None and self._server.found()):
+    def _keep_servers_open(self) -> None:
+        """Open the control server, and again where its socket was deleted; the same for that of a group. Probes do
+        not need them."""
+        begin = self._begin
+        if begin is None:
             return
-        path = Path(self._begin.control_socket)
-        if self._server is not None:
+        with self._opening:
+            self._keep_open(Path(begin.control_socket))
+            if begin.status_socket:
+                self._keep_open(Path(begin.status_socket), begin.status_group)
+
+    def _keep_open(self, path: Path, group: int | None = None) -> None:
+        server = self._servers.get(path)
+        if server is not None:
+            if server.found():
+                return
             log.warning("%s was deleted; it is made anew", path)
-            self._server.close()
-            self._server = None
+            del self._servers[path]
+            server.close()
+        once = self._open_errors.setdefault(path, Once())
         try:
-            self._server = ControlServer(path, lambda: self._view.status, self._order)
-            self._open_error.over()
+            self._servers[path] = ControlServer(path, lambda: self._view.status, self._order, group)
+            once.over()
         except (OSError, MemoryError) as error:
             why = texts.what(error) if isinstance(error, OSError) else str(error) or "out of memory"
-            if self._open_error.first(why):
+            if once.first(why):
                 log.error("no orders can be given at %s: %s", path, why)
 
     def _update_probers(self, view: View) -> None:
@@ -124,13 +135,13 @@ class Watcher:
                 targets[identity], self._begin.probe_interval, self._begin.probe_timeout, self._report
             )
 
-    def _order(self, order: str, slot: int, options: tuple[str, ...]) -> tuple[bool, str]:
+    def _order(self, order: Ordered) -> tuple[bool, str]:
         """Send an order to the arbiter, and return its reply. Any thread of the control server."""
         wait = _Wait()
         number = next(self._numbers)
         self._waiting[number] = wait
         try:
-            self._report(Ordered(number, order, slot, options))
+            self._report(msgspec.structs.replace(order, number=number))
             if not wait.replied.wait(REPLY_TIMEOUT):
                 return False, f"the arbiter did not reply within {REPLY_TIMEOUT:g} s"
             assert wait.reply is not None
@@ -153,7 +164,7 @@ class Watcher:
             with contextlib.suppress(MemoryError):  # the next turn does it
                 logs.flush()
                 if turn == 0:
-                    self._keep_server_open()
+                    self._keep_servers_open()
                     self._report(Alive())
                 elif self._unsent:
                     self._send(b"")

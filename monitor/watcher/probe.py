@@ -35,6 +35,9 @@ class _Claim(msgspec.Struct):
     pid: int = 0
 
 
+_answer = msgspec.json.Decoder(ProbeAnswer).decode
+
+
 class Prober:
     """Probes one AppServer until `stop`. `report` gets each result, in the prober's thread.
 
@@ -108,7 +111,7 @@ class Line:
             return self._unanswered("connection refused" if refused else "hung up", refused)
         answer = None
         with contextlib.suppress(ValueError, RecursionError):
-            answer = msgspec.json.decode(body, type=ProbeAnswer) if status == 200 else None
+            answer = _answer(body) if status == 200 else None
         if answer is None or answer.generation != self._target.generation:
             return self._unanswered(f"a stranger answers: status {status}", stranger=True)
         pid = answer.pid if answer.pid == self._pid else 0

@@ -35,6 +35,12 @@ def names(site: Site) -> tuple[str, ...]:
     return read(site.run_folder / "settings.json").ticket_cookies
 
 
+def first_visits(site: Site) -> list[str]:
+    """The ticket cookie with which first visits take the fast lane."""
+    lines = (site.run_folder / "available.text").read_text().splitlines()
+    return [line.split()[0] for line in lines if line.startswith("__")]
+
+
 def test_a_typo_after_the_start_does_not_harm_what_starts_later(site: Site) -> None:
     site.settings("adaptor", wait=1.5)
     site.up()
@@ -61,6 +67,7 @@ def test_the_names_of_all_living_tickets_are_published_newest_first(site: Site) 
     site.settings("application", ticket_cookie="__OLD__")
     site.up()
     assert names(site) == ("__OLD__",)
+    site.wait(lambda: first_visits(site) == ["__OLD__"], "they take the fast lane")
     sid = site.get(0, "/login").cookies["sid"]
     site.settings("application", ticket_cookie="__NEW__")
     assert names(site) == ("__OLD__",)
@@ -70,6 +77,7 @@ def test_the_names_of_all_living_tickets_are_published_newest_first(site: Site) 
     assert site.get(1, "/login").cookies.keys() == {"sid", "__NEW__"}
     assert site.get(0, "/login", sid=sid).cookies.keys() == {"sid", "__OLD__"}
     assert names(site) == ("__NEW__", "__OLD__")
+    assert first_visits(site) == [], "Apache can look for the absence of one cookie only"
     site.monitor.kill()  # type: ignore[union-attr]
     site.monitor.wait()  # type: ignore[union-attr]
     site.settings("application", ticket_cookie="__NEWEST__")
@@ -86,6 +94,7 @@ def test_the_last_holder_of_a_name_takes_it_along(site: Site) -> None:
     site.wait_order("restart")
     site.wait_states(s1="OK")
     site.wait(lambda: names(site) == ("__NEW__",), "the old name is forgotten")
+    site.wait(lambda: first_visits(site) == ["__NEW__"], "first visits take the fast lane again")
 
 
 def test_no_release_if_the_adaptors_cannot_get_the_settings(site: Site) -> None:

@@ -45,6 +45,7 @@ WRONG: list[tuple[str, dict[str, object], str]] = [
     ("appservers", {"user": "no-such-user"}, r"\[appservers\] user: there is no user 'no-such-user'"),
     ("appservers", {"group": "no-such-group"}, r"\[appservers\] group: there is no group 'no-such-group'"),
     ("files", {"apache_group": "no-such-group"}, r"\[files\] apache_group: there is no group 'no-such-group'"),
+    ("files", {"status_group": "no-such-group"}, r"\[files\] status_group: there is no group 'no-such-group'"),
     ("files", {"key_file": "lbadaptor.toml/keys"}, r"\[files\] key_file: .*/lbadaptor.toml/keys: Not a directory"),
     ("files", {"run_folder": "lbadaptor.toml"}, r"\[files\] run_folder: .*lbadaptor.toml is no folder"),
     ("appservers", {"own_folder": "lbadaptor.toml/x"}, r"\[appservers\] own_folder: .*lbadaptor.toml is no folder"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from monitor_fixture import PATIENCE
 
-PACKAGES = ("lbadaptor", "monitor", "itsdangerous", "msgspec", "requests", "urllib3", "idna", "certifi")
+PACKAGES = ("lbadaptor", "monitor", "itsdangerous", "msgspec", "requests", "urllib3", "idna", "certifi", "click")
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
 

@@ -27,7 +27,7 @@ from lbadaptor.contract.ticket import Verdict, judge, read_keys
 from monitor.arbiter.files import run_folder
 from monitor.contract.client import NoAnswer, ask
 
-LEFT = {"address.text", "callerkeys.text", "monitor.pid"}
+LEFT = {"address.text", "available.text", "callerkeys.text", "monitor.pid"}
 """What stays in the run folder."""
 
 
@@ -102,10 +102,27 @@ def test_address_text_lists_the_pool(calm: Site) -> None:
         assert calm.get(entry.identity.slot).content == {"pid": calm.pids()[entry.identity.slot]}
 
 
+def available(site: Site) -> dict[str, str]:
+    """What Apache finds in available.text; empty: first visits take the Python lane."""
+    lines = (site.run_folder / "available.text").read_text().splitlines()
+    return dict(line.split() for line in lines if not line.startswith("#"))
+
+
+def test_available_text_names_those_that_take_new_visitors(calm: Site) -> None:
+    found = available(calm)
+    assert set(found.pop("__PRT__").split("|")) == {"0", "1"}
+    keys = read_keys(calm.folder / "keys")
+    assert found == {
+        str(entry.identity.slot): ";".join(map(str, (entry.address, keys.caller_key(entry.ticket), *entry.identity)))
+        for entry in calm.table.entries
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "mode"),
     [
         ("run/address.text", 0o640),
+        ("run/available.text", 0o640),
         ("keys", 0o640),
         ("run/control.sock", 0o600),
         ("run", 0o755),
@@ -261,6 +278,7 @@ def test_a_killed_one_is_replaced_at_once(site: Site, record_property: Callable[
     old = site.entry(0)
     assert old is not None
     begun = time.monotonic()
+    site.wait(lambda: available(site), "first visits take the fast lane")
     os.kill(site.pids()[0], signal.SIGKILL)
     new = site.wait_reborn(old)
     took = time.monotonic() - begun
@@ -274,6 +292,7 @@ def test_a_killed_one_is_replaced_at_once(site: Site, record_property: Callable[
     assert site.states == {0: "OK", 1: "OK"}
     assert re.search(r"slot 0 \(OK\) was ended by SIGKILL after \d+\.\d s", site.said)
     assert re.search(r"slot 0 is back after \d+ ms", site.said)
+    assert available(site) == {}, "a request that ends its process has to meet the circuit breaker"
     wait_for(lambda: child not in processes(site.mark), "what it had started has ended with it")
     assert not zombies(site.pid)
     site.end()
@@ -353,7 +372,8 @@ def test_an_application_that_ends_its_process_at_import_is_told_in_words(site: S
 
 def test_sigterm_from_elsewhere_is_told_in_words(site: Site) -> None:
     site.settings("appservers", servers=1)
-    site.settings("monitor", failing_limit=8.0)  # its end takes longer on a busy machine, and is not to be hastened
+    # While it ends, its port refuses. After two such probes it would be ended by order, as one that hangs.
+    site.settings("monitor", probe_interval=5.0, failing_limit=30.0)
     site.up()
     old = site.entry(0)
     assert old is not None
@@ -536,12 +556,14 @@ def test_drain_and_undrain(site: Site) -> None:
     site.wait_control()
     assert site.lbctl("drain", "1") == (0, "slot 1 will be drained when its replacement is up")
     site.wait_states(s0="OK", s1="DYING", s2="OK")
+    site.wait(lambda: set(available(site)) == {"__PRT__", "0", "2"}, "it gets no new visitors")
     site.wait(lambda: site.get(1).status == 421, "it takes no new visitors")
     assert site.get(1, sid=sid).status == 200
     assert site.lbctl("undrain", "1") == (0, "slot 1 is OK again")
     # Somebody else leaves, and has no session, so it is gone at once.
     site.wait(lambda: sorted(site.states.values()) == ["OK", "OK"] and site.states.get(1) == "OK", "it is OK again")
     site.wait(lambda: site.get(1).status == 200, "it takes new visitors again")
+    site.wait(lambda: "1" in available(site), "it gets new visitors again")
     site.end()
 
 
@@ -752,9 +774,10 @@ def test_an_orderly_end_leaves_nothing_behind(site: Site, number: signal.Signals
     site.wait_control()
     site.end(number)
     assert processes(site.mark) == {}
-    assert {file.name for file in site.run_folder.iterdir()} == LEFT
+    assert {file.name for file in site.run_folder.iterdir()} == LEFT | {"events.jsonl"}
     assert {file.name for file in site.folder.iterdir()} == {"app", "run", "keys", "lbadaptor.toml", "stderr"}
     assert parse(site.text).entries == ()
+    assert available(site) == {}
     assert f"{number.name}: everything is ended in order" in site.said
     assert "Traceback" not in site.said
     for slot in range(SLOTS):

@@ -336,6 +336,7 @@ def test_only_its_user_can_take_the_lock(site: Site) -> None:
 @pytest.mark.parametrize("what", ["run folder", "sockets", "monitor.pid"])
 def test_what_is_deleted_of_the_run_folder_is_made_again(site: Site, what: str) -> None:
     site.up()
+    ask(site.control, "weight", 1, value=50)
     before, pids = identities(site), site.pids()
     names = {file.name for file in site.run_folder.iterdir()}
     path = site.run_folder if what == "run folder" else site.run_folder / what

@@ -63,6 +63,15 @@ def parse(text: str, folder: str = "") -> Settings:
     return settings
 
 
+def given_in(path: Path) -> set[tuple[str, str]]:
+    """The sections and keys of the settings that a good lbadaptor.toml names. Raises SettingsError."""
+    try:
+        tree = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:  # it was changed meanwhile
+        raise SettingsError(f"{path}: {error}") from None
+    return {(section, key) for section, rows in tree.items() for key in rows}
+
+
 def _refuse_unknown(tree: dict[str, Any], text: str) -> None:
     for section, rows in tree.items():
         if section not in SECTIONS:

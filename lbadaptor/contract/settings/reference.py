@@ -32,8 +32,8 @@ def page() -> str:
         "- *restart of the monitor*: `systemctl restart lbadaptor`. This ends the AppServers, and their "
         "sessions unless these [survive](#sessions).",
         "- *reload of Apache*: `systemctl reload apache2`.",
-        "- *new fast lane file*: where the [fast lane](fast-lane.md) is used, write its file anew "
-        "(`lbctl apache-config`), and reload Apache.",
+        "- *new fast lane file*: write Apache's file anew (`lbctl apache-config --write FILE`), and reload Apache. "
+        "Where the file has no [fast lane](fast-lane.md), nothing is to be done.",
     ]
     for section, struct in SECTIONS.items():
         about = (struct.__doc__ or "").partition(": ")[2]

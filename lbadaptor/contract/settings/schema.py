@@ -69,12 +69,21 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
         return self.run_folder / "callerkeys.text"
 
     @property
+    def available_file(self) -> Path:
+        return self.run_folder / "available.text"
+
+    @property
     def sorry_page(self) -> Path | None:
         return Path(self.folder, self.adaptor.sorry_page) if self.adaptor.sorry_page else None
 
     @property
     def control_socket(self) -> Path:
         return self.run_folder / "control.sock"
+
+    @property
+    def status_socket(self) -> Path:
+        """For `status_group`: it takes no orders."""
+        return self.run_folder / "status.sock"
 
     @property
     def socket_folder(self) -> Path:

@@ -1,4 +1,7 @@
-"""Writes address.text, and callerkeys.text for Apache's fast lane. Nothing else writes them."""
+"""Writes address.text, and along with it callerkeys.text and available.text for Apache's fast lane.
+
+Nothing else writes them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from lbadaptor.contract.address import Entry, State, Table, parse, write
 from lbadaptor.contract.errors import AddressFileError, KeyFileError
 from lbadaptor.log import logs, texts
 from monitor.arbiter.files.atomic_file import AtomicFile
+from monitor.arbiter.files.available_text import Available
 from monitor.policy.problems import Problems
 
 log = logs.logger("lbmonitor")
@@ -68,6 +72,7 @@ class Publisher:
         group: int | None,
         caller_keys: CallerKeys | None = None,
         problems: Problems | None = None,
+        available: Available | None = None,
     ) -> None:
         self.entries: tuple[Entry, ...] | None = None
         """what the file contains; None before the first write"""
@@ -76,14 +81,17 @@ class Publisher:
         self._path = path
         self._file = AtomicFile(path, _MODE, group)
         self._caller_keys = caller_keys
+        self._available = available
         self._writer = f"monitor {os.getpid()} on {os.uname().nodename}"
         self.before: tuple[Entry, ...] = ()
         """what the file contained before the first write"""
         self._problems = Problems() if problems is None else problems
         self._serial, self.last_generation = self._previous()
 
-    def keep(self, entries: tuple[Entry, ...], now: float, heartbeat: float) -> None:
+    def keep(self, entries: tuple[Entry, ...], now: float, heartbeat: float, first_visits: str = "") -> None:
         """Write the table if the file's content changes, or if it was written `heartbeat` seconds ago.
+
+        `first_visits`: the ticket cookie with which these may take the fast lane; empty: they may not.
 
         A failure is logged once, and tried again with the next call. `now` is monotonic seconds.
         """
@@ -98,6 +106,13 @@ class Publisher:
             )
         if self.entries is None or due or not _same_states(entries, self.entries) or not self._file.intact():
             self._try("address.text", "adaptors go on with the last one", lambda: self.publish(entries))
+        if (available := self._available) is None or self.entries is None or not _same_states(entries, self.entries):
+            return  # a visitor whose AppServer is not in address.text would lose the session with the next request
+        self._try(
+            "available.text",
+            "first visits go by the last one, and by the Python lane where an AppServer refuses them",
+            lambda: available.keep(first_visits, entries, now, heartbeat),
+        )
 
     def touch(self) -> None:
         """Write it with the next `keep` in any case: adaptors look at settings.json when it changes."""

@@ -224,8 +224,8 @@ def _same(descriptor: int, path: Path) -> bool:
         return False
 
 
-def group(name: str) -> int | None:
-    """The number of Apache's group; None where none is named. Raises SettingsError."""
+def group(name: str, setting: str = "apache_group") -> int | None:
+    """The number of the group that a setting names; None where it names none. Raises SettingsError."""
     if not name:
         return None
     import grp
@@ -233,7 +233,7 @@ def group(name: str) -> int | None:
     try:
         number = grp.getgrnam(name).gr_gid
     except KeyError:
-        raise SettingsError(f"[files] apache_group: there is no group {name!r} on this machine") from None
+        raise SettingsError(f"[files] {setting}: there is no group {name!r} on this machine") from None
     if os.geteuid() != 0 and number not in (os.getegid(), *os.getgroups()):
-        raise SettingsError(f"[files] apache_group: the monitor's user is not in the group {name!r}")
+        raise SettingsError(f"[files] {setting}: the monitor's user is not in the group {name!r}")
     return number

@@ -13,6 +13,7 @@ from monitor.arbiter.processes.appservers import AppServerProcesses
 from monitor.arbiter.processes.child import Child
 from monitor.arbiter.processes.discovery import discover
 from monitor.arbiter.processes.unrecorded import UnrecordedAppServers
+from monitor.contract.events import What
 from monitor.contract.messages import Probed, Target, Unanswered
 from monitor.policy.life import Life
 from monitor.policy.problems import Problems
@@ -79,6 +80,9 @@ class Adoption:
                 self._processes.take_over(life, Child.adopt(life.pid, life.started), ticket)
             except ProcessLookupError:
                 log.info("slot %d has ended meanwhile", life.slot)
+                self._problems.journal.note_life(
+                    What.EXIT, life, "it ended while no monitor ran", life.lost(orderly=False)
+                )
                 self._processes.remove(life.own_folder)
             except OSError as error:
                 self._problems.begin("adoption", f"an AppServer is not adopted yet: {texts.what(error)}; tried again")

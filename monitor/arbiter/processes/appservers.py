@@ -38,6 +38,7 @@ from monitor.arbiter.processes.process_environment import (
 )
 from monitor.arbiter.processes.start_errors import StartErrors
 from monitor.arbiter.processes.template import Template
+from monitor.contract.messages import Target
 from monitor.contract.patience import exit_limit
 from monitor.contract.processes import RUN_FOLDER, resident
 from monitor.policy.actions import Action, Signal, Start
@@ -63,7 +64,8 @@ class AppServerProcess:
     child: Child
     life: Life
     ticket: str
-    probe_key: str
+    target: Target
+    """how to probe it"""
     adopted: bool = False
 
     @property
@@ -192,7 +194,7 @@ class AppServerProcesses:
             self._reaper.take(child, patience, lambda: self.remove(life.own_folder))
             return
         try:
-            self._follow(AppServerProcess(child, life, ticket, probe_key, adopted=True))
+            self._follow(AppServerProcess(child, life, ticket, self._target(life, probe_key), adopted=True))
         except OSError:
             child.release()
             raise
@@ -316,7 +318,7 @@ class AppServerProcesses:
         life, message = fork.life, fork.message
         life.pid, life.started = child.pid, child.started
         try:
-            self._follow(AppServerProcess(child, life, message.ticket, message.probe_key))
+            self._follow(AppServerProcess(child, life, message.ticket, self._target(life, message.probe_key)))
         except OSError as error:
             child.kill_group()
             self._reaper.take(child)
@@ -339,6 +341,10 @@ class AppServerProcesses:
         given = common(settings, self._user, self._environment)
         mark = {RUN_FOLDER: str(settings.run_folder.absolute())}
         return replace(given, environment={**(given.environment or {}), **mark})
+
+    def _target(self, life: Life, probe_key: str) -> Target:
+        unix_socket = self._pool.settings.unix_socket(life.slot)
+        return Target(*life.identity, *life.address, probe_key, unix_socket)
 
     def _follow(self, process: AppServerProcess) -> None:
         """Read its reports, and notice its exit. Raises OSError; then it is not followed."""

@@ -24,6 +24,7 @@ def assignment(settings: Settings, identity: Identity, keys: Keys, now: float) -
         ticket_cookie=application.ticket_cookie,
         threads=servers.threads,
         queue=servers.queue,
+        answer_memory=settings.adaptor.answer_memory,
         max_requests=max_requests,
         max_age=max_age,
         max_memory=servers.max_memory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import queue
 import socket
 import stat
@@ -14,9 +15,14 @@ from typing import Any
 
 import pytest
 import requests
+from msgspec import Raw
 from scripted import PATIENCE
 
-from monitor.contract.client import NoAnswer, ask, client
+from monitor.contract import messages
+from monitor.contract.client import NoAnswer, NotAllowed, ask, client
+from monitor.contract.client import events as ask_events
+from monitor.contract.events import NAME, Happened, What, encode
+from monitor.contract.messages import Ordered
 from monitor.watcher.control import LARGEST_BODY, ControlServer
 
 STATUS: dict[str, Any] = {"pid": 4711, "appservers": [{"slot": 0, "why": "ü · \n"}]}
@@ -25,20 +31,24 @@ STATUS: dict[str, Any] = {"pid": 4711, "appservers": [{"slot": 0, "why": "ü · 
 class Desk:
     """A control server, the orders that came to it, and what it replies."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, group: int | None = None) -> None:
         self.path = path
         self.orders: list[tuple[str, int]] = []
+        self.value: int | None = None
         self.now = False
+        self.by = ""
         self.reply = (True, "done")
-        self.server = ControlServer(path, lambda: STATUS, lambda *order: self.order(*order))
+        self.server = ControlServer(
+            path, lambda: Raw(messages.encode(STATUS)), lambda order: self.order(order), group
+        )
 
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
 
-    def order(self, order: str, slot: int, options: tuple[str, ...]) -> tuple[bool, str]:
-        self.orders.append((order, slot))
-        self.now = "now" in options
+    def order(self, order: Ordered) -> tuple[bool, str]:
+        self.orders.append((order.order, order.slot))
+        self.now, self.value, self.by = "now" in order.options, order.value, order.by
         return self.reply
 
     def talk(self, data: bytes) -> bytes:
@@ -91,12 +101,28 @@ def test_status(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("order", "slot", "carried"), [("drain", 3, 3), ("undrain", 0, 0), ("restart", None, -1), ("drain", None, -1)]
+    ("order", "slot", "carried"), [("drain", 3, 3), ("undrain", 0, 0), ("restart", None, -1), ("restart", 2, 2)]
 )
 def test_orders_are_carried(desk: Desk, order: str, slot: int | None, carried: int) -> None:
     desk.reply = (True, f"{order} it is")
     assert ask(desk.path, order, slot) == {"text": f"{order} it is"}
     assert desk.orders == [(order, carried)]
+
+
+@pytest.mark.parametrize(
+    ("order", "slot", "options", "value"),
+    [("scale", None, [], 6), ("scale", None, ["reset"], None), ("weight", 2, [], 0), ("weight", 2, ["reset"], None)],
+)
+def test_numbers_are_carried(desk: Desk, order: str, slot: int | None, options: list[str], value: int | None) -> None:
+    ask(desk.path, order, slot, options, value)
+    assert (desk.orders, desk.value) == ([(order, -1 if slot is None else slot)], value)
+
+
+def test_who_gives_an_order_is_known(desk: Desk) -> None:
+    ask(desk.path, "drain", 3)
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    assert desk.by.startswith(f"user {name}")
+    assert desk.by.endswith(f", process {os.getpid()}")
 
 
 def test_no_is_an_answer(desk: Desk) -> None:
@@ -114,7 +140,53 @@ def test_an_unknown_order_names_those_that_there_are(desk: Desk) -> None:
 def test_an_unknown_page(desk: Desk) -> None:
     with client(desk.path) as session:
         answer = session.get("http://monitor/secrets", timeout=PATIENCE)
-        assert (answer.status_code, answer.json()) == (404, {"error": "there is no /secrets; ask for /status"})
+        assert (answer.status_code, answer.json()) == (
+            404,
+            {"error": "there is no /secrets; ask for /status or /events?since=SECONDS"},
+        )
+
+
+def test_what_happened_after_a_moment_is_told(desk: Desk) -> None:
+    lines = [Happened(What.READY, time=5.25, slot=2), Happened(What.SCALED, time=7.5, why="ü")]
+    (desk.path.parent / NAME).write_bytes(b"".join(encode(line) + b"\n" for line in lines))
+    assert [one["event"] for one in ask_events(desk.path, 0)] == ["ready", "scaled"]
+    assert ask_events(desk.path, 5.25) == [{"event": "scaled", "time": 7.5, "why": "ü"}]
+    assert ask_events(desk.path, 7.5) == []
+    (desk.path.parent / NAME).unlink()
+    assert ask_events(desk.path, 0) == []
+
+
+@pytest.mark.parametrize("query", ["?since=", "?since=x", "?since=-1", "?since=1&x=2", "?Since=1", "/"])
+def test_a_moment_has_to_be_said_clearly(desk: Desk, query: str) -> None:
+    assert desk.talk(f"GET /events{query} HTTP/1.1\r\n\r\n".encode()).startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.fixture
+def for_group(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path / "status.sock", os.getegid())
+    yield desk
+    desk.close()
+
+
+def test_a_group_may_look_and_give_no_orders(for_group: Desk) -> None:
+    found = for_group.path.stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o660, os.getegid())
+    assert ask(for_group.path) == STATUS
+    assert ask_events(for_group.path, 0) == []
+    with pytest.raises(NoAnswer, match=r"status\.sock is for looking only, and takes no orders"):
+        ask(for_group.path, "stop")
+    assert for_group.orders == []
+
+
+def test_who_may_not_open_the_control_socket_looks_at_the_group_s(
+    for_group: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = for_group.path.with_name("control.sock")
+    control.touch()
+    monkeypatch.setattr("monitor.contract.client.os.access", lambda path, _: path == for_group.path)
+    assert ask(control) == STATUS
+    with pytest.raises(NotAllowed):
+        ask(control, "stop")
 
 
 BAD = [
@@ -157,7 +229,15 @@ def test_what_is_no_order_is_refused(desk: Desk, body: bytes) -> None:
     [
         ("drain", {"slot": 3, "now": True}, "drain takes no now"),
         ("undrain", {"now": False}, "undrain takes no now"),
-        ("restart", {"slot": 3}, "restart takes no slot"),
+        ("restart", {"servers": 3}, "restart takes no servers"),
+        ("drain", {}, "drain needs a slot"),
+        ("scale", {}, "scale needs a number or reset, and not both"),
+        ("scale", {"servers": 3, "reset": True}, "scale needs a number or reset, and not both"),
+        ("scale", {"servers": 0}, "servers is to be from 1 to 1000, not 0"),
+        ("scale", {"servers": 1001}, "servers is to be from 1 to 1000, not 1001"),
+        ("weight", {"weight": 3}, "weight needs a slot"),
+        ("weight", {"slot": 3, "weight": -1}, "weight is to be from 0 to 10000, not -1"),
+        ("weight", {"slot": 3}, "weight needs a number or reset, and not both"),
         ("stop", {"slot": 3, "now": True}, "stop takes no now, slot"),
         ("reexec", {"slot": 0}, "reexec takes no slot"),
     ],
@@ -254,7 +334,7 @@ def test_a_client_that_leaves_without_reading_harms_no_other(
     at_work: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
     gone = threading.Event()
 
-    def slow(order: str, slot: int, options: tuple[str, ...]) -> tuple[bool, str]:
+    def slow(order: Ordered) -> tuple[bool, str]:
         at_work.put(threading.current_thread())
         gone.wait(PATIENCE)
         return True, "done"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 from scripted import PATIENCE, ScriptedServer, answer
 
 from monitor.contract import messages
@@ -59,7 +60,7 @@ def channel(tmp_path: Path) -> Iterator[Channel]:
 
 
 def view(*servers: ScriptedServer) -> View:
-    return View([Target(slot, GENERATION, *server.address, "key") for slot, server in enumerate(servers)], {})
+    return View([Target(slot, GENERATION, *server.address, "key") for slot, server in enumerate(servers)], Raw(b"{}"))
 
 
 def test_good_news_of_many_comes_in_one_piece(channel: Channel, serve: Serve) -> None:

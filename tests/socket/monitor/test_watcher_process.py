@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 
 from monitor.arbiter.processes.child import Child, Reaper
 from monitor.arbiter.watcher_process import VIEW_INTERVAL, WatcherProcess
@@ -34,13 +35,17 @@ class Stage:
 
         def view(now: float) -> View:
             self.views += 1
-            return View([], {"at": now, "number": self.views})
+            return shown(now, self.views)
 
         self.watcher.send_view(view, news, self.now)
         try:
             return [messages.from_arbiter(line) for line in self._lines.recv(1 << 20).splitlines()]
         except BlockingIOError:
             return []
+
+
+def shown(at: float, number: int) -> View:
+    return View([], Raw(messages.encode({"at": at, "number": number})))
 
 
 @pytest.fixture
@@ -67,12 +72,12 @@ def test_a_view_is_sent_now_and_then(stage: Stage) -> None:
     stage.now += VIEW_INTERVAL - 0.01
     assert stage.show("news") == []
     stage.now += 0.02
-    assert stage.show("news") == [View([], {"at": stage.now, "number": 2})]
+    assert stage.show("news") == [shown(stage.now, 2)]
     assert stage.show("news") == []
 
 
 def test_news_are_sent_at_once_and_only_once(stage: Stage) -> None:
-    assert stage.show("other news") == [View([], {"at": stage.now, "number": 2})]
+    assert stage.show("other news") == [shown(stage.now, 2)]
     assert stage.show("other news") == []
 
 

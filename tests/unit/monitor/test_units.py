@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
+from lbadaptor.contract.address import Table, parse
 from lbadaptor.contract.settings import Application, Settings
 
 UNITS = Path(__file__).parents[3] / "monitor" / "units"
 SINGLE, INSTANCE = UNITS / "lbadaptor.service", UNITS / "lbadaptor@.service"
+SYSUSERS, TMPFILES = UNITS / "sysusers.d" / "lbadaptor.conf", UNITS / "tmpfiles.d" / "lbadaptor.conf"
+PAGE = UNITS.parents[1] / "docs" / "howto" / "systemd.md"
 LARGEST_EXPOSURE = 30
 """Tenths; 100 is a service that may do everything."""
 
@@ -94,8 +98,48 @@ def test_what_the_end_of_a_monitor_means(name: str, value: str) -> None:
     assert rows(SINGLE)[name] == [value]
 
 
-@pytest.mark.parametrize("name", ["PrivateTmp", "PrivateDevices", "RestrictSUIDSGID", "MemoryDenyWriteExecute"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PrivateTmp", "RemoveIPC", "PrivateDevices", "ProtectClock", "MemoryDenyWriteExecute", "RestrictSUIDSGID"),
+        *("ProtectProc", "ProcSubset", "PrivateUsers", "UMask", "IPAddressDeny"),
+    ],
+)
 def test_what_would_harm_appservers_is_left_out_and_the_page_says_why(name: str) -> None:
     assert name not in rows(SINGLE)
-    page = (UNITS.parents[1] / "docs" / "howto" / "systemd.md").read_text()
-    assert re.search(rf"^- .*`{name}`", page, re.MULTILINE)
+    assert re.search(rf"^- .*`{name}`", PAGE.read_text(), re.MULTILINE)
+
+
+def test_what_the_page_offers_to_forbid_besides_leaves_little_open(installed: Path) -> None:
+    page = PAGE.read_text()
+    begin = page.index("    [Service]")
+    more = installed / "lbadaptor.service.d" / "more.conf"
+    more.parent.mkdir()
+    more.write_text(textwrap.dedent(page[begin : page.index("\n\n", begin)]) + "\n")
+    [said] = re.findall(r"It comes to (\d)\.(\d)\.", page)
+    limit = f"--threshold={int(''.join(said))}"
+    done = analyze(installed, "security", "--offline=true", limit, "./lbadaptor.service")
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+def test_sysusers_make_the_user_of_the_units(tmp_path: Path) -> None:
+    command = "systemd-sysusers", "--dry-run", f"--root={tmp_path}", SYSUSERS
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    for unit in (SINGLE, INSTANCE):
+        [user] = rows(unit)["User"]
+        assert re.search(rf"^Creating user '{user}'", said, re.MULTILINE)
+        assert re.search(rf"^Creating group '{user}'", said, re.MULTILINE)
+
+
+def test_tmpfiles_make_what_apache_reads_as_the_monitor_would_and_without_an_appserver() -> None:
+    settings = Settings(Application("a:b", "sid"))
+    folder, *files = [line.split(maxsplit=6) for line in TMPFILES.read_text().splitlines() if line[0] != "#"]
+    [user], [group] = rows(SINGLE)["User"], rows(SINGLE)["SupplementaryGroups"]
+    assert folder == ["d", str(settings.run_folder), "0755", user, user, "-"]
+    assert all(words[:6] == ["f", words[1], "0640", user, group, "-"] for words in files)
+    content = {Path(words[1]): words[6].replace("\\n", "\n") for words in files}
+    available = settings.available_file
+    assert content.keys() == {settings.address_file, settings.caller_keys_file, available}
+    assert parse(content[settings.address_file]) == Table(0, ())
+    assert all(re.fullmatch("# .*\n", text) for text in content.values())
+    assert not any("%" in text for text in content.values())  # systemd would replace it

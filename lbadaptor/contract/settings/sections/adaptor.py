@@ -16,7 +16,8 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
         Literal["less-loaded", "random"],
         row(
             RELEASE,
-            "Which AppServer gets a visitor without a session: the less loaded of two random ones, or a random one.",
+            "Which AppServer gets a visitor without a session: the less loaded of two random ones, or a random one. "
+            "In the fast lane: a random one by weight and load, or by weight alone.",
         ),
     ] = "less-loaded"
     connect_timeout: Annotated[

@@ -33,3 +33,9 @@ class Files(Struct, forbid_unknown_fields=True, frozen=True):
             "The group that Apache runs in. address.text and a new key file get this group, so that the adaptor can "
             "read them. Empty: they get the monitor's group."),
     ] = ""  # fmt: skip
+    status_group: Annotated[
+        str,
+        row(RESTART,
+            "The group whose members may look at the monitor, and give no orders: for them there is a second socket, "
+            "`status.sock` in the run folder. Empty: only root and the monitor's own user may look."),
+    ] = ""  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import resource
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lbadaptor.contract.address import Address, Entry, Identity, State, parse
@@ -216,11 +216,11 @@ def content(path: Path) -> dict[str, str]:
 def test_the_keys_of_those_whose_holders_may_come_are_written(path: Path, keys_path: Path) -> None:
     publisher = Publisher(path, None, CallerKeys(keys_path, None, key_of))
     one, dying, failing, foreign = entry(0), entry(1), entry(2), entry(9)
-    dying = dataclasses.replace(dying, state=State.DYING)
-    failing = dataclasses.replace(failing, state=State.FAILING)
+    dying = msgspec.structs.replace(dying, state=State.DYING)
+    failing = msgspec.structs.replace(failing, state=State.FAILING)
     publisher.keep((one, dying, failing, foreign), 100.0, 10.0)
     assert content(keys_path) == {one.ticket: key_of(one.ticket), dying.ticket: key_of(dying.ticket)}
-    publisher.keep((one, dataclasses.replace(failing, state=State.OK)), 100.0, 10.0)
+    publisher.keep((one, msgspec.structs.replace(failing, state=State.OK)), 100.0, 10.0)
     assert set(content(keys_path)) == {one.ticket, failing.ticket}
     publisher.keep((), 100.0, 10.0)
     assert content(keys_path) == {}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lbadaptor.contract.address import Identity
-from lbadaptor.contract.settings import Application, AppServers, Files, Sessions, Settings
+from lbadaptor.contract.settings import AdaptorSettings, Application, AppServers, Files, Sessions, Settings
 from lbadaptor.contract.ticket import make_keys
 from monitor.arbiter.processes.assignment import assignment, preload
 
@@ -29,6 +29,16 @@ def test_an_appserver_is_told_what_its_sessions_outlive_and_where(tmp_path: Path
     assert (found.survive, found.session_folder) == ("anything", f"{tmp_path}/kept")
     assert (found.session_save, found.session_load) == ("shop:save", "shop:load")
     assert found.run_folder == f"{tmp_path}/run"
+
+
+def test_an_appserver_is_told_how_much_of_an_answer_may_wait(tmp_path: Path) -> None:
+    settings = Settings(
+        Application("a:b", "sid"),
+        Files(run_folder="run"),
+        adaptor=AdaptorSettings(answer_memory=7),
+        folder=str(tmp_path),
+    )
+    assert assignment(settings, Identity(1, 17), make_keys(tmp_path / "keys"), 100.0).answer_memory == 7
 
 
 def test_by_default_they_outlive_nothing(tmp_path: Path) -> None:

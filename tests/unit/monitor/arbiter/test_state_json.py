@@ -34,6 +34,7 @@ LIFE = Life(
     draining_since=12.0,
     own_folder="/own/2.1700",
     ticket_cookie="__PRT__",
+    because="user anna (process 4711)",
     needs_more=True,
 )
 
@@ -118,7 +119,9 @@ def test_the_release_before_finds_all_that_it_reads(tmp_path: Path) -> None:
     for key, value in ours["appservers"][0].items():
         known = [one[key] for one in theirs["appservers"] if key in one and one[key] is not None]
         assert all(type(value) is type(one) for one in known), key
-    assert ours["appservers"][0].keys() - theirs["appservers"][0].keys() == {"draining_since", "supervision"}
+    assert ours["appservers"][0].keys() - theirs["appservers"][0].keys() == {
+        *("draining_since", "because", "supervision"),
+    }
 
 
 def test_the_same_is_not_written_twice(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 
 import msgspec
 import pytest
+from msgspec import Raw
 
 from monitor.contract import messages
 from monitor.contract.messages import (
@@ -41,11 +42,14 @@ def test_what_the_watcher_says_is_heard(message: messages.FromWatcher) -> None:
     assert messages.from_watcher(line) == message
 
 
+STATUS = Raw(messages.encode({"pid": 1, "appservers": [{"why": "line\nbreak · ü"}]}))
+
+
 @pytest.mark.parametrize(
     "message",
     [
         Begin("/run/lbadaptor/control.sock", 1.0, 2.0),
-        View([Target(3, 17, "127.0.0.1", 9003, "key")], {"pid": 1, "appservers": [{"why": "line\nbreak · ü"}]}),
+        View([Target(3, 17, "127.0.0.1", 9003, "key")], STATUS),
         Reply(1, False, "no"),
     ],
 )

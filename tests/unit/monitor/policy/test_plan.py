@@ -16,13 +16,14 @@ from lbadaptor.contract.settings import AppServers
 from lbadaptor.log import texts
 from monitor.contract.messages import ProbeAnswer
 from monitor.contract.patience import MARGIN
+from monitor.policy import orders
 from monitor.policy.actions import Send, Signal, Start
-from monitor.policy.life import Reason, in_words, own_limits
+from monitor.policy.life import Life, Reason, in_words, own_limits
 from monitor.policy.pool import FEWEST_STARTS, REPEAT_SIGNAL
 from monitor.policy.probes import HUNG_GRACE, UNKILLABLE
-from monitor.policy.shares import weight
-from monitor.policy.slot import PASS_OVER, SHORT_LIFE, Backoff, Slot
+from monitor.policy.slot import PASS_OVER, SHORT_LIFE, Backoff, Slot, Slots
 from monitor.policy.states import PUBLISHED, LifeState
+from monitor.policy.weights import weight
 
 HARD = 1 << 30
 """Bytes."""
@@ -185,7 +186,7 @@ def test_the_problem_of_an_appserver_that_takes_no_orders_ends_with_it() -> None
 def test_a_dying_one_that_exits_is_gone() -> None:
     stage = Stage()
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
     assert stage.states == {0: "DYING", 1: "OK", 2: "OK"}
@@ -229,10 +230,10 @@ def test_a_slot_that_was_passed_over_is_used_again() -> None:
     stage.exits(0)
     stage.ready(1, 2)
     stage.later(PASS_OVER - 1)
-    stage.pool.drain(1)
+    orders.drain(stage.pool, 1)
     assert short(stage.plan()) == ["start 3"]
     stage.later(1)
-    stage.pool.drain(2)
+    orders.drain(stage.pool, 2)
     stage.ready(3)
     stage.plan()
     assert stage.states[0] == "STARTING"
@@ -294,7 +295,7 @@ def test_past_its_limit_first_the_replacement_then_the_drain_then_the_end() -> N
 def test_it_has_left_address_text_before_it_is_ordered_to_stop() -> None:
     stage = Stage()
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
     stage.pool.empty(stage.at(0), stage.now)
@@ -314,7 +315,7 @@ def test_a_probe_reports_a_limit_too() -> None:
 def test_a_probe_reports_that_it_is_empty_too() -> None:
     stage = Stage()
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
     assert short(stage.probed(0, empty=True)) == ["stop 0"]
@@ -361,7 +362,7 @@ def test_an_order_goes_beyond_the_cap_for_limits() -> None:
     stage.probed(1, sessions=5)
     assert short(stage.ready(2)) == ["drain 0"]
     assert stage.later(1) == []
-    assert "will be drained" in stage.pool.drain(1)
+    assert "will be drained" in orders.drain(stage.pool, 1)
     assert short(stage.plan()) == ["start 3"]
     assert short(stage.ready(3)) == ["drain 1"]
 
@@ -398,7 +399,7 @@ def test_no_limit_stays_none_and_a_small_one_is_kept(number: int) -> None:
 def test_a_drain_beyond_its_limit_is_ended_and_that_is_announced(caplog: pytest.LogCaptureFixture) -> None:
     stage = Stage(drain_limit=60)
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
     stage.probed(0, sessions=7)
@@ -412,7 +413,7 @@ def test_a_drain_beyond_its_limit_is_ended_and_that_is_announced(caplog: pytest.
 def test_a_drain_may_take_for_ever_without_a_limit() -> None:
     stage = Stage()
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
     assert stage.later(1e7) == []
@@ -421,16 +422,16 @@ def test_a_drain_may_take_for_ever_without_a_limit() -> None:
 def test_a_drain_that_was_taken_back_begins_anew() -> None:
     stage = Stage(drain_limit=60)
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
     stage.later(50)
     stage.probed(1, sessions=9)
-    stage.pool.undrain(0, stage.now)
+    orders.undrain(stage.pool, 0, stage.now)
     assert short(stage.plan()) == ["undrain 0", "drain 2"]
     stage.later(50)
     assert stage.states[0] == "OK"
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(3)
     assert "stop 0" not in short(stage.later(50))
@@ -440,7 +441,7 @@ def test_a_drain_that_was_taken_back_begins_anew() -> None:
 def test_the_limit_on_a_drain_goes_on_while_it_is_failing() -> None:
     stage = Stage(drain_limit=60, failing_limit=1000)
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
     stage.later(50)
@@ -469,7 +470,7 @@ def test_beyond_the_hard_limit_on_memory_it_is_ended_at_once(life: str, caplog: 
     stage = Stage(appservers={"hard_memory": HARD})
     stage.up()
     if life == "DYING":
-        stage.pool.drain(0)
+        orders.drain(stage.pool, 0)
         stage.plan()
         stage.ready(2)
     assert stage.probed(0, memory=HARD, sessions=3) == []
@@ -575,7 +576,7 @@ def test_a_release_replaces_the_standby_too() -> None:
     stage = Stage(servers=2, appservers={"standby": 1})
     stage.up()
     old = {slot.identity.generation for slot in stage.pool}
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     _, fewest = roll(stage)
     assert fewest == 3
     assert [slot.state for slot in stage.pool if slot.identity.generation in old] == [LifeState.DYING] * 3
@@ -590,18 +591,21 @@ def test_a_release_replaces_the_standby_too() -> None:
 def test_drain_by_order_replaces_first() -> None:
     stage = Stage()
     stage.up()
-    assert stage.pool.drain(1) == "slot 1 will be drained when its replacement is up"
+    assert orders.drain(stage.pool, 1) == "slot 1 will be drained when its replacement is up"
     assert short(stage.plan()) == ["start 2"]
-    assert stage.pool.drain(1) == "slot 1 is on its way out already"
+    assert orders.drain(stage.pool, 1) == "slot 1 is on its way out already"
     assert short(stage.ready(2)) == ["drain 1"]
-    assert stage.pool.drain(1) == "slot 1 is on its way out already"
+    assert orders.drain(stage.pool, 1) == "slot 1 is on its way out already"
 
 
 @pytest.mark.parametrize("order", ["drain", "undrain"])
 def test_an_order_for_an_empty_slot_names_the_slots_in_use(order: str) -> None:
     stage = Stage()
     stage.up()
-    give = {"drain": lambda: stage.pool.drain(7), "undrain": lambda: stage.pool.undrain(7, stage.now)}[order]
+    give = {
+        "drain": lambda: orders.drain(stage.pool, 7),
+        "undrain": lambda: orders.undrain(stage.pool, 7, stage.now),
+    }[order]
     with pytest.raises(ValueError, match=re.escape("there is no AppServer in slot 7; the slots in use are: 0, 1")):
         give()
 
@@ -610,15 +614,15 @@ def test_only_one_that_is_ok_can_be_drained() -> None:
     stage = Stage()
     stage.plan()
     with pytest.raises(ValueError, match="slot 0 is STARTING: only one that is OK can be drained"):
-        stage.pool.drain(0)
+        orders.drain(stage.pool, 0)
 
 
 def test_undrain_before_the_replacement_is_up_takes_the_order_back() -> None:
     stage = Stage()
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
-    assert stage.pool.undrain(0, stage.now) == "slot 0 is OK again"
+    assert orders.undrain(stage.pool, 0, stage.now) == "slot 0 is OK again"
     assert stage.plan() == []
     # The replacement makes one too many: not the undrained one leaves.
     assert short(stage.ready(2)) == ["drain 2"]
@@ -627,12 +631,12 @@ def test_undrain_before_the_replacement_is_up_takes_the_order_back() -> None:
 def test_undrain_of_a_dying_one_and_the_surplus_with_the_fewest_sessions_leaves() -> None:
     stage = Stage(servers=3)
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(3)
     for slot, sessions in ((0, 0), (1, 9), (2, 3), (3, 5)):
         stage.probed(slot, sessions=sessions)
-    stage.pool.undrain(0, stage.now)
+    orders.undrain(stage.pool, 0, stage.now)
     assert short(stage.plan()) == ["undrain 0", "drain 2"]
     assert stage.states == {0: "OK", 1: "OK", 2: "DYING", 3: "OK"}
 
@@ -644,35 +648,35 @@ def test_one_past_its_limit_is_not_undrained() -> None:
     stage.plan()
     for _ in range(2):
         with pytest.raises(ValueError, match="slot 0 is past its limit and is not undrained"):
-            stage.pool.undrain(0, stage.now)
+            orders.undrain(stage.pool, 0, stage.now)
         stage.ready(2)
 
 
 def test_one_that_passed_its_limit_while_dying_is_not_undrained() -> None:
     stage = Stage()
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
     stage.pool.past_limit(stage.at(0), "requests")
     with pytest.raises(ValueError, match="past its limit"):
-        stage.pool.undrain(0, stage.now)
+        orders.undrain(stage.pool, 0, stage.now)
 
 
 def test_one_that_is_not_being_drained_cannot_be_undrained() -> None:
     stage = Stage()
     stage.up()
     with pytest.raises(ValueError, match="slot 0 is OK and not being drained"):
-        stage.pool.undrain(0, stage.now)
+        orders.undrain(stage.pool, 0, stage.now)
 
 
 def test_a_drain_without_a_free_slot_waits_and_no_other_is_ended_for_it(caplog: pytest.LogCaptureFixture) -> None:
     stage = Stage(servers=1, slots=2)
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(1)
-    stage.pool.drain(1)
+    orders.drain(stage.pool, 1)
     assert stage.plan() == []
     assert stage.later(100) == []
     assert stage.states == {0: "DYING", 1: "OK"}
@@ -689,7 +693,7 @@ def test_a_release_replaces_everybody_a_few_at_a_time(at_once: int) -> None:
     stage = Stage(servers=4, replace_at_once=at_once)
     stage.up()
     old = {slot.identity for slot in stage.pool}
-    assert stage.pool.begin_release(stage.now) == f"replacing 4 AppServers, {at_once} at a time"
+    assert orders.release(stage.pool, stage.now) == f"replacing 4 AppServers, {at_once} at a time"
     assert short(stage.plan()) == [f"start {4 + number}" for number in range(at_once)]
     actions, fewest = roll(stage)
     assert fewest == 4
@@ -705,7 +709,7 @@ def test_a_release_that_does_not_start_stops_and_the_old_ones_serve_on() -> None
     stage = Stage(servers=3)
     stage.up()
     stage.later(100)
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     stage.plan()
     for _ in range(20):
         stage.exits_early(3)
@@ -720,13 +724,13 @@ def test_a_release_announces_as_many_as_it_replaces() -> None:
     """Not a slot in BACKOFF that was to hold a replacement, but one that is to be filled."""
     stage = Stage(servers=4)
     stage.up()
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     stage.plan()
     for _ in range(4):
         stage.exits_early(4)
     stage.exits(4, "exited with status 3")
     assert stage.states[4] == "BACKOFF"
-    assert stage.pool.begin_release(stage.now) == "replacing 4 AppServers, 1 at a time"
+    assert orders.release(stage.pool, stage.now) == "replacing 4 AppServers, 1 at a time"
     assert stage.pool.replaced == (0, 4)
     roll(stage)
     assert stage.pool.replaced == (4, 4)
@@ -736,7 +740,7 @@ def test_a_release_announces_as_many_as_it_replaces() -> None:
     stage.exits_early(1)
     stage.exits(1)
     assert stage.states == {0: "OK", 1: "BACKOFF"}
-    assert stage.pool.begin_release(stage.now) == "replacing 2 AppServers, 1 at a time"
+    assert orders.release(stage.pool, stage.now) == "replacing 2 AppServers, 1 at a time"
     roll(stage)
     assert stage.pool.replaced == (2, 2)
 
@@ -744,20 +748,20 @@ def test_a_release_announces_as_many_as_it_replaces() -> None:
 def test_a_new_release_does_not_wait_for_the_one_that_did_not_start() -> None:
     stage = Stage(servers=2)
     stage.up()
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     stage.plan()
     for _ in range(6):
         stage.exits_early(2)
     stage.exits(2)
     assert stage.states[2] == "BACKOFF"
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     assert short(stage.plan()) == ["start 2"]
 
 
 def test_a_release_goes_beyond_the_cap_on_dying_ones() -> None:
     stage = Stage(servers=3, slots=12, max_dying=1)
     stage.up()
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     roll(stage)
     assert sorted(stage.states.values()) == ["DYING"] * 3 + ["OK"] * 3
 
@@ -767,12 +771,12 @@ def test_a_release_without_free_slots_ends_the_dying_one_with_the_fewest_session
 ) -> None:
     stage = Stage(servers=2, slots=5)
     stage.up()
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     roll(stage)
     for slot, sessions in ((0, 7), (1, 3)):
         assert stage.states[slot] == "DYING"
         stage.probed(slot, sessions=sessions)
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     assert short(stage.plan()) == ["start 4"]
     stage.probed(2, sessions=5)
     stage.probed(3, sessions=6)
@@ -785,12 +789,12 @@ def test_a_release_without_free_slots_ends_the_dying_one_with_the_fewest_session
 def test_only_as_many_are_ended_as_slots_are_missing() -> None:
     stage = Stage(servers=2, slots=4)
     stage.up()
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     roll(stage)
     assert stage.states == {0: "DYING", 1: "DYING", 2: "OK", 3: "OK"}
     stage.probed(0, sessions=7)
     stage.probed(1, sessions=3)
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     assert short(stage.plan()) == ["stop 1"]
     for _ in range(5):
         assert stage.later(0.1) == [], "its slot is not free yet"
@@ -801,18 +805,18 @@ def test_only_as_many_are_ended_as_slots_are_missing() -> None:
 def test_which_a_release_had_to_end_is_remembered_until_the_next() -> None:
     stage = Stage(servers=2, slots=4)
     stage.up()
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     roll(stage)
     assert stage.pool.release.ended == []
     stage.probed(0, sessions=7)
     stage.probed(1, sessions=3)
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     stage.plan()
     assert stage.pool.release.ended == ["slot 1 with 3 sessions: no slot is free for the release"]
     assert stage.pool.waiting == "slot 1 is STOPPING"
     roll(stage)
     assert len(stage.pool.release.ended) == 2
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     assert stage.pool.release.ended == []
 
 
@@ -820,7 +824,7 @@ def test_a_release_says_what_it_is_waiting_for_and_how_far_it_is() -> None:
     stage = Stage(servers=2)
     stage.up()
     assert stage.pool.waiting == ""
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     assert stage.pool.waiting == "the next one starts"
     stage.plan()
     assert (stage.pool.waiting, stage.pool.replaced) == ("slot 2 is STARTING", (0, 2))
@@ -837,7 +841,7 @@ def test_a_release_says_what_it_is_waiting_for_and_how_far_it_is() -> None:
 def test_a_release_that_does_not_start_says_why(caplog: pytest.LogCaptureFixture) -> None:
     stage = Stage(servers=3)
     stage.up()
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     stage.plan()
     for _ in range(2):
         assert stage.pool.waiting.endswith("slot 3 is STARTING") or stage.pool.waiting.startswith("failed")
@@ -860,7 +864,7 @@ def test_a_release_while_none_serves_is_not_over_before_all_do(caplog: pytest.Lo
                 stage.exits(slot, "exited with status 3")
         stage.later(1)
     assert stage.states == {0: "BACKOFF", 1: "BACKOFF"}
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     assert "failed" not in stage.pool.waiting, "they were of the release before"
     assert short(stage.plan()) == ["start 0", "start 1"]
     assert (stage.pool.release.under_way, stage.pool.replaced) == (True, (0, 2))
@@ -879,7 +883,7 @@ def test_a_start_of_the_release_before_says_nothing_of_this_one(caplog: pytest.L
     stage.plan()
     for _ in range(6):
         stage.exits_early(0)
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     stage.pool.failed(stage.at(0), "app:app: ValueError: x", port=False)
     assert short(stage.exits(0, "exited with status 3")) == ["start 0"], "without a wait"
     assert stage.pool.waiting == "slot 0 is STARTING"
@@ -893,7 +897,7 @@ def test_one_that_dies_during_a_release_is_waited_for() -> None:
     stage = Stage(servers=1)
     stage.up()
     stage.later(100)
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     stage.plan()
     stage.exits(0)
     assert (stage.pool.release.under_way, stage.pool.replaced) == (True, (0, 1))
@@ -904,13 +908,13 @@ def test_one_that_dies_during_a_release_is_waited_for() -> None:
 def test_a_release_that_ends_sessions_stops_each_as_soon_as_it_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     stage = Stage(servers=2)
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
     assert stage.states == {0: "DYING", 1: "OK", 2: "OK"}
     for slot in (0, 1, 2):
         stage.probed(slot, sessions=slot + 1)
-    stage.pool.begin_release(stage.now, end_sessions=True)
+    orders.release(stage.pool, stage.now, end_sessions=True)
     assert short(stage.plan()) == ["start 3"]
     assert short(stage.ready(3)) == ["stop 1", "start 4"]
     assert stage.states[0] == "DYING"
@@ -929,7 +933,7 @@ def test_a_release_that_ends_sessions_stops_each_as_soon_as_it_is_replaced(caplo
 def test_a_release_that_ends_sessions_ends_none_while_it_does_not_start() -> None:
     stage = Stage(servers=2)
     stage.up()
-    stage.pool.begin_release(stage.now, end_sessions=True)
+    orders.release(stage.pool, stage.now, end_sessions=True)
     stage.plan()
     for _ in range(5):
         stage.exits_early(2)
@@ -939,11 +943,11 @@ def test_a_release_that_ends_sessions_ends_none_while_it_does_not_start() -> Non
 def test_an_undrained_one_is_not_ended_by_the_release_before() -> None:
     stage = Stage(servers=2)
     stage.up()
-    stage.pool.begin_release(stage.now, end_sessions=True)
+    orders.release(stage.pool, stage.now, end_sessions=True)
     stage.plan()
-    stage.pool.undrain(0, stage.now)
+    orders.undrain(stage.pool, 0, stage.now)
     assert short(stage.ready(2)) == ["stop 1"]
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     assert short(stage.ready(3)) == ["drain 0"]
 
@@ -961,7 +965,7 @@ def test_a_failing_one_is_replaced_by_the_release_when_it_is_back() -> None:
     stage = Stage(servers=1)
     stage.up()
     stage.unanswered(0, times=3)
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     assert stage.plan() == []
     assert stage.pool.release.under_way
     assert short(stage.probed(0)) == ["start 1"]
@@ -987,7 +991,7 @@ def test_so_many_failed_probes_in_a_row_make_it_failing() -> None:
 def test_a_failing_one_that_was_dying_is_dying_again() -> None:
     stage = Stage()
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
     stage.unanswered(0, times=3)
@@ -999,7 +1003,7 @@ def test_a_failing_one_that_was_dying_is_dying_again() -> None:
 def test_a_failing_one_that_is_back_and_empty_is_stopped() -> None:
     stage = Stage()
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
     stage.unanswered(0, times=3)
@@ -1139,7 +1143,7 @@ def test_stop_ends_everybody_in_every_state() -> None:
     stage = Stage(servers=5, slots=20, stop_grace=30)
     stage.up()
     stage.later(100)
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(5)  # 0 is DYING
     stage.unanswered(1, times=3)  # FAILING
@@ -1282,11 +1286,11 @@ def _something_happens(stage: Stage, slot: Slot | None, chance: random.Random) -
     elif what == 6:
         stage.pool.empty(identity, now)
     elif what == 7 and chance.random() < 0.2:
-        stage.pool.begin_release(now, end_sessions=chance.random() < 0.3)
+        orders.release(stage.pool, now, end_sessions=chance.random() < 0.3)
     elif what == 8 and slot.state is LifeState.OK:
-        stage.pool.drain(slot.number)
+        orders.drain(stage.pool, slot.number)
     elif what == 9 and (life := slot.life) and life.state is LifeState.DYING and Reason.LIMIT not in life.leaving:
-        stage.pool.undrain(slot.number, now)
+        orders.undrain(stage.pool, slot.number, now)
     orders_alone = what in (5, 7, 8, 9)
     if orders_alone and len(ok) >= stage.settings.appservers.servers:
         stage.plan()
@@ -1319,6 +1323,7 @@ def test_no_field_of_a_life_is_left_in_the_next() -> None:
         for field in msgspec.structs.fields(part):
             if field.name not in kept:
                 setattr(part, field.name, another(getattr(part, field.name)))
+    old.supervision.answer = ProbeAnswer(7)
     stage.pool.exited(old.identity, "was ended by SIGKILL", stage.now)
     stage.pool.plan(stage.now, stage.wall)
     new = stage.life(0)
@@ -1472,7 +1477,7 @@ def test_an_order_that_is_not_taken_is_given_again_and_said_once(caplog: pytest.
     caplog.set_level(logging.INFO, "lbmonitor")
     stage = Stage(servers=1)
     stage.up()
-    stage.pool.drain(0)
+    orders.drain(stage.pool, 0)
     stage.plan()
     assert short(stage.ready(1)) == ["drain 0"]
     assert stage.probed(0, status="OK") == [], "that answer may be older than the order"
@@ -1484,7 +1489,7 @@ def test_an_order_that_is_not_taken_is_given_again_and_said_once(caplog: pytest.
     assert list(stage.pool.problems) == [said]
     assert stage.probed(0, status="DYING") == []
     assert not list(stage.pool.problems)
-    stage.pool.undrain(0, stage.now)
+    orders.undrain(stage.pool, 0, stage.now)
     stage.plan()
     stage.probed(0, status="DYING")
     assert "undrain 0" in short(stage.probed(0, status="DYING"))
@@ -1537,3 +1542,26 @@ def test_how_long_a_slot_waits_for_its_next_life(
 def test_reasons_have_the_same_words_and_order_everywhere() -> None:
     assert in_words(set(Reason)) == ["limit", "now", "order", "release"]
     assert in_words(()) == []
+
+
+def test_a_plan_looks_at_all_appservers_as_often_for_many_as_for_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    class Counted(Slots):
+        @property
+        def lives(self) -> list[Life]:
+            nonlocal looks
+            looks += 1
+            return super().lives
+
+    monkeypatch.setattr("monitor.policy.pool.Slots", Counted)
+    found = []
+    for servers in (2, 40):
+        stage = Stage(servers=servers, starts_at_once=servers)
+        stage.up()
+        for life in stage.pool.lives:
+            stage.pool.past_limit(life.identity, "age")
+        looks = 0
+        stage.pool.plan(stage.now, stage.wall)
+        found.append(looks)
+    assert found[0] == found[1] > 0

@@ -7,7 +7,8 @@ from plan_stage import Stage, roll, short
 
 from monitor.contract.messages import Kept
 from monitor.contract.patience import MARGIN, SAVING_MARGIN
-from monitor.policy.shares import weight
+from monitor.policy import orders
+from monitor.policy.weights import weight
 
 GRACE = 30.0
 """`stop_grace`, by default."""
@@ -22,7 +23,7 @@ def up(servers: int = 4, slots: int = 0, survive: str = "leaving", **settings: o
 
 
 def release(stage: Stage) -> list[str]:
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     return short(stage.plan())
 
 
@@ -61,7 +62,7 @@ def test_an_undrained_one_has_its_weight_again() -> None:
     release(stage)
     stage.ready(2)
     assert weights(stage)[1] == 0
-    stage.pool.undrain(1, stage.now)
+    orders.undrain(stage.pool, 1, stage.now)
     stage.plan()
     assert weights(stage)[1] == 100
 
@@ -105,11 +106,11 @@ def test_an_order_is_not_held_back_by_a_release() -> None:
     release(stage)
     stage.ready(2, 3)
     stage.probed(0, sessions=0)
-    stage.pool.begin_release(stage.now)
+    orders.release(stage.pool, stage.now)
     stage.plan()
     roll(stage)
     assert not stage.pool.release.under_way
-    stage.pool.drain(next(slot.number for slot in stage.pool if slot.state.value == "OK"))
+    orders.drain(stage.pool, next(slot.number for slot in stage.pool if slot.state.value == "OK"))
     [start] = short(stage.plan())
     assert start.startswith("start")
     assert short(stage.ready(int(start.split()[1])))[-1].startswith("drain")
@@ -149,7 +150,7 @@ def test_a_release_comes_to_its_end_with_all_that_are_asked_for() -> None:
 
 def test_the_reply_says_that_all_are_replaced_at_once() -> None:
     stage = up(servers=2)
-    assert stage.pool.begin_release(stage.now) == "replacing 2 AppServers, all at a time"
+    assert orders.release(stage.pool, stage.now) == "replacing 2 AppServers, all at a time"
 
 
 @pytest.mark.parametrize(("survive", "margin"), [("nothing", MARGIN), ("leaving", SAVING_MARGIN)])

@@ -53,6 +53,27 @@ def test_a_slot_keeps_its_history_and_a_new_life_has_none() -> None:
     assert (slot.backoff, slot.vacant_since, slot.why) == (Backoff(3, "", 9.0), None, "")
 
 
+def test_slots_are_in_the_order_of_their_numbers_whenever_they_came() -> None:
+    slots = Slots()
+    for number in (5, 0, 7, 2):
+        slots.occupy(a_life(number, LifeState.OK))
+    slots.move(slots.lives[0], Event.STOP, 5.0)
+    slots.move(slots.lives[0], Event.EXIT, 5.0)
+    slots.occupy(a_life(3))
+    assert [slot.number for slot in slots] == [life.slot for life in slots.lives] == [2, 3, 5, 7]
+
+
+def test_all_slots_can_be_given_up_in_one_pass() -> None:
+    slots = Slots()
+    for number in range(3):
+        life = a_life(number, LifeState.OK)
+        slots.occupy(life)
+        slots.move(life, Event.EXIT, 5.0)
+    for slot in slots:
+        slots.stop_waiting(slot)
+    assert not slots
+
+
 def test_a_slot_that_waits_is_given_up() -> None:
     slots, life = Slots(), a_life(state=LifeState.OK)
     slots.occupy(life)

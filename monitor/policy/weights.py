@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from lbadaptor.contract.settings import AppServers
 from monitor.policy.life import Life
+from monitor.policy.run_time import USUAL_WEIGHT
 from monitor.policy.slot import Slot
 
 FIRST_SHARE = 0.1
@@ -15,7 +16,7 @@ FIRST_SHARE = 0.1
 def weight(life: Life, servers: AppServers, now: float) -> int:
     """Its share of new visitors, for address.text: whole when its slow start is over, none in standby
     or when it is replaced."""
-    whole = servers.weights[life.slot] if life.slot < len(servers.weights) else 100
+    whole = servers.weights[life.slot] if life.slot < len(servers.weights) else USUAL_WEIGHT
     if life.standby or life.supervision.replaced or not whole:
         return 0
     ready_for = max(0.0, life.served(now) or 0.0)  # it may have become ready after `now`
