@@ -1,66 +1,87 @@
 """`lbctl`: look at a running monitor and give it orders; `lbctl demo` shows the whole at work.
 
-This parses the command line and calls the command.
+This names the commands. Each is imported when it is called, so that none waits for what others need.
 """
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+
+import click
 
 from lbadaptor.commands import version
 from lbadaptor.contract.errors import LbadaptorError
-from lbadaptor.contract.settings import DEFAULT_FILE
 from lbadaptor.log import texts
 from monitor.contract.orders import ORDERS
-from monitor.ctl.commands import apache_config, demo, order, restart, status, stop
+from monitor.ctl.commands import base, completion, order
+from monitor.ctl.commands.which_monitor import Which
 
-MORE_THAN_ORDERS = {"restart": restart, "stop": stop}
-"""Orders whose command has options of its own besides those of the order."""
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
+LOOKING = ("status", "check", "sessions", "events", "settings")
+WITH_A_FILE = (*LOOKING, "restart", "stop", "rotate-key", "apache-config", "demo", "completion")
+"""Commands that have a file of their own in `monitor.ctl.commands`. The others are orders."""
+NAMES = tuple(dict.fromkeys((*LOOKING, *ORDERS, *WITH_A_FILE)))
+"""As the help lists them."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """A subcommand for each order, and the others. Each sets `run`."""
-    made = argparse.ArgumentParser(prog="lbctl", description="Look at a running monitor, and give it orders.")
-    where = made.add_mutually_exclusive_group()
-    where.add_argument("--config", type=Path, help=f"the monitor's lbadaptor.toml (default {DEFAULT_FILE})")
-    where.add_argument("--socket", type=Path, help="the monitor's control socket, instead of its lbadaptor.toml")
-    made.add_argument("--version", action="version", version=f"lbctl {version()}")
-    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+class Lbctl(click.Group):
+    """The group of all commands."""
 
-    def add(
-        name: str,
-        about: str,
-        run: Callable[[argparse.Namespace], int],
-        *arguments: Callable[[argparse.ArgumentParser], None],
-    ) -> None:
-        command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
-        for add_to in arguments:
-            add_to(command)
-        command.set_defaults(run=run)
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(NAMES)
 
-    add("status", status.ABOUT, status.run, status.arguments)
-    for name, one in ORDERS.items():
-        if name in MORE_THAN_ORDERS:
-            add(name, one.about, MORE_THAN_ORDERS[name].run, order.arguments(one), MORE_THAN_ORDERS[name].arguments)
-        else:
-            add(name, one.about, order.run, order.arguments(one))
-    add("apache-config", apache_config.ABOUT, apache_config.run, apache_config.arguments)
-    commands.add_parser("demo", add_help=False, help=demo.ABOUT)
-    return made
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in WITH_A_FILE:
+            module = importlib.import_module(f"monitor.ctl.commands.{cmd_name.replace('-', '_')}")
+            found: click.Command = module.command
+            return found
+        return order.of(ORDERS[cmd_name]) if cmd_name in ORDERS else None
+
+
+lbctl = Lbctl(
+    completion.PROGRAM,
+    help="Look at a running monitor, and give it orders.",
+    no_args_is_help=False,
+    params=[
+        *base.which_options(),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=lambda ctx, _, given: _version(ctx) if given else None,
+            help="Show the version and exit.",
+        ),
+    ],
+)
+
+
+def _version(context: click.Context) -> None:
+    print(f"{completion.PROGRAM} {version()}")
+    context.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 done, 1 not done; restart: 130 after Ctrl-C. Wrong options: SystemExit with 2."""
-    options, others = parser().parse_known_args(arguments)
+    """The exit status: 0 done, 1 not done, 130 after Ctrl-C. Wrong options: SystemExit with 2."""
     try:
-        if options.command == "demo":
-            return demo.run(options, others)
-        if others:
-            parser().error(f"unrecognized arguments: {' '.join(others)}")
-        return int(options.run(options))
+        given = None if arguments is None else list(arguments)
+        return int(
+            lbctl.main(
+                given,
+                completion.PROGRAM,
+                complete_var=completion.VARIABLE,
+                standalone_mode=False,
+                obj=Which(),
+            )
+        )
+    except click.UsageError as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except click.Abort:
+        return INTERRUPTED
     except LbadaptorError as error:
         print(f"lbctl: {error}", file=sys.stderr)
     except OSError as error:

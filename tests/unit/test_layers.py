@@ -70,8 +70,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("monitor.apacheconfig", "monitor.ctl.terminal"),
     ),
     "monitor.ctl": (
-        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "lbadaptor"),
-        *("monitor.contract", "monitor.ctl.commands"),
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor", "monitor.contract", "monitor.ctl.commands"),
     ),
     "monitor.demo": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
@@ -163,6 +162,17 @@ def test_no_folder_may_import_what_it_does_not() -> None:
     """The table above says no more than is."""
     used = {(folder(module), folder(found)) for module in modules() for found in inner(module)}
     assert {(place, other) for place, others in MAY_IMPORT.items() for other in others} - used == set()
+
+
+@pytest.mark.parametrize("library", ["click", "rich"])
+def test_libraries_of_the_command_line_stay_there(library: str) -> None:
+    """Apache's processes, AppServers and the monitor neither wait for them nor break with them."""
+    users = {
+        folder(module)
+        for module in modules()
+        if any(found.partition(".")[0] == library for found in imported(module))
+    }
+    assert users <= {"monitor.ctl", "monitor.ctl.commands", "monitor.ctl.terminal"}
 
 
 def test_there_is_no_circle() -> None:

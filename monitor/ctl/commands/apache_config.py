@@ -1,54 +1,100 @@
-"""`lbctl apache-config`: print or check Apache's configuration for the fast lane."""
+"""`lbctl apache-config`: print, write or check the file that Apache's configuration is to include."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+import click
 
 from monitor.ctl.commands import which_monitor
+from monitor.ctl.commands.base import Command
+from monitor.ctl.commands.which_monitor import Which
 
-ABOUT = "print Apache's configuration for the fast lane, in which Apache itself forwards requests"
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--slots", type=int, metavar="N", help="the number of slots (default: all that there may be)")
-    parser.add_argument(
-        "--mount", default="", metavar="PATH", help="where the application is mounted (default: the whole site)"
-    )
-    parser.add_argument(
-        "--apache",
+OPTIONS: list[click.Parameter] = [
+    click.Option(
+        ["--mode"],
+        type=click.Choice(["embedded", "daemon", "cgi"]),
+        default="embedded",
+        help="How Apache runs the adaptor: within its own processes (the default), in processes of mod_wsgi's daemon "
+        "mode, or as CGI.",
+    ),
+    click.Option(
+        ["--lanes"],
+        type=click.Choice(["auto", "both", "python"]),
+        default="auto",
+        help="python: without the fast lane, in which Apache itself forwards requests; both: refuse where it cannot "
+        "be (default: auto, with it where it can be).",
+    ),
+    click.Option(
+        ["--slots"],
+        type=int,
+        metavar="N",
+        help="The number of slots in the fast lane (default: all that there may be).",
+    ),
+    click.Option(
+        ["--mount"],
+        default="",
+        metavar="PATH",
+        help="Where the application is mounted (default: the whole site).",
+    ),
+    click.Option(
+        ["--apache"],
         default="",
         metavar="COMMAND",
-        help="the command that shows Apache's configuration (default: apache2ctl, apachectl, httpd or apache2)",
-    )
-    parser.add_argument(
-        "--share", type=Path, metavar="FOLDER", help="the folder of lbadaptor's snippets, as Apache sees it"
-    )
-    parser.add_argument(
-        "--keep-out",
-        action="append",
-        default=[],
+        help="The command that shows Apache's configuration (default: apache2ctl, apachectl, httpd or apache2).",
+    ),
+    click.Option(
+        ["--share"],
+        type=click.Path(readable=False, path_type=Path),
+        metavar="FOLDER",
+        help="The folder of lbadaptor's snippets, as Apache sees it.",
+    ),
+    click.Option(
+        ["--keep-out"],
+        multiple=True,
         metavar="PATH",
-        help="a path that is not the application's, besides those in Apache's configuration; can be repeated",
-    )
-    parser.add_argument(
-        "--unchecked",
-        action="store_true",
-        help="do not look at Apache's configuration: not for authorisation in <Directory> or <Files>, and not for "
-        "paths that are not the application's",
-    )
-    parser.add_argument(
-        "--check",
-        type=Path,
+        help="A path that is not to take the fast lane, besides those in Apache's configuration; can be repeated.",
+    ),
+    click.Option(
+        ["--unchecked"],
+        is_flag=True,
+        help="Do not look at Apache's configuration: not for authorisation in <Directory> or <Files>, and not for "
+        "paths that are not the application's.",
+    ),
+    click.Option(
+        ["--write"],
+        type=click.Path(readable=False, path_type=Path),
         metavar="FILE",
-        help="print no configuration; tell whether a file that was written before still fits the settings and "
-        "Apache's configuration (exit status 1: it does not)",
-    )
+        help="Write FILE instead of printing; if nothing can be written, it stays as it is.",
+    ),
+    click.Option(
+        ["--check"],
+        type=click.Path(readable=False, path_type=Path),
+        metavar="FILE",
+        help="Print no configuration; tell whether a file that was written before still fits the settings and "
+        "Apache's configuration (exit status 1: it does not).",
+    ),
+]
 
 
-def run(options: argparse.Namespace) -> int:
+def run(which: Which, keep_out: tuple[str, ...], **options: Any) -> int:
     """The exit status. Raises LbadaptorError."""
-    from monitor.apacheconfig import write  # the other commands start faster without it
+    if options["write"] and options["check"]:
+        raise click.UsageError("--write and --check exclude each other.")
+    from monitor.apacheconfig import write  # `lbctl --help` starts faster without it
 
-    options.config = which_monitor.config(options)
-    return write.run(options)
+    return write.run(argparse.Namespace(**options, keep_out=list(keep_out), config=which_monitor.config(which)))
+
+
+command = Command(
+    "apache-config",
+    "print or write the file to include in Apache's configuration: the adaptor, and the fast lane where it can be",
+    run,
+    OPTIONS,
+    [
+        "lbctl apache-config --write /etc/apache2/lbadaptor-shop.conf",
+        "lbctl apache-config --check /etc/apache2/lbadaptor-shop.conf",
+    ],
+)

@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
 
 from monitor.contract import client
-from monitor.contract.orders import MAX_SLOT, ORDERS, Order
-from monitor.ctl.commands import which_monitor
+from monitor.contract.orders import ORDERS, Order, Takes
+from monitor.ctl.commands import base, which_monitor
+from monitor.ctl.commands.which_monitor import Which
 
 
-def arguments(order: Order) -> Callable[[argparse.ArgumentParser], None]:
-    """The slot and the options that the order takes."""
+def of(order: Order, run: Callable[..., int] | None = None, more: Sequence[click.Parameter] = ()) -> base.Command:
+    """The command that gives an order. `run` is called in place of this module's, and gets the values of `more`."""
+    own: list[click.Parameter] = []
+    if order.slot is not Takes.NO:
+        own.append(base.slot(required=order.slot is Takes.MUST))
+    if order.number is not None:
+        own.append(click.Argument([order.number.name], type=_whole, required=False, metavar="N"))
+    own += [base.flag(option.name, option.about) for option in order.options]
 
-    def add(parser: argparse.ArgumentParser) -> None:
-        if order.takes_slot:
-            parser.add_argument("slot", type=_slot, metavar="SLOT", help="the AppServer's slot, from `lbctl status`")
-        for option in order.options:
-            parser.add_argument(f"--{option.name}", action="store_true", help=option.about)
+    def give_and_print(which: Which, **values: Any) -> int:
+        print(give(which, order.name, **values), flush=True)
+        return 0
 
-    return add
+    return base.Command(order.name, order.about, run or give_and_print, [*own, *more], order.examples)
 
 
-def _slot(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) <= MAX_SLOT:
+def _whole(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
-    raise argparse.ArgumentTypeError(f"the number of a slot is wanted, such as 3 (see `lbctl status`), not {text!r}")
+    raise click.BadParameter(f"a whole number is wanted, not {text!r}")
 
 
-def run(options: argparse.Namespace) -> int:
-    """The exit status. Raises LbadaptorError."""
-    print(give(options), flush=True)
-    return 0
+def give(which: Which, name: str, slot: int | None = None, **values: Any) -> str:
+    """Give an order, and return the reply. `values` are those of its number and its options, by their names.
 
-
-def give(options: argparse.Namespace) -> str:
-    """Give the order, and return the reply. Raises LbadaptorError."""
-    order = ORDERS[options.command]
-    given = [option.name for option in order.options if getattr(options, option.name)]
-    slot = options.slot if order.takes_slot else None
-    return str(client.ask(which_monitor.control_socket(options), order.name, slot, given)["text"])
+    Raises LbadaptorError, and UsageError where they do not go together.
+    """
+    order = ORDERS[name]
+    value = values[order.number.name] if order.number else None
+    given = [option.name for option in order.options if values[option.name]]
+    if fault := order.fault(slot, value, given):
+        raise click.UsageError(fault)
+    return str(client.ask(which_monitor.control_socket(which), name, slot, given, value)["text"])

@@ -1,23 +1,66 @@
-"""`lbctl status`: show the AppServers."""
+"""`lbctl status`: show the AppServers, once or again and again."""
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
+import time
+from pathlib import Path
+
+import click
 
 from monitor.contract import client
+from monitor.contract.client import NoAnswer
 from monitor.ctl.commands import which_monitor
+from monitor.ctl.commands.base import Command, flag
+from monitor.ctl.commands.which_monitor import Which
 from monitor.ctl.terminal.table import table
 
-ABOUT = "show the AppServers, one on a line"
+INTERVAL = 1.0
+"""Seconds between two looks of `--watch`."""
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print everything as JSON, for programs")
-
-
-def run(options: argparse.Namespace) -> int:
-    """The exit status. Raises LbadaptorError."""
-    status = client.ask(which_monitor.control_socket(options))
-    print(json.dumps(status, indent=2) if options.json else table(status))
+def run(which: Which, as_json: bool, watch: bool) -> int:
+    """The exit status. With `watch` it blocks until Ctrl-C. Raises LbadaptorError."""
+    path = which_monitor.control_socket(which)
+    if watch:
+        if as_json:
+            raise click.UsageError("--watch and --json exclude each other")
+        return _watch(path)
+    status = client.ask(path)
+    print(json.dumps(status, indent=2) if as_json else table(status))
     return 0
+
+
+def _watch(path: Path) -> int:
+    """Show it until Ctrl-C, over a restart of the monitor too; where that is no terminal, one after another."""
+    if not sys.stdout.isatty():
+        while True:
+            print(_shown(path), end="\n\n", flush=True)
+            time.sleep(INTERVAL)
+    from rich.live import Live  # a command that draws nothing starts faster without it
+    from rich.text import Text
+
+    with Live(screen=True, auto_refresh=False, vertical_overflow="crop") as screen:
+        while True:
+            screen.update(Text(_shown(path), no_wrap=True, overflow="crop"), refresh=True)
+            time.sleep(INTERVAL)
+
+
+def _shown(path: Path) -> str:
+    try:
+        return table(client.ask(path))
+    except NoAnswer as error:
+        return f"{error}; asked again"
+
+
+command = Command(
+    "status",
+    "show the AppServers, one on a line",
+    run,
+    [
+        flag("json", "print everything as JSON, for programs", "as_json"),
+        flag("watch", "show it again every second, until Ctrl-C"),
+    ],
+    ["lbctl status", "lbctl status --watch", "lbctl status --json | jq '.appservers[].sessions'"],
+)

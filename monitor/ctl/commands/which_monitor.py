@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from lbadaptor.contract.errors import SettingsError
@@ -15,38 +15,47 @@ from monitor.contract import client
 from monitor.contract.client import NoAnswer
 
 
-def control_socket(options: argparse.Namespace) -> Path:
+@dataclass
+class Which:
+    """The monitor that is meant: by its lbadaptor.toml or by its control socket. Neither: by the default file."""
+
+    config: Path | None = None
+    socket: Path | None = None
+
+
+def control_socket(which: Which) -> Path:
     """The socket that orders go to. While lbadaptor.toml is broken, that of the monitor that accepted it before.
 
     Raises SettingsError.
     """
-    if options.socket is not None:
-        given: Path = options.socket
-        return given
-    named = options.config or DEFAULT_FILE
+    if which.socket is not None:
+        return which.socket
+    named = which.config or DEFAULT_FILE
     settings, error, folders = snapshot.folders(named)
     if settings is not None:
         return settings.control_socket
     assert error is not None
     accepted = _accepted(named, folders)
     if accepted is None:
+        if (found := _open_to_a_group(named, folders)) is not None:
+            return found
         raise error
     print(f"lbctl: note: {error}; the monitor goes by what it has accepted before", file=sys.stderr)
     return accepted.control_socket
 
 
-def settings(options: argparse.Namespace) -> Settings:
+def settings(which: Which) -> Settings:
     """The settings of the monitor that is meant. While its lbadaptor.toml is broken, those that it has accepted
     before, as far as settings.json has them: the others have their defaults.
 
     Raises SettingsError, NoAnswer.
     """
-    named = config(options)
+    named = config(which)
     found, error, folders = snapshot.folders(named)
     if found is not None:
         return found
     assert error is not None
-    accepted = _accepted(named, folders if options.socket is None else [options.socket.parent])
+    accepted = _accepted(named, folders if which.socket is None else [which.socket.parent])
     if accepted is None:
         raise SettingsError(
             f"{error}; correct it, or name the monitor's control socket instead: lbctl --socket"
@@ -70,30 +79,39 @@ def _accepted(named: Path, folders: Iterable[Path]) -> Settings | None:
     return None
 
 
-def config(options: argparse.Namespace) -> Path:
+def _open_to_a_group(named: Path, folders: Iterable[Path]) -> Path | None:
+    """The control socket of the monitor of this lbadaptor.toml, for a user who may look and cannot read that file."""
+    for folder in folders:
+        if os.access(folder / client.STATUS_SOCKET, os.W_OK):
+            with contextlib.suppress(NoAnswer):
+                if client.ask(folder / client.STATUS_SOCKET).get("config") in snapshot.paths(named):
+                    return folder / "control.sock"
+    return None
+
+
+def config(which: Which) -> Path:
     """The lbadaptor.toml that is meant; with --socket, the one that the monitor behind it goes by.
 
     Raises NoAnswer where that cannot be found out.
     """
-    if options.socket is None:
-        named: Path = options.config or DEFAULT_FILE
-        return named
+    if which.socket is None:
+        return which.config or DEFAULT_FILE
     try:
-        told = client.ask(options.socket).get("config")
+        told = client.ask(which.socket).get("config")
     except NoAnswer as error:
-        told = _of_crashed_monitor(options.socket)
+        told = _of_crashed_monitor(which.socket)
         if told is None:
             raise NoAnswer(f"{error}; name its lbadaptor.toml with --config instead") from None
     if not isinstance(told, str):
-        raise NoAnswer(f"{options.socket}: the monitor does not tell its lbadaptor.toml; name it with --config")
+        raise NoAnswer(f"{which.socket}: the monitor does not tell its lbadaptor.toml; name it with --config")
     found = Path(told)
     try:
         there = load(found).control_socket
     except SettingsError:
         return found  # it is for the caller to say so
-    if os.path.realpath(there) != os.path.realpath(options.socket):
+    if os.path.realpath(there) != os.path.realpath(which.socket):
         raise NoAnswer(
-            f"{options.socket}: its monitor goes by {found}, which now has another run folder, {there.parent}"
+            f"{which.socket}: its monitor goes by {found}, which now has another run folder, {there.parent}"
         )
     return found
 

@@ -30,6 +30,31 @@ def line(status: dict[str, Any]) -> str:
     return f"[{'#' * filled}{'.' * (BAR - filled)}] {done} of {of} replaced{waiting}"
 
 
+def generation(status: dict[str, Any], slot: int) -> int:
+    """Of the AppServer in a slot; 0: there is none."""
+    return next((int(one["generation"]) for one in status["appservers"] if one["slot"] == slot), 0)
+
+
+def of_slot(status: dict[str, Any], slot: int, old: int) -> dict[str, Any]:
+    """A status in which the replacement of one AppServer looks like a release. `old`: its generation.
+
+    It is replaced when it takes no new visitors any more and no other is on its way.
+    """
+    servers = status["appservers"]
+    here = [one for one in servers if one["slot"] == slot and one["generation"] == old]
+    leaves = not here or here[0]["state"] in ("DYING", "STOPPING")
+    waiting = next((_on_its_way(one) for one in servers if one["state"] in ("STARTING", "BACKOFF")), "")
+    if not waiting and not leaves:
+        waiting = "its replacement starts"
+    return {**status, "release": waiting, "replaced": [int(not waiting), 1], "ended": []}
+
+
+def _on_its_way(server: dict[str, Any]) -> str:
+    if server["why"]:
+        return f"{FAILS}slot {server['slot']}: {server['why']}"
+    return f"slot {server['slot']} is {server['state']}"
+
+
 def follow(
     get_status: Callable[[], dict[str, Any]],
     write: Callable[[str], object],

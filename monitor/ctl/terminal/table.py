@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from monitor.ctl.terminal.times import duration
 
 COLUMNS = ("slot", "state", "for", "sessions", "in flight", "served", "memory", "pid", "address", "note")
 
 
 def table(status: dict[str, Any]) -> str:
     """The status for people."""
-    rows = [COLUMNS, *(_row(server) for server in status["appservers"])]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    head = f"monitor {status['pid']} · AppServers asked for: {status['servers']}, slots: {status['slots']}"
+    weights = status.get("run_time", {}).get("weights", {})
+    rows = [COLUMNS, *(_row(server, weights.get(str(server["slot"]))) for server in status["appservers"])]
+    lines = aligned(rows)
+    set_now, by_file = status.get("run_time", {}), status.get("configured", {})
+    servers = str(status["servers"])
+    if set_now.get("servers") is not None:
+        servers += f" (set at run time; lbadaptor.toml: {by_file['servers']})"
+    head = f"monitor {status['pid']} · AppServers asked for: {servers}, slots: {status['slots']}"
     if status["standby"]:
         head += f" · {status['standby']} in standby"
     if status["release"]:
@@ -26,6 +33,12 @@ def table(status: dict[str, Any]) -> str:
         lines += ["", *survival]
     problems = [f"PROBLEM: {text}" for text in status.get("problems", ())]
     return "\n".join([*problems, head, status["address_file"], "", *lines])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of one length as lines, with columns of one width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _survival(status: dict[str, Any]) -> list[str]:
@@ -53,14 +66,17 @@ def _survival(status: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _row(server: dict[str, Any]) -> tuple[str, ...]:
+def _row(server: dict[str, Any], weight: int | None) -> tuple[str, ...]:
+    """`weight`: that of its slot, where it was set at run time."""
     notes = (
         [f"to be replaced: {', '.join(server['leaving'])}"] if server["leaving"] and server["state"] == "OK" else []
     )
+    if weight is not None:
+        notes.append(f"weight {weight}, set at run time")
     if server["standby"]:
         notes.append("standby")
     if server["state"] == "DYING" and server["sessions"]:
-        notes.append(f"the last session ends in {server['longest_session'] or 0:.0f} s at the latest")
+        notes.append(f"the last session ends in {duration(server['longest_session'] or 0)} at the latest")
     if server["why"] or server.get("next_try") is not None:
         notes.append(_why_and_when(server))
     busy = "" if server["in_flight"] is None else f"{server['in_flight']}/{server['threads']}"
@@ -68,7 +84,7 @@ def _row(server: dict[str, Any]) -> tuple[str, ...]:
     return (
         str(server["slot"]),
         server["state"],
-        _duration(server["for"]),
+        duration(server["for"]),
         str(server["sessions"]),
         busy,
         "" if server["served"] is None else str(server["served"]),
@@ -85,11 +101,4 @@ def _why_and_when(server: dict[str, Any]) -> str:
     if due is None:
         return str(why)
     when = "tried again" if server["state"] == "BACKOFF" else "ended, if it does not answer,"
-    return f"{when} in {due:.0f} s" + (f": {why}" if why else "")
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{when} in {duration(due)}" + (f": {why}" if why else "")

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from lbadaptor.contract.errors import SettingsError
+from lbadaptor.contract.settings import snapshot
 from monitor.contract import client
 from monitor.ctl import main
+from monitor.ctl.commands.which_monitor import Which
 from monitor.ctl.terminal import table
+from monitor.ctl.terminal.times import duration
 
 
 def server(slot: int = 0, **values: Any) -> dict[str, Any]:
@@ -33,13 +41,17 @@ def server(slot: int = 0, **values: Any) -> dict[str, Any]:
         "memory": 52_400_000,
         "cpu": 1.5,
         "longest_session": 100.0,
+        "oldest_session": 7200.0,
+        "kept": None,
         "past_limit": "",
         "standby": False,
         **values,
     }
 
 
-UNKNOWN = dict.fromkeys(("in_flight", "threads", "served", "memory", "cpu", "longest_session", "past_limit"))
+UNKNOWN = dict.fromkeys(
+    ("in_flight", "threads", "served", "memory", "cpu", "longest_session", "oldest_session", "past_limit")
+)
 
 
 def status(*servers: dict[str, Any], **values: Any) -> dict[str, Any]:
@@ -71,6 +83,17 @@ def test_the_head_says_what_is_under_way() -> None:
     assert " · release: 1 of 4 replaced, slot 3 is STARTING" in table.table(release)
     assert " · 1 in standby" in table.table(status(standby=1))
     assert " · stopping" in table.table(status(stopping=True))
+
+
+def test_what_was_set_at_run_time_is_marked() -> None:
+    by_file = {"servers": 4, "weights": []}
+    text = table.table(status(server(2), configured=by_file, run_time={"servers": 2, "weights": {"2": 50}}))
+    assert text.splitlines()[0] == (
+        "monitor 4700 · AppServers asked for: 2 (set at run time; lbadaptor.toml: 4), slots: 8"
+    )
+    assert text.endswith("  weight 50, set at run time")
+    text = table.table(status(server(2), configured=by_file, run_time={"servers": None, "weights": {"3": 50}}))
+    assert "run time" not in text
 
 
 def test_an_appserver_is_a_line() -> None:
@@ -128,6 +151,7 @@ def test_columns_stand_under_their_titles() -> None:
     [
         ({"leaving": ["limit", "release"]}, "to be replaced: limit, release"),
         ({"state": "DYING", "leaving": ["order"]}, "the last session ends in 100 s at the latest"),
+        ({"state": "DYING", "longest_session": 1209575.0}, "the last session ends in 14 days at the latest"),
         ({"state": "DYING", "longest_session": None}, "the last session ends in 0 s at the latest"),
         ({"state": "BACKOFF", "pid": None, "why": "app:app: ImportError", **UNKNOWN}, "app:app: ImportError"),
     ],
@@ -146,25 +170,27 @@ def test_a_dying_one_without_sessions_has_no_note() -> None:
         (0, "0 s"),
         (0.4, "0 s"),
         (119, "119 s"),
-        (120, "2 m"),
-        (7199, "120 m"),
+        (120, "2 min"),
+        (7199, "120 min"),
         (7200, "2 h"),
         (172_799, "48 h"),
-        (172_800, "2 d"),
-        (86_400 * 400, "400 d"),
+        (172_800, "2 days"),
+        (86_400 * 14, "14 days"),
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert table._duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
-    def ask(path: Path, order: str = "", slot: int | None = None, options: Sequence[str] = ()) -> dict[str, Any]:
+    def ask(
+        path: Path, order: str = "", slot: int | None = None, options: Sequence[str] = (), value: int | None = None
+    ) -> dict[str, Any]:
         arguments = (path, *([order] if order else []), *([] if slot is None else [slot]))
-        calls.append((*arguments, *options))
+        calls.append((*arguments, *options, *([] if value is None else [value])))
         return {"text": "done"} if len(arguments) > 1 else status(server())
 
     monkeypatch.setattr(client, "ask", ask)
@@ -186,6 +212,11 @@ def test_status_for_people_and_for_programs(asked: list[tuple[Any, ...]], capsys
         (["undrain", "0"], ("undrain", 0)),
         (["restart", "--no-wait"], ("restart",)),
         (["restart", "--now", "--no-wait"], ("restart", "now")),
+        (["scale", "6"], ("scale", 6)),
+        (["scale", "--reset"], ("scale", "reset")),
+        (["weight", "2", "0"], ("weight", 2, 0)),
+        (["weight", "2", "--reset"], ("weight", 2, "reset")),
+        (["kill", "2"], ("kill", 2)),
     ],
 )
 def test_orders(
@@ -229,10 +260,118 @@ def test_the_socket_is_found_by_the_settings(asked: list[tuple[Any, ...]], tmp_p
     assert asked == [(tmp_path / "run" / "control.sock",)]
 
 
+@pytest.mark.parametrize(
+    "words", [["status", "--socket", "/x.sock"], ["--socket", "/y", "status", "--socket", "/x.sock"]]
+)
+def test_which_monitor_may_be_said_after_the_command(asked: list[tuple[Any, ...]], words: list[str]) -> None:
+    assert main.main(words) == 0
+    assert asked == [(Path("/x.sock"),)]
+
+
+@pytest.mark.parametrize(
+    "words", [["--config", "/c", "status", "--socket", "/s"], ["drain", "1", "--config=/c", "--socket=/s"]]
+)
+def test_two_monitors_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(words)
+    assert ended.value.code == 2
+    assert "--config and --socket exclude each other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", main.NAMES)
+def test_every_command_has_an_example_in_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if name == "demo":
+        return  # a program of its own
+    assert main.main([name, "--help"]) == 0
+    assert f"\n  lbctl {name}" in capsys.readouterr().out.partition("\nExample")[2]
+
+
+def test_what_draws_is_imported_only_by_what_draws() -> None:
+    """A script that asks for the status does not wait for it."""
+    code = """
+import sys
+from monitor.ctl.main import main
+main(["status", "--socket", "/none"])
+print([name for name in ("rich", "monitor.apacheconfig", "monitor.arbiter") if name in sys.modules])
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[4], capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout == "[]\n", run.stderr
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "ask", interrupted)
+    assert main.main(["--socket", "/x", "status"]) == main.INTERRUPTED
+
+
+def complete(shell: str, line: str) -> list[str]:
+    """The words that lbctl offers a shell at the end of a line."""
+    words = line.split(" ")
+    asks = {
+        "_LBCTL_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "monitor.ctl"],
+        cwd=Path(__file__).parents[4],
+        env={**os.environ, **asks},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return run.stdout.split()
+
+
+def test_bash_completes_commands_and_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["completion", "bash"]) == 0
+    assert "_LBCTL_COMPLETE=bash_complete" in capsys.readouterr().out
+    assert complete("bash", "lbctl und") == ["plain,undrain"]
+    assert "plain,--no-wait" in complete("bash", "lbctl restart --")
+
+
+def test_slots_in_use_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offered(*words: str, begun: str = "") -> list[str]:
+        shell = ShellComplete(main.lbctl, {"obj": Which()}, "lbctl", "_LBCTL_COMPLETE")
+        return [item.value for item in shell.get_completions(["--socket", "/x", *words], begun)]
+
+    monkeypatch.setattr(client, "ask", lambda path: status(server(0), server(1), server(10)))
+    assert offered("drain") == ["0", "1", "10"]
+    assert offered("kill", begun="1") == ["1", "10"]
+    assert offered("scale") == []
+    monkeypatch.undo()
+    assert offered("drain") == []
+
+
+def test_zsh_completes_them_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["completion", "zsh"]) == 0
+    assert "_LBCTL_COMPLETE=zsh_complete" in capsys.readouterr().out
+    assert complete("zsh", "lbctl und")[:2] == ["plain", "undrain"]
+
+
+def test_who_may_look_need_not_read_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the run folder is the usual one, and its monitor goes by this very file."""
+    config, run_folder = tmp_path / "none.toml", tmp_path / "run"
+    run_folder.mkdir()
+    (run_folder / "status.sock").touch()
+    folders = [tmp_path / "elsewhere", run_folder]
+    monkeypatch.setattr(snapshot, "folders", lambda _: (None, SettingsError("Permission denied"), folders))
+    monkeypatch.setattr(client, "ask", lambda path: status(server(), config=str(config)))
+    assert main.main(["status", "--config", str(config)]) == 0
+    monkeypatch.setattr(client, "ask", lambda path: status(server(), config="/another.toml"))
+    assert main.main(["status", "--config", str(config)]) == 1
+    assert "Permission denied" in capsys.readouterr().err
+
+
 def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit:
-        main.main(["--version"])
-    assert exit.value.code == 0
+    assert main.main(["--version"]) == 0
     assert capsys.readouterr().out == f"lbctl {version('lbadaptor')}\n"
 
 
@@ -281,6 +420,15 @@ def test_an_error_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     "words",
     [
+        *(
+            ["scale"],
+            ["scale", "4", "--reset"],
+            ["scale", "0"],
+            ["scale", "x"],
+            ["weight", "2"],
+            ["weight"],
+            ["kill"],
+        ),
         *([], ["explode"], ["drain"], ["drain", "x"], ["--socket", "a", "--config", "b", "status"]),
         *(["restart", "--wait", "5", "--no-wait"], ["restart", "--wait", "0"], ["restart", "--wait", "nan"]),
     ],
@@ -289,7 +437,7 @@ def test_what_is_no_command_is_refused(words: list[str], capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as exit:
         main.main(words)
     assert exit.value.code == 2
-    assert "usage: lbctl" in capsys.readouterr().err
+    assert "Usage: lbctl" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
@@ -318,6 +466,6 @@ def test_a_monitor_that_does_not_answer_is_reported_in_plain_words(
 @pytest.mark.parametrize("text", ["-1", "x", "1.5", "65536", "²", "99999999999999999999"])
 def test_what_is_no_slot_is_told_as_such(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main.main(["drain", text])
+        main.main(["drain", "--", text])
     assert ended.value.code == 2
     assert f"the number of a slot is wanted, such as 3 (see `lbctl status`), not '{text}'" in capsys.readouterr().err

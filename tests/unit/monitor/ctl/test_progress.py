@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from monitor.ctl.terminal.progress import BAR, FAILED, FAILED_AFTER, INTERRUPTED, POLL_INTERVAL, follow, line
+from monitor.ctl.terminal.progress import (
+    BAR,
+    FAILED,
+    FAILED_AFTER,
+    INTERRUPTED,
+    POLL_INTERVAL,
+    follow,
+    generation,
+    line,
+    of_slot,
+)
 
 
 def status(release: str, done: int = 0, of: int = 4, ended: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -132,6 +142,35 @@ def test_it_is_waited_for_no_longer_than_asked() -> None:
     assert ages.wait(limit=3.0) == FAILED
     assert ages.now == 3.0
     assert "not done within 3 s: slot 4 is STARTING" in ages.text
+
+
+def one(slot: int, generation: int, state: str, why: str = "") -> dict[str, Any]:
+    return {"slot": slot, "generation": generation, "state": state, "why": why}
+
+
+@pytest.mark.parametrize(
+    ("servers", "release", "replaced"),
+    [
+        ([one(2, 5, "OK"), one(3, 6, "OK")], "its replacement starts", [0, 1]),
+        ([one(2, 5, "OK"), one(4, 7, "STARTING")], "slot 4 is STARTING", [0, 1]),
+        ([one(2, 5, "OK"), one(4, 7, "BACKOFF", "x")], "failed: slot 4: x", [0, 1]),
+        ([one(2, 5, "DYING"), one(4, 7, "OK")], "", [1, 1]),
+        ([one(2, 5, "STOPPING"), one(4, 7, "OK")], "", [1, 1]),
+        ([one(4, 7, "OK")], "", [1, 1]),
+        ([one(2, 8, "OK")], "", [1, 1]),
+        ([one(2, 8, "STARTING")], "slot 2 is STARTING", [0, 1]),
+    ],
+)
+def test_the_replacement_of_one_looks_like_a_release(
+    servers: list[dict[str, Any]], release: str, replaced: list[int]
+) -> None:
+    """Of the AppServer of generation 5, in slot 2."""
+    found = of_slot({"release": "of all", "replaced": [3, 4], "ended": ["x"], "appservers": servers}, 2, 5)
+    assert (found["release"], found["replaced"], found["ended"]) == (release, replaced, [])
+
+
+def test_the_generation_in_a_slot_is_found() -> None:
+    assert [generation({"appservers": [one(2, 5, "OK")]}, slot) for slot in (2, 3)] == [5, 0]
 
 
 def test_a_stop_ends_it() -> None:

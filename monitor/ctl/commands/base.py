@@ -1,0 +1,116 @@
+"""What all commands of lbctl have in common: `--config` and `--socket`, and a help that ends with examples."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lbadaptor.contract.errors import LbadaptorError
+from lbadaptor.contract.settings import DEFAULT_FILE
+from monitor.contract import client
+from monitor.contract.orders import MAX_SLOT
+from monitor.ctl.commands import which_monitor
+from monitor.ctl.commands.which_monitor import Which
+
+
+def _named(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    """Note in the context's `Which` what was named; before or after the command is the same."""
+    which = context.obj
+    assert isinstance(which, Which)
+    if value is None:
+        return
+    setattr(which, str(parameter.name), value)
+    if which.config is not None and which.socket is not None:
+        raise click.UsageError("--config and --socket exclude each other", context)
+
+
+def which_options() -> list[click.Parameter]:
+    """--config and --socket."""
+    path = click.Path(readable=False, path_type=Path)
+    return [
+        click.Option(
+            ["--config"],
+            type=path,
+            metavar="FILE",
+            expose_value=False,
+            callback=_named,
+            help=f"The monitor's lbadaptor.toml (default {DEFAULT_FILE}).",
+        ),
+        click.Option(
+            ["--socket"],
+            type=path,
+            metavar="SOCKET",
+            expose_value=False,
+            callback=_named,
+            help="The monitor's control socket, instead of its lbadaptor.toml.",
+        ),
+    ]
+
+
+def sentence(about: str) -> str:
+    """A text of a table as a sentence."""
+    return f"{about[0].upper()}{about[1:]}."
+
+
+class Command(click.Command):
+    """`run` gets a `Which` and the values of the parameters, and returns the exit status.
+
+    `about` is a line without a full stop; `more` further sentences. `which`: it takes --config and --socket.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        run: Callable[..., int],
+        parameters: Sequence[click.Parameter] = (),
+        examples: Sequence[str] = (),
+        more: str = "",
+        which: bool = True,
+        **settings: Any,
+    ) -> None:
+        super().__init__(
+            name,
+            callback=click.pass_obj(run),
+            params=[*parameters, *(which_options() if which else [])],
+            help=f"{sentence(about)} {more}".strip(),
+            short_help=about,
+            **settings,
+        )
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
+                for line in self.examples:
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+def slot_number(text: str) -> int:
+    """The number of a slot, as a parameter's type. Raises BadParameter."""
+    if text.isascii() and text.isdigit() and int(text) <= MAX_SLOT:
+        return int(text)
+    raise click.BadParameter(f"the number of a slot is wanted, such as 3 (see `lbctl status`), not {text!r}")
+
+
+def slot(required: bool = True) -> click.Argument:
+    """The argument SLOT."""
+    metavar = "SLOT" if required else "[SLOT]"
+    return click.Argument(["slot"], type=slot_number, required=required, metavar=metavar, shell_complete=_in_use)
+
+
+def _in_use(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """For the shell's completion: the slots in use; none where the monitor cannot be asked."""
+    with contextlib.suppress(LbadaptorError, OSError):
+        servers = client.ask(which_monitor.control_socket(context.obj))["appservers"]
+        return [text for server in servers if (text := str(server["slot"])).startswith(begun)]
+    return []
+
+
+def flag(name: str, about: str, variable: str = "") -> click.Option:
+    """An option without a value. `variable`: the parameter that gets it, where that is not `name`."""
+    return click.Option([f"--{name}", *([variable] if variable else [])], is_flag=True, help=sentence(about))
