@@ -1,6 +1,7 @@
-# make demo    run the whole, to look at         make test    every test         make check   lint, types, layers
+# make demo [FASTLANE=0]    run the whole, to look at; without the fast lane
+# make test    every test         make check   lint, types, layers
 # make test-debian RELEASE=trixie [ORDINARY=1]    every test on another Debian (tests/debian.sh)
-# make torture MINUTES=5 SEED=7 [FASTLANE=1] [PRELOAD=1] [SURVIVE=anything|leaving|nothing] [STORE=own|flask]
+# make torture MINUTES=5 SEED=7 [FASTLANE=0] [PRELOAD=1] [SURVIVE=anything|leaving|nothing] [STORE=own|flask]
 #                                kill and stop processes at random; check that nothing is lost needlessly
 # make bench [QUICK=1]    the cost of a request, beside other servers: docs/bench.md
 # make docs    write the generated pages of docs/reference anew
@@ -38,7 +39,7 @@ OWN := $(CLEAN) $(addprefix -u ,$(filter PYTHON%,$(.VARIABLES)))
 demo: .venv/ready-demo
 	@exec $(CLEAN) .venv/bin/python -I -m monitor.ctl demo $(if $(PORT),--port '$(PORT)') $(if $(APP),--app '$(APP)') \
 	    $(if $(SESSION_COOKIE),--session-cookie '$(SESSION_COOKIE)') $(if $(SERVERS),--servers '$(SERVERS)') \
-	    $(if $(MAX_REQUESTS),--max-requests '$(MAX_REQUESTS)') $(if $(FASTLANE),--fast-lane) \
+	    $(if $(MAX_REQUESTS),--max-requests '$(MAX_REQUESTS)') $(if $(filter 0,$(FASTLANE)),--no-fast-lane) \
 	    $(if $(SURVIVE),--survive '$(SURVIVE)') $(if $(SAVE),--save '$(SAVE)') $(if $(LOAD),--load '$(LOAD)')
 
 test: .venv/ready-test
@@ -49,7 +50,7 @@ test-debian:
 	@exec tests/debian.sh '$(RELEASE)' $(if $(ORDINARY),user) "$$TESTS"
 
 torture: .venv/ready-test
-	@exec $(OWN) .venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) $(if $(FASTLANE),--fast-lane) \
+	@exec $(OWN) .venv/bin/python -m tests.torture --minutes $(MINUTES) --seed $(SEED) $(if $(filter 0,$(FASTLANE)),--no-fast-lane) \
 	    $(if $(SURVIVE),--survive '$(SURVIVE)') $(if $(STORE),--store '$(STORE)') $(if $(PRELOAD),--preload)
 
 bench: .venv/ready-bench

@@ -27,7 +27,8 @@ import requests
 
 from lbadaptor.contract.errors import LbadaptorError
 from lbadaptor.contract.settings import load
-from monitor.apacheconfig import fastlane
+from monitor.apacheconfig import fastlane, lanes
+from monitor.apacheconfig.apache_check import NEEDED
 from monitor.contract.installed import SHARE
 
 PACKAGES = ("lbadaptor", "itsdangerous", "msgspec", "tomli")
@@ -36,7 +37,6 @@ STOP_TIMEOUT = 15.0
 """Seconds; httpd itself gives its children 10 before it kills them."""
 
 _MODULES = ("mpm_event", "unixd", "authz_core", "alias", "env", "setenvif")
-_FAST_LANE = ("rewrite", "proxy", "proxy_http", "headers")
 
 
 class NoApache(LbadaptorError):
@@ -55,6 +55,11 @@ class Apache:
 
     def __str__(self) -> str:
         return f"{self.binary} with {self.mod_wsgi}"
+
+    def no_fast_lane(self) -> str:
+        """Why it cannot have the fast lane; empty if it can."""
+        missing = [f"mod_{name}" for name in NEEDED if not (self.modules / f"mod_{name}.so").exists()]
+        return f"{self.modules} has no {', '.join(missing)}" if missing else ""
 
 
 def installed() -> list[Apache]:
@@ -118,15 +123,14 @@ class Httpd:
         self._process: subprocess.Popen[bytes] | None = None
         share = self._share()
         modules = [*_MODULES, "cgid"]
+        python = lanes.PythonLane(snippet, share, config, mount)
         if fast_lane:
-            modules += _FAST_LANE
+            modules += NEEDED
             name = re.sub(r"\W+", "-", mount) or "site"
-            lane = fastlane.snippet(load(config), fast_lane, mount, str(share), name)
-            extra = f"{lane}\n{extra}"
-        definitions = {"LBADAPTOR_SHARE": share, "LBADAPTOR_CONFIG": config}
-        if mount:
-            definitions["LBADAPTOR_MOUNT"] = Path(mount)
-        self._config_file.write_text(self._configuration(snippet, modules, definitions, extra))
+            text = lanes.both(python, fastlane.snippet(load(config), fast_lane, mount, str(share), name), __name__)
+        else:
+            text = lanes.python_alone(python, "as asked for", __name__)
+        self._config_file.write_text(self._configuration(modules, f"{text}{extra}\n"))
 
     def start(self, timeout: float = 20.0) -> None:
         """Start, and wait until it answers. Raises NoApache with httpd's own words."""
@@ -184,9 +188,7 @@ class Httpd:
             return False
         return True
 
-    def _configuration(
-        self, snippet: str | Path, modules: Sequence[str], definitions: dict[str, Path], extra: str
-    ) -> str:
+    def _configuration(self, modules: Sequence[str], more: str) -> str:
         folder = self.apache.modules
         load_modules = [
             f"LoadModule {name}_module {folder}/mod_{name}.so"
@@ -216,10 +218,7 @@ class Httpd:
                 "MaxRequestWorkers 100",
                 "Timeout 60",
                 "<Directory />\n    AllowOverride None\n    Require all denied\n</Directory>",
-                *(f"Define {name} {value}" for name, value in definitions.items()),
-                f"Include {SHARE / snippet}",
-                extra,
-                "",
+                more,
             ]
         )
 

@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what counts the living sessions: a framework, or MODULE:FUNCTION",
     )
     parser.add_argument(
-        "--fast-lane", action="store_true", help="Apache itself forwards the requests of visitors who hold a ticket"
+        "--no-fast-lane",
+        action="store_true",
+        help="all requests take the Python lane; Apache itself forwards none",
     )
     parser.add_argument("--servers", type=int, default=4, metavar="N", help="how many AppServers (default 4)")
     parser.add_argument(
@@ -141,7 +143,7 @@ def run(options: argparse.Namespace) -> int:
             settings = load(config)
             with _monitor(config) as monitor:
                 appservers = _await_appservers(settings, monitor, end)
-                with _site(apache, folder, options.port, config, options.fast_lane, end) as site:
+                with _site(apache, folder, options.port, config, options.no_fast_lane, end) as site:
                     _print_site(settings, site, appservers)
                     while not end.wait(0.5):
                         if (status := monitor.poll()) is not None:
@@ -228,18 +230,17 @@ def _monitor(config: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextlib.contextmanager
 def _site(
-    apache: httpd.Apache, folder: Path, port: int, config: Path, fast_lane: bool, end: End
+    apache: httpd.Apache, folder: Path, port: int, config: Path, no_fast_lane: bool, end: End
 ) -> Iterator[httpd.Httpd]:
-    site = httpd.Httpd(
-        apache, folder, port, "lbadaptor.conf", config, fast_lane=load(config).slots if fast_lane else 0
-    )
+    why_not = "as asked for" if no_fast_lane else apache.no_fast_lane()
+    site = httpd.Httpd(apache, folder, port, "lbadaptor.conf", config, fast_lane=0 if why_not else load(config).slots)
     began = time.monotonic()
     site.start()
     try:
         if end.is_set():
             raise _EndedEarly
-        lane = ", with the fast lane" if fast_lane else ""
-        _print(f"Apache httpd answers after {time.monotonic() - began:.1f} s ({apache}{lane})")
+        lanes = f"the Python lane alone: {why_not}" if why_not else "the fast lane and the Python lane"
+        _print(f"Apache httpd answers after {time.monotonic() - began:.1f} s ({apache}), by {lanes}")
         yield site
     finally:
         site.stop()

@@ -38,12 +38,17 @@ TIMEOUT = 30.0
 """Seconds that anything here may take; nothing takes nearly as long."""
 INSTALLATIONS = ("debian", "pypi")
 WSGI_SITES = [f"{mode}-{name}" for mode in ("embedded", "daemon") for name in INSTALLATIONS]
-SITES = [*WSGI_SITES, "cgi-debian"]
+ADAPTOR_SITES = [*WSGI_SITES, "cgi-debian"]
 """How Apache runs the adaptor, and whose mod_wsgi it has loaded."""
+LANES = ["embedded-debian", "fast-debian"]
+"""The Python lane; and the fast lane, beside the adaptor in embedded mode."""
+SITES = [*ADAPTOR_SITES, "fast-debian"]
 FAILS_ON_PURPOSE = "RuntimeError: this answer breaks off"
 """The end of a traceback of the applications in tests/apps."""
 FOUND = re.compile(r"AssertionError|WSGIWarning: (?!Unknown REQUEST_METHOD)")
 """What the lints say, but for their knowing fewer methods than there are."""
+TAKEN = 'CustomLog {log} "%{{LBADAPTOR_GENERATION}}e"'
+"""Logs for each request the generation that the fast lane has sent it to, or `-`."""
 SNIPPETS = {"embedded": "lbadaptor.conf", "daemon": "lbadaptor-daemon.conf", "cgi": "lbadaptor-cgi.conf"}
 
 
@@ -173,15 +178,18 @@ class Gate:
 class Site:
     """One private httpd before a cluster."""
 
-    def __init__(self, cluster: Cluster, server: httpd.Httpd, mode: str, mount: str) -> None:
+    def __init__(self, cluster: Cluster, server: httpd.Httpd, mode: str, mount: str, fast: bool) -> None:
         self.cluster = cluster
         self.httpd = server
         self.mode = mode
+        """how it runs the adaptor"""
+        self.fast = fast
+        """it has a fast lane"""
         self.port = server.port
         self.url = f"http://127.0.0.1:{server.port}{mount}"
 
     def visitor(self) -> Visitor:
-        return Visitor(self.url)
+        return Visitor(self.url, self.fast)
 
     def visitors(self, count: int) -> list[Visitor]:
         """So many visitors with a session, each at an AppServer of their own."""
@@ -201,17 +209,31 @@ class Site:
 
 
 class Visitor:
-    """A browser: it keeps cookies, and here and there it has a session."""
+    """A browser: it keeps cookies, and here and there it has a session.
 
-    def __init__(self, url: str) -> None:
+    `repeats`: it sends a GET again where Apache has closed a connection that is not its first request's, as browsers
+    do: by this the fast lane says that it has lost the AppServer (docs/reference/fast-lane.md).
+    """
+
+    def __init__(self, url: str, repeats: bool = False) -> None:
         self.url = url
+        self._repeats = repeats
+        self._answered = False
         self.visits = 0
         self.http = requests.Session()
         self.http.trust_env = False
 
     def get(self, page: str, method: str = "GET", **options: Any) -> requests.Response:
         options.setdefault("timeout", TIMEOUT)
-        return self.http.request(method, f"{self.url}/{page}", **options)
+        url = f"{self.url}/{page}"
+        try:
+            answer = self.http.request(method, url, **options)
+        except requests.ConnectionError:
+            if not (self._repeats and self._answered and method in ("GET", "HEAD")):
+                raise
+            answer = self.http.request(method, url, **options)
+        self._answered = True
+        return answer
 
     def tell(self, page: str, **options: Any) -> dict[str, Any]:
         """The content of a page that has to be there."""
@@ -261,6 +283,8 @@ class Cluster:
         self.temporary = folder / "tmp"
         self._process: subprocess.Popen[bytes] | None = None
         self._sites: list[httpd.Httpd] = []
+        self._fast: list[Path] = []
+        """the logs of which requests took a fast lane"""
         self._sessions: set[int] = set()
         self._gates: list[Gate] = []
         self._said = folder / "monitor.log"
@@ -335,9 +359,13 @@ class Cluster:
         """Another httpd before it, as one of SITES says; or with a snippet of the test's own.
 
         `lint`: whether the lints stand around the adaptor; None: if they do around the application.
-        `fast_lane`: slots that it leads to.
+        `fast_lane`: slots that it leads to; `fast` in the name: to all, and `stop` asserts that it was taken.
         """
         mode, _, installation = name.partition("-")
+        if mode == "fast":
+            mode, fast_lane = "embedded", self.settings.slots
+            self._fast.append(self.folder / f"lanes{len(self._fast)}")
+            extra += "\n" + TAKEN.format(log=self._fast[-1])
         folder = self.folder / f"httpd{len(self._sites)}"
         folder.mkdir()
         folder.chmod(0o711)
@@ -352,7 +380,7 @@ class Cluster:
         self._sites.append(server)
         server.start()
         self._sessions.add(server.pid)
-        return Site(self, server, mode, mount)
+        return Site(self, server, mode, mount, bool(fast_lane))
 
     def _lint_snippet(self, folder: Path, snippet: str) -> Path:
         """A snippet that includes an installed one, its scripts being ours."""
@@ -476,13 +504,16 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
         assert not left, f"processes are left: {left}\n{self.said()}"
         assert status in (0, None), self.said()
+        for log in self._fast:
+            assert re.search(r"\d", log.read_text()), "no request took the fast lane"
         assert list(self.temporary.iterdir()) == []
         for said in (self._said, *(server.error_log for server in self._sites)):
             assert not said.exists() or not FOUND.search(said.read_text(errors="replace")), said.read_text()
-        left_files = {path.name: path for path in self.settings.run_folder.iterdir()}
-        assert left_files.keys() <= {"address.text", "callerkeys.text", "keys", "monitor.pid"}
-        if "callerkeys.text" in left_files:
-            assert left_files["callerkeys.text"].read_text().count("\n") == 1, "a key is left"
+        left_files = {path.name: path for path in self.settings.run_folder.iterdir() if path.name != "events.jsonl"}
+        secrets = {"available.text", "callerkeys.text"}
+        assert left_files.keys() <= {"address.text", "keys", "monitor.pid"} | secrets
+        for name in secrets & left_files.keys():
+            assert left_files[name].read_text().count("\n") == 1, f"{name}: a key is left"
         failures = self.said().count("Traceback") - self.said().count(FAILS_ON_PURPOSE)
         assert failures == 0, self.said()
 

@@ -259,7 +259,7 @@ def prepare(folder: Path) -> None:
 class Place:
     """An httpd that answers the corpus: the application in mod_wsgi itself ("direct"), or behind the adaptor.
 
-    "fast": with the fast lane, for who brings a ticket.
+    "fast": with the fast lane, for who brings a ticket; "first": the same, for who does not.
     """
 
     def __init__(self, cluster: Cluster, name: str) -> None:
@@ -268,13 +268,13 @@ class Place:
         names = ("decoding", "refusing", "tls", "proxied", "http2", "ipv6")
         ports = dict(zip(names, count(free_ports(len(names)))))
         words = {"folder": cluster.folder, "modules": httpd.installed()[0].modules, "deep": MOUNTS[1], **ports}
-        words["inherit"] = "RewriteOptions Inherit" if mode == "fast" else ""
+        words["inherit"] = "RewriteOptions Inherit" if mode in ("fast", "first") else ""
         extra = (_EXTRA + (_IPV6 if "IPv6" in LISTENERS else "")).format(**words)
         if mode == "direct":
             snippet = cluster.folder / f"{name}.conf"
             snippet.write_text(_DIRECT.format(**words))
             self.site: Site = cluster.site(f"embedded-{installation}", extra=extra, lint=False, snippet=snippet)
-        elif mode == "fast":
+        elif mode in ("fast", "first"):
             slots = cluster.settings.slots
             other = re.escape(MOUNTS[1]) + "(?:/|$)"
             whole_site = fastlane.snippet(cluster.settings, slots, MOUNTS[0], str(httpd.SHARE), "whole-site", [other])

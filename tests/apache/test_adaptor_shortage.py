@@ -10,15 +10,14 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
-from cluster import Cluster, Site, Visitor, eventually
+from cluster import LANES, Cluster, Site, Visitor, eventually, running_cluster
 
-NewCluster = Callable[..., Cluster]
 AT_ONCE = 8
 PAGE = resource.getpagesize()
 VISITS, NAMES, NAME = 160, 90, 7000
@@ -77,10 +76,19 @@ def visit(visitor: Visitor) -> int:
     return answer.status_code
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running_cluster(appservers={"servers": 2}, adaptor={"wait": 1}) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=LANES)
+def site(cluster: Cluster, request: pytest.FixtureRequest) -> Site:
+    return cluster.site(request.param)
+
+
 @pytest.mark.parametrize("more", [0, 1, 3])
-def test_an_httpd_without_descriptors(new_cluster: NewCluster, more: int) -> None:
-    cluster = new_cluster(appservers={"servers": 2}, adaptor={"wait": 1})
-    site = cluster.site("embedded-debian")
+def test_an_httpd_without_descriptors(cluster: Cluster, site: Site, more: int) -> None:
     visitors = site.visitors(2)
     before = {entry.identity for entry in cluster.table().ok}
     pids = [visitor.count()["pid"] for visitor in visitors]
@@ -95,9 +103,10 @@ def test_an_httpd_without_descriptors(new_cluster: NewCluster, more: int) -> Non
         visitor.close()
 
 
-def test_heads_that_are_large_and_never_the_same_leave_no_memory_behind(new_cluster: NewCluster) -> None:
+@pytest.mark.parametrize("name", LANES)
+def test_heads_that_are_large_and_never_the_same_leave_no_memory_behind(cluster: Cluster, name: str) -> None:
     """An httpd process of 25 MiB had 150 MiB after some hundred of them, and kept it."""
-    site = new_cluster(appservers={"servers": 1}).site("embedded-debian")
+    site = cluster.site(name)
 
     def ask(_: int) -> bytes:
         lines = "".join(f"X{secrets.token_hex(NAME // 2)}: 1\r\n" for _ in range(NAMES))

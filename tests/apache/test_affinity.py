@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from chatters import Member
-from cluster import SITES, TIMEOUT, Cluster, Site, Visitor, eventually, running_cluster
+from cluster import LANES, SITES, TIMEOUT, Cluster, Site, Visitor, eventually, running_cluster
 
 from lbadaptor.contract.address import State
 
@@ -29,10 +29,15 @@ CACHE = {
 EMBEDDED = "embedded-debian"
 
 
-@pytest.fixture(scope="module", params=SITES)
-def warm(request: pytest.FixtureRequest) -> Iterator[Site]:
+@pytest.fixture(scope="module")
+def cache() -> Iterator[Cluster]:
     with running_cluster(**CACHE) as cluster:
-        yield cluster.site(request.param)
+        yield cluster
+
+
+@pytest.fixture(scope="module", params=SITES)
+def warm(cache: Cluster, request: pytest.FixtureRequest) -> Site:
+    return cache.site(request.param)
 
 
 @pytest.fixture
@@ -73,9 +78,10 @@ def test_a_forged_ticket_is_replaced_by_a_good_one(warm: Site, visitor: Visitor)
     assert warm.cluster.entry(visitor.ticket)
 
 
-def test_visitors_are_counted_by_address_and_browser(new_cluster: NewCluster) -> None:
+@pytest.mark.parametrize("name", LANES)
+def test_visitors_are_counted_by_address_and_browser(new_cluster: NewCluster, name: str) -> None:
     cluster = new_cluster(**CACHE | {"appservers": {"servers": 1}, "application": {"affinity": True}})
-    site = cluster.site(EMBEDDED)
+    site = cluster.site(name)
 
     def visitors() -> list[int]:
         return [server["sessions"] for server in cluster.status()["appservers"]]
@@ -87,8 +93,9 @@ def test_visitors_are_counted_by_address_and_browser(new_cluster: NewCluster) ->
     eventually("they are counted", lambda: visitors() == [3])
 
 
-def test_mounted_the_ticket_is_for_the_mount(new_cluster: NewCluster) -> None:
-    site = new_cluster(**CACHE | {"appservers": {"servers": 1}}).site(EMBEDDED, "/shop")
+@pytest.mark.parametrize("name", LANES)
+def test_mounted_the_ticket_is_for_the_mount(new_cluster: NewCluster, name: str) -> None:
+    site = new_cluster(**CACHE | {"appservers": {"servers": 1}}).site(name, "/shop")
     with contextlib.closing(site.visitor()) as visitor:
         assert "; Path=/shop; " in visitor.get("").headers["Set-Cookie"]
         assert "Set-Cookie" not in visitor.get("").headers
@@ -112,11 +119,12 @@ def test_a_dying_appserver_keeps_its_holders_until_none_came_for_the_idle_time(w
     assert not visitor.tell("")["lost"]
 
 
+@pytest.mark.parametrize("name", LANES)
 def test_a_holder_who_comes_again_and_again_delays_a_drain_to_its_limit_and_no_longer(
-    new_cluster: NewCluster,
+    new_cluster: NewCluster, name: str
 ) -> None:
     cluster = new_cluster(**CACHE | {"monitor": {"drain_limit": 1.5, "probe_interval": 0.1}})
-    with contextlib.closing(cluster.site(EMBEDDED).visitor()) as visitor:
+    with contextlib.closing(cluster.site(name).visitor()) as visitor:
         pid, home = visitor.tell("")["pid"], visitor.ticket
         with Coming(lambda: visitor.tell("")["pid"]) as coming:
             drain(cluster, home)
@@ -202,7 +210,7 @@ def show(visitor: Visitor, name: str) -> str:
     return shown
 
 
-@pytest.mark.parametrize("name", [EMBEDDED, "daemon-pypi"])
+@pytest.mark.parametrize("name", ["daemon-pypi", *LANES])
 def test_a_dash_application_finds_its_cache_again(new_cluster: NewCluster, name: str) -> None:
     cluster = new_cluster(**DASH | {"appservers": {"servers": 3}})
     site = cluster.site(name)
@@ -255,7 +263,7 @@ def chat(cluster: NewCluster, monkeypatch: pytest.MonkeyPatch, drain_limit: floa
     )
 
 
-@pytest.mark.parametrize("name", [EMBEDDED, "daemon-debian"])
+@pytest.mark.parametrize("name", LANES)
 def test_a_socketio_client_stays_connected_while_other_appservers_are_recycled_and_killed(
     new_cluster: NewCluster, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -286,12 +294,13 @@ def test_a_socketio_client_stays_connected_while_other_appservers_are_recycled_a
         assert (staying.ticket, staying.client.sid) == (home, sid)
 
 
+@pytest.mark.parametrize("name", LANES)
 def test_a_socketio_client_whose_appserver_is_ended_connects_anew_by_itself(
-    new_cluster: NewCluster, monkeypatch: pytest.MonkeyPatch
+    new_cluster: NewCluster, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     cluster = chat(new_cluster, monkeypatch, drain_limit=2, **AFFINITY)
     with contextlib.ExitStack() as stack:
-        (member,) = members(cluster.site(EMBEDDED), 1, stack)
+        (member,) = members(cluster.site(name), 1, stack)
         pid, home = member.say(), member.ticket
         drain(cluster, home)
         while cluster.entry(home):
@@ -302,13 +311,14 @@ def test_a_socketio_client_whose_appserver_is_ended_connects_anew_by_itself(
         assert member.ticket != home
 
 
+@pytest.mark.parametrize("name", LANES)
 def test_with_a_cookie_of_its_own_socketio_has_sessions_and_a_drain_ends_with_the_last_client(
-    new_cluster: NewCluster, monkeypatch: pytest.MonkeyPatch
+    new_cluster: NewCluster, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("CHAT_COOKIE", "io")
     cluster = chat(new_cluster, monkeypatch, drain_limit=0, session_cookie="io", session_count="chat:connected")
     with contextlib.ExitStack() as stack:
-        staying, leaving = members(cluster.site(EMBEDDED), 2, stack)
+        staying, leaving = members(cluster.site(name), 2, stack)
         pid, home = staying.say(), leaving.ticket
         drain(cluster, home)
         leaving.await_ticks(5)

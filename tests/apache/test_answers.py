@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import requests
-from cluster import INSTALLATIONS, TIMEOUT, Cluster, Site, running_cluster
+from cluster import INSTALLATIONS, LANES, TIMEOUT, Cluster, Site, running_cluster
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "environ.md"
-LANES = ("embedded-debian", "daemon-debian", "cgi-debian")
+SITES = ("embedded-debian", "daemon-debian", "cgi-debian", "fast-debian")
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def sites(cluster: Cluster) -> dict[str, Site]:
-    made = {name: cluster.site(name) for name in LANES}
-    made["fast"] = cluster.site("embedded-debian", fast_lane=cluster.settings.slots)
-    return made
+    return {name: cluster.site(name) for name in SITES}
 
 
 def ask(site: Site, target: str, **options: object) -> requests.Response:
@@ -40,7 +38,7 @@ def calls(cluster: Cluster, name: str) -> int:
 
 
 @pytest.mark.parametrize("query", ["closes&chunks", "closes", "iterates"])
-@pytest.mark.parametrize("lane", ["embedded-debian", "fast"])
+@pytest.mark.parametrize("lane", LANES)
 def test_no_visitor_waits_for_anothers_close(sites: dict[str, Site], lane: str, query: str) -> None:
     """Its connection to the AppServer is used again at once."""
     site = sites[lane]
@@ -49,7 +47,7 @@ def test_no_visitor_waits_for_anothers_close(sites: dict[str, Site], lane: str, 
     held = []
     for _ in range(3):  # of four threads
         with socket.create_connection(("127.0.0.1", site.port), TIMEOUT) as visitor:
-            ticket = site.cluster.table().entries[0].ticket if lane == "fast" else ""
+            ticket = site.cluster.table().entries[0].ticket if site.fast else ""
             lines = (f"GET /held?{query}&gate={gate.name} HTTP/1.1", "Host: x", f"Cookie: __PRT__={ticket}")
             visitor.sendall("\r\n".join((*lines, "Connection: close", "", "")).encode())
             answer = b""
@@ -57,7 +55,7 @@ def test_no_visitor_waits_for_anothers_close(sites: dict[str, Site], lane: str, 
                 answer += more
             held.append(answer)
         for _ in range(5):
-            assert ask(site, "/free", ticket=lane == "fast").text == "/free"
+            assert ask(site, "/free", ticket=site.fast).text == "/free"
     assert all(answer.startswith(b"HTTP/1.1 200 ") and b"hello" in answer for answer in held)
     gate.reached()
     gate.open()
@@ -66,40 +64,42 @@ def test_no_visitor_waits_for_anothers_close(sites: dict[str, Site], lane: str, 
 ODD = {"600 Odd": 500, "999 Odd": 500, "99 Odd": 500, "100 Continue": 500, "103 Early Hints": 500, "OK": 500}
 
 
-@pytest.mark.parametrize("lane", [*LANES, "fast"])
+@pytest.mark.parametrize("lane", SITES)
 @pytest.mark.parametrize("line", ODD)
 def test_a_status_that_is_none_is_a_500_and_asked_once(sites: dict[str, Site], lane: str, line: str) -> None:
     site = sites[lane]
     name = f"{lane} {line}"
-    answer = ask(site, "/status", params={"line": line, "name": name}, ticket=lane == "fast")
+    answer = ask(site, "/status", params={"line": line, "name": name}, ticket=site.fast)
     assert answer.status_code == 500
     assert calls(site.cluster, name) == 1
     assert f"'{line}' is no status" in site.cluster.said()
 
 
-@pytest.mark.parametrize("lane", [*LANES, "fast"])
+@pytest.mark.parametrize("lane", SITES)
 def test_nothing_of_a_length_is_a_500_and_asked_once(sites: dict[str, Site], lane: str) -> None:
     site = sites[lane]
-    answer = ask(site, "/nothing", params={"name": f"nothing {lane}"}, ticket=lane == "fast")
+    answer = ask(site, "/nothing", params={"name": f"nothing {lane}"}, ticket=site.fast)
     assert answer.status_code == 500
     assert calls(site.cluster, f"nothing {lane}") == 1
     assert "not one byte of 5 that Content-Length says" in site.cluster.said()
 
 
-@pytest.mark.parametrize("lane", [*LANES, "fast"])
+@pytest.mark.parametrize("lane", SITES)
 def test_what_is_between_us_and_the_adaptor_never_comes_from_the_application(
     sites: dict[str, Site], lane: str
 ) -> None:
-    answer = ask(sites[lane], "/plain", ticket=lane == "fast")
+    site = sites[lane]
+    answer = ask(site, "/plain", ticket=site.fast)
     assert not [name for name in answer.headers if name.lower().startswith(("lb-", "lb_"))]
 
 
-@pytest.mark.parametrize("lane", [*LANES, "fast"])
+@pytest.mark.parametrize("lane", SITES)
 def test_a_200_with_a_place_of_ones_own_is_a_redirect_in_daemon_mode_and_as_cgi(
     sites: dict[str, Site], lane: str
 ) -> None:
     """As with mod_wsgi itself in daemon mode: Apache sees to it (RFC 3875 §6.2.2)."""
-    answer = ask(sites[lane], "/located", ticket=lane == "fast")
+    site = sites[lane]
+    answer = ask(site, "/located", ticket=site.fast)
     assert answer.status_code == 200
     assert answer.text == ("/elsewhere" if lane in ("daemon-debian", "cgi-debian") else "here")
 

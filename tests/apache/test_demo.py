@@ -16,12 +16,15 @@ import sysconfig
 import threading
 import venv
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from cluster import LBCTL, TIMEOUT, eventually, free_ports, processes_of, short_folder
+
+from monitor.demo import httpd
 
 PLACES = re.compile(
     r"the site +(http://127\.0\.0\.1:\d+/\w*)\n +address\.text +(\S+)\n +control socket +(\S+)\n", re.MULTILINE
@@ -141,6 +144,7 @@ class Counter:
     def __init__(self, site: str) -> None:
         self._site = site
         self._http = requests.Session()
+        self._http.headers["Connection"] = "close"  # else the fast lane leaves it to the browser to repeat
         self.slot = self.pid = 0
         """of the AppServer that the page names"""
         self.told = ""
@@ -241,6 +245,7 @@ def test_sessions_of_any_application_survive_by_its_own_functions(demo: Callable
     running = demo(*OWN, "--save", "its_own:save", "--load", "its_own:load")
     site, *_ = running.await_up()
     with requests.Session() as http:
+        http.headers["Connection"] = "close"  # else the fast lane leaves it to the browser to repeat
         count, slot = fetch(http, site).text.split()
         (pid,) = re.findall(rf"slot {slot}: pid (\d+)", running.output)
         os.kill(int(pid), signal.SIGKILL)
@@ -343,18 +348,35 @@ def test_any_application_is_imported_from_the_current_folder_and_pythonpath_and_
     running.assert_nothing_left()
 
 
-@pytest.mark.parametrize("fast_lane", [True, False])
-def test_the_fast_lane_is_there_only_where_it_was_asked_for(demo: Callable[..., Demo], fast_lane: bool) -> None:
-    running = demo("--servers", "2", *(["--fast-lane"] if fast_lane else []))
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "by the fast lane and the Python lane\n"),
+        (("--no-fast-lane",), "by the Python lane alone: as asked for\n"),
+    ],
+)
+def test_the_fast_lane_is_there_unless_it_is_not_wanted(
+    demo: Callable[..., Demo], words: tuple[str, ...], says: str
+) -> None:
+    running = demo("--servers", "2", *words)
     site, _, _ = running.await_up()
     (configuration,) = running.temporary.rglob("httpd.conf")
-    assert (", with the fast lane)" in running.output) is fast_lane
-    assert ("RewriteRule" in configuration.read_text()) is fast_lane
+    assert says in running.output
+    assert ("RewriteRule" in configuration.read_text()) is (words == ())
     with requests.Session() as http:
         for count in range(1, 5):
             assert visits(http, site) == count
     assert running.end() == 0
     running.assert_nothing_left()
+
+
+def test_where_apache_lacks_a_module_the_python_lane_serves_and_the_demo_says_so(tmp_path: Path) -> None:
+    apache = httpd.installed()[0]
+    for module in apache.modules.glob("*.so"):
+        if module.name != "mod_rewrite.so":
+            (tmp_path / module.name).symlink_to(module)
+    assert apache.no_fast_lane() == ""
+    assert replace(apache, modules=tmp_path).no_fast_lane() == f"{tmp_path} has no mod_rewrite"
 
 
 def test_a_request_limit_can_be_asked_for(demo: Callable[..., Demo]) -> None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
-from cluster import Cluster, Visitor, eventually
+from cluster import LANES, Cluster, Visitor, eventually, running_cluster
 
 from lbadaptor.contract.address import State
 
@@ -42,21 +43,32 @@ FRAMEWORKS = {
 }
 
 
-@pytest.fixture(params=FRAMEWORKS)
-def framework(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Framework:
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def framework(request: pytest.FixtureRequest) -> Iterator[Framework]:
     found = FRAMEWORKS[request.param]
-    monkeypatch.setenv("SESSION_STORE", found.store)
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SESSION_STORE", found.store)
+        yield found
+
+
+def settings(framework: Framework, idle: float = 3600.0) -> dict[str, Any]:
+    return {
+        "app": f"{framework.app}:application",
+        "lint": True,
+        "cookie": framework.cookie,
+        "application": {"session_count": framework.count, "session_idle": idle},
+        "appservers": {"servers": 2, "own_folder": "own"},
+    }
+
+
+@pytest.fixture(scope="module")
+def shared(framework: Framework) -> Iterator[Cluster]:
+    with running_cluster(**settings(framework)) as made:
+        yield made
 
 
 def cluster_of(new_cluster: NewCluster, framework: Framework, idle: float = 3600.0) -> Cluster:
-    return new_cluster(
-        app=f"{framework.app}:application",
-        lint=True,
-        cookie=framework.cookie,
-        application={"session_count": framework.count, "session_idle": idle},
-        appservers={"servers": 2, "own_folder": "own"},
-    )
+    return new_cluster(**settings(framework, idle))
 
 
 def sessions(cluster: Cluster) -> list[int]:
@@ -89,11 +101,12 @@ def ended(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.parametrize("name", LANES)
 def test_sessions_are_counted_on_outlive_a_login_end_with_a_logout_are_waited_for_and_begin_anew(
-    new_cluster: NewCluster, framework: Framework
+    shared: Cluster, framework: Framework, name: str
 ) -> None:
-    cluster = cluster_of(new_cluster, framework)
-    site = cluster.site("embedded-debian")
+    cluster = shared
+    site = cluster.site(name)
     anonymous = site.visitor()
     assert "Set-Cookie" not in anonymous.get("plain").headers
     one, other = site.visitors(2)
@@ -126,6 +139,8 @@ def test_sessions_are_counted_on_outlive_a_login_end_with_a_logout_are_waited_fo
     other.forget()
     assert other.count()["pid"] != homes[other], "a new session, and no error"
     assert other.count()["user"] is None
+    other.tell("logout")
+    cluster.await_ok()
     for visitor in (anonymous, one, other):
         visitor.close()
 
@@ -163,9 +178,10 @@ def test_sessions_that_no_process_holds_outlive_it_and_a_drain_ends_by_idle_time
     visitor.close()
 
 
-def test_an_application_can_say_itself_who_has_a_session(new_cluster: NewCluster) -> None:
+@pytest.mark.parametrize("name", LANES)
+def test_an_application_can_say_itself_who_has_a_session(new_cluster: NewCluster, name: str) -> None:
     cluster = cluster_of(new_cluster, Framework("spoken", "visitor"))
-    site = cluster.site("embedded-debian")
+    site = cluster.site(name)
     anonymous = site.visitor()
     assert not anonymous.tell("plain")["living"]
     assert list(anonymous.http.cookies) == []
@@ -188,9 +204,10 @@ def test_an_application_can_say_itself_who_has_a_session(new_cluster: NewCluster
         visitor.close()
 
 
-def test_a_cookie_that_changes_with_each_answer_is_one_session(new_cluster: NewCluster) -> None:
+@pytest.mark.parametrize("name", LANES)
+def test_a_cookie_that_changes_with_each_answer_is_one_session(new_cluster: NewCluster, name: str) -> None:
     cluster = cluster_of(new_cluster, Framework("changing_site", "session"))
-    site = cluster.site("embedded-debian")
+    site = cluster.site(name)
     visitor, other = site.visitors(2)
     home = visitor.count()["pid"]
     for number in range(5):

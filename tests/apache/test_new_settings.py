@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from cluster import Cluster, Site, Visitor, eventually
+from fast_site import available
 
 NewCluster = Callable[..., Cluster]
-MODES = ["embedded-debian", "daemon-debian", "cgi-debian"]
+MODES = ["embedded-debian", "daemon-debian", "cgi-debian", "fast-debian"]
 
 
 def change(cluster: Cluster, old: str, new: str) -> None:
@@ -48,6 +49,7 @@ def test_a_typo_and_a_graceful_restart_cost_no_request(cluster: Cluster, mode: s
     eventually("it has restarted", lambda: site.log().count("resuming normal operations") > resumed)
 
     def said() -> bool:
+        visitor.count(method="POST")  # the adaptor is not asked for what takes the fast lane
         visitor.count()
         return "unknown section [adapter]" in site.log()
 
@@ -110,7 +112,7 @@ def test_a_setting_of_the_adaptors_counts_with_the_release(cluster: Cluster, mod
     change(cluster, 'sorry_page = ""', 'sorry_page = "sorry.html"\nwait = 0.1')
 
     def sorry() -> str:
-        with cluster.stopped_monitor():
+        with available(cluster, ""):
             good = cluster.address_file.read_text()
             cluster.write_addresses(good.splitlines()[0].rpartition(" · entries")[0] + "\n")
             answer = site.visitor().get("plain")

@@ -143,7 +143,7 @@ def test_each_host_has_its_own_fast_lane(clusters: dict[str, Cluster]) -> None:
             fastlane.snippet(clusters[name].settings, 2, mount, str(httpd.SHARE), name, [] if mount else taken)
             for name, mount in mounts
         )
-        hosts.append(f'{text}{lanes}CustomLog {log} "%U %{{LBADAPTOR_GENERATION}}e"\n</VirtualHost>\n')
+        hosts.append(f'{text}{lanes}CustomLog {log} "%U %{{LBADAPTOR_SESSION}}e"\n</VirtualHost>\n')
     modules = httpd.installed()[0].modules
     names = ("rewrite", "proxy", "proxy_http", "headers")
     loaded = "".join(f"LoadModule {name}_module {modules}/mod_{name}.so\n" for name in names)
@@ -165,11 +165,11 @@ def test_each_host_has_its_own_fast_lane(clusters: dict[str, Cluster]) -> None:
         foreign = f"__PRT__={clusters[other].table().entries[0].ticket}"
         assert ask(site, host, f"{mount}/empty", foreign)[0] == 204, f"{host}{mount}"
 
-    def lines() -> dict[bool, set[str]]:
-        told = [line.split() for line in log.read_text().splitlines()]
-        fast = {where for where, generation in told if generation != "-"}
-        return {True: fast, False: {where for where, _ in told} - fast}
+    def lines() -> set[tuple[str, ...]]:
+        found = {tuple(line.split()) for line in log.read_text().splitlines()}
+        return {(where, session) for where, session in found if where != "/"}  # that was asked as it started
 
-    wanted = {f"{mount}/plain" for _, mount, _ in asked}
-    eventually("all tickets were heeded", lambda: wanted <= lines()[True])
-    assert {f"{mount}/empty" for _, mount, _ in asked} <= lines()[False]
+    pages = {"count": "none", "plain": "held", "empty": "-"}
+    wanted = {(f"{mount}/{page}", session) for _, mount, _ in asked for page, session in pages.items()}
+    eventually("all are logged", lambda: wanted <= lines())
+    assert lines() == wanted

@@ -17,7 +17,7 @@ from test_frameworks import FRAMEWORKS
 
 from lbadaptor.contract.address import Entry, State
 
-SITES = ["embedded-debian", "embedded-pypi", "daemon-debian", "cgi-debian"]
+SITES = ["embedded-debian", "embedded-pypi", "daemon-debian", "cgi-debian", "fast-debian"]
 OWN = {"save": "visits:save", "load": "visits:load"}
 SECONDS = 10.0
 """within which an AppServer that leaves is gone, on a busy machine too; its session_idle is half an hour"""
@@ -37,10 +37,8 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
-@pytest.fixture(scope="module", params=[*SITES, "fast lane"])
+@pytest.fixture(scope="module", params=SITES)
 def site(cluster: Cluster, request: pytest.FixtureRequest) -> Site:
-    if request.param == "fast lane":
-        return cluster.site("embedded-debian", fast_lane=cluster.settings.slots)
     return cluster.site(request.param)
 
 
@@ -184,7 +182,7 @@ def test_while_a_stop_waits_for_a_request_the_other_sessions_go_on_elsewhere(new
 
 
 def test_a_release_under_load_loses_nothing(cluster: Cluster) -> None:
-    site = cluster.site("embedded-debian", fast_lane=cluster.settings.slots)
+    site = cluster.site("fast-debian")
     before = {server["pid"] for server in cluster.status()["appservers"]}
     with Load(site, 4, 20) as load:
         load.go_on(20)

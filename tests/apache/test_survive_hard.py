@@ -26,10 +26,8 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
-@pytest.fixture(scope="module", params=["embedded-debian", "daemon-debian", "cgi-debian", "fast lane"])
+@pytest.fixture(scope="module", params=["embedded-debian", "daemon-debian", "cgi-debian", "fast-debian"])
 def site(cluster: Cluster, request: pytest.FixtureRequest) -> Site:
-    if request.param == "fast lane":
-        return cluster.site("embedded-debian", fast_lane=cluster.settings.slots)
     return cluster.site(request.param)
 
 
