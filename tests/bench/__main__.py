@@ -17,17 +17,19 @@ from pathlib import Path
 
 from tests.apache.cluster import short_folder
 
-from . import load, page, results, scale, survival
-from .chains import ALONE, CHAINS, SCALE, Chain
+from . import load, page, results, scale, spread, survival
+from .chain import Chain
+from .chains import ALONE, ARRIVING, CHAINS, OWN, SCALE
 from .load import LoadFailed
-from .measure import REFRESH, Cell, Figures, Sample, measure, prove
+from .measure import REFRESH, WHAT, Cell, Figures, Sample, measure, prove
 from .targets import ALL as CONNECTIONS
-from .targets import judge, targets
+from .targets import KEPT, targets
 
 OTHER_CONNECTIONS = (4, 64)
-"""Where the page is not the one of 100 bytes."""
+"""For pages that have none of their own:"""
+AT = {"small": CONNECTIONS, "first": (1, 4, 16, 64), "wait": (4, 16, 64)}
 FULL = (5, 2.0, 30.0)
-QUICK = (6, 1.0, 20.0)
+QUICK = (5, 1.0, 20.0)
 """Rounds; seconds of a run; seconds for which the monitor is watched."""
 LOOK = (3, 2.0)
 
@@ -49,8 +51,8 @@ def main() -> int:
     begin = time.monotonic()
     rounds, seconds, watched = QUICK if options.quick else FULL
     rounds, seconds = options.rounds or rounds, options.seconds or seconds
-    aims = targets()
-    needed = {cell for aim in aims for cell in aim.cells}
+    machine = results.machine()
+    needed = {*KEPT, *(cell for aim in targets(machine["processor"]) for cell in aim.cells)}
     figures, grown = Figures(), dict[str, float]()
     absent = {chain.name: why for chain in every if (why := chain.absent())}
     for name, why in absent.items():
@@ -61,6 +63,10 @@ def main() -> int:
         used = [chain for chain in chains if any(cell.chain == chain.name for cell in cells)]
         look = (lambda used: grown.update(scale.apache_memory(used))) if group is SCALE else (lambda used: None)
         run(used, cells, rounds, max(seconds, REFRESH) if group is SCALE else seconds, figures, absent, look)
+    if not options.quick:
+        arriving = [Cell(connections, ARRIVING, chain.name) for connections in AT["first"] for chain in OWN]
+        run(OWN, arriving, rounds, seconds, figures, absent)
+        _memory([chain for chain in page.COMPARED if chain.name not in absent], absent, grown)
     with short_folder() as folder:
         grown |= scale.reload(folder)
     with short_folder() as folder:
@@ -69,10 +75,13 @@ def main() -> int:
             grown |= scale.monitor(folder, watched)
         except LoadFailed as error:  # a target that is not reached, and no reason to lose all else
             print(error, file=sys.stderr)
+    try:
+        grown |= spread.measure(spread.QUICK if options.quick else spread.FULL, _say)
+    except LoadFailed as error:
+        print(error, file=sys.stderr)
     grown |= survival.measure(survival.QUICK if options.quick else survival.FULL, say=_say)[0]
-    lines = [judge(aim, figures, grown, absent) for aim in aims]
     took = time.monotonic() - begin
-    told = results.Results(figures, grown, lines, absent, every, options.quick, took, results.machine())
+    told = results.Results(figures, grown, absent, every, options.quick, took, machine)
     told.write()
     if not options.quick:
         page.write(results.read(every))  # as rounded there
@@ -119,6 +128,13 @@ def run(
             _say("")
 
 
+def _memory(chains: Sequence[Chain], absent: dict[str, str], grown: dict[str, float]) -> None:
+    """What each chain takes when no other one is up, after some load."""
+    for chain in chains:
+        cells = [Cell(64, "small", chain.name), Cell(16, "large", chain.name)]
+        run([chain], cells, 1, LOOK[1], Figures(), absent, lambda used: grown.update(scale.memory(used)))
+
+
 def _start(chain: Chain, folder: Path, absent: dict[str, str]) -> None:
     """Start a chain. Of others', one that does not start is absent. Raises LoadFailed where it is ours."""
     try:
@@ -143,10 +159,9 @@ def _cells(chains: Iterable[Chain], scale: bool, quick: bool, needed: set[Cell])
     cells = {cell for cell in needed for chain in chains if cell.chain == chain.name}
     if not quick:
         for chain in chains:
-            at = (16, 64) if scale else CONNECTIONS
-            cells |= {Cell(connections, "small", chain.name) for connections in at}
-            others = () if scale else [page for page in chain.pages if page != "small"]
-            cells |= {Cell(connections, page, chain.name) for connections in OTHER_CONNECTIONS for page in others}
+            for page in ("small",) if scale else chain.pages:
+                at = (16, 64) if scale else AT.get(page, OTHER_CONNECTIONS)
+                cells |= {Cell(connections, page, chain.name) for connections in at}
     return sorted(cells, key=lambda cell: (cell.page, cell.connections, cell.chain))
 
 
@@ -157,7 +172,7 @@ def _look(options: argparse.Namespace) -> int:
         for page in options.pages
         for connections in options.connections
         for chain in chains
-        if page in chain.pages
+        if page in chain.pages or (page == ARRIVING and chain in OWN)
     ]
     figures = Figures()
     run(chains, cells, options.rounds or LOOK[0], options.seconds or LOOK[1], figures, {})
@@ -187,7 +202,7 @@ def _options() -> argparse.Namespace:
 
     names = ", ".join(chain.name for chain in (*ALONE, *CHAINS, *SCALE))
     parser.add_argument("--chains", type=words, help=f"a look at these only, nothing judged or written: {names}")
-    parser.add_argument("--pages", type=words, default=["small"], help="small, large, upload, compute, wait, mix")
+    parser.add_argument("--pages", type=words, default=["small"], help=", ".join(WHAT))
     parser.add_argument("--connections", type=numbers, default=list(CONNECTIONS))
     parser.add_argument("--rounds", type=int, help="of measurements, each in turn")
     parser.add_argument("--seconds", type=float, help="of a measurement")

@@ -1,7 +1,8 @@
 """What every server of the benchmark serves: a WSGI application with its sessions in memory.
 
 An answer begins with `SESSION PROCESS known|unknown RECEIVED `, so that whoever asked can tell that it is theirs,
-that it comes from the process that holds their session, and that the whole body arrived.
+that it comes from the process that holds their session, and that the whole body arrived. SESSION is `nobody` where
+there is none.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ WAIT = 0.02
 LONG = 0.2
 LOGIN = 0.05
 """Seconds; so that visitors who come at once are spread over all processes."""
+PACE = 0.01
+SLOWNESS = 10
+"""How many times as long `/arrive` takes in a process that was told to be slow."""
 
 sessions: set[str] = set()
+pace = [PACE]
+"""Seconds that `/arrive` takes in this process."""
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -40,13 +46,16 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
         time.sleep(WAIT)
     elif page == "/long":
         time.sleep(LONG)
-    elif page == "/login":
-        time.sleep(LOGIN)
+    elif page == "/slow":
+        pace[0] = PACE * SLOWNESS
+    elif page in ("/login", "/begin", "/arrive"):
+        if page != "/begin":
+            time.sleep(LOGIN if page == "/login" else pace[0])
         session = secrets.token_hex(8)
         sessions.add(session)
         headers.append(("Set-Cookie", f"sid={session}; Path=/"))
     known = "known" if session in sessions else "unknown"
-    body = f"{session} {os.getpid()} {known} {received} ".ljust(size).encode()
+    body = f"{session or 'nobody'} {os.getpid()} {known} {received} ".ljust(size).encode()
     headers.append(("Content-Length", str(len(body))))
     start_response("200 OK", headers)
     return [body]

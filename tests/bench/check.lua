@@ -25,9 +25,11 @@ end
 
 function response(status, headers, body)
     local session, backend, known, received = body:match("^(%w+) (%d+) (%w+) (%d+) ")
+    local who = plan.first and "" or session
     if status ~= 200 or #body ~= plan.length or tonumber(received) ~= plan.body
-        or not plan.allowed[session] or not plan.allowed[session][backend]
-        or (plan.sticky and known ~= "known") then
+        or not plan.allowed[who] or not plan.allowed[who][backend]
+        or (plan.first and (session ~= "nobody") ~= (known == "known"))
+        or (plan.sticky and not plan.first and known ~= "known") then
         wrong = wrong + 1
         if wrong == 1 then
             example = status .. ", " .. #body .. " bytes: " .. body:sub(1, 60):gsub("[^%w ]", "?")

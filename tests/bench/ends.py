@@ -25,7 +25,7 @@ from lbadaptor.contract.address import State
 from monitor.demo import httpd
 from tests.apache.cluster import LBCTL, Cluster, free_ports, short_folder
 
-from .chains import BALANCER
+from .build_others import BALANCER
 from .failover import Gunicorns
 from .load import LoadFailed
 from .servers import apache, folder_of_application

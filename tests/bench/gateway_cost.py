@@ -43,12 +43,16 @@ HEADS = [
     "\r\n".join(
         (
             "GET /app/page HTTP/1.1",
-            *("Host: x", f"LB-Key: {'k' * 43}", "LB-Generation: 17", "LB-Session: held", "LB-Remote-Addr: 192.0.2.7"),
-            *(f"LB-Remote-Port: {50000 + number}", "LB-Scheme: http", "LB-Script-Name: ", "LB-Path: /small"),
-            *("LB-Request-Uri: /small", "LB-Server-Name: www.example.org", "LB-Server-Port: 80"),
-            *("LB-Server-Protocol: HTTP/1.1", "User-Agent: Mozilla/5.0 (X11; Linux x86_64)"),
-            *("Accept: text/html,*/*", "Accept-Encoding: gzip, deflate", "Accept-Language: de,en"),
-            *(f"Cookie: __PRT__={'t' * 60}; sid={SESSION}", "", ""),
+            *("Host: x", "User-Agent: Mozilla/5.0 (X11; Linux x86_64)", "Accept: text/html,*/*"),
+            *(
+                "Accept-Encoding: gzip, deflate",
+                "Accept-Language: de,en",
+                f"Cookie: __PRT__={'t' * 60}; sid={SESSION}",
+            ),
+            *("LB-Path: /small", "LB-Request-Uri: /small", "LB-Remote-Addr: 192.0.2.7"),
+            *(f"LB-Remote-Port: {50000 + number}", "LB-Scheme: http", "LB-Script-Name: "),
+            *("LB-Server-Name: www.example.org", "LB-Server-Port: 80", "LB-Server-Protocol: HTTP/1.1"),
+            *(f"LB-Key: {'k' * 43}", "LB-Generation: 17", "LB-Session: held", "", ""),
         )
     ).encode()
     for number in range(16)

@@ -34,6 +34,8 @@ class Page:
     what: str
     length: int = application.SMALL
     upload: int = 0
+    first: bool = False
+    """who asks has no session yet, and no cookie"""
 
     @property
     def method(self) -> str:
@@ -47,6 +49,8 @@ PAGES = {
     "compute": Page("/compute", "computes for 2 ms"),
     "wait": Page("/wait", "waits for 20 ms"),
     "long": Page("/long", "waits for 200 ms"),
+    "first": Page("/small", "answers 100 bytes to somebody who comes without a cookie", first=True),
+    "begin": Page("/begin", "begins a session for somebody who comes without a cookie", first=True),
 }
 LOGIN = Page("/login", "begins a session")
 
@@ -129,10 +133,15 @@ def log_in(port: int, request: Request, backends: int) -> list[Visitor]:
 def write_plan(path: Path, page: Page, request: Request, visitors: list[Visitor], sticky: bool) -> None:
     """Write what wrk has to send, and which process may answer whom."""
     every = {visitor.backend for visitor in visitors}
-    allowed = {visitor.session: {visitor.backend} if sticky else every for visitor in visitors}
-    heads = [request(page, visitor.cookies).decode("latin-1") for visitor in visitors]
+    if page.first:  # any process may, whatever the session
+        allowed = {"": every}
+        heads = [request(page, "").decode("latin-1")]
+    else:
+        allowed = {visitor.session: {visitor.backend} if sticky else every for visitor in visitors}
+        heads = [request(page, visitor.cookies).decode("latin-1") for visitor in visitors]
     path.write_text(
-        f"return {{ sticky = {json.dumps(sticky)}, length = {page.length}, body = {page.upload},\n"
+        f"return {{ first = {json.dumps(page.first)}, sticky = {json.dumps(sticky)}, length = {page.length},\n"
+        f"body = {page.upload},\n"
         f"heads = {{ {', '.join(map(_lua, heads))} }},\n"
         f"allowed = {_table({name: _table(dict.fromkeys(some, 'true')) for name, some in allowed.items()})} }}\n"
     )

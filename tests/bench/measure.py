@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from . import cost
-from .chains import Chain
+from .chain import Chain
 from .load import PAGES, LoadFailed, Wrk, write_plan
 
 REFRESH = 2.0

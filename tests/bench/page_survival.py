@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from .ends import SERVERS, SYSTEMS
+from .markdown import table
 from .session_site import COOKIES
 from .visitors import VISITORS
 
@@ -54,7 +55,7 @@ def _ends(scale: Mapping[str, float]) -> list[str]:
     ]
     heads = ["", "release: sessions lost", "failed requests", "longest wait, s", "old ones gone after, s"]
     heads += ["kills: sessions lost", "failed GETs", "longest wait, s"]
-    return [*text, _rows(heads, rows)]
+    return [*text, table(heads, rows)]
 
 
 _RELEASE = (("lost", ".0f"), ("failed", ".0f"), ("pause_s", ".2f"), ("gone_s", ".1f"))
@@ -84,7 +85,7 @@ def _cost(scale: Mapping[str, float]) -> list[str]:
             f" {scale['idle_sessions']:,.0f} sessions that nobody uses take {scale['idle_percent']:.1f} % of a core,"
             " because the AppServer looks at them twice a second."
         )
-    return [*text, words, _rows(["", "the session changes", "it does not"], rows)]
+    return [*text, words, table(["", "the session changes", "it does not"], rows)]
 
 
 def _waiting(scale: Mapping[str, float]) -> list[str]:
@@ -98,7 +99,7 @@ def _waiting(scale: Mapping[str, float]) -> list[str]:
         return []
     return [
         "Sessions in files whose visitors do not come back:",
-        _rows(["", "no files", f"{files:,.0f} files"], rows),
+        table(["", "no files", f"{files:,.0f} files"], rows),
     ]
 
 
@@ -109,7 +110,3 @@ def _first(scale: Mapping[str, float], figure: str) -> float:
 def _told(scale: Mapping[str, float], key: str, form: str) -> str:
     """Empty: it was not measured."""
     return format(scale[key] + 0.0, form) if key in scale else ""
-
-
-def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows))

@@ -7,11 +7,13 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .chains import Chain
+from .chain import Chain
 from .measure import Cell, Figures, Sample
+from .targets import judge, targets
 
 FILE = Path(__file__).with_name("results.json")
 
@@ -22,7 +24,6 @@ class Results:
 
     figures: Figures
     scale: Mapping[str, float]
-    targets: Sequence[Mapping[str, Any]]
     absent: Mapping[str, str]
     """chains that could not be set up, and why"""
     chains: Sequence[Chain]
@@ -32,13 +33,27 @@ class Results:
     machine: Mapping[str, Any]
     """where it was measured"""
 
+    @cached_property
+    def targets(self) -> list[dict[str, Any]]:
+        """Every target, judged by these figures."""
+        aims = targets(self.machine["processor"])
+        return [judge(aim, self.figures, self.scale, self.absent) for aim in aims]
+
+    @property
+    def where(self) -> str:
+        """The machine, for people."""
+        machine = self.machine
+        return (
+            f"{machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}"
+        )
+
     def write(self) -> None:
         """Write results.json: every measurement, and `targets`."""
         content = {
             "machine": dict(self.machine),
             "quick": self.quick,
             "seconds": round(self.seconds),
-            "targets": list(self.targets),
+            "targets": self.targets,
             "absent": dict(self.absent),
             "scale": {name: round(value, 3) for name, value in self.scale.items()},
             "chains": {chain.name: {"what": chain.what, "settings": chain.settings} for chain in self.chains},
@@ -83,8 +98,8 @@ def read(chains: Sequence[Chain]) -> Results:
     for row in content["samples"]:
         cell = Cell(row.pop("connections"), row.pop("page"), row.pop("chain"))
         samples.append(Sample(cell, **row))
-    told = (content[name] for name in ("scale", "targets", "absent"))
-    return Results(Figures(samples), *told, chains, content["quick"], content["seconds"], content["machine"])
+    rest = (content[name] for name in ("quick", "seconds", "machine"))
+    return Results(Figures(samples), content["scale"], content["absent"], chains, *rest)
 
 
 def figures_table(figures: Figures, cells: Iterable[Cell]) -> str:

@@ -31,7 +31,7 @@ from lbadaptor.contract.ticket import Keys, Verdict, make_keys
 from tests.apache.cluster import free_ports
 
 from . import cost
-from .chains import head_for
+from .build_ours import head_for
 from .load import LoadFailed, Page
 from .servers import CHECKOUT, AppServer, folder_of_application
 from .session_site import COOKIES

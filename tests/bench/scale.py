@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable
@@ -17,7 +18,8 @@ from monitor.arbiter.files.address_text import Publisher
 from tests.apache.cluster import free_ports
 
 from . import cost
-from .chains import Chain, monitored, write_config
+from .build_ours import monitored, write_config
+from .chain import Chain
 from .load import LOGIN, ask, plain
 from .servers import Server, folder_of_application
 
@@ -28,28 +30,49 @@ LOOKS = 1000
 
 
 def reload(folder: Path) -> dict[str, float]:
-    """How long an Apache process takes to read a table of ENTRIES anew; how often it does when nothing changed."""
+    """How long an Apache process takes to read a table of ENTRIES, at first and anew; how often it does when nothing
+    changed.
+
+    Anew: with other session counts in all lines, as the worst case; in one line of a hundred.
+    """
     config = write_config(folder)
     keys = make_keys(folder / "keys")
     identities = [Identity(slot, 1_763_805_600_000 + slot) for slot in range(ENTRIES)]
-    entries = tuple(
-        Entry(keys.ticket(identity), Address("127.0.0.1", 10_000 + identity.slot), State.OK, identity)
-        for identity in identities
-    )
+    tickets = [keys.ticket(identity) for identity in identities]
     publisher = Publisher(folder / "address.text", None)
-    backends = Backends(load(config))
-    took = []
-    for _ in range(RELOADS):
-        publisher.publish(entries)
+    counts = [0] * ENTRIES
+
+    def read(backends: Backends) -> float:
+        """ms"""
+        entries = (
+            Entry(ticket, Address("127.0.0.1", 10_000 + identity.slot), State.OK, identity, sessions=sessions)
+            for ticket, identity, sessions in zip(tickets, identities, counts, strict=True)
+        )
+        publisher.publish(tuple(entries))
         begin = time.perf_counter()
         assert len(backends.table().entries) == ENTRIES
-        took.append((time.perf_counter() - begin) * 1000)
+        return (time.perf_counter() - begin) * 1000
+
+    first = [read(Backends(load(config))) for _ in range(RELOADS)]
+    backends = Backends(load(config))
+    read(backends)
+    all_changed, few_changed = [], []
+    for number in range(RELOADS):
+        counts = [number + 1] * ENTRIES
+        all_changed.append(read(backends))
+        counts[number :: ENTRIES // 10] = [0] * 10
+        few_changed.append(read(backends))
     tables: list[Table] = []
     address_file = AddressTable(folder / "address.text", tables.append)
     address_file.table()
     for _ in range(LOOKS):
         address_file.table()
-    return {"reload_ms": median(took), "reloads_unchanged": float(len(tables) - 1)}
+    return {
+        "first_read_ms": median(first),
+        "reload_ms": median(all_changed),
+        "reload_few_changed_ms": median(few_changed),
+        "reloads_unchanged": float(len(tables) - 1),
+    }
 
 
 def monitor(folder: Path, seconds: float) -> dict[str, float]:
@@ -92,6 +115,16 @@ def apache_memory(chains: Iterable[Chain]) -> dict[str, float]:
     with_it, without = found.get("apache_mb entries-4"), found.get("apache_mb mod_wsgi-embedded")
     if with_it is not None and without is not None:
         found["adaptor_mb"] = with_it - without
+    return found
+
+
+def memory(chains: Iterable[Chain]) -> dict[str, float]:
+    """What each chain takes from the machine's memory, all its processes together, where that may be read."""
+    found = {}
+    for chain in chains:
+        with contextlib.suppress(PermissionError):
+            pids = [pid for pids in chain.processes().values() for pid in pids]
+            found[f"memory_mb {chain.name}"] = cost.proportional(pids)
     return found
 
 

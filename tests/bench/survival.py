@@ -23,7 +23,7 @@ from . import ends, page, results, saving, waiting
 from .chains import ALONE, CHAINS, SCALE
 from .load import LoadFailed
 from .session_site import COOKIES
-from .targets import Absolute, judge, targets
+from .targets import judge, survival_targets
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,10 @@ def measure(
 
 
 def write(found: Mapping[str, float], quick: bool) -> None:
-    """Put the figures into what the last `make bench` found; judge all targets anew. Raises OSError, ValueError."""
+    """Put the figures into what the last `make bench` found. Raises OSError, ValueError."""
     told = results.read([*ALONE, *CHAINS, *SCALE])
     scale = {**told.scale, **found}
-    lines = [judge(aim, told.figures, scale, told.absent) for aim in targets()]
-    told = replace(told, scale=scale, targets=lines, quick=told.quick or quick)
+    told = replace(told, scale=scale, quick=told.quick or quick)
     told.write()
     if not told.quick:
         page.write(results.read(told.chains))  # as rounded there
@@ -104,8 +103,8 @@ def table(found: Mapping[str, float]) -> str:
     """All figures, and the verdicts on those that have a target."""
     width = max(map(len, found), default=0)
     rows = [f"{name:{width}}  {value:12.3f}" for name, value in found.items()]
-    for aim in targets():
-        if isinstance(aim, Absolute) and aim.key in found:
+    for aim in survival_targets():
+        if aim.key in found:
             line = judge(aim, results.Figures(), found, {})
             verdict = "reached" if line["reached"] else "NOT REACHED"
             rows.append(f"{line['name']}: {line['ratio']:g}, at most {line['limit']:g}: {verdict}")

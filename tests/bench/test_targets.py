@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.bench.chains import ALONE, CHAINS, SCALE
 from tests.bench.measure import Cell, Figures, Sample
-from tests.bench.targets import Absolute, Versus, judge, targets
+from tests.bench.targets import KEPT, Absolute, Versus, granian_limit, judge, targets
 
 OURS = Cell(16, "small", "ours")
 THEIRS = Cell(16, "small", "theirs")
@@ -75,6 +76,27 @@ def test_a_figure_of_our_own_is_held_against_its_limit() -> None:
     assert judge(target, Figures(), {}, {})["reached"] is False
 
 
+def test_what_was_not_measured_is_not_judged() -> None:
+    line = judge(CHEAPER, Figures(samples(OURS, [10])), {}, {})
+    assert (line["ratio"], line["reached"], line["absent"]) == (None, None, {"theirs": "was not measured"})
+
+
+@pytest.mark.parametrize(
+    ("processor", "limit"),
+    [("AMD EPYC 7763", 0.95), ("Intel(R) Xeon(R) CPU @ 2.50GHz", 1.2), ("aarch64", 1.2), ("", 1.2)],
+)
+def test_the_limit_before_granian_is_that_of_the_processor(processor: str, limit: float) -> None:
+    assert granian_limit(processor) == limit
+    limits = {target.limit for target in targets(processor) if target.name.startswith("default ÷ balancer-granian")}
+    assert limits == {limit}
+
+
 def test_targets_have_names_of_their_own() -> None:
-    names = [target.name for target in targets()]
+    names = [target.name for target in targets("")]
     assert len(names) == len(set(names))
+
+
+def test_every_cell_is_one_that_its_chain_is_measured_with() -> None:
+    pages = {chain.name: chain.pages for chain in (*ALONE, *CHAINS, *SCALE)}
+    cells = {*KEPT, *(cell for target in targets("") for cell in target.cells)}
+    assert [cell for cell in cells if cell.page not in pages[cell.chain]] == []

@@ -40,7 +40,7 @@ def main() -> int:
         "--without", action="append", default=[], metavar="ACTION", help="leave out an action of the fault injector"
     )
     parser.add_argument("--only", action="append", default=[], metavar="ACTION", help="leave out all other actions")
-    parser.add_argument("--fast-lane", action="store_true", help="with Apache's own fast lane")
+    parser.add_argument("--no-fast-lane", action="store_true", help="all requests take the Python lane")
     parser.add_argument(
         "--survive", choices=("nothing", "leaving", "anything"), default="nothing", help="[sessions] survive"
     )
@@ -54,7 +54,7 @@ def main() -> int:
     enabled = (set(options.only) or ALL) - set(options.without)
     print(
         f"torture: {options.minutes:g} minutes, seed {options.seed}, {VISITORS} visitors, {SERVERS} AppServers"
-        + (", with the fast lane" if options.fast_lane else "")
+        + (", without the fast lane" if options.no_fast_lane else "")
         + (f", sessions survive {options.survive}" if options.survive != "nothing" else "")
         + (", with preload" if options.preload else "")
         + (f", store {options.store}" if options.store != OWN else "")
@@ -63,7 +63,7 @@ def main() -> int:
     try:
         stage = Stage(
             folder,
-            fast_lane=options.fast_lane,
+            fast_lane=not options.no_fast_lane,
             survive=options.survive,
             preload=options.preload,
             store=options.store,
@@ -126,8 +126,9 @@ def run(
         else:
             records.executed.append((name, int(pid)))
     records.lanes.update(map(_lane, stage.lanes.read_text().splitlines()))
-    if stage.fast_lane and not records.lanes["fast"]:
-        records.test_errors.append("no request took the fast lane")
+    for lane in ("fast", "first") if stage.fast_lane else ():
+        if not records.lanes[lane]:
+            records.test_errors.append(f"no request took the lane: {lane}")
     records.logged = [
         line for line in error_log(stage.httpd.error_log.read_text(errors="replace")) if line.at > records.began
     ]
@@ -135,8 +136,10 @@ def run(
 
 
 def _lane(line: str) -> str:
-    generation, redirected = line.split()
-    return f"back after {redirected}" if redirected != "-" else "slow" if generation == "-" else "fast"
+    session, redirected = line.split()
+    return (
+        f"back after {redirected}" if redirected != "-" else {"-": "slow", "held": "fast", "none": "first"}[session]
+    )
 
 
 def _strength(stage: Stage) -> float | None:

@@ -206,7 +206,7 @@ class Records:
     """how often address.text was read"""
     samples: list[Sample] = field(default_factory=list)
     lanes: Counter[str] = field(default_factory=Counter)
-    """how many requests took which lane: fast, slow, or back after … (the status that sent them back)"""
+    """how many requests took which lane: fast (with a ticket), first (a first visit), slow, or back after a status"""
     left: list[str] = field(default_factory=list)
     """what was left behind at the end"""
     test_errors: list[str] = field(default_factory=list)

@@ -38,7 +38,7 @@ STORES = {OWN: "application", "flask": "flask_application"}
 """The application's module for each store of sessions."""
 PACKAGE = "torture"
 """of the copies of these modules"""
-KEPT = {"address.text", "callerkeys.text", "keys"}
+KEPT = {"address.text", "available.text", "callerkeys.text", "keys"}
 """Files that stay in the run folder after an orderly end, besides the monitor's own (`monitor.*`)."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -143,14 +143,14 @@ class Stage:
         self.settings = load(self.config)
         installation = httpd.find()
         self.lanes = folder / "httpd" / "lanes.log"
-        """a line for each request: its AppServer's generation on the fast lane, and the status that sent it back"""
+        """a line for each request: what the fast lane says of its session, and the status that sent it back"""
         self.httpd = httpd.Httpd(
             installation,
             folder / "httpd",
             free_ports(),
             "lbadaptor.conf",
             self.config,
-            extra=f'CustomLog {self.lanes} "%{{LBADAPTOR_GENERATION}}e %{{REDIRECT_STATUS}}e"',
+            extra=f'CustomLog {self.lanes} "%{{LBADAPTOR_SESSION}}e %{{REDIRECT_STATUS}}e"',
             fast_lane=SLOTS if fast_lane else 0,
         )
 
@@ -300,7 +300,7 @@ class Stage:
         left += [
             f"{path} in the run folder"
             for path in self.run_folder.iterdir()
-            if path.name not in KEPT and not (path.name.startswith("monitor.") and path.is_file())
+            if path.name not in KEPT and not (path.name.startswith(("monitor.", "events.")) and path.is_file())
         ]
         return left
 
