@@ -125,7 +125,8 @@ def _hung(name: str, timeout: float, main: FrameType | None, others: list[FrameT
     mine = [one for one in _outward(frame) if _is_application(one.f_code.co_filename)]
     own = [one for one in mine if not any(part in one.f_code.co_filename for part in _PACKAGES)]
     where = (own or mine or [inner])[0]
-    why += f": {whose} in {_at(where)}"
+    nowhere = "" if mine else "no thread is in the application; "
+    why += f": {nowhere}{whose} in {_at(where)}"
     if inner is not where:
         why += f", and there in {_at(inner)}"
     return Failed(texts.clean(why, texts.REASON), trace=tuple(texts.stack(frame)))
