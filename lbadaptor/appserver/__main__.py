@@ -30,6 +30,7 @@ def command() -> int:
     parser.add_argument("--session-cookie", default="", metavar="NAME", help="the application's session cookie")
     parser.add_argument("--threads", type=int, default=8, help="requests at work at once (default 8)")
     parser.add_argument("--preload", action="store_true", help=argparse.SUPPRESS)  # the monitor's: a template
+    parser.add_argument("--captured", action="store_true", help=argparse.SUPPRESS)  # by the monitor's watcher
     parser.add_argument("--channel", type=int, help=argparse.SUPPRESS)  # the monitor's: a socket's descriptor
     options = parser.parse_args()
     sys.argv = ["mod_wsgi"]  # as the application sees it in mod_wsgi: our own options are not its own
@@ -37,9 +38,9 @@ def command() -> int:
         channel = socket.socket(fileno=options.channel)
         channel.set_inheritable(False)
         forks.guard(channel.close)
+        _log("template" if options.preload else str(options.slot), options.captured)
         if not options.preload:
             return _serve(channel, options.slot, options.address)
-        _log("template")
         try:
             asked, channel = template(channel)
         except Exception as error:
@@ -62,7 +63,6 @@ def command() -> int:
 
 def _serve(channel: socket.socket, slot: int, address: str) -> int:
     """What the monitor hands over, until it orders to stop."""
-    _log(str(slot))
     report = reporter(channel)
     try:
         return main(slot, address, assignment=decode_assignment(line(channel)), report=report)
@@ -80,9 +80,12 @@ def _fell(report: Callable[[Failed], object], error: Exception) -> int:
     return CANNOT_START
 
 
-def _log(name: str) -> None:
+def _log(name: str, is_captured: bool = False) -> None:
     """Our own messages to standard error; `logging` is left to the application."""
-    logs.to_stderr(f"AppServer {name}: ")
+    if is_captured:
+        logs.to_captured()
+    else:
+        logs.to_stderr(f"AppServer {name}: ")
     if not faulthandler.is_enabled():  # the template's application may have chosen a file of its own
         faulthandler.enable(file=2)  # a crash in a C library says where in the application it was
     if sys.stdout is not None:

@@ -74,6 +74,7 @@ SWITCH_INTERVAL = 0.1
 """The longest allowed switch interval in seconds (sys.setswitchinterval). A thread that computes makes the others
 wait for that long, also the one that answers the probe."""
 
+_INTACT_CHECKS = 3
 _CLOSED = "the application has closed descriptors that are not its own (os.closerange?)"
 
 
@@ -248,11 +249,24 @@ class _ErrorsLogged(contextlib.AbstractContextManager[None]):
 
 
 def _run(turn: Callable[[], bool]) -> None:
-    """Call `turn` again and again, until it returns False. Never raises."""
-    while True:  # an error may come between any two lines: the application's signal handlers run in this thread
+    """Call `turn` again and again, until it returns False.
+
+    An error may come between any two lines: the application's signal handlers run in this thread. So one guard stands
+    around the other, for what comes while an error is logged, or between two turns.
+    """
+
+    def turns() -> None:
+        while turn():
+            pass
+
+    _until_it_returns(partial(_until_it_returns, partial(_until_it_returns, turns)))
+
+
+def _until_it_returns(work: Callable[[], None]) -> None:
+    """Call `work` anew after each error."""
+    while True:
         with _ErrorsLogged():
-            while turn():
-                pass
+            work()
             return
 
 
@@ -302,7 +316,8 @@ def _turn(
 
 def _check_the_application(gateway: Gateway) -> None:
     """Check what the application may have done to the process. Ends the process if it cannot serve any more."""
-    if not gateway.intact():
+    # Again, before it is believed: a signal handler of the application may raise TimeoutError within, an OSError.
+    if not any(gateway.intact() for _ in range(_INTACT_CHECKS)):
         log.critical("%s: it can serve no more requests; the AppServer ends, and the monitor starts another", _CLOSED)
         os._exit(DESCRIPTORS_CLOSED)
     if sys.getswitchinterval() > SWITCH_INTERVAL:

@@ -58,9 +58,11 @@ def template(channel: socket.socket) -> tuple[Fork, socket.socket]:
                 forks.belongs()
                 channel.close()
                 _become(*asked)
-                return asked
+                return asked[:2]
             report(Forked(pid))
         asked[1].close()
+        if asked[2] is not None:
+            os.close(asked[2])
     return _end(0)
 
 
@@ -105,17 +107,21 @@ def _prepare(preload: Preload, report: Callable[[TemplateReport], object]) -> No
     gc.freeze()  # an AppServer's garbage collector would write to all shared pages (Python's docs on gc.freeze)
 
 
-def _asked(channel: socket.socket) -> tuple[Fork, socket.socket] | None:
-    """Wait for the next order to fork. None: the monitor is gone. Blocks. The monitor sends one order at a time."""
+def _asked(channel: socket.socket) -> tuple[Fork, socket.socket, int | None] | None:
+    """Wait for the next order to fork. None: the monitor is gone. Blocks. The monitor sends one order at a time.
+
+    The AppServer's own channel comes along, and its captured file, if it gets one.
+    """
     try:
-        data, descriptors, _, _ = socket.recv_fds(channel, 65536, 1)
+        data, descriptors, _, _ = socket.recv_fds(channel, 65536, 2)
     except ConnectionResetError:  # the monitor was killed before it had read all that was reported
         return None
     if not data:
         return None
     own = socket.socket(fileno=descriptors[0])
     own.set_inheritable(False)
-    return decode_fork(data if data.endswith(b"\n") else data + line(channel)), own
+    file = descriptors[1] if descriptors[1:] else None
+    return decode_fork(data if data.endswith(b"\n") else data + line(channel)), own, file
 
 
 def _fork() -> int:
@@ -153,9 +159,14 @@ def _fork() -> int:
     return int(answer)
 
 
-def _become(asked: Fork, channel: socket.socket) -> None:
-    """Give the new AppServer its name, its environment variables and its folder."""
+def _become(asked: Fork, channel: socket.socket, file: int | None) -> None:
+    """Give the new AppServer its name, its log, its environment variables and its folder."""
     _set_name(f"AppServer {asked.slot}")
+    if file is None:
+        logs.to_stderr(f"AppServer {asked.slot}: ")
+    else:
+        logs.to_captured(file)
+        os.close(file)
     os.environ.update(asked.environment)
     try:
         os.chdir(asked.folder or ".")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 from collections.abc import Callable
 
@@ -33,6 +32,8 @@ def warm_up(address: tuple[str, int], assignment: Assignment, stopped: Callable[
 
 
 def _ask_all(address: tuple[str, int], assignment: Assignment, failures: list[str]) -> None:
+    import http.client  # an AppServer without warm-up need not wait for it: it is a seventh of all imports
+
     for target in assignment.warm_up:
         try:
             status, reason = _ask(address, assignment, target)
@@ -46,6 +47,8 @@ def _ask_all(address: tuple[str, int], assignment: Assignment, failures: list[st
 
 def _ask(address: tuple[str, int], assignment: Assignment, target: str) -> tuple[int, str]:
     """Request a page and read the whole answer. Returns status and reason. Raises OSError, HTTPException."""
+    import http.client
+
     host, port = address
     lines = {
         headers.KEY: assignment.caller_key,

@@ -63,6 +63,14 @@ MOVED_TO = "LB-Moved-To"
 REFUSED_STATUS = 421
 """After a 421 any method may be repeated (RFC 9110 §15.5.20). It cannot be mistaken for the application's 503."""
 
+REQUEST_ID = "LB-Request-Id"
+"""Apache's id of the request. What is no `request_id` is dropped."""
+TIME = "LB-Time"
+"""Microseconds from a request's head to the answer's. An AppServer's answer has it only where Apache wants to log it,
+and so has named it in the fast lane's VARIABLES."""
+SLOT, LANE, VERDICT, TRIES = "LB-Slot", "LB-Lane", "LB-Verdict", "LB-Tries"
+"""From adaptor to Apache, along with TIME: for Apache's log (adaptor/log_variables.py)."""
+
 LONGEST_LINE = 16383
 """Bytes of a header's line in an answer, without its CRLF, that mod_proxy takes in the fast lane: one less than the
 responsefieldsize of `lbctl apache-config`. Of the status line it takes one byte less."""
@@ -103,6 +111,9 @@ def is_ours(name: str) -> bool:
     return name.startswith(("lb-", "lb_"))
 
 
+REQUEST_ID_PATTERN = "[A-Za-z0-9._~+/=@:-]{1,128}"
+request_id = re.compile(REQUEST_ID_PATTERN).fullmatch
+"""Matches what may be a request's id. None of these signs means something in a log, a header or a shell."""
 plain = re.compile(r"[!-$&-~]*").fullmatch
 """Matches a text of visible ASCII without the percent sign, which needs no encoding."""
 _KEEP = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")

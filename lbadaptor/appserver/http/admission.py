@@ -9,6 +9,7 @@ from collections import deque
 from threading import Lock
 from typing import Generic, TypeVar
 
+from lbadaptor.appserver.http.at_work import Durations, Worker
 from lbadaptor.contract.headers import Refusal
 
 Task = TypeVar("Task")
@@ -29,6 +30,10 @@ class Admission(Generic[Task]):
         self.in_flight = 0
         """requests at work or waiting"""
         self.served = 0
+        self.durations = Durations()
+        """for how long those that were served were at work"""
+        self.workers: list[Worker[Task]] = []
+        """one for each thread that serves"""
         self._queue = queue
         self._held: deque[Task] = deque()
         self._others: deque[Task] = deque()
@@ -68,8 +73,8 @@ class Admission(Generic[Task]):
             self._at_work += 1
             return queue.popleft()
 
-    def end(self) -> Task | None:
-        """A request is done. The next one, as from `begin`."""
+    def end(self, seconds: float) -> Task | None:
+        """A request is done, which was at work for so long. The next one, as from `begin`."""
         with self._lock:
             self._at_work -= 1
             self.in_flight -= 1
@@ -77,7 +82,19 @@ class Admission(Generic[Task]):
             if self._awaiting and not self.in_flight:
                 while self._awaiting:
                     self._awaiting.pop().release()
+            self.durations.add(seconds)  # last: it may raise MemoryError
         return self.begin()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a thread."""
+        return len(self._held) + len(self._others)
+
+    def worker(self) -> Worker[Task]:
+        """For a thread that is going to serve: there it notes what it serves."""
+        worker: Worker[Task] = Worker()
+        self.workers.append(worker)
+        return worker
 
     def dismiss(self) -> list[Task]:
         """The requests that wait; they wait no more."""
@@ -92,6 +109,7 @@ class Admission(Generic[Task]):
         """Count from zero again."""
         with self._lock:
             self.served = 0
+            self.durations = Durations()
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until nothing is in flight. False when it took longer than `timeout` seconds."""

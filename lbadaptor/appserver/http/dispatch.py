@@ -31,8 +31,8 @@ from lbadaptor.http1.states import BODY, CLOSED, DISCARDING, HEAD, IDLE, LEAVING
 
 _DONTWAIT = int(socket.MSG_DONTWAIT)
 
-Task = tuple[Connection, Visit | AffinityVisit]
-"""A request that waits for a thread, and the visitor that it is of."""
+Task = tuple[Connection, Visit | AffinityVisit, Request]
+"""A request that waits for a thread, its connection, and the visitor that it is of."""
 
 
 class Dispatcher:
@@ -65,6 +65,8 @@ class Dispatcher:
         """empty: the AppServer runs alone"""
         self._probe_key = assignment.probe_key
         self._generation = str(status.generation)
+        self._timed = bool(assignment.access_log)
+        """each request is timed, whoever asks"""
         self._status = status
         self._admission: Admission[Task] = status.admission
         self._callers = callers
@@ -137,10 +139,12 @@ class Dispatcher:
                 return
         if limited:
             self._callers.showed_key(connection)
+        if request.timed or self._timed:
+            request.since = monotonic()
         visit = self._visitors.of(request)
-        refused = self._admission.admit((connection, visit), visit.known, visit.held)
+        refused = self._admission.admit((connection, visit, request), visit.known, visit.held)
         if refused is not None:
-            (other, other_visit), refusal = refused
+            (other, other_visit, _), refusal = refused
             other_visit.over()
             try:
                 self.refuse_as(other, refusal, replies.REASONS[refusal])

@@ -65,7 +65,9 @@ class Gateway:
         self.poller = Poller(self.callers)
         self.dispatcher = Dispatcher(assignment, status, sessions, self.callers, self.poller, errors, keeper)
         self.acceptor = Acceptor(listeners, self.poller, self.callers, self.dispatcher, assignment.answer_memory)
-        self.serving = Serving(application, self.dispatcher, status, assignment.caller_key, self.address)
+        self.serving = Serving(
+            application, self.dispatcher, status, assignment.caller_key, self.address, assignment.access_log
+        )
         self.schedule = schedule(
             self._admission,
             self._poll_once,
@@ -152,7 +154,7 @@ class Gateway:
                     sock, peer = listener.accept()
                     connections[sock.fileno()] = Connection(sock, peer)
             listener.close()
-        waiting = [connection for connection, _ in self._admission.dismiss()]
+        waiting = [connection for connection, _, _ in self._admission.dismiss()]
         for connection in list(connections.values()):
             begun = connection.request is not None and connection not in waiting
             if not begun and connection.state is not LEAVING:

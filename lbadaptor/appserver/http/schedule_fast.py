@@ -33,6 +33,7 @@ from typing import Generic, TypeVar
 
 from lbadaptor.appserver.http import forked
 from lbadaptor.appserver.http.admission import Admission
+from lbadaptor.appserver.http.at_work import Worker
 from lbadaptor.appserver.http.own_errors import OwnErrors
 
 CHECK_AFTER = 0.003
@@ -75,8 +76,10 @@ class FastSchedule(Generic[Task]):
         self._give_up = give_up
         self._errors = errors
         self._over = False
-        numbers = range(admission.threads + 1)
-        self.threads = [Thread(target=self._work, name=f"gateway-{number}", daemon=True) for number in numbers]
+        self.threads = [
+            Thread(target=self._work, args=(admission.worker(),), name=f"gateway-{number}", daemon=True)
+            for number in range(admission.threads + 1)
+        ]
         self.threads.append(Thread(target=self._watch, name="gateway-watch", daemon=True))
 
     def start(self) -> None:
@@ -97,13 +100,13 @@ class FastSchedule(Generic[Task]):
     def intact(self) -> bool:
         return self.leadership.intact()
 
-    def _work(self) -> None:
+    def _work(self, worker: Worker[Task]) -> None:
         """A thread's whole life: wait until it is the leader; then poll and serve until it is not."""
         while True:
             try:
                 if not self.leadership.wait():
                     return
-                while self._serve_waiting() and not self._over:
+                while self._serve_waiting(worker) and not self._over:
                     self._poll()
             except BaseException:
                 self._errors.report(
@@ -111,7 +114,7 @@ class FastSchedule(Generic[Task]):
                 )
             self._give_up_leadership()
 
-    def _serve_waiting(self) -> bool:
+    def _serve_waiting(self, worker: Worker[Task]) -> bool:
         """The leader serves the requests that wait for a thread. Whether it is still the leader then."""
         admission, leadership = self._admission, self.leadership
         task = admission.begin()
@@ -119,8 +122,11 @@ class FastSchedule(Generic[Task]):
             return True
         leads = True
         began = monotonic()
+        lasted = 0.0
         while task is not None:
             token = None
+            worker.since = began
+            worker.task = task
             try:
                 leads = leads and (token := leadership.begin_serving(began)) is not None
                 self._serve(task)
@@ -129,13 +135,15 @@ class FastSchedule(Generic[Task]):
                 leads = False  # unknown; `give_up` finds it out
             if token is not None:
                 leads = leadership.end_serving(token)
+            worker.task = None
             try:
                 ended = monotonic()
-                leadership.record(ended - began)
+                lasted = ended - began
                 began = ended
+                leadership.record(lasted)
             except BaseException:
                 self._errors.report("how long a request lasted is not known")
-            task = admission.end()
+            task = admission.end(lasted)
         return leads
 
     def _watch(self) -> None:

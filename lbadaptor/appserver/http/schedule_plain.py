@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import Generic, TypeVar
 
 from lbadaptor.appserver.http.admission import Admission
+from lbadaptor.appserver.http.at_work import Worker
 from lbadaptor.appserver.http.own_errors import OwnErrors
 
 Task = TypeVar("Task")
@@ -32,8 +34,10 @@ class PlainSchedule(Generic[Task]):
         self._queue: SimpleQueue[Task | None] = SimpleQueue()
         """requests that have begun; None ends a thread"""
         self._over = False
-        numbers = range(admission.threads)
-        self._workers = [Thread(target=self._work, name=f"gateway-{number}", daemon=True) for number in numbers]
+        self._workers = [
+            Thread(target=self._work, args=(admission.worker(),), name=f"gateway-{number}", daemon=True)
+            for number in range(admission.threads)
+        ]
         self.threads = [Thread(target=self._poll_on, name="gateway-poll", daemon=True), *self._workers]
 
     def start(self) -> None:
@@ -69,22 +73,25 @@ class PlainSchedule(Generic[Task]):
                 self._queue.put(task)
             except BaseException:  # MemoryError
                 self._give_up(task)
-                task = self._admission.end()
+                task = self._admission.end(0.0)
             else:
                 task = self._admission.begin()
 
-    def _work(self) -> None:
+    def _work(self, worker: Worker[Task]) -> None:
         while (task := self._queue.get()) is not None:
             while task is not None:
+                worker.since = monotonic()
+                worker.task = task
                 try:
                     self._serve(task)
                 except BaseException:
                     self._give_up(task)
-                task = self._end()
+                worker.task = None
+                task = self._end(worker.since)
 
-    def _end(self) -> Task | None:
+    def _end(self, began: float) -> Task | None:
         try:
-            return self._admission.end()
+            return self._admission.end(monotonic() - began)
         except BaseException:
             self._errors.report("an error in a thread that serves requests; it begins anew")
             return None

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
+from time import monotonic
 
+from lbadaptor.appserver.http.access_log import AccessLog, CountedAnswer
 from lbadaptor.appserver.http.connection import Connection
 from lbadaptor.appserver.http.dispatch import Dispatcher, Task
-from lbadaptor.appserver.http.status import Status
+from lbadaptor.appserver.http.status import Status, path
 from lbadaptor.appserver.process import forks
 from lbadaptor.appserver.sessions.persistence.saver import Moved
 from lbadaptor.appserver.sessions.persistence.visits import KeptVisit
 from lbadaptor.appserver.wsgi import environ as environs
 from lbadaptor.appserver.wsgi.answer import Answer, FileWrapper, LongLine, ShortAnswer
-from lbadaptor.appserver.wsgi.environ import Environ, Incomplete, Request
-from lbadaptor.contract.headers import LONGEST_LINE
+from lbadaptor.appserver.wsgi.environ import REQUEST_ID, Environ, Incomplete, Request
+from lbadaptor.contract.headers import LONGEST_LINE, TIME
 from lbadaptor.log import logs, texts
 from lbadaptor.log.once import Once
 
@@ -22,13 +24,16 @@ log = logs.logger("lbadaptor.appserver")
 
 Application = Callable[..., Iterable[bytes]]
 
-_MAX_PATH = 200
 _MAX_NAME = 100
-"""Characters of a path and of a header's name in the log."""
+"""Characters of a header's name in the log."""
+_TIME = TIME.encode()
 
 
 class Serving:
-    """Calls the application. `caller_key` is empty in an AppServer that runs alone, `address` is where it listens."""
+    """Calls the application. `caller_key` is empty in an AppServer that runs alone, `address` is where it listens.
+
+    `access_log` is the path of a log of its own; empty: there is none.
+    """
 
     def __init__(
         self,
@@ -37,12 +42,15 @@ class Serving:
         status: Status,
         caller_key: str,
         address: tuple[str, int],
+        access_log: str = "",
     ) -> None:
         self._application = application
         self._dispatcher = dispatcher
         self._status = status
         self._alone = not caller_key
         self._address = address
+        self._access = AccessLog(access_log, status.slot) if access_log else None
+        self._answer = CountedAnswer if access_log else Answer
         self._base = environs.base_environ(status.slot, status.generation, status.admission.threads, FileWrapper)
         self._long_lines = Once(100)
         """the headers of which the log says that they are too long"""
@@ -56,19 +64,17 @@ class Serving:
         again, and soon perhaps to another one that serves its next request. This thread is at work until the
         application's `close()` has returned.
         """
-        connection, visit = task
+        connection, visit, request = task
         answer: Answer | None = None
         try:
-            request = connection.request
-            assert request is not None
             kept = visit if isinstance(visit, KeptVisit) else None
             if kept is not None:
                 kept.find()
             environ = self._environ(connection, request)
             visit.tell(environ, request.lost)
             method, uri = environ["REQUEST_METHOD"], environ["REQUEST_URI"]  # the application may change its environ
-            own = self._status.headers
-            answer = Answer(connection, method, request.version == "1.1", visit.answered, own, self._release)
+            own = self._status.headers if not request.timed else _with_time(self._status.headers, request.since)
+            answer = self._answer(connection, method, request.version == "1.1", visit.answered, own, self._release)
             if request.fast:
                 answer.longest_line = LONGEST_LINE
             if kept is not None:
@@ -78,7 +84,9 @@ class Serving:
             except BaseException as error:  # sys.exit() too: it ends a request, never an AppServer
                 if answer.undelivered and isinstance(error, ConnectionError):
                     visit.undelivered()
-                self._failed(answer, connection, method, _path(uri), error)
+                given = request.fields.get(REQUEST_ID)
+                what = f"{method} {path(uri)} ({given})" if given else f"{method} {path(uri)}"
+                self._failed(answer, connection, what, error)
             if forks.is_child():
                 forks.end(None)
             if not answer.released:
@@ -96,10 +104,12 @@ class Serving:
                 self._dispatcher.give_up(connection)
         finally:
             visit.over()
+            if self._access is not None and isinstance(answer, CountedAnswer):
+                self._access.record(request, answer)
 
     def give_up(self, task: Task) -> None:
         """The request cannot be served for an error of ours, which is being handled. Never raises."""
-        connection, visit = task
+        connection, visit, _ = task
         self._dispatcher.give_up(connection)
         visit.over()
 
@@ -123,9 +133,8 @@ class Serving:
         except BaseException:
             self._dispatcher.give_up(connection)
 
-    def _failed(self, answer: Answer, connection: Connection, method: str, path: str, error: BaseException) -> None:
-        """The application has raised `error`, which is being handled."""
-        what = f"{method} {path}"
+    def _failed(self, answer: Answer, connection: Connection, what: str, error: BaseException) -> None:
+        """The application has raised `error`, which is being handled, at work on the request `what`."""
         status = "500 Internal Server Error"
         if forks.is_child():
             forks.end(error)
@@ -153,6 +162,6 @@ class Serving:
             )
 
 
-def _path(uri: str) -> str:
-    """For the log: without the query, which may hold secrets, and of bounded length."""
-    return texts.clean(uri.partition("?")[0], _MAX_PATH)
+def _with_time(own: Callable[[], bytes], since: float) -> Callable[[], bytes]:
+    """The AppServer's header lines, and how long the answer took, in microseconds."""
+    return lambda: b"%b%b: %d\r\n" % (own(), _TIME, (monotonic() - since) * 1e6)

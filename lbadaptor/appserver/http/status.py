@@ -8,15 +8,28 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic, process_time
+from time import time as wall_clock
 from typing import Any
 
 from lbadaptor.appserver.http.admission import Admission
+from lbadaptor.appserver.http.at_work import oldest
 from lbadaptor.appserver.sessions.cookie_check import CookieCheck
-from lbadaptor.log import logs
+from lbadaptor.appserver.wsgi.environ import REQUEST_ID, Request
+from lbadaptor.log import logs, texts
 
 log = logs.logger("lbadaptor.appserver")
 
 _PAGE = resource.getpagesize()
+_MOST_AT_WORK = 5
+"""Requests at work that are told, the oldest ones."""
+_MAX_PATH = 200
+_MAX_METHOD = 20
+"""Characters of a path and of a method."""
+
+
+def path(uri: str) -> str:
+    """For people: without the query, which may hold secrets, in one line and of bounded length."""
+    return texts.clean(uri.partition("?")[0], _MAX_PATH)
 
 
 class Memory:
@@ -115,6 +128,23 @@ class Status:
         self._memory.close()
         self.cookies.abandon()
 
+    def _at_work(self) -> list[dict[str, Any]]:
+        """The oldest requests at work, for how many seconds, and since when (unix time)."""
+        told = []
+        now = monotonic()
+        for (_, _, request), seconds in oldest(self.admission.workers, now, _MOST_AT_WORK):
+            assert isinstance(request, Request)
+            told.append(
+                {
+                    "method": texts.clean(request.method, _MAX_METHOD),
+                    "path": path(request.fields.get("REQUEST_URI", request.target)),
+                    "seconds": round(seconds, 3),
+                    "since": round(wall_clock() - seconds, 1),
+                    "id": request.fields.get(REQUEST_ID, ""),
+                }
+            )
+        return told
+
     def report(self) -> dict[str, Any]:
         """The probe's answer. Times are in seconds, memory is in bytes."""
         return {
@@ -130,10 +160,13 @@ class Status:
             "oldest_session": round(self.oldest_session, 1),
             "in_flight": self.admission.in_flight,
             "threads": self.admission.threads,
+            "waiting": self.admission.waiting,
+            "at_work": self._at_work(),
             "served": self.admission.served,
+            "durations": self.admission.durations.told(),
             "memory": self._memory.resident(),
             "cpu": round(process_time(), 3),
-            "uptime": round(monotonic() - self._started, 1),
+            "uptime": round(monotonic() - self._started, 3),
             "cookies": self.cookies.report(),
             "kept": self.kept(),
         }

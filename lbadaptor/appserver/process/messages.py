@@ -58,6 +58,8 @@ class Assignment(Struct, frozen=True):
     session_save: str = ""
     """the application's own functions, `module:function`; empty: it has none"""
     session_load: str = ""
+    access_log: str = ""
+    """the file of the AppServers' access log, absolute; empty: there is none"""
     run_folder: str = ""
     """the monitor's run folder, absolute: it tells installations apart"""
 

@@ -16,6 +16,8 @@ log = logs.logger("lbadaptor.appserver")
 
 ENOUGH = 20
 """Answers that set cookies, and none the session cookie, after which the log says so."""
+MOST_ANSWERS = 5000
+"""Answers that set cookies, after which only the session cookie is looked for: the others are known by then."""
 MOST_NAMES = 16
 LONGEST_NAME = 64
 """Characters. With MOST_NAMES, the bound of what is remembered of other cookies: 1 KiB. Values are not remembered."""
@@ -34,6 +36,8 @@ class CookieCheck:
         """the session cookie was set, or the application tells which visitors have a session: the check is over"""
         self.answers = 0
         """number of answers that set cookies"""
+        self.refused = ""
+        """why browsers refuse the session cookie, as far as its first one tells"""
         self._others: dict[str, None] = {}
         self._lock = threading.Lock()
 
@@ -61,6 +65,15 @@ class CookieCheck:
             if self.answers == ENOUGH:
                 log.warning("%s", doubt(self.session_cookie, self.answers, self.others, self.framework))
 
+    @property
+    def knows_others(self) -> bool:
+        """No more need be shown than the session cookie."""
+        return self.answers >= MOST_ANSWERS
+
+    def is_without_secure(self) -> None:
+        """The session cookie has SameSite=None, and is not Secure (RFC 6265bis §5.7)."""
+        self.refused = "it has SameSite=None without Secure"
+
     def declared(self) -> None:
         """The application tells itself which visitors have a session, so the name of its cookie does not matter."""
         self.settled = True
@@ -78,6 +91,7 @@ class CookieCheck:
             "answers": self.answers,
             "others": self.others,
             "framework": list(self.framework),
+            "refused": self.refused,
         }
 
 

@@ -206,8 +206,14 @@ class Sessions:
     def _check_names(self, headers: Headers, visit: Visit) -> None:
         if visit._declared is not None:
             self._check.declared()
-        parsed = (SetCookie.parse(value) for name, value in headers if name.lower() == "set-cookie")
-        self._check.saw(cookie.name for cookie in parsed if cookie is not None)
+        lines = [value for name, value in headers if name.lower() == "set-cookie"]
+        if not lines:
+            return
+        parsed = [SetCookie.parse(line) for line in lines if self.cookie in line or not self._check.knows_others]
+        cookies = [cookie for cookie in parsed if cookie is not None]
+        if any(cookie.name == self.cookie and _is_without_secure(cookie) for cookie in cookies):
+            self._check.is_without_secure()
+        self._check.saw(cookie.name for cookie in cookies)
 
     def _cookies_set(self, cookies: Sequence[SetCookie], visit: Visit) -> list[str]:
         """The answer sets or deletes session cookies. Returns the cookies to add."""
@@ -279,6 +285,12 @@ def allowed(name: str, attributes: list[str]) -> list[str]:
         others = [one for one in attributes if one.partition("=")[0].strip().lower() not in ("domain", "path")]
         attributes = ["Path=/", *others]
     return attributes if "secure" in names else [*attributes, "Secure"]
+
+
+def _is_without_secure(cookie: SetCookie) -> bool:
+    """Whether browsers refuse it because of SameSite=None (RFC 6265bis §5.7)."""
+    attributes = {"".join(text.split()).lower() for text in cookie.attributes}
+    return "samesite=none" in attributes and not any(text.partition("=")[0] == "secure" for text in attributes)
 
 
 def own_attributes(fields: Mapping[str, str]) -> str:

@@ -35,6 +35,9 @@ _ENCODED = {name.lower(): key for name, key in (headers.MANDATORY | headers.OPTI
 _ENCODED[headers.PATH.lower()] = headers.PATH
 _ENCODED[headers.VARIABLES.lower()] = headers.VARIABLES
 _PREFIX = headers.PREFIX.lower()
+_REQUEST_ID = headers.REQUEST_ID.lower()
+REQUEST_ID = "lbadaptor.request_id"
+"""The key of environ for the request's id; missing where Apache has none."""
 _VARIABLE = headers.VAR.upper()
 _NAMES = {"content-type": CONTENT_TYPE, "content-length": CONTENT_LENGTH, "connection": CONNECTION}
 # Transfer-Encoding is kept: it tells the application why a body in chunks has no CONTENT_LENGTH.
@@ -56,6 +59,8 @@ def _read_name(name: str) -> Callable[[str], tuple[str | None, str]]:
     if lower in _ENCODED:
         encoded_key = _ENCODED[lower]
         return lambda value: (encoded_key, decode(value))
+    if lower == _REQUEST_ID:
+        return lambda value: (REQUEST_ID if headers.request_id(value) else None, value)
     key: str | None
     if lower in _OWN_NAMES:
         key = _OWN_NAMES[lower]
@@ -105,7 +110,10 @@ class Request(RequestHead):
     application may change its environ, but not this.
     """
 
-    __slots__ = ("fast", "generation", "held", "key", "lost", "nothing_missing", "path", "probe")
+    __slots__ = ("fast", "generation", "held", "key", "lost", "nothing_missing", "path", "probe", "since", "timed")
+
+    since: float
+    """when its head had come, in monotonic seconds; set only where somebody asks"""
 
     def __init__(self, text: str) -> None:
         RequestHead.__init__(self, text, fields_of_lines)
@@ -124,8 +132,8 @@ class Request(RequestHead):
         self.probe = take(headers.PROBE) if headers.PROBE in fields else None
         self.fast = headers.VARIABLES in fields
         """it came by the fast lane"""
-        if self.fast:
-            del fields[headers.VARIABLES]
+        self.timed = self.fast and headers.TIME in take(headers.VARIABLES).split()
+        """Apache asks how long the answer took"""
         if headers.LENGTH in fields:
             said = str(framing.length(take(headers.LENGTH)))
             if CONTENT_LENGTH in fields or TRANSFER_ENCODING in fields:  # otherwise there is no body

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from lbadaptor.appserver.wsgi.environ import Request, fields_of_lines
+from lbadaptor.appserver.wsgi.environ import REQUEST_ID, Request, fields_of_lines
 from lbadaptor.contract import headers
 from lbadaptor.contract.headers import decode
 from lbadaptor.http1.lines import BoundedCache
@@ -25,14 +25,14 @@ _FIRST = f"\r\n{headers.PATH}: "
 _request_line = re.compile(r"([A-Z]+) ([!-~]+) HTTP/1\.1\r\n").match
 _before_block = re.compile(
     rf"{_FIRST}([!-~]*)\r\nLB-Request-Uri: ([!-~]*)\r\nLB-Remote-Addr: ([0-9a-f.:]+)\r\nLB-Remote-Port: ([0-9]+)"
-    r"\r\nLB-Scheme: "
+    rf"(?:\r\n{headers.REQUEST_ID}: ({headers.REQUEST_ID_PATTERN}))?\r\nLB-Scheme: "
 ).match
 _GIVEN = [headers.PATH, "LB-Remote-Addr", "LB-Remote-Port", "LB-Request-Uri"]
 """What is mandatory and not in the block, in alphabetical order."""
 _UNUSUAL = frozenset(
     (
         *(None, headers.KEY, headers.GENERATION, headers.SESSION, headers.PROBE, headers.LENGTH, headers.PATH),
-        *(headers.VARIABLES, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING),
+        *(headers.VARIABLES, REQUEST_ID, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING),
     )
 )
 """Keys of lines before LB-Path that make a request unusual. None: of a line that is dropped."""
@@ -53,7 +53,7 @@ def read(text: str) -> Request:
         request = Request(text)
         _keep(end)
         return request
-    path, uri, address, port = ours.groups()
+    path, uri, address, port, given = ours.groups()
     lines = text[line.end() : first].split("\r\n")
     fields: dict[str, str] = dict(map(fields_of_lines.__getitem__, lines))  # type: ignore[arg-type] # None is unusual
     if not _UNUSUAL.isdisjoint(fields) or fields.get("HTTP_HOST") == "":
@@ -64,6 +64,8 @@ def read(text: str) -> Request:
     fields["REMOTE_PORT"] = port
     if len(fields) != len(lines) + len(block.fields) + 3:  # some are repeated
         return Request(text)
+    if given is not None:
+        fields[REQUEST_ID] = given
     request = Request.__new__(Request)
     request.method, request.target = line.groups()
     request.version = "1.1"
@@ -74,6 +76,7 @@ def read(text: str) -> Request:
     request.generation = block.generation
     request.path = decode(path) if "%" in path else path
     request.fast = block.fast
+    request.timed = block.timed
     request.held = block.held
     request.lost = block.lost
     request.probe = None

@@ -10,8 +10,8 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
+from gateway_stage import ASSIGNMENT, WAIT, Harness, Reply, head
 from msgspec.structs import replace
-from test_gateway import ASSIGNMENT, WAIT, Harness, Reply, head
 
 from lbadaptor.appserver.http.gateway import Gateway
 from lbadaptor.appserver.sessions.persistence.folder import SessionFolder

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway_stage import ASSIGNMENT, WAIT, Harness, head
 from msgspec.structs import replace
-from test_gateway import ASSIGNMENT, WAIT, Harness, head
 
 from lbadaptor.appserver.http.gateway import Gateway
 from lbadaptor.appserver.sessions.persistence.saver import Bounds

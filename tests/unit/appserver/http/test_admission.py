@@ -27,16 +27,16 @@ def test_requests_begin_in_the_order_of_their_coming(admission: Admission[str]) 
     admit(admission, "a", "b", "c")
     assert [admission.begin(), admission.begin()] == ["a", "b"]
     assert admission.begin() is None
-    assert admission.end() == "c"
-    assert admission.end() is None
-    assert admission.end() is None
+    assert admission.end(0.0) == "c"
+    assert admission.end(0.0) is None
+    assert admission.end(0.0) is None
     assert admission.begin() is None
 
 
 def test_ticket_holders_come_first(admission: Admission[str]) -> None:
     admit(admission, "a", "b")
     admit(admission, "c", "d", held=True)
-    assert [admission.begin(), admission.begin(), admission.end(), admission.end()] == ["c", "d", "a", "b"]
+    assert [admission.begin(), admission.begin(), admission.end(0.0), admission.end(0.0)] == ["c", "d", "a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_beyond_the_queue_a_request_is_refused_as_busy(admission: Admission[str]
     admit(admission, *"abcde")
     assert admission.admit("f", known=True, held=False) == ("f", Refusal.BUSY)
     assert admission.in_flight == THREADS + QUEUE
-    assert [admission.begin(), admission.end()] == ["a", "b"]
+    assert [admission.begin(), admission.end(0.0)] == ["a", "b"]
     admit(admission, "f")
 
 
@@ -85,10 +85,21 @@ def test_a_request_is_in_flight_until_its_end_and_then_served(admission: Admissi
     assert (admission.in_flight, admission.served) == (1, 0)
     admission.begin()
     assert (admission.in_flight, admission.served) == (1, 0)
-    admission.end()
+    admission.end(0.004)
     assert (admission.in_flight, admission.served) == (0, 1)
+    assert admission.durations.told() == {"0.0047": 1}
     admission.forget_served()
     assert admission.served == 0
+    assert admission.durations.told() == {}
+
+
+def test_those_that_wait_for_a_thread_are_counted(admission: Admission[str]) -> None:
+    admit(admission, "a", "b", "c")
+    admit(admission, "d", held=True)
+    assert admission.waiting == 4
+    admission.begin()
+    admission.begin()
+    assert (admission.waiting, admission.in_flight) == (2, 4)
 
 
 def test_waiting_requests_can_be_dismissed(admission: Admission[str]) -> None:
@@ -97,7 +108,7 @@ def test_waiting_requests_can_be_dismissed(admission: Admission[str]) -> None:
     assert admission.begin() == "d"
     assert admission.dismiss() == ["a", "b", "c"]
     assert admission.in_flight == 1
-    assert admission.end() is None
+    assert admission.end(0.0) is None
     assert admission.wait_idle(0.0)
 
 
@@ -109,9 +120,9 @@ def test_wait_idle_returns_at_the_end_of_the_last_request(admission: Admission[s
     idle: list[bool] = []
     waiter = threading.Thread(target=lambda: idle.append(admission.wait_idle(10.0)))
     waiter.start()
-    admission.end()
+    admission.end(0.0)
     assert not idle
-    admission.end()
+    admission.end(0.0)
     waiter.join(10.0)
     assert idle == [True]
 
@@ -131,7 +142,7 @@ def test_no_request_is_forgotten_and_no_more_are_at_work_than_may_be(seed: int) 
                 wrong.append(task)
             done.append(task)
             at_work.release()
-            task = admission.end()
+            task = admission.end(0.0)
 
     threads = []
     for number in range(2000):

@@ -10,6 +10,7 @@ import pytest
 from lbadaptor.appserver.http import status as module
 from lbadaptor.appserver.http.admission import Admission
 from lbadaptor.appserver.http.status import Status
+from lbadaptor.appserver.wsgi.environ import Request
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_what_the_warm_up_served_does_not_count(status: Status) -> None:
     assert status.report()["ready"] is False
     for _ in range(2):
         admit(status)
-        status.admission.end()
+        status.admission.end(0.0)
     status.warm()
     assert (status.admission.served, status.past_limit) == (0, "")
     assert status.report()["ready"] is True
@@ -101,7 +102,7 @@ def test_a_session_that_a_request_leaves_while_the_sessions_are_counted_is_not_o
     status.admission.dying = True
 
     def count_just_before_the_session_is_assigned() -> int:
-        status.admission.end()
+        status.admission.end(0.0)
         return 0
 
     status.look(count_just_before_the_session_is_assigned)
@@ -112,7 +113,7 @@ def test_the_report_of_a_request_that_ended_since_the_last_look_does_not_say_emp
     admit(status)
     status.admission.dying = True
     status.look(lambda: 0)
-    status.admission.end()  # and it may have left a session
+    status.admission.end(0.0)  # and it may have left a session
     assert status.report()["empty"] is False
 
 
@@ -137,7 +138,34 @@ def test_the_report_names_everything_a_probe_asks(status: Status) -> None:
         "oldest_session": 100.0,
         "in_flight": 1,
         "threads": 2,
+        "waiting": 0,
+        "at_work": [],
         "served": 2,
-        "cookies": {"name": "", "session": True, "answers": 0, "others": [], "framework": []},
+        "durations": {},
+        "cookies": {"name": "", "session": True, "answers": 0, "others": [], "framework": [], "refused": ""},
         "kept": None,
     }
+
+
+def test_the_oldest_requests_at_work_are_told_without_their_queries(
+    status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    since = time.monotonic()
+    for number, target in enumerate(["/a?token=secret", f"/{'x' * 300}", "/%9b;x=1", *"cdef"]):
+        worker = status.admission.worker()
+        worker.since, worker.task = since + number, (None, None, Request(f"POST {target} HTTP/1.1"))
+    monkeypatch.setattr(module, "monotonic", lambda: since + 10)
+    told = status.report()["at_work"]
+    assert [one["seconds"] for one in told] == [10.0, 9.0, 8.0, 7.0, 6.0]
+    assert [one["method"] for one in told] == ["POST"] * 5
+    assert told[0]["path"] == "/a"
+    assert told[1]["path"] == f"/{'x' * 199} …"
+    assert told[2]["path"] == "/%9b;x=1"
+    assert abs(time.time() - 10 - told[0]["since"]) < 5
+
+
+def test_the_path_is_that_of_the_visitor_and_safe_for_a_terminal(status: Status) -> None:
+    worker = status.admission.worker()
+    worker.task = None, None, Request("GET /own HTTP/1.1\r\nLB-Request-Uri: /visitor%2520s%9B2J?key=secret")
+    [told] = status.report()["at_work"]
+    assert told["path"] == "/visitor%20s\\x9b2J"

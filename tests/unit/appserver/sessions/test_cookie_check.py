@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from lbadaptor.appserver.sessions import cookie_check
 from lbadaptor.appserver.sessions.cookie_check import ENOUGH, LONGEST_NAME, MOST_NAMES, CookieCheck, doubt
 from lbadaptor.appserver.sessions.cookies import Sessions, Visit
 from lbadaptor.appserver.sessions.table import SessionTable
@@ -37,7 +38,8 @@ def test_enough_answers_without_the_session_cookie_are_a_warning_once(
 def test_answers_that_set_no_cookie_say_nothing(check: CookieCheck, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2 * ENOUGH):
         check.saw([])
-    assert check.report() == {"name": "sid", "session": False, "answers": 0, "others": [], "framework": []}
+    nothing = {"name": "sid", "session": False, "answers": 0, "others": [], "framework": [], "refused": ""}
+    assert check.report() == nothing
     assert warnings(caplog) == []
 
 
@@ -123,6 +125,34 @@ def test_the_sessions_show_it_all_cookies_of_an_answer(check: CookieCheck) -> No
     assert not check.settled
     visit(check).answered([("Set-Cookie", "sid=; Max-Age=0")])
     assert check.settled, "an application that deletes it knows its name"
+
+
+def test_after_many_answers_only_the_session_cookie_is_looked_for(
+    check: CookieCheck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cookie_check, "MOST_ANSWERS", 2)
+    for name in ("a", "b", "c"):
+        visit(check).answered([("Set-Cookie", f"{name}=1")])
+    assert (check.answers, check.others) == (2, ["a", "b"])
+    visit(check).answered([("Set-Cookie", "d=1"), ("Set-Cookie", "sid=1")])
+    assert check.settled
+
+
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        ("sid=1; SameSite=None", True),
+        ("sid=1; Path=/; samesite = none ; HttpOnly", True),
+        ("sid=1; SameSite=None; Secure", False),
+        ("sid=1; Secure; SameSite=None", False),
+        ("sid=1; SameSite=Lax", False),
+        ("sid=1", False),
+        ("other=1; SameSite=None", False),
+    ],
+)
+def test_a_session_cookie_that_browsers_refuse_is_told(check: CookieCheck, line: str, refused: bool) -> None:
+    visit(check).answered([("Set-Cookie", line)])
+    assert check.report()["refused"] == ("it has SameSite=None without Secure" if refused else "")
 
 
 @pytest.mark.parametrize("word", ["begin", "end"])

@@ -21,9 +21,11 @@ FAST_LANE = Path(__file__).parents[4] / "apache" / "lbadaptor-fastlane.conf"
 KEY = "k" * 43
 COMPARED = (
     *("method", "target", "version", "fields", "keep_alive", "framing"),
-    *("key", "generation", "path", "fast", "held", "lost", "probe"),
+    *("key", "generation", "path", "fast", "held", "lost", "probe", "timed"),
 )
-assert {*COMPARED, "nothing_missing"} == {*Request.__slots__, *RequestHead.__slots__}, "all of a request is compared"
+assert {*COMPARED, "nothing_missing", "since"} == {*Request.__slots__, *RequestHead.__slots__}, (
+    "all of a request is compared"
+)
 LINE = "GET /at/?x=1 HTTP/1.1"
 OWN = ("Host: www.example.org", "Cookie: a=b; c=%41")
 PLACE = ("LB-Path: /app/page", "LB-Request-Uri: /app/./page?x=1")
@@ -86,6 +88,8 @@ def is_read_in_a_few_steps(head: str, monkeypatch: pytest.MonkeyPatch) -> bool:
         (LINE, *OWN, *PLACE, *PEER, *BLOCK, "LB-Variables: HTTPS", "LB-Var-HTTPS: on", "Connection: Keep-Alive"),
         (LINE, *OWN, *PLACE, *PEER, *BLOCK, "LB-Var-HTTPS: on"),
         (LINE, *OWN, *PLACE, *PEER, *BLOCK, "Connection: close"),
+        (LINE, *OWN, *PLACE, *PEER, "LB-Request-Id: aZ@09-_~+/=:.", *BLOCK),
+        (LINE, *OWN, *PLACE, *PEER, *BLOCK, "LB-Variables: LB-Time HTTPS"),
     ],
 )
 def test_the_usual_request_is_read_in_a_few_steps(lines: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +126,13 @@ def test_the_usual_request_is_read_in_a_few_steps(lines: tuple[str, ...], monkey
         (LINE, *OWN, "LB-Variables: ", *PLACE, *PEER, *BLOCK, "LB-Var-HTTPS: on"),
         (LINE, *OWN, "LB-Var-HTTPS: off", *PLACE, *PEER, *BLOCK, "LB-Var-HTTPS: on"),
         (LINE, *OWN, *PEER, *PLACE, *BLOCK),
+        (LINE, *OWN, *PLACE, *PEER, "LB-Request-Id: ", *BLOCK),
+        (LINE, *OWN, *PLACE, *PEER, "LB-Request-Id: a b", *BLOCK),
+        (LINE, *OWN, *PLACE, *PEER, f"LB-Request-Id: {'x' * 129}", *BLOCK),
+        (LINE, *OWN, *PLACE, *PEER, "LB-Request-Id: a", "LB-Request-Id: b", *BLOCK),
+        (LINE, *OWN, "LB-Request-Id: a", *PLACE, *PEER, "LB-Request-Id: b", *BLOCK),
+        (LINE, *OWN, "LB-Request-Id: a", *PLACE, *PEER, *BLOCK),
+        (LINE, *OWN, *PLACE, *PEER, *BLOCK, "LB-Request-Id: a"),
         (LINE, *OWN, "LB-Path: /a b", PLACE[1], *PEER, *BLOCK),
         (LINE, *OWN, "LB-Path: /\xe4", PLACE[1], *PEER, *BLOCK),
         (LINE, *OWN, *PLACE, "LB-Remote-Addr: fe80::1%25eth0", PEER[1], *BLOCK),
@@ -179,6 +190,7 @@ def test_the_adaptor_sends_the_usual_request(monkeypatch: pytest.MonkeyPatch) ->
         "REMOTE_ADDR": "192.0.2.7",
         "REMOTE_PORT": "50123",
         "REMOTE_USER": "me",
+        "UNIQUE_ID": "aZ@09-",
         "wsgi.url_scheme": "https",
         "HTTPS": "on",
         "HTTP_HOST": "www.example.org",
@@ -194,5 +206,6 @@ def test_the_fast_lane_sends_the_usual_request(monkeypatch: pytest.MonkeyPatch) 
     order = dict.fromkeys(re.findall(r"^RequestHeader set (LB-\S+)", FAST_LANE.read_text(), re.MULTILINE))
     lines = [f"{name}: {values.get(name, 'x')}" for name in order]
     assert {line.partition(":")[0] for line in (*PLACE, *PEER, *BLOCK)} - order.keys() == {"LB-Script-Name"}
+    assert "LB-Request-Id" in order
     more = (BLOCK[-1], "LB-Variables: HTTPS", "LB-Var-HTTPS: on", "Connection: Keep-Alive")
     assert is_read_in_a_few_steps(text(LINE, *OWN, *lines, *more), monkeypatch)
