@@ -15,13 +15,24 @@ from lbadaptor.log import loggers
 TESTS = Path(__file__).parent
 
 
+FIRST = (
+    "torture/test_torture.py",
+    "bench/test_survival.py",
+    "apache/test_same_environ.py",
+    "apache/test_frameworks.py",
+    "process/test_monitor_log.py",
+)
+"""They last long, though they are short to read."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order in which a parallel run hands out the files; tests within a file stay in theirs.
 
-    The torture test lasts longest, so it comes first. Then come the files with real processes, the largest first,
-    those of tests/apache and of tests/process in turn: the ones keep the processors busy while the others wait. What
-    is left at the end is small.
+    Those that last longest come first. Then come the files with real processes, the largest first, those of
+    tests/apache and of tests/process in turn: the ones keep the processors busy while the others wait. What is left
+    at the end is small.
     """
+    first = {TESTS / name: turn for turn, name in enumerate(FIRST)}
     turns = {
         path: turn
         for folder in ("apache", "process")
@@ -29,8 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     }
 
     def order(item: pytest.Item) -> tuple[int, int]:
-        if item.path.parent == TESTS / "torture":
-            return 0, 0
+        if item.path in first:
+            return 0, first[item.path]
         return (1, turns[item.path]) if item.path in turns else (2, 0)
 
     items.sort(key=order)
@@ -40,8 +51,9 @@ class _Stderr:
     """Whatever `sys.stderr` is at the moment: `capsys` changes it."""
 
     journal = False
+    backlog = False
 
-    def write(self, data: bytes, patient: bool = False) -> None:
+    def write(self, data: bytes) -> None:
         with contextlib.suppress(Exception):
             sys.stderr.write(data.decode())
 

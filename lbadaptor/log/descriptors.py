@@ -36,30 +36,31 @@ def private(descriptor: int, mode: int) -> tuple[int, Put]:
     does not tell whether a disk answers.
     """
     if stat.S_ISSOCK(mode):
-        own = _duplicate(descriptor)
+        own = duplicate(descriptor)
         return own, _by_send(own)
     terminal = os.isatty(descriptor)
     if not terminal and not stat.S_ISFIFO(mode):
-        own = _duplicate(descriptor)
+        own = duplicate(descriptor)
         return own, lambda data: os.write(own, data)
     try:
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         opened = os.open(f"/proc/self/fd/{descriptor}", flags)
     except OSError:
-        own = _duplicate(descriptor)
+        own = duplicate(descriptor)
         return own, _in_pieces(own) if terminal else _by_splice(own)
     try:
-        own = _duplicate(opened)
+        own = duplicate(opened)
     finally:
         os.close(opened)
     return own, lambda data: _without_sigpipe(lambda: os.write(own, data))
 
 
-def await_room(descriptor: int, seconds: float) -> None:
-    """Wait until a descriptor takes more, or has an error, or the time is over. Raises OSError."""
-    waiting = poll()
-    waiting.register(descriptor, POLLOUT)
-    waiting.poll(seconds * 1000)
+def duplicate(descriptor: int) -> int:
+    """A duplicate with a high number, which no child inherits. Raises OSError."""
+    for lowest in _LOWEST_NUMBERS:
+        with contextlib.suppress(OSError):
+            return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
+    return os.dup(descriptor)
 
 
 def open_closed_standard_streams() -> None:
@@ -72,14 +73,6 @@ def open_closed_standard_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
-
-
-def _duplicate(descriptor: int) -> int:
-    """A duplicate with a high number. Raises OSError."""
-    for lowest in _LOWEST_NUMBERS:
-        with contextlib.suppress(OSError):
-            return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
-    return os.dup(descriptor)
 
 
 def _by_send(descriptor: int) -> Put:

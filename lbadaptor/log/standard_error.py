@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from lbadaptor.log import descriptors, loggers, texts, wsgi_errors
+from lbadaptor.log import captured, descriptors, loggers, texts, wsgi_errors
+from lbadaptor.log.captured import CapturedFile
 from lbadaptor.log.writer import Writer
 
 _log = loggers.logger("lbadaptor")
@@ -24,14 +25,44 @@ def to_stderr(prefix: str) -> None:
     program.prefix = prefix
     if isinstance(program.output, Writer):
         program.output.prefix = prefix
-    else:
+    elif not isinstance(program.output, CapturedFile):
         with contextlib.suppress(OSError):  # no descriptor is left: the log stays sys.stderr
             descriptors.open_closed_standard_streams()
             program.output = Writer(2, prefix)
-        sys.excepthook = _uncaught
-        threading.excepthook = _uncaught_in_thread
-        sys.unraisablehook = _unraisable
+        _take_hooks()
     loggers.set_threshold(loggers.INFO)
+
+
+def to_captured(descriptor: int = 2) -> None:
+    """Make a captured file the log of this program. By default, standard error is that file.
+
+    In a process that a template has forked, the template's file was the log. Standard output and standard error lead
+    to the new file then, unless the application has replaced them. Raises OSError when no descriptor is left.
+    """
+    program = loggers.program
+    before, program.output = program.output, CapturedFile(descriptor)
+    program.prefix = ""  # the watcher puts one before each line
+    if isinstance(before, CapturedFile):
+        for number in (1, 2):
+            if before.is_open_as(number):
+                os.dup2(descriptor, number)
+        before.close()
+    else:
+        sys.stdout = sys.__stdout__ = captured.stream(1, "<stdout>")  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = captured.stream(2, "<stderr>")  # type: ignore[misc]
+        _take_hooks()
+    loggers.set_threshold(loggers.INFO)
+
+
+def _take_hooks() -> None:
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
+
+
+def set_json(json: bool) -> None:
+    """Whether each record is an object from now on, or lines of text."""
+    loggers.program.json = json
 
 
 def flush() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
 from collections import deque
 from threading import RLock
 from typing import Protocol, TextIO
@@ -14,13 +13,9 @@ from lbadaptor.log import descriptors, texts
 
 BACKLOG = 64 * 1024
 """Bytes that wait for a reader, at most. The lines beyond them are lost and counted."""
-PATIENCE = 1.0
-"""Seconds for which a patient write waits for a slow reader."""
 
 _PIECE = 16 * 1024
 """Bytes that are added to the backlog, or lost, at a time."""
-_PAUSE = 0.01
-"""Seconds of pause where a descriptor says that it takes more, and does not."""
 _NO_READER = (errno.EAGAIN, errno.EPIPE, errno.ECONNRESET)
 
 
@@ -30,7 +25,11 @@ class Output(Protocol):
     journal: bool
     """each line begins with its priority"""
 
-    def write(self, data: bytes, patient: bool = False) -> None: ...
+    @property
+    def backlog(self) -> bool:
+        """Whether something waits for a reader."""
+
+    def write(self, data: bytes) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -39,11 +38,12 @@ class TextStream:
     """A text stream that another program part has made, such as mod_wsgi's `sys.stderr`. Never raises."""
 
     journal = False
+    backlog = False
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
 
-    def write(self, data: bytes, patient: bool = False) -> None:
+    def write(self, data: bytes) -> None:
         if self._stream is not None:
             with contextlib.suppress(Exception):
                 self._stream.write(data.decode())
@@ -56,8 +56,7 @@ class TextStream:
 class Writer:
     """Writes to a private duplicate of a descriptor. Never raises; any thread may use it.
 
-    Does not block when nobody reads, but for `write(patient=True)`, which waits for PATIENCE. A regular file is
-    waited for: the kernel does not tell whether a disk answers.
+    Does not block when nobody reads. A regular file is waited for: the kernel does not tell whether a disk answers.
     """
 
     def __init__(self, descriptor: int, prefix: str) -> None:
@@ -85,42 +84,29 @@ class Writer:
         self._identity = found.st_dev, found.st_ino
         self._descriptor, self._put = descriptors.private(self._original, found.st_mode)
 
-    def write(self, data: bytes, patient: bool = False) -> None:
-        """Write whole lines. `patient`: write what an application says, and wait up to a second for its reader."""
+    def write(self, data: bytes) -> None:
+        """Write whole lines."""
         for begin in range(0, len(data), _PIECE):
-            self._write(data[begin : begin + _PIECE], patient)
+            self._write(data[begin : begin + _PIECE])
 
-    def _write(self, data: bytes, patient: bool) -> None:
-        until = time.monotonic() + PATIENCE if patient else 0.0
-        while True:
-            with self._lock:
-                self._drain()
-                if not self._lost and self._size + len(data) <= BACKLOG:
-                    self._waiting.append(data)
-                    self._size += len(data)
-                    self._drain()
-                    return
-                left = until - time.monotonic()
-                if self._lost or left <= 0 or self._error is None or self._error.errno != errno.EAGAIN:
-                    self._lost += data.count(b"\n") or 1
-                    return
-                size = self._size
-            try:
-                descriptors.await_room(self._descriptor, left)
-                if self._is_full(size):
-                    time.sleep(min(left, _PAUSE))
-            except Exception:
-                until = 0.0  # it cannot be waited for
-
-    def _is_full(self, size: int) -> bool:
-        """Whether the backlog, once this large, does not get smaller."""
+    def _write(self, data: bytes) -> None:
         with self._lock:
             self._drain()
-            return self._size >= size
+            if self._lost or self._size + len(data) > BACKLOG:
+                self._lost += data.count(b"\n") or 1
+                return
+            self._waiting.append(data)
+            self._size += len(data)
+            self._drain()
+
+    @property
+    def backlog(self) -> bool:
+        """Whether something waits for a reader."""
+        return bool(self._waiting or self._lost)
 
     def flush(self) -> None:
         """Try again to write what waits. Costs next to nothing when nothing waits."""
-        if self._waiting or self._lost:
+        if self.backlog:
             with self._lock:
                 self._drain()
 

@@ -16,7 +16,6 @@ class WsgiErrors(io.TextIOBase):
     """Writes to the log, whatever the application does with `sys.stderr`. Any thread may use it.
 
     A line is written whole, as soon as it ends. One that does not end is written by the next `flush` of the log.
-    A call waits up to a second (`writer.PATIENCE`) for a slow reader.
     """
 
     encoding = "utf-8"
@@ -38,20 +37,20 @@ class WsgiErrors(io.TextIOBase):
         if unfinished:
             self.unfinished[thread] = unfinished
         if lines or end:
-            loggers.program.output.write((lines + end).encode("utf-8", "backslashreplace"), patient=True)
+            loggers.program.output.write((lines + end).encode("utf-8", "backslashreplace"))
         return len(text)
 
     def flush(self) -> None:
         self._flush(threading.get_ident())
 
     def flush_all(self) -> None:
-        """Write the unfinished lines of all threads. Does not wait for a reader."""
+        """Write the unfinished lines of all threads."""
         for thread in tuple(self.unfinished):
-            self._flush(thread, patient=False)
+            self._flush(thread)
 
-    def _flush(self, thread: int, patient: bool = True) -> None:
+    def _flush(self, thread: int) -> None:
         if unfinished := self.unfinished.pop(thread, ""):
-            loggers.program.output.write(unfinished.encode("utf-8", "backslashreplace"), patient)
+            loggers.program.output.write(unfinished.encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
         """Does nothing: all requests share the stream."""

@@ -329,11 +329,18 @@ class Arbiter:
         self._watcher.send_view(self._view, self._pool.news, time.monotonic())
 
     def _begin(self) -> Begin:
-        monitor = self._settings.monitor
-        control, probing = str(self._settings.control_socket), (monitor.probe_interval, monitor.probe_timeout)
-        if self._status_group is None:
-            return Begin(control, *probing)
-        return Begin(control, *probing, str(self._settings.status_socket), self._status_group)
+        settings, group = self._settings, self._status_group
+        logs.set_json(settings.log.format == "json")
+        return Begin(
+            str(settings.control_socket),
+            str(settings.captured_folder),
+            settings.monitor.probe_interval,
+            settings.monitor.probe_timeout,
+            "" if group is None else str(settings.status_socket),
+            -1 if group is None else group,
+            str(settings.log_file or ""),
+            settings.log.format == "json",
+        )
 
     def _view(self, now: float) -> View:
         targets = self._adoption.targets()
@@ -382,7 +389,7 @@ class Arbiter:
             log.info("the monitor is not upgraded: %s", ENDING)
             return
         log.info("the monitor is upgraded in place")
-        self._watcher.drop("ends")
+        self._watcher.finish()
         self._processes.drop_template()
         self._processes.write_state()
         self._events.keep()
@@ -395,8 +402,8 @@ class Arbiter:
     def _end(self) -> None:
         """Leave nothing behind but, after an error, the AppServers: they serve on until the next monitor comes."""
         self._checker.drop()
-        self._watcher.drop("ends")
         self._processes.drop_template()
+        self._watcher.finish()
         self._reaper.wait(DEATH)
         with contextlib.suppress(OSError):
             if not self._taken:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import selectors
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,13 +18,15 @@ from lbadaptor.log import logs, texts
 from monitor.arbiter.processes.child import FLAGS, Child, Reaper
 from monitor.arbiter.processes.process_environment import ProcessEnvironment
 from monitor.contract import messages
-from monitor.contract.messages import SILENCE
+from monitor.contract.messages import LAST_LINES, SILENCE
 from monitor.policy.problems import Problems
 
 log = logs.logger("lbmonitor")
 
 PAUSE = 2.0
 """Seconds between two starts of a watcher, at least, so that one that cannot run does not keep the machine busy."""
+FORWARDING = LAST_LINES + 1.0
+"""Seconds that it may take to end, where nothing is wrong."""
 VIEW_INTERVAL = 0.5
 """Seconds between two views sent to the watcher, at least, unless there is news."""
 
@@ -115,20 +118,27 @@ class WatcherProcess:
         watcher, self._watcher = self._watcher, None
         if watcher is None:
             return
-        log.log(
-            logs.INFO if why == "ends" else logs.WARNING,
-            "the watcher %s%s",
-            why,
-            "" if why == "ends" else "; another is started",
-        )
+        log.warning("the watcher %s; another is started", why)
         self._end(watcher)
 
-    def _end(self, watcher: Child) -> None:
+    def finish(self) -> None:
+        """End the watcher once it has forwarded the AppServers' last lines. Blocks for FORWARDING seconds at most."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is None:
+            return
+        log.info("the watcher ends")
+        with contextlib.suppress(OSError):
+            watcher.channel.shutdown(socket.SHUT_WR)
+        self._end(watcher, FORWARDING)
+
+    def _end(self, watcher: Child, patience: float = 0.0) -> None:
         for descriptor in (watcher.pidfd, watcher.channel):
             with contextlib.suppress(KeyError):
                 self._selector.unregister(descriptor)
-        watcher.kill_group()
-        self._reaper.take(watcher)
+        watcher.wait(patience)
+        if not watcher.released:
+            watcher.kill_group()
+            self._reaper.take(watcher)
 
     def _send(self, line: bytes) -> None:
         if self._watcher is not None and not self._watcher.send(line):

@@ -19,6 +19,8 @@ class Cookies(Struct, frozen=True):
     """the names of cookies that were set"""
     framework: tuple[str, ...] = ()
     """other names that the application's framework uses for its session cookie"""
+    refused: str = ""
+    """why browsers refuse the session cookie; empty: nothing is known against it"""
 
 
 class Kept(Struct, frozen=True):
@@ -40,6 +42,20 @@ class Kept(Struct, frozen=True):
     """how many have left it"""
     taken: int = 0
     """how many it has taken over"""
+
+
+class AtWork(Struct, frozen=True):
+    """A request that a thread of an AppServer serves."""
+
+    method: str = ""
+    path: str = ""
+    """without the query"""
+    seconds: float = 0.0
+    """for how long, when the probe was answered"""
+    since: float = 0.0
+    """in unix time"""
+    id: str = ""
+    """the request's id in all logs; empty: it has none"""
 
 
 class ProbeAnswer(Struct, frozen=True):
@@ -66,6 +82,14 @@ class ProbeAnswer(Struct, frozen=True):
     """None: it is of a release that keeps no sessions in files"""
     oldest_session: float = 0.0
     """for how long the oldest living one has been known there"""
+    waiting: int | None = None
+    """how many of the requests in flight wait for a thread; None, as with the next ones: it is of a release that does
+    not tell"""
+    at_work: list[AtWork] | None = None
+    """a few of the others, the oldest first"""
+    durations: dict[str, int] | None = None
+    """How many of those served were at work for how long: bounds in seconds, each with the number of requests that
+    lasted no longer than it, and longer than the bound before; "+Inf": longer than all bounds."""
 
 
 class Probed(Struct, frozen=True, tag="probed"):
@@ -113,15 +137,21 @@ FromWatcher = Probed | Unanswered | Ordered | Alive
 
 
 class Begin(Struct, frozen=True, tag="begin"):
-    """The first message, and again with new settings: where the control socket is, and how to probe."""
+    """The first message, and again with new settings: where the control socket is, how to
+    probe, and where lines of AppServers go."""
 
     control_socket: str
+    captured_folder: str
+    """the files that get what AppServers say"""
     probe_interval: float
     probe_timeout: float
     status_socket: str = ""
     """where a group may look and give no orders; empty: nowhere"""
     status_group: int = -1
     """that group, by number"""
+    log_file: str = ""
+    """where their lines go; empty: to standard error"""
+    log_json: bool = False
 
 
 class Target(Struct, frozen=True):
@@ -164,3 +194,5 @@ SIGN_OF_LIFE = 1.0
 """Seconds between two messages of the watcher, at most."""
 SILENCE = 15.0
 """Seconds of silence after which the arbiter starts another watcher."""
+LAST_LINES = 2.0
+"""Seconds for which the watcher forwards the last lines of AppServers when the arbiter has ended, at most."""

@@ -13,6 +13,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
+REPLY_TIMEOUT = 10.0
+"""Seconds to wait for the arbiter's reply to an order."""
+
 
 class Takes(Enum):
     """Whether an order is about one slot."""

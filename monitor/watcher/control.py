@@ -51,6 +51,10 @@ _Body: Any = msgspec.defstruct(
 """What may be in the body of any order. Flat: what is nested deeper is refused as soon as it begins."""
 
 
+class Silent(Exception):
+    """There is no status, or none that holds, and why."""
+
+
 class _Refused(Exception):
     """No order. Its status, and why."""
 
@@ -111,8 +115,9 @@ def _logged_in(pid: int, user: int) -> str:
 
 
 class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """Answers people. `status` returns the newest status, in JSON. `order` gets one that has no number yet, and
-    returns (done, text). `group`: members of this one (by number) may look, and nobody may give orders here.
+    """Answers people. `status` returns the newest status, in JSON, or raises Silent. `order` gets one that has no
+    number yet, and returns (done, text). `group`: members of this one (by number) may look, and nobody may give
+    orders here.
 
     Raises OSError, and MemoryError where there can be no thread.
     """
@@ -192,7 +197,10 @@ class _Handler(BaseHTTPRequestHandler):
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
             self.close_connection = True  # what follows is no request
         if self.path == "/status":
-            self._answer(200, self.server.status())
+            try:
+                self._answer(200, self.server.status())
+            except Silent as error:
+                self._answer(503, {"error": str(error)})
         elif since := re.fullmatch(r"/events(?:\?since=([0-9]{1,12}(?:\.[0-9]{1,9})?))?", self.path):
             self._answer_events(float(since[1] or 0))
         else:

@@ -1,7 +1,8 @@
 """The watcher: a child of the arbiter, with the threads that the arbiter must not have.
 
-It probes the AppServers and serves the control socket. It sends the arbiter facts, each with the generation that it
-is about, and the orders of people. It ends when the arbiter has ended: the channel between them is closed then.
+It probes the AppServers, forwards their lines, and serves the control socket. It sends the arbiter facts, each with
+the generation that it is about, and the orders of people. It ends when the arbiter has ended: the channel between
+them is closed then.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ from msgspec import Raw
 from lbadaptor.log import logs, texts
 from lbadaptor.log.once import Once
 from monitor.contract import messages
-from monitor.contract.client import REPLY_TIMEOUT
 from monitor.contract.messages import (
+    LAST_LINES,
     SIGN_OF_LIFE,
     Alive,
     Begin,
@@ -32,8 +34,11 @@ from monitor.contract.messages import (
     Reply,
     View,
 )
+from monitor.contract.orders import REPLY_TIMEOUT
 from monitor.contract.threads import start
-from monitor.watcher.control import ControlServer
+from monitor.watcher.control import ControlServer, Silent
+from monitor.watcher.lines import outputs
+from monitor.watcher.lines.forwarder import Forwarder
 from monitor.watcher.probe import Prober
 
 log = logs.logger("lbmonitor.watcher")
@@ -41,6 +46,8 @@ log = logs.logger("lbmonitor.watcher")
 BATCH_INTERVAL = 0.25
 """Seconds for which answers to probes are collected before they are sent. The arbiter looks at all AppServers each
 time that something comes."""
+SILENT_AFTER = 10.0
+"""Seconds after which the status is not passed on any more: the arbiter, which sends it twice a second, hangs."""
 
 
 class Watcher:
@@ -57,10 +64,16 @@ class Watcher:
         self._open_errors: dict[Path, Once] = {}
         self._shortage = Once()
         self._view = View([], Raw(b"{}"))
+        self._viewed = time.monotonic()
+        """when the arbiter sent it"""
         self._probers: dict[tuple[int, int], Prober] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Wait] = {}
         self._over = threading.Event()
+        self._forwarder = Forwarder()
+        self._forwarding: threading.Thread | None = None
+        self._output: tuple[str, bool] | None = None
+        """the file of the forwarder's output, and whether it is JSON"""
 
     def run(self) -> None:
         """Receive what the arbiter sends."""
@@ -76,16 +89,34 @@ class Watcher:
         self._over.set()
         for prober in self._probers.values():
             prober.stop()
+        self._forwarder.finish(LAST_LINES)
 
     def _receive(self, message: FromArbiter) -> None:
         if isinstance(message, Begin):
             first, self._begin = self._begin is None, message
+            self._direct_lines(message)
             if first:
+                self._keep_forwarding()
                 self._keep_servers_open()
         elif isinstance(message, View):
             self._update_probers(message)
         else:
             self._take_reply(message)
+
+    def _direct_lines(self, begin: Begin) -> None:
+        """Tell the forwarder where the lines of AppServers go."""
+        wanted = begin.log_file, begin.log_json
+        if wanted != self._output:
+            self._output = wanted
+            logs.set_json(begin.log_json)
+            self._forwarder.direct(Path(begin.captured_folder), outputs.output(*wanted))
+
+    def _keep_forwarding(self) -> None:
+        """Have a thread that forwards them. Raises MemoryError."""
+        if self._forwarding is None or not self._forwarding.is_alive():
+            run = logs.guarded(self._forwarder.run, log)
+            self._forwarding = threading.Thread(target=run, name="forwarder", daemon=True)
+            start(self._forwarding)
 
     def _log_shortage(self, why: str) -> None:
         """Log once what is short, and when that is over (an empty `why`)."""
@@ -116,7 +147,7 @@ class Watcher:
             server.close()
         once = self._open_errors.setdefault(path, Once())
         try:
-            self._servers[path] = ControlServer(path, lambda: self._view.status, self._order, group)
+            self._servers[path] = ControlServer(path, self._status, self._order, group)
             once.over()
         except (OSError, MemoryError) as error:
             why = texts.what(error) if isinstance(error, OSError) else str(error) or "out of memory"
@@ -127,6 +158,7 @@ class Watcher:
         """Probe those that the arbiter names now, and no others."""
         assert self._begin is not None
         self._view = view
+        self._viewed = time.monotonic()
         targets = {(target.slot, target.generation): target for target in view.targets}
         for identity in self._probers.keys() - targets.keys():
             self._probers.pop(identity).stop()
@@ -134,6 +166,13 @@ class Watcher:
             self._probers[identity] = Prober(
                 targets[identity], self._begin.probe_interval, self._begin.probe_timeout, self._report
             )
+
+    def _status(self) -> Raw:
+        """The newest one. Any thread of the control server. Raises Silent where it has become old."""
+        age = time.monotonic() - self._viewed
+        if age > SILENT_AFTER:
+            raise Silent(f"the monitor does not answer in time: its main process hangs, silent for {age:.0f} s")
+        return self._view.status
 
     def _order(self, order: Ordered) -> tuple[bool, str]:
         """Send an order to the arbiter, and return its reply. Any thread of the control server."""
@@ -166,6 +205,8 @@ class Watcher:
                 if turn == 0:
                     self._keep_servers_open()
                     self._report(Alive())
+                    if self._begin is not None:
+                        self._keep_forwarding()
                 elif self._unsent:
                     self._send(b"")
 
@@ -197,6 +238,7 @@ class _Wait:
 def main(arguments: list[Any]) -> None:
     """`python -m monitor.watcher DESCRIPTOR`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # of a lease (`lines.reader`)
     logs.to_stderr("lbmonitor watcher: ")
     with socket.socket(fileno=int(arguments[0])) as channel:
         channel.set_inheritable(False)

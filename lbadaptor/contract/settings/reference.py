@@ -32,6 +32,7 @@ def page() -> str:
         "- *restart of the monitor*: `systemctl restart lbadaptor`. This ends the AppServers, and their "
         "sessions unless these [survive](#sessions).",
         "- *reload of Apache*: `systemctl reload apache2`.",
+        "- *new file for Apache*: write it anew (`lbctl apache-config --write FILE`), and reload Apache.",
         "- *new fast lane file*: write Apache's file anew (`lbctl apache-config --write FILE`), and reload Apache. "
         "Where the file has no [fast lane](fast-lane.md), nothing is to be done.",
     ]

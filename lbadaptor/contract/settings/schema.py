@@ -11,10 +11,13 @@ from lbadaptor.contract.settings.sections.adaptor import AdaptorSettings
 from lbadaptor.contract.settings.sections.application import Application
 from lbadaptor.contract.settings.sections.appservers import AppServers
 from lbadaptor.contract.settings.sections.files import Files
+from lbadaptor.contract.settings.sections.log import Log
 from lbadaptor.contract.settings.sections.monitor import Monitor
 from lbadaptor.contract.settings.sections.sessions import NOTHING, Sessions
 
 DEFAULT_FILE = Path("/etc/lbadaptor/lbadaptor.toml")
+CAPTURED_FOLDER = "logs"
+"""In the run folder: what the AppServers say."""
 _LONGEST_SOCKET_PATH = 107
 """Bytes."""
 
@@ -28,6 +31,7 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
     adaptor: AdaptorSettings = AdaptorSettings()
     monitor: Monitor = Monitor()
     sessions: Sessions = Sessions()
+    log: Log = Log()
     folder: str = ""
     """not a setting: the folder of the file, where relative paths begin"""
 
@@ -77,6 +81,11 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
         return Path(self.folder, self.adaptor.sorry_page) if self.adaptor.sorry_page else None
 
     @property
+    def access_log(self) -> str:
+        """Absolute wherever `folder` is, as it is after `load`. Empty: there is none."""
+        return str(Path(self.folder, self.appservers.access_log)) if self.appservers.access_log else ""
+
+    @property
     def control_socket(self) -> Path:
         return self.run_folder / "control.sock"
 
@@ -84,6 +93,15 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
     def status_socket(self) -> Path:
         """For `status_group`: it takes no orders."""
         return self.run_folder / "status.sock"
+
+    @property
+    def captured_folder(self) -> Path:
+        """What the AppServers say: a file for each."""
+        return self.run_folder / CAPTURED_FOLDER
+
+    @property
+    def log_file(self) -> Path | None:
+        return Path(self.folder, self.log.file) if self.log.file else None
 
     @property
     def socket_folder(self) -> Path:
@@ -108,4 +126,5 @@ SECTIONS: dict[str, type[Struct]] = {
     "adaptor": AdaptorSettings,
     "monitor": Monitor,
     "sessions": Sessions,
+    "log": Log,
 }

@@ -22,6 +22,7 @@ from lbadaptor.contract.address import Address, Identity
 from lbadaptor.contract.errors import KeyFileError
 from lbadaptor.contract.ticket import Keys
 from lbadaptor.log import logs, texts
+from monitor.arbiter.files.captured_files import CapturedFiles
 from monitor.arbiter.files.state_json import StateFile
 from monitor.arbiter.processes.assignment import assignment, preload
 from monitor.arbiter.processes.child import FLAGS, Child, Reaper
@@ -38,6 +39,7 @@ from monitor.arbiter.processes.process_environment import (
 )
 from monitor.arbiter.processes.start_errors import StartErrors
 from monitor.arbiter.processes.template import Template
+from monitor.contract.captured import CapturedName
 from monitor.contract.messages import Target
 from monitor.contract.patience import exit_limit
 from monitor.contract.processes import RUN_FOLDER, resident
@@ -110,6 +112,7 @@ class AppServerProcesses:
         self._forks: dict[Identity, _Fork] = {}
         self._start_errors = StartErrors()
         self._problems = Problems() if problems is None else problems
+        self._captured_files = CapturedFiles(pool.settings.captured_folder, self._problems)
         self._template = Template(self, selector, reaper, self._problems)
         self._to_remove: deque[str] = deque()
         """folders of those that have ended"""
@@ -159,6 +162,7 @@ class AppServerProcesses:
         self._template.keep_running(now, wanted=self._preload and not self._pool.stopping)
         self._remove_folders()
         self._keep_socket_folder()
+        self._captured_files.keep_folder()
         self._groups = [child for child in self._groups if not child.kill_group()]
         for life in self._pool.lives:
             if life.identity not in self._running and life.identity not in self._forks:
@@ -280,19 +284,12 @@ class AppServerProcesses:
             self._template.fork(identity)
             return
         fork, common = self._forks[identity], self._common
-        command = [
-            *_COMMAND,
-            "--slot",
-            str(identity.slot),
-            "--address",
-            str(fork.life.address),
-            "--channel",
-            "{channel}",
-        ]
+        options = ["--slot", str(identity.slot), "--address", str(fork.life.address)]
         environment = {**(common.environment or {}), **fork.variables}
+        folder = fork.working_folder or common.folder
         try:
-            child = Child.start(
-                command, replace(common, environment=environment, folder=fork.working_folder or common.folder)
+            child = self._start(
+                options, replace(common, environment=environment, folder=folder), self.open_captured(identity)
             )
         except OSError as error:
             place = f": {error.filename}" if error.filename else ""
@@ -302,10 +299,24 @@ class AppServerProcesses:
 
     def start_template(self) -> Child:
         """Fork it, and tell it what to import. Raises OSError."""
-        child = Child.start([*_COMMAND, "--preload", "--channel", "{channel}"], self._common)
+        file = self._captured_files.open(CapturedName(time.time_ns() // 1_000_000))
+        child = self._start(["--preload"], self._common, file)
         wish = preload(self._pool.settings, time.monotonic())
         child.send(messages.encode(wish))
         return child
+
+    def _start(self, options: Sequence[str], environment: ProcessEnvironment, captured: int | None) -> Child:
+        """`captured`: the file that gets what it says, which is closed here. Raises OSError."""
+        command = [*_COMMAND, *options, "--channel", "{channel}", *([] if captured is None else ["--captured"])]
+        try:
+            return Child.start(command, environment, captured=captured)
+        finally:
+            if captured is not None:
+                os.close(captured)
+
+    def open_captured(self, identity: Identity) -> int | None:
+        """Open the file that gets what an AppServer says; None: it goes to the monitor's standard error."""
+        return self._captured_files.open(CapturedName(identity.generation, identity.slot))
 
     def request(self, identity: Identity) -> messages.Fork:
         """What the template is to fork."""
@@ -327,7 +338,7 @@ class AppServerProcesses:
         del self._forks[identity]
         self.write_state()
         child.send(messages.encode(message))
-        log.info("slot %d starts: pid %d, %s", identity.slot, child.pid, life.address)
+        log.info("slot %d starts: pid %d, %s, generation %d", identity.slot, child.pid, life.address, life.generation)
 
     def not_forked(self, identity: Identity, why: str) -> None:
         """It could not be forked, or is not wanted any more."""

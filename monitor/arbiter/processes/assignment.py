@@ -43,6 +43,7 @@ def assignment(settings: Settings, identity: Identity, keys: Keys, now: float) -
         session_max_files=max(1, sessions.max_files // settings.slots),
         session_save=sessions.save,
         session_load=sessions.load,
+        access_log=settings.access_log,
         run_folder=installation.name(settings),
     )
 

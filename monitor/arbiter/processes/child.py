@@ -73,23 +73,29 @@ class Child:
 
     @classmethod
     def start(
-        cls, command: Sequence[str], environment: ProcessEnvironment = INHERITED, output: bool = False
+        cls,
+        command: Sequence[str],
+        environment: ProcessEnvironment = INHERITED,
+        output: bool = False,
+        captured: int | None = None,
     ) -> Child:
         """Fork and exec. `{channel}` in the command becomes the number of the channel's descriptor.
 
-        `output`: what it writes to stdout and stderr comes through the channel, too. Raises OSError.
+        `output`: what it writes to stdout and stderr comes through the channel, too. `captured`: the descriptor of a
+        file that gets it instead. Raises OSError.
         """
         ours, theirs = socket.socketpair()
         try:
             with theirs:
                 arguments = environment.popen_arguments()
                 arguments["preexec_fn"] = partial(_unblock_signals, arguments["preexec_fn"])
+                said = theirs.fileno() if output else captured
                 words = [word.replace("{channel}", str(theirs.fileno())) for word in command]
                 process = subprocess.Popen(
                     words,
                     stdin=subprocess.DEVNULL,
-                    stdout=theirs.fileno() if output else None,
-                    stderr=theirs.fileno() if output else None,
+                    stdout=said,
+                    stderr=said,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                     **arguments,

@@ -7,6 +7,7 @@ plan decides what follows.
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
 import time
@@ -36,6 +37,9 @@ class TemplateOwner(Protocol):
 
     def request(self, identity: Identity) -> messages.Fork:
         """What to tell the template of the AppServer."""
+
+    def open_captured(self, identity: Identity) -> int | None:
+        """Open the file that gets what the AppServer says; None: there is none."""
 
     def forked(self, identity: Identity, child: Child) -> None:
         """It was forked."""
@@ -171,12 +175,16 @@ class Template:
             return
         ours.setblocking(False)
         self._asked, self._channel = identity, ours
+        captured = self._owner.open_captured(identity)
         with theirs:
+            descriptors = [theirs.fileno(), *([] if captured is None else [captured])]
             try:
                 line = messages.encode(self._owner.request(identity)) + b"\n"
-                sent = socket.send_fds(template.channel, [line], [theirs.fileno()]) == len(line)
+                sent = socket.send_fds(template.channel, [line], descriptors) == len(line)
             except OSError:
                 sent = False
+        if captured is not None:
+            os.close(captured)
         if not sent:
             self.give_up("takes no orders")
 

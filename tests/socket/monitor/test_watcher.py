@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -12,8 +13,9 @@ import pytest
 from msgspec import Raw
 from scripted import PATIENCE, ScriptedServer, answer
 
-from monitor.contract import messages
+from monitor.contract import client, messages
 from monitor.contract.messages import Alive, Begin, Probed, Target, Unanswered, View
+from monitor.watcher import main
 from monitor.watcher.main import Watcher
 
 GENERATION = 1763805600123
@@ -31,7 +33,7 @@ class Channel:
         self._thread = threading.Thread(target=self._run, args=(theirs,))
         self._thread.start()
         self._rest = b""
-        self.send(Begin(str(folder / "control.sock"), 0.05, 1.0))
+        self.send(Begin(str(folder / "control.sock"), str(folder / "logs"), 0.05, 1.0))
 
     def _run(self, theirs: socket.socket) -> None:
         with theirs:
@@ -82,3 +84,20 @@ def test_bad_news_comes_along_with_what_was_gathered_and_after_it(channel: Chann
 def test_it_gives_signs_of_life(channel: Channel) -> None:
     first = channel._ours.recv(1000).partition(b"\n")[0]
     assert isinstance(messages.from_watcher(first), Alive)
+
+
+def test_an_old_status_is_not_passed_on(channel: Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arbiter hangs: what it said last, that all is well, may be untrue."""
+    path = tmp_path / "control.sock"
+    while not path.exists():
+        channel.piece()
+    channel.send(View([], Raw(b'{"pid": 1}')))
+    told = {}
+    while told != {"pid": 1}:
+        with contextlib.suppress(client.NoAnswer):  # it does not listen yet
+            told = client.ask(path)
+    monkeypatch.setattr(main, "SILENT_AFTER", 0.0)
+    with pytest.raises(client.NoAnswer, match="does not answer in time: its main process hangs"):
+        client.ask(path)
+    monkeypatch.undo()
+    assert client.ask(path) == {"pid": 1}

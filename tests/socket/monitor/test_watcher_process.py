@@ -27,7 +27,7 @@ class Stage:
         self._lines = theirs
         self._selector = selectors.DefaultSelector()
         self.watcher = WatcherProcess(
-            self._selector, Reaper(), {}, lambda: Begin("control.sock", 1.0, 1.0), lambda _: None
+            self._selector, Reaper(), {}, lambda: Begin("control.sock", "logs", 1.0, 1.0), lambda _: None
         )
 
     def show(self, news: object) -> list[FromArbiter]:
@@ -89,7 +89,7 @@ def test_a_new_watcher_and_the_giver_of_an_order_do_not_wait(stage: Stage) -> No
 
 
 def test_news_wait_for_a_watcher_that_takes_nothing_and_are_not_forgotten(stage: Stage) -> None:
-    begin = Begin(str(Path("/") / ("x" * 1000)), 1.0, 1.0)
+    begin = Begin(str(Path("/") / ("x" * 1000)), "logs", 1.0, 1.0)
     stage.watcher._begin = lambda: begin
     while not stage.watcher._watcher.backlog:  # type: ignore[union-attr]
         stage.watcher.begin()

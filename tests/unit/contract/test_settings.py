@@ -12,7 +12,7 @@ from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings import COUNTED, DEFAULT_FILE, SECTIONS, Settings, load, parse, reference
 from lbadaptor.contract.settings.load import EXPECTED
 from lbadaptor.contract.settings.sections.row import Step
-from monitor.apacheconfig import fastlane
+from monitor.apacheconfig import fastlane, lanes
 
 LEAST = '[application]\napp = "shop.wsgi:application"\nsession_cookie = "sid"\n'
 SURVIVE = f'{LEAST}[sessions]\nsurvive = "leaving"\n'
@@ -354,11 +354,14 @@ def _changed(settings: Settings, section: str, name: str) -> Settings:
 )
 def test_a_setting_needs_a_new_fast_lane_file_exactly_where_that_file_holds_it(section: str, name: str) -> None:
     def lane(settings: Settings) -> str:
-        return fastlane.snippet(settings, settings.slots, "", "/usr/share/lbadaptor", "shop")
+        fast = fastlane.snippet(settings, settings.slots, "", "/usr/share/lbadaptor", "shop")
+        return lanes.both(lanes.PythonLane.of(settings, "x.conf", Path("/s"), Path("/c"), ""), fast, "")
 
     settings = parse(LEAST)
     meta = get_args(get_type_hints(SECTIONS[section], include_extras=True)[name])[1]
     steps = meta.extra["takes effect"]
-    assert (lane(_changed(settings, section, name)) != lane(settings)) == (Step.FAST_LANE in steps)
+    assert (lane(_changed(settings, section, name)) != lane(settings)) == (
+        Step.FAST_LANE in steps or Step.APACHE in steps
+    )
     assert (Step.RESTART in steps) == (section == "files" or (section, name) == ("sessions", "folder"))
-    assert Step.RESTART in steps or steps[0] in (Step.RELEASE, Step.NEW_APPSERVERS)
+    assert Step.RESTART in steps or steps[0] in (Step.RELEASE, Step.NEW_APPSERVERS, Step.APACHE)

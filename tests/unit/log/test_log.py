@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from lbadaptor.log import descriptors, loggers, standard_error, wsgi_errors
+from lbadaptor.log import loggers, standard_error, wsgi_errors
 from lbadaptor.log.writer import BACKLOG, TextStream, Writer
 
 WAIT = 20.0
@@ -104,6 +106,21 @@ def test_a_traceback_has_the_prefix_on_each_line(log: loggers.Logger, monkeypatc
     assert told[0] == f"{PREFIX}it failed"
     assert told[-1] == f"{PREFIX}KeyError: 'why'"
     assert all(line.startswith(PREFIX) for line in told)
+
+
+def test_a_record_as_json_is_one_line(log: loggers.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pipe(65536) as (reader, writer), logging_to(writer, monkeypatch) as output:
+        standard_error.set_json(True)
+        try:
+            raise KeyError("why")
+        except KeyError:
+            log.exception("it “failed”\n")
+        (line,) = drain(reader, output).splitlines()
+    told = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told.pop("time"))
+    first, *_, last = told.pop("text").splitlines()
+    assert (first, last) == ("it “failed”\\n", "KeyError: 'why'")
+    assert told == {"level": "error", "program": "AppServer 7"}
 
 
 @pytest.mark.parametrize("kind", ["pipe", "pipe of another user", "stream socket", "datagram socket"])
@@ -352,53 +369,6 @@ def test_what_no_line_ends_goes_out_with_the_next_flush_of_the_log(monkeypatch: 
         wsgi_errors.stream.write("half")
         standard_error.flush()
         assert os.read(reader, 100) == b"half"
-
-
-def test_wsgi_errors_waits_for_a_slow_reader_but_not_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lbadaptor.log.writer.PATIENCE", WAIT)
-    with pipe() as (reader, writer), logging_to(writer, monkeypatch) as output:
-        read = bytearray()
-
-        def slowly() -> None:
-            while len(read) < 1_000_000:
-                time.sleep(0.0005)
-                read.extend(os.read(reader, 65536))
-
-        slow = threading.Thread(target=slowly)
-        slow.start()
-        wsgi_errors.stream.write("y" * 999_999 + "\n")
-        until = time.monotonic() + WAIT
-        while slow.is_alive() and time.monotonic() < until:
-            output.flush()
-        slow.join(WAIT)
-        assert len(read) == 1_000_000
-        monkeypatch.setattr("lbadaptor.log.writer.PATIENCE", 0.2)
-        began = time.monotonic()
-        for _ in range(100):
-            wsgi_errors.stream.write("z" * 9_999 + "\n")
-        assert time.monotonic() - began < 5
-        assert output._lost
-
-
-def test_a_patient_write_that_cannot_wait_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(descriptor: int, seconds: float) -> None:
-        raise OSError(12, "Cannot allocate memory")
-
-    monkeypatch.setattr(descriptors, "await_room", fails)
-    monkeypatch.setattr("lbadaptor.log.writer.PATIENCE", WAIT)
-    with pipe() as (_, writer), logging_to(writer, monkeypatch) as output:
-        wsgi_errors.stream.write("z" * 99_999 + "\n")
-        assert output._lost
-
-
-def test_a_patient_write_does_not_spin_where_a_descriptor_seems_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(descriptors, "await_room", lambda *given: calls.append(given))
-    monkeypatch.setattr("lbadaptor.log.writer.PATIENCE", 0.1)
-    with pipe() as (_, writer), logging_to(writer, monkeypatch) as output:
-        wsgi_errors.stream.write("z" * 99_999 + "\n")
-        assert output._lost
-    assert 0 < len(calls) < 50
 
 
 def test_a_guarded_thread_says_what_ended_it(

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from lbadaptor.contract.settings.sections.row import BYTES, RELEASE, RELEASE_AND_FAST_LANE, SECONDS, VARIABLE, row
+from lbadaptor.contract.settings.sections.row import (
+    APACHE,
+    BYTES,
+    RELEASE,
+    RELEASE_AND_FAST_LANE,
+    SECONDS,
+    VARIABLE,
+    row,
+)
 
 
 class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
@@ -71,6 +79,19 @@ class AdaptorSettings(Struct, forbid_unknown_fields=True, frozen=True):
         row(RELEASE,
             "A POST or PATCH with an `Idempotency-Key` header may be repeated, as a PUT may, when its AppServer was "
             "lost. Only for an application that remembers these keys outside its process."),
+    ] = False  # fmt: skip
+    log_variables: Annotated[
+        bool,
+        row(APACHE,
+            "Whether Apache's access log can tell slot, lane, verdict, tries and the AppServer's time of a request "
+            "([how](../howto/monitoring.md#which-slot-and-lane-served-this-line-of-the-access-log))."),
+    ] = True  # fmt: skip
+    trust_request_id: Annotated[
+        bool,
+        row(APACHE,
+            "Whether a request's id is the visitor's `X-Request-Id`, where that has 1 to 128 letters, digits and "
+            "`._~+/=@:-`. Only where all visitors come by a proxy of yours, which sets that header. Otherwise it is "
+            "mod_unique_id's, if Apache has loaded that."),
     ] = False  # fmt: skip
     sorry_page: Annotated[
         str,

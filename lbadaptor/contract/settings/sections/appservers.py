@@ -73,6 +73,13 @@ class AppServers(Struct, forbid_unknown_fields=True, frozen=True):
             "For this long after its start, an AppServer's weight rises from a tenth to the whole. 0: it is the "
             "whole at once.", SECONDS, ge=0),
     ] = 0.0  # fmt: skip
+    access_log: Annotated[
+        str,
+        row(NEW_APPSERVERS,
+            "A file to which AppServers write a line for each request, beside Apache's own log "
+            "([its format](../howto/monitoring.md#the-appservers-own-access-log)). The AppServers' user has to be "
+            "able to make it. A relative path begins at the folder of lbadaptor.toml. Empty: none."),
+    ] = ""  # fmt: skip
     warm_up: Annotated[
         tuple[Annotated[str, Meta(pattern=PATH)], ...],
         row(NEW_APPSERVERS,

@@ -34,10 +34,13 @@ class Step(Enum):
     """the same; an AppServer that was started before keeps what it was started with"""
     RESTART = "restart of the monitor"
     RELOAD = "reload of Apache"
+    APACHE = "new file for Apache"
+    """`lbctl apache-config`, and a reload of Apache"""
     FAST_LANE = "new fast lane file"
     """`lbctl apache-config`, and a reload of Apache; only where the fast lane is used"""
 
 
+APACHE = (Step.APACHE,)
 RELEASE = (Step.RELEASE,)
 RELEASE_AND_FAST_LANE = (Step.RELEASE, Step.FAST_LANE)
 NEW_APPSERVERS = (Step.NEW_APPSERVERS,)

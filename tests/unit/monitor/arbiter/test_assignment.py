@@ -41,6 +41,15 @@ def test_an_appserver_is_told_how_much_of_an_answer_may_wait(tmp_path: Path) -> 
     assert assignment(settings, Identity(1, 17), make_keys(tmp_path / "keys"), 100.0).answer_memory == 7
 
 
+def test_an_appserver_is_told_where_its_access_log_is(tmp_path: Path) -> None:
+    assert told(tmp_path).access_log == ""
+    for given, path in (("logs/access.log", f"{tmp_path}/logs/access.log"), ("/var/log/x", "/var/log/x")):
+        settings = Settings(
+            Application("a:b", "sid"), Files(run_folder="run"), AppServers(access_log=given), folder=str(tmp_path)
+        )
+        assert assignment(settings, Identity(1, 17), make_keys(tmp_path / "keys"), 100.0).access_log == path
+
+
 def test_by_default_they_outlive_nothing(tmp_path: Path) -> None:
     assert told(tmp_path).survive == "nothing"
 

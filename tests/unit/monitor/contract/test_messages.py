@@ -11,6 +11,7 @@ from msgspec import Raw
 from monitor.contract import messages
 from monitor.contract.messages import (
     Alive,
+    AtWork,
     Begin,
     Cookies,
     Kept,
@@ -30,6 +31,11 @@ from monitor.contract.messages import (
         Probed(3, 17, ProbeAnswer(17, 4711, "requests", True, 5, 12.5, 1, 8, 100, 1 << 40, 0.25, False)),
         Probed(3, 17, ProbeAnswer(17, cookies=Cookies("sid", False, 3, ("session",), ("session",)))),
         Probed(3, 17, ProbeAnswer(17, kept=Kept("leaving", "Flask", "", 5, {"_io.TextIOWrapper": 2}, 7, 1, 3))),
+        Probed(
+            3,
+            17,
+            ProbeAnswer(17, waiting=2, at_work=[AtWork("GET", "/a", 1.5, 1e9)], durations={"0.001": 5, "+Inf": 1}),
+        ),
         Unanswered(3, 17, "connection refused", True),
         Ordered(1, "drain", 3),
         Ordered(2, "restart"),
@@ -48,7 +54,7 @@ STATUS = Raw(messages.encode({"pid": 1, "appservers": [{"why": "line\nbreak Â· Ã
 @pytest.mark.parametrize(
     "message",
     [
-        Begin("/run/lbadaptor/control.sock", 1.0, 2.0),
+        Begin("/run/lbadaptor/control.sock", "/run/lbadaptor/logs", 1.0, 2.0),
         View([Target(3, 17, "127.0.0.1", 9003, "key")], STATUS),
         Reply(1, False, "no"),
     ],
@@ -89,3 +95,12 @@ def test_what_it_says_of_kept_sessions_may_be_more_or_nothing() -> None:
     answer = json.dumps({"generation": 17, "kept": {"mode": "anything", "saved": 2, "news": {"a": 1}}}).encode()
     assert msgspec.json.decode(answer, type=ProbeAnswer).kept == Kept("anything", saved=2)
     assert msgspec.json.decode(b'{"generation": 17}', type=ProbeAnswer).kept is None
+
+
+def test_the_answer_of_another_release_is_understood() -> None:
+    """An older one tells nothing of the requests at work, a newer one more than is known here."""
+    decode = msgspec.json.Decoder(ProbeAnswer).decode
+    older = decode(b'{"generation": 17, "in_flight": 3, "served": 5}')
+    assert (older.waiting, older.at_work, older.durations) == (None, None, None)
+    newer = decode(b'{"generation": 17, "at_work": [{"path": "/a", "seconds": 2, "later": [1]}], "later": {}}')
+    assert newer.at_work == [AtWork("", "/a", 2.0)]

@@ -1,0 +1,1 @@
+"""What AppServers say: read from their files, and forwarded line by line."""
