@@ -80,6 +80,7 @@ def kill(pool: Pool, number: int, now: float, by: str = "") -> str:
     if life is None or not life.pid:
         raise ValueError(f"in slot {number} there is no process to kill")
     life.supervision.killed = f"{by or 'somebody'} ordered it"
+    pool.slots.of(life).backoff = Backoff()  # what failed before has nothing to do with it
     lost = life.lost(orderly=False)
     log.warning("slot %d is killed with %s, by order", number, texts.count(life.sessions, "session"))
     pool.kill(life, now)

@@ -159,7 +159,8 @@ class Pool:
         elif self.release.under_way:
             others = "the others serve on" if any(other.published for other in self.lives) else "nobody serves"
             log.error("release: failed: slot %d: %s; %s", life.slot, why, others)
-            self.journal.note(What.RELEASE_FAILED, f"slot {life.slot}: {why}; {others}")
+            if slot.backoff.next_is_told:
+                self.journal.note(What.RELEASE_FAILED, f"slot {life.slot}: {why}; {others}")
         slot.backoff = slot.backoff.after_life(served, why, now, self.settings.monitor.backoff_limit)
         if slot.backoff.wake_at > now:
             log.warning("slot %d is tried again in %.0f s: %s", life.slot, slot.backoff.wake_at - now, why)
@@ -436,8 +437,7 @@ class Pool:
             born=now,
         )
         life.supervision.deadline = now + self.settings.monitor.start_timeout
-        self.slots.occupy(life)
-        self.journal.note_life(What.START, life)
+        self.slots.begin(life)
         self._actions.append(Start(life.identity))
 
     def send(self, life: Life, signal: Signal) -> None:
@@ -483,7 +483,7 @@ class Pool:
     def kill(self, life: Life, now: float) -> None:
         """SIGKILL; `life.supervision.killed` says why."""
         life.supervision.deadline = now + GIVE_UP
-        self.journal.note_life(What.KILLED, life, life.supervision.killed)
+        self.slots.note(What.KILLED, life, now, life.supervision.killed)
         self.send(life, Signal.KILL)
 
 

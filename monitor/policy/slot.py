@@ -37,6 +37,14 @@ class Backoff:
         wait = 0.0 if failures < 2 else min(limit, 2.0 ** min(failures - 2, 30))
         return Backoff(failures, why, now + wait)
 
+    @property
+    def next_is_told(self) -> bool:
+        """Whether it is an event when the next life does not get ready either: after 0, 1, 2, 4, 8, 16 … failures.
+
+        A start that fails all night would push out of `events.jsonl` what had happened before.
+        """
+        return self.failures & (self.failures - 1) == 0
+
     def without_reason(self) -> Backoff:
         """As it goes on while a life that is ready has yet to show that it lasts."""
         return Backoff(self.failures, "", self.wake_at)
@@ -155,8 +163,14 @@ class Slots:
             raise ValueError(f"there is no AppServer in slot {number}; the slots in use are: {numbers}")
         return slot
 
+    def begin(self, life: Life) -> None:
+        """A new life begins in its slot."""
+        self.occupy(life)
+        if self.of(life).backoff.next_is_told:
+            self._journal.note_life(What.START, life)
+
     def occupy(self, life: Life) -> None:
-        """A new life begins in its slot, or one is adopted."""
+        """A life begins in its slot, or is adopted."""
         slot = self._in_use.get(life.slot)
         if slot is None:
             self._in_use[life.slot] = Slot(life.slot, life)
@@ -175,12 +189,22 @@ class Slots:
         if life.state is not LifeState.FAILING and then is LifeState.FAILING:
             life.before_failing = life.state
         life.state, life.since = then, now
-        self._journal.note_life(_NOTED[event], life, why, lost)
+        self.note(_NOTED[event], life, now, why, lost)
         if then is LifeState.BACKOFF:
             self._in_use[life.slot].occupant = Wait(life.generation, now)
         elif then is LifeState.GONE:
             del self._in_use[life.slot]
         return True
+
+    def note(self, what: What, life: Life, now: float, why: str, lost: int = 0) -> None:
+        """An event, unless it repeats what has happened to the lives before."""
+        backoff = self.of(life).backoff
+        if what in (What.KILLED, What.EXIT) and life.served(now) is None and backoff.failures:
+            if not backoff.next_is_told:
+                return
+            if what is What.EXIT:
+                why += f"; {backoff.failures + 1} starts in a row have failed"
+        self._journal.note_life(what, life, why, lost)
 
     def stop_waiting(self, slot: Slot) -> None:
         """No life is to follow in a slot that waits for one."""
