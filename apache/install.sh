@@ -117,7 +117,19 @@ step "installing lbadaptor and what it needs" install "$env/src[$extras]"
 step "installing lbadaptor as it is now" install --no-deps --force-reinstall "$env/src"
 rm -rf "$env/src"
 
+# Debian's apache2 holds its configuration, apache2ctl and a2enmod. To install it would start a server.
+unpack_apache() {
+    rm -rf "$env/apache2"
+    mkdir "$env/apache2"
+    (
+        cd "$env/apache2"
+        apt-get download apache2 || { apt-get update && apt-get download apache2; }
+        dpkg-deb -x apache2_*.deb .
+    )
+}
+
 if [ "$what" = test ]; then
+    [ -x "$env/apache2/usr/sbin/a2enmod" ] || step "unpacking Debian's apache2" unpack_apache
     "$env/bin/python" -I -c 'import mod_wsgi' 2>/dev/null || step "building mod_wsgi" install mod_wsgi
 elif ! "$env/bin/python" -I -m monitor.demo.httpd >/dev/null 2>&1; then
     # No mod_wsgi that fits this Python: build one, with its own httpd if there is none.

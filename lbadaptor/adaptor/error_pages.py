@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
 
@@ -27,9 +27,13 @@ MEANING = {
 
 
 def answer(
-    start_response: Callable[..., object], status: int, text: str = "", page: bytes | None = None
+    start_response: Callable[..., object],
+    status: int,
+    text: str = "",
+    page: bytes | None = None,
+    more: Iterable[tuple[str, str]] = (),
 ) -> list[bytes]:
-    """Answer with a short page, or with `page`. A 503 carries Retry-After."""
+    """Answer with a short page, or with `page`. A 503 carries Retry-After. `more`: further headers."""
     phrase = f"{status} {HTTPStatus(status).phrase}"
     if page is None:
         escaped = (text or MEANING[status]).replace("&", "&amp;").replace("<", "&lt;")
@@ -41,7 +45,7 @@ def answer(
     headers.append(("Cache-Control", "no-store"))
     if status == 503:
         headers.append(("Retry-After", str(RETRY_AFTER)))
-    start_response(phrase, headers)
+    start_response(phrase, [*headers, *more])
     return [page]
 
 

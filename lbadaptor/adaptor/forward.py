@@ -17,6 +17,9 @@ from lbadaptor.contract.ticket import Verdict
 
 Environ = dict[str, Any]
 
+UNIQUE_ID = "UNIQUE_ID"
+"""Apache's variable for the id of a request, of mod_unique_id or of the visitor's X-Request-Id."""
+_BEFORE_ID = 1 + list(headers.MANDATORY).index("LB-Remote-Port")
 _DROPPED = headers.HOP_BY_HOP | {"content-length", "content-type", "expect", "host"}
 _USER = (("REMOTE_USER", "LB-Remote-User"), ("AUTH_TYPE", "LB-Auth-Type"))
 _VISIBLE = re.compile("[!-~]*").fullmatch
@@ -56,18 +59,20 @@ class _Shape:
     def __init__(self, keys: tuple[str, ...], passed_on: Callable[[str], bool]) -> None:
         fields = {"HTTP_HOST": "Host"} if "HTTP_HOST" in keys else {}
         fields |= {key: name for key in keys if (name := _field(key))}
-        variables = {key: name for name, key in headers.MANDATORY.items()}
-        variables |= {key: f"{headers.VAR}{key.replace('_', '-')}" for key in keys if passed_on(key)}
+        variables = [(key, name) for name, key in headers.MANDATORY.items()]
+        if UNIQUE_ID in keys:  # after LB-Remote-Port, where the AppServer reads it at least cost
+            variables.insert(_BEFORE_ID, (UNIQUE_ID, headers.REQUEST_ID))
+        variables += [(key, f"{headers.VAR}{key.replace('_', '-')}") for key in keys if passed_on(key)]
         self.users = [(key, name) for key, name in _USER if key in keys]
         """The user, if Apache has authenticated one. If the value is empty, the header is not sent."""
         self._variables = variables
-        self._incomplete = not variables.keys() <= set(keys)
+        self._incomplete = not {key for key, _ in variables} <= set(keys)
         """not every WSGI server sets all mandatory variables"""
         self._fields = ("" if "HTTP_HOST" in keys else "Host: \r\n") + _template(fields.values())
-        self._text = f"{self._fields}%s{_template(variables.values())}"
+        self._text = f"{self._fields}%s{_template(name for _, name in variables)}"
         self._breaks = self._text.count("\n")
         self._field_values = _getter(list(fields))
-        self._values = _getter([*fields, *variables])
+        self._values = _getter([*fields, *(key for key, _ in variables)])
         self._number = len(fields)
 
     def lines(self, environ: Environ, between: str) -> str:
@@ -90,7 +95,7 @@ class _Shape:
     def _one_by_one(self, environ: Environ, between: str) -> str:
         text = self._fields % self._field_values(environ)
         lines = [_checked(text, self._fields.count("\n")), between]
-        for key, name in self._variables.items():
+        for key, name in self._variables:
             value = environ.get(key) or _default(key, environ)
             if isinstance(value, str):
                 lines.append(f"{name}: {encode(value)}\r\n")
@@ -194,10 +199,12 @@ def head_end(caller_key: str, generation: int, verdict: Verdict) -> bytes:
 
 
 def url(environ: Environ) -> str:
-    """Method and path of a request for the log, shortened. Without the query, which may hold secrets."""
+    """Method, path and id of a request for the log, shortened. Without the query, which may hold secrets."""
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     text = f"{encode(environ['REQUEST_METHOD'])} {quote_from_bytes(path.encode('latin-1'), _PATH_SAFE)}"
-    return text if len(text) <= _MAX_URL else f"{text[:_MAX_URL]}..."
+    shortened = text if len(text) <= _MAX_URL else f"{text[:_MAX_URL]}..."
+    given = environ.get(UNIQUE_ID, "")
+    return f"{shortened} ({given})" if headers.request_id(given) else shortened
 
 
 def body_length(environ: Environ) -> int | None:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lbadaptor.adaptor import error_pages, forward, libc
+from lbadaptor.adaptor import error_pages, forward, libc, log_variables
 from lbadaptor.adaptor.accepted_settings import AcceptedSettings
 from lbadaptor.adaptor.backends import Backends, BufferedResponse
 from lbadaptor.adaptor.circuit_breaker import CircuitBreaker
@@ -62,6 +62,7 @@ class Adaptor:
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         """Answer one request. Blocks on the visitor's body and on the AppServer."""
         body, streamed, large = EMPTY, False, False
+        walk: Walk | None = None
         try:
             body = self._keep_body(environ)
             walk = Walk(self.backends, self.circuit_breaker, self._current_configuration, environ, body)
@@ -70,6 +71,8 @@ class Adaptor:
             if not body.kept:
                 self._read_rest(environ, body, buffered)
             response = buffered.response
+            if log_variables.ASKED in environ:
+                response.headers += log_variables.of(environ, walk)
             if response.over:
                 # In one block: mod_wsgi flushes after each block, and needs no chunked coding for a single one.
                 blocks = buffered.blocks if len(buffered.blocks) < 2 else [b"".join(buffered.blocks)]
@@ -77,17 +80,19 @@ class Adaptor:
                 return blocks
             streamed = True
         except BadRequest as error:
-            return error_pages.answer(start_response, error.status, f"{error}.")
+            own = log_variables.of(environ, walk)
+            return error_pages.answer(start_response, error.status, f"{error}.", more=own)
         except VisitorGone as error:
-            return error_pages.answer(start_response, 400, f"{error}.")
+            own = log_variables.of(environ, walk)
+            return error_pages.answer(start_response, 400, f"{error}.", more=own)
         except GiveUp as give_up:
-            return self._give_up(environ, start_response, give_up.status, str(give_up))
+            return self._give_up(environ, start_response, give_up.status, str(give_up), walk)
         except MemoryError:
-            return self._give_up(environ, start_response, 503, "out of memory")
+            return self._give_up(environ, start_response, 503, "out of memory", walk)
         finally:
             if body is not EMPTY and not streamed:
                 body.close()
-            if large:
+            if large and walk is not None:
                 walk.common = b""
                 _return_memory()
         stream = Stream(buffered, environ, body, walk)
@@ -137,12 +142,12 @@ class Adaptor:
             raise
 
     def _give_up(
-        self, environ: Environ, start_response: Callable[..., object], status: int, why: str
+        self, environ: Environ, start_response: Callable[..., object], status: int, why: str, walk: Walk | None
     ) -> Iterable[bytes]:
         log.warning("lbadaptor: %s %s: %s", status, forward.url(environ), why)
         own = self.configuration.error_page
         page = own.read() if own and status == 503 else None
-        return error_pages.answer(start_response, status, page=page)
+        return error_pages.answer(start_response, status, page=page, more=log_variables.of(environ, walk))
 
 
 def _return_memory() -> None:

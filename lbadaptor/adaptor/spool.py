@@ -6,7 +6,6 @@ of an AppServer, and the body can be sent again. The rest of a larger body is st
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Protocol
@@ -156,6 +155,8 @@ def _spool(start: list[bytes], size: int, source: Iterator[bytes], bound: int, f
 
 
 def _temporary(folder: str) -> IO[bytes]:
+    import tempfile  # few bodies need it; it brings shutil and all that packs files, which CGI would import each time
+
     try:
         return tempfile.TemporaryFile(dir=folder or None)
     except OSError as error:

@@ -60,10 +60,12 @@ class Walk:
     """how often in a row one was named"""
     _missed: frozenset[str] = frozenset()
     """tickets of the holders that could not be reached, and were asked once more because of that"""
-    _last: Entry | None = None
+    last: Entry | None = None
     """the AppServer that was asked last"""
-    _last_sent = 0.0
+    last_sent = 0.0
     """when it was asked, in monotonic seconds"""
+    tries = 0
+    """how many AppServers were asked, each time that one was"""
 
     def __init__(
         self,
@@ -89,7 +91,7 @@ class Walk:
         self.common = self._configuration.heads.common(environ, body)
         """the part of the request's head that is the same for every AppServer"""
         try:
-            self._verdict, self._holder, self._ticket = self._backends.judge(self._tickets, self._table)
+            self.verdict, self._holder, self._ticket = self._backends.judge(self._tickets, self._table)
         except KeyFileError as error:
             raise GiveUp(503, str(error)) from None
         self._judged = self._ticket
@@ -100,15 +102,16 @@ class Walk:
         if self._breaker.deaths and (deaths := self._breaker.refuses(self._kinds(), time.monotonic())):
             raise GiveUp(503, f"refused: {deaths} AppServers in a row died at work on such a request")
         while True:
-            entry = self._last = self._next()
+            entry = self.last = self._next()
             self._asked |= {entry.ticket}
-            self._last_sent = time.monotonic()
+            self.tries += 1
+            self.last_sent = time.monotonic()
             try:
                 buffered = self._backends.ask(
                     entry,
                     self._environ["REQUEST_METHOD"],
                     self.common,
-                    self._verdict,
+                    self.verdict,
                     self._body,
                     self._table.serial,
                 )
@@ -129,13 +132,13 @@ class Walk:
 
     def visitor_left(self) -> None:
         """The visitor has left, perhaps before the end of the answer. Nothing was wrong with the answer so far."""
-        if self._breaker.deaths and time.monotonic() - self._last_sent >= circuit_breaker.STREAM_SECONDS:
+        if self._breaker.deaths and time.monotonic() - self.last_sent >= circuit_breaker.STREAM_SECONDS:
             self.answered()
 
     def broke_off(self, failed: ExchangeFailed) -> None:
         """The answer broke off after a part of it was passed on."""
-        if self._last is not None:
-            self._count_death(failed.failure, self._last)
+        if self.last is not None:
+            self._count_death(failed.failure, self.last)
 
     def _next(self) -> Entry:
         """The AppServer to ask: the holder, or another one. Waits a bounded time for one. Raises GiveUp."""
@@ -149,7 +152,7 @@ class Walk:
         # in all of them, though their tickets may differ. Where the application has no sessions, all visitors of a
         # lost AppServer bring the same ticket, and would all get the same other AppServer.
         visitor, application = "", self._configuration.settings.application
-        if self._verdict is Verdict.LOST and not application.affinity:
+        if self.verdict is Verdict.LOST and not application.affinity:
             sessions = values(self._environ.get("HTTP_COOKIE", ""), application.session_cookie)
             visitor = " ".join(sessions or (self._judged,))[:_MAX_VISITOR]
         return self._backends.choose(self._table, self._tried | self._busy, visitor)
@@ -163,7 +166,7 @@ class Walk:
                 self._table = self._backends.table()
                 holder = self._table.by_ticket.get(self._ticket)
                 if holder is not None and holder.ticket not in self._tried:
-                    self._verdict, self._holder = Verdict.HELD, holder  # the table had lost it, and names it again
+                    self.verdict, self._holder = Verdict.HELD, holder  # the table had lost it, and names it again
                     return holder
                 if entry := self._choose():
                     return entry
@@ -182,7 +185,7 @@ class Walk:
         deadly = self._count_death(failure, entry)
         return retry.decide(
             failure,
-            self._verdict,
+            self.verdict,
             idempotent=retry.idempotent(self._environ["REQUEST_METHOD"], key=key),
             body_kept=self._body.repeatable,
             missed=entry.ticket in self._missed,
@@ -215,7 +218,7 @@ class Walk:
         self._table = self._backends.table()
         if step.to in (Next.NAMED, Next.CHOSEN):
             self._hold(self._table.named(moved_to) if step.to is Next.NAMED else None)
-        elif self._verdict is Verdict.HELD:
+        elif self.verdict is Verdict.HELD:
             self._holder = self._table.by_ticket.get(self._ticket) if step.to is Next.HOLDER else None
             if self._holder is None:
                 self._use_other_ticket(entry)
@@ -226,9 +229,9 @@ class Walk:
         """The visitor's tickets count no more: this AppServer has the session, or the one that will be chosen."""
         self._named, self._holder = named is not None, named
         if named is None:
-            self._verdict, self._ticket = Verdict.LOST, ""
+            self.verdict, self._ticket = Verdict.LOST, ""
         else:
-            self._verdict, self._ticket = Verdict.HELD, named.ticket
+            self.verdict, self._ticket = Verdict.HELD, named.ticket
             self._tried -= {named.ticket}
 
     def _use_other_ticket(self, entry: Entry) -> None:
@@ -241,7 +244,7 @@ class Walk:
             if holder is not None and ticket != entry.ticket and ticket not in self._tried:
                 self._holder, self._ticket = holder, ticket
                 return
-        self._verdict = Verdict.LOST
+        self.verdict = Verdict.LOST
         log.info("lbadaptor: the holder %s is gone; its visitor goes elsewhere as lost", entry.identity)
 
     def _avoid(self, entry: Entry, avoid: Avoid) -> None:
@@ -277,7 +280,7 @@ class Walk:
         """Tell the circuit breaker that an AppServer seems to have died. Whether such requests are not repeated."""
         if not retry.TABLE[failure].died:
             return False
-        deaths = self._breaker.record_death(self._kinds(), entry.ticket, time.monotonic(), self._last_sent)
+        deaths = self._breaker.record_death(self._kinds(), entry.ticket, time.monotonic(), self.last_sent)
         if deaths < circuit_breaker.NO_RETRY_DEATHS:
             return False
         log.warning(

@@ -12,8 +12,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from lbadaptor.adaptor import error_pages
+from lbadaptor.adaptor import error_pages, log_variables
 from lbadaptor.adaptor.forward import Environ
+from lbadaptor.adaptor.log_variables import FROM_FAST_LANE
 from lbadaptor.adaptor.middleware import Adaptor
 from lbadaptor.adaptor.walk import ASKED_ONCE
 from lbadaptor.contract.errors import SettingsError
@@ -23,12 +24,10 @@ from lbadaptor.log.once import Once
 
 log = logs.logger("lbadaptor")
 
-_FROM_FAST_LANE = "REDIRECT_LBADAPTOR_GENERATION"
-"""A variable that only the fast lane sets, after a redirect. No visitor can set one."""
 _FAILED, _LATE = "lbadaptor", "lbadaptor1"
 """The queries of the snippet's ErrorDocuments. Other queries are of the administrator's own ErrorDocuments."""
 # Files of earlier releases leave LBADAPTOR_KEY there, too.
-_OF_FAST_LANE = ("LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_SESSION", "LBADAPTOR_URI")
+_OF_FAST_LANE = ("LBADAPTOR_KEY", "LBADAPTOR_GENERATION", "LBADAPTOR_SESSION", "LBADAPTOR_SLOT", "LBADAPTOR_URI")
 _NOT_RESTORED = ("STATUS", "URL", "ERROR_NOTES", *_OF_FAST_LANE, "HTTPS")
 """Variables of the redirect and of the fast lane; and HTTPS, which mod_wsgi itself removes (see wsgi.url_scheme)."""
 
@@ -47,9 +46,9 @@ _logged = Once(100)
 
 def application(environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
     """Pass a request on to the adaptor of its mount. 503, and a line in the log, if lbadaptor.toml is bad."""
-    if _FROM_FAST_LANE in environ and environ.get("QUERY_STRING") in (_FAILED, _LATE):
+    if FROM_FAST_LANE in environ and environ.get("QUERY_STRING") in (_FAILED, _LATE):
         if status := _refusal(environ):
-            return error_pages.answer(start_response, status)
+            return error_pages.answer(start_response, status, more=log_variables.of(environ, None))
         if environ.get("REDIRECT_STATUS") == "502":  # the AppServer was lost; 503 would mean unreachable
             environ[ASKED_ONCE] = True
         _restore(environ)
@@ -65,7 +64,7 @@ def application(environ: Environ, start_response: Callable[..., object]) -> Iter
                 adaptor = _adaptors.get(config) or _adaptors.setdefault(config, Adaptor(config))
         except SettingsError as error:
             log.error("lbadaptor: %s", error)
-            return error_pages.answer(start_response, 503)
+            return error_pages.answer(start_response, 503, more=log_variables.of(environ, None))
     if len(_adaptors) > 1:
         _warn_of_shared_cookie(environ.get("SERVER_NAME", ""), adaptor.configuration.ticket_cookies[0], config)
     return adaptor(environ, start_response)

@@ -6,8 +6,9 @@ does not count: they may be included already.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 from monitor.apacheconfig.directives import Directive, Place, directives, modules
@@ -89,9 +90,14 @@ def files(dump: str) -> list[str]:
     return list({one.place.file: None for one in directives(dump)})
 
 
+def hosts_of_adaptor(dump: str, mount: str) -> set[int]:
+    """In which virtual hosts the adaptor has the mount (`Directive.host`)."""
+    return {one.host for one in directives(dump) if _is_adaptor(one, mount)}
+
+
 def has_adaptor(dump: str, mount: str) -> bool:
     """Whether the adaptor has the mount anywhere."""
-    return any(_is_adaptor(one, mount) for one in directives(dump))
+    return bool(hosts_of_adaptor(dump, mount))
 
 
 def with_htaccess(dump: str, folder: str, file: str) -> list[str]:
@@ -124,16 +130,43 @@ def error_documents(dump: str) -> list[Place]:
     ]
 
 
-def other_paths(dump: str, mount: str) -> list[str]:
-    """Regular expressions of paths below a mount that Apache itself or another application serves."""
+def hosts_of(dump: str, config: str) -> set[int]:
+    """In which virtual hosts the application of a lbadaptor.toml is (`Directive.host`)."""
+    return {
+        one.host
+        for one in directives(dump)
+        if one.name == "setenv"
+        and one.words[0].upper() == "LBADAPTOR_CONFIG"
+        and os.path.realpath(one.words[-1]) == os.path.realpath(config)
+    }
+
+
+def other_paths(dump: str, mount: str, hosts: Collection[int] = ()) -> list[str]:
+    """Regular expressions of paths below a mount that Apache itself or another application serves.
+
+    `hosts`: in these virtual hosts, and around all; empty: in any.
+    """
     found = []
     for one in directives(dump):
+        if hosts and one.host and one.host not in hosts:
+            continue
         pattern, prefix = _served_path(one)
         if pattern:
             found.append(pattern)
         elif prefix.startswith(f"{mount}/") and prefix != f"{mount}/":
             found.append(re.escape(prefix) + ("" if prefix.endswith("/") else "(?:/|$)"))
     return [plain(pattern) for pattern in dict.fromkeys(found)]
+
+
+def listen_ports(dump: str) -> set[int]:
+    """The TCP ports that Apache listens on."""
+    words = [one.words[0].rpartition(":")[2] for one in directives(dump) if one.name == "listen"]
+    return {int(word) for word in words if word.isdecimal()}
+
+
+def is_ours(one: Directive) -> bool:
+    """Whether a directive leads to one of lbadaptor's scripts."""
+    return _OURS(one.place.directive) is not None
 
 
 def missing_modules(dump: str) -> list[str]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lbadaptor.contract.errors import LbadaptorError, SettingsError
-from lbadaptor.contract.settings import load
+from lbadaptor.contract.settings import Settings, load
 from monitor.apacheconfig import apache_check, ask_apache, fastlane, lanes
 from monitor.contract.installed import SHARE
 
@@ -31,6 +30,30 @@ class NoFastLane(LbadaptorError):
 
 
 @dataclass
+class Options:
+    """Those of `lbctl apache-config` that say what is to be composed."""
+
+    config: Path
+    """lbadaptor.toml"""
+    mode: str = "embedded"
+    """one of `lanes.SNIPPETS`"""
+    lanes: str = "auto"
+    """`python`: without the fast lane; `both`: refuse where it cannot be"""
+    slots: int | None = None
+    """in the fast lane; None: all that there may be"""
+    mount: str = ""
+    """empty: the whole site"""
+    apache: str = ""
+    """the command that shows Apache's configuration; empty: the usual ones"""
+    share: Path | None = None
+    """the folder of the snippets, as Apache sees it; None: where they are installed"""
+    keep_out: list[str] = field(default_factory=list)
+    """paths that are not to take the fast lane"""
+    unchecked: bool = False
+    """Apache's configuration is not looked at"""
+
+
+@dataclass
 class Composed:
     text: str
     lanes: str
@@ -42,13 +65,20 @@ class Composed:
     """Apache's configuration, if it was read"""
 
 
-def compose(options: argparse.Namespace, must_read: bool = False) -> Composed:
-    """The file for these options. `must_read`: Apache's configuration has to be readable.
+def compose(
+    options: Options,
+    must_read: bool = False,
+    settings: Settings | None = None,
+    hosts: Collection[int] | None = None,
+) -> Composed:
+    """The file for these options. `must_read`: Apache's configuration has to be readable. `settings`: those of a
+    lbadaptor.toml that is not written yet. `hosts`: the virtual hosts whose paths are kept out; empty: all; None:
+    those that the application is in, and all before it is in any.
 
     Blocks for half a minute at most. Raises LbadaptorError: for options and settings that no lane can use; with
     `--lanes both`, for what speaks against the fast lane, too.
     """
-    settings = load(options.config)
+    settings = settings or load(options.config)
     mount = options.mount.rstrip("/")
     if mount and not _MOUNT(mount):
         raise Refused(
@@ -62,22 +92,21 @@ def compose(options: argparse.Namespace, must_read: bool = False) -> Composed:
     for path in (share, config):
         if re.search(r'["\\]', str(path)):  # the snippets have it within quotes
             raise Refused(f"{path} cannot stand in Apache's configuration: it has a quote or a backslash")
-    python = lanes.PythonLane(lanes.SNIPPETS[options.mode], share, config, mount)
+    python = lanes.PythonLane.of(settings, lanes.SNIPPETS[options.mode], share, config, mount)
     command = command_line(options)
     dump, cannot_read = _dump(options)
     twice = _included_twice(dump, mount)
     if options.lanes == "python":
         return Composed(lanes.python_alone(python, ON_PURPOSE, command), PYTHON_ALONE, warnings=twice, dump=dump)
     taken = [re.escape(path) + "(?:/|$)" for path in _kept_out(options.keep_out, mount)]
-    # Two files in two folders may have one name.
-    name = f"{re.sub(r'[^0-9A-Za-z]+', '-', config.stem)}-{zlib.crc32(str(config).encode()):08x}"
     try:
         if cannot_read:
             raise cannot_read
         if dump:
             _refuse(dump, share)
-            taken += apache_check.other_paths(dump, mount)
-        fast_lane = fastlane.snippet(settings, slots, mount, str(share), name, taken)
+            there = apache_check.hosts_of(dump, str(config)) if hosts is None else hosts
+            taken += apache_check.other_paths(dump, mount, there)
+        fast_lane = fastlane.snippet(settings, slots, mount, str(share), lane_name(config), taken)
     except (NoFastLane, ask_apache.CannotRead, SettingsError) as error:
         if options.lanes == "both" or (must_read and isinstance(error, ask_apache.CannotRead)):
             raise Refused(f"no fast lane: {error}") from None
@@ -88,6 +117,11 @@ def compose(options: argparse.Namespace, must_read: bool = False) -> Composed:
     )
 
 
+def lane_name(config: Path) -> str:
+    """What tells the maps of several applications apart: two files in two folders may have one name."""
+    return f"{re.sub(r'[^0-9A-Za-z]+', '-', config.stem)}-{zlib.crc32(str(config.absolute()).encode()):08x}"
+
+
 def _kept_out(paths: Sequence[str], mount: str) -> list[str]:
     """Paths without a slash at their end. Raises Refused for one that would keep nothing out."""
     for path in paths:
@@ -96,7 +130,7 @@ def _kept_out(paths: Sequence[str], mount: str) -> list[str]:
     return [path.rstrip("/") for path in paths]
 
 
-def command_line(options: argparse.Namespace) -> str:
+def command_line(options: Options) -> str:
     """The command with the options that change the text."""
     words = [
         *("lbctl", "--config", str(options.config.absolute()), "apache-config"),
@@ -111,7 +145,7 @@ def command_line(options: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _dump(options: argparse.Namespace) -> tuple[str, ask_apache.CannotRead | None]:
+def _dump(options: Options) -> tuple[str, ask_apache.CannotRead | None]:
     """Apache's configuration, or why it cannot be read. Empty if nobody is to look at it."""
     try:
         return "" if options.unchecked else ask_apache.dump(options.apache), None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from lbadaptor.contract.address import Address
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.headers import VARIABLES, encode
+from lbadaptor.contract.headers import TIME, VARIABLES, encode
 from lbadaptor.contract.settings import Settings
 from monitor.apacheconfig import rewrite_rules
 from monitor.apacheconfig.quoting import is_plain, quoted
@@ -56,7 +56,11 @@ def snippet(
         "",
         "# A page that an ErrorDocument brings gets the headers of the first request: not the caller's key.",
         "RequestHeader unset LB-Key early",
-        *(line for url in lane.urls for line in _proxy(lane, url, mount, share, variables, more_of_tls)),
+        *(
+            line
+            for slot, url in enumerate(lane.urls)
+            for line in _proxy(lane, slot, url, mount, share, variables, more_of_tls)
+        ),
         "",
         f"UnDefine {lane.with_maps}",
     )
@@ -79,7 +83,7 @@ def _lane(
 
 def _pattern(mount: str, taken: Sequence[str]) -> str:
     """Of the paths that the adaptor would get; in quotes."""
-    others = f"(?!{'|'.join(taken)})" if taken else ""
+    others = f"(?!{'|'.join(dict.fromkeys(taken))})" if taken else ""
     return quoted(f"^{others}" + (rf"{re.escape(mount)}(?:/|$)" if mount else ""))
 
 
@@ -110,7 +114,13 @@ def _url(sockets: str, slot: str, address: str, mount: str) -> str:
 
 
 def _proxy(
-    lane: rewrite_rules.FastLaneRules, url: str, mount: str, share: str, variables: list[str], more_of_tls: bool
+    lane: rewrite_rules.FastLaneRules,
+    slot: int,
+    url: str,
+    mount: str,
+    share: str,
+    variables: list[str],
+    more_of_tls: bool,
 ) -> Iterator[str]:
     adaptor = lane.settings.adaptor
     parameters = (
@@ -131,7 +141,11 @@ def _proxy(
     yield f"    RequestHeader set LB-Script-Name {quoted(encode(mount).replace('%', '%%'))}"
     yield from rewrite_rules.key(lane)
     names = [variable.replace("_", "-") for variable in variables]
-    yield f'    RequestHeader set {VARIABLES} "{" ".join(names)}"'
+    asked = names
+    if adaptor.log_variables:
+        yield f"    SetEnv LBADAPTOR_SLOT {slot}"
+        asked = [TIME, *names]
+    yield f'    RequestHeader set {VARIABLES} "{" ".join(asked)}"'
     for name, variable in zip(names, variables, strict=True):
         yield f"    RequestHeader unset LB-Var-{name}"
         yield f'    RequestHeader set LB-Var-{name} "expr=%{{escape:%{{reqenv:{variable}}}}}" env={variable}'

@@ -265,6 +265,21 @@ def test_a_url_for_the_log_has_no_query_and_an_end() -> None:
     assert len(forward.url(environ(PATH_INFO="/" + "x" * 8000))) < 600
 
 
+def test_a_url_for_the_log_has_the_requests_id() -> None:
+    assert forward.url(environ(UNIQUE_ID="aZ09@-")) == "GET /shop/cart (aZ09@-)"
+    for bad in ("", "a b", "a\nb", "x" * 129):
+        assert forward.url(environ(UNIQUE_ID=bad)) == "GET /shop/cart"
+
+
+@pytest.mark.parametrize("patterns", [(), ("UNIQUE_ID",), ("U*",)])
+def test_the_id_stands_where_the_appserver_looks_for_it(patterns: tuple[str, ...]) -> None:
+    head = common_head(environ(UNIQUE_ID="aZ09@-", HTTP_LB_REQUEST_ID="made-up"), patterns=patterns)
+    assert "\r\nLB-Remote-Port: 50123\r\nLB-Request-Id: aZ09@-\r\nLB-Scheme: https\r\n" in head
+    assert head.count("LB-Request-Id") == 1
+    assert ("LB-Var-UNIQUE-ID: aZ09@-" in head) == bool(patterns)
+    assert "LB-Request-Id" not in common_head(environ(), patterns=patterns)
+
+
 def test_a_name_may_hold_what_a_text_with_gaps_would_take_for_one() -> None:
     assert fields(**{"HTTP_X_%S%(A)S%": "%s"})["X-%S%(A)S%"] == "%s"
 

@@ -107,6 +107,7 @@ def come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -
         "REDIRECT_LBADAPTOR_KEY": "k",
         "REDIRECT_LBADAPTOR_GENERATION": "1",
         "REDIRECT_LBADAPTOR_SESSION": "none",
+        "REDIRECT_LBADAPTOR_SLOT": "3",
         "REDIRECT_LBADAPTOR_URI": "/app/page?a=1",
         "REDIRECT_REMOTE_USER": "somebody",
         "REDIRECT_HTTPS": "on",
@@ -116,6 +117,23 @@ def come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -
     } | changes
     list(wsgi.application(environ, lambda status, headers: statuses.append(status)))
     return (statuses or [""])[0], (seen or [{}])[0]
+
+
+def test_apaches_log_is_told_which_appserver_did_not_answer_the_fast_lane() -> None:
+    environ = {
+        "QUERY_STRING": "lbadaptor1",
+        "REDIRECT_REQUEST_METHOD": "GET",
+        "REDIRECT_LBADAPTOR_GENERATION": "1",
+        "REDIRECT_LBADAPTOR_SESSION": "held",
+        "REDIRECT_LBADAPTOR_SLOT": "3",
+    }
+    told: list[Any] = []
+    for asked in ({}, {"LBADAPTOR_LOG": "1"}):
+        list(wsgi.application(environ | asked, lambda *args: told.append(args)))
+    assert [status for status, _ in told] == ["504 Gateway Timeout"] * 2
+    off, on = ([header for header in headers if header[0].startswith("LB-")] for _, headers in told)
+    assert off == []
+    assert on == [("LB-Lane", "fast+python"), ("LB-Tries", "1"), ("LB-Slot", "3"), ("LB-Verdict", "held")]
 
 
 def test_what_the_redirect_hid_comes_to_light(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

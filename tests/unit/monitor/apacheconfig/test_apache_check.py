@@ -11,6 +11,7 @@ from monitor.apacheconfig.apache_check import (
     error_documents,
     files,
     has_adaptor,
+    hosts_of,
     included_twice,
     later_rules,
     missing_modules,
@@ -291,6 +292,26 @@ def test_what_is_not_utf_8_is_kept_out_by_its_bytes() -> None:
 def test_a_mount_gives_away_what_is_below_it_alone() -> None:
     text = dump("Alias /shop/static /x", "Alias /static /x", "Alias /shop /x", "Alias / /x", "Alias /shopping /x")
     assert other_paths(text, "/shop") == ["/shop/static(?:/|$)"]
+
+
+def test_what_another_virtual_host_serves_is_of_no_concern() -> None:
+    text = "\n".join(
+        (
+            "Alias /all /x",
+            "<VirtualHost *:80>",
+            "Alias /theirs /x",
+            "SetEnv LBADAPTOR_CONFIG /etc/board.toml",
+            "</VirtualHost>",
+            "<VirtualHost *:80>",
+            "Alias /ours /x",
+            'SetEnv LBADAPTOR_CONFIG "/etc/./shop.toml"',
+            "</VirtualHost>",
+        )
+    )
+    ours = hosts_of(text, "/etc/shop.toml")
+    assert other_paths(text, "", ours) == ["/all(?:/|$)", "/ours(?:/|$)"]
+    assert hosts_of(text, "/etc/none.toml") == set()
+    assert len(other_paths(text, "")) == 3
 
 
 # What the fast lane's requests do not meet.

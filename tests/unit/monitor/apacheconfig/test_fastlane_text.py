@@ -131,7 +131,7 @@ def test_each_mount_has_proxies_of_its_own() -> None:
 
 def test_variables_go_by_name_and_no_visitor_can_add_one() -> None:
     text = written('[adaptor]\npass_variables = ["SSL_CLIENT_VERIFY", "GEO_COUNTRY"]\n', slots=1)
-    assert 'LB-Variables "SSL-CLIENT-VERIFY GEO-COUNTRY"' in text
+    assert 'LB-Variables "LB-Time SSL-CLIENT-VERIFY GEO-COUNTRY"' in text
     for name, variable in (("SSL-CLIENT-VERIFY", "SSL_CLIENT_VERIFY"), ("GEO-COUNTRY", "GEO_COUNTRY")):
         unset = f"RequestHeader unset LB-Var-{name}\n"
         told = f'RequestHeader set LB-Var-{name} "expr=%{{escape:%{{reqenv:{variable}}}}}" env={variable}\n'
@@ -141,8 +141,17 @@ def test_variables_go_by_name_and_no_visitor_can_add_one() -> None:
 
 def test_all_of_tls_is_the_adaptors_business_where_there_is_more_than_the_name() -> None:
     text = written('[adaptor]\npass_variables = ["SSL_*"]\n', slots=1)
-    assert 'LB-Variables "SSL-TLS-SNI"' in text
+    assert 'LB-Variables "LB-Time SSL-TLS-SNI"' in text
     assert "RequestHeader unset LB-Path env=SSL_VERSION_INTERFACE" in text
+
+
+def test_nothing_is_asked_for_the_log_where_it_is_off() -> None:
+    on, off = written(), written("[adaptor]\nlog_variables = false\n")
+    assert re.findall(r"SetEnv LBADAPTOR_SLOT (\S+)", on) == ["0", "1"]
+    assert 'LB-Variables "LB-Time SSL-TLS-SNI"' in on
+    assert 'LB-Variables "SSL-TLS-SNI"' in off
+    assert "LB-Time" not in off
+    assert "SetEnv" not in off
 
 
 def test_no_page_of_an_error_document_gets_the_callers_key_as_a_header() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
-from monitor.apacheconfig.compose import Refused, compose
+from monitor.apacheconfig.compose import Options, Refused, compose
 
 TOML = '[application]\napp = "shop:application"\nsession_cookie = "sid"\n'
 
@@ -15,19 +14,7 @@ TOML = '[application]\napp = "shop:application"\nsession_cookie = "sid"\n'
 def written(folder: Path, mount: str, *paths: str) -> str:
     config = folder / "shop.toml"
     config.write_text(TOML)
-    options = argparse.Namespace(
-        config=config,
-        mode="embedded",
-        lanes="auto",
-        slots=1,
-        mount=mount,
-        share=None,
-        keep_out=paths,
-        unchecked=True,
-        check=None,
-        write=None,
-    )
-    return compose(options).text
+    return compose(Options(config, slots=1, mount=mount, keep_out=list(paths), unchecked=True)).text
 
 
 def test_paths_below_the_mount_are_kept_out(tmp_path: Path) -> None:
@@ -35,6 +22,7 @@ def test_paths_below_the_mount_are_kept_out(tmp_path: Path) -> None:
         tmp_path, "/shop", "/shop/a b/", "/shop/c"
     )
     assert 'RewriteRule "^(?!/static(?:/|$))" ' in written(tmp_path, "", "/static")
+    assert written(tmp_path, "", "/a", "/b", "/a").count("/a(?:/|$)|/b(?:/|$))") == 3  # as when Apache has it, too
 
 
 @pytest.mark.parametrize(
