@@ -23,18 +23,20 @@ WRONG_SETTINGS = 2
 
 def _check(settings: Settings, config: Path) -> int:
     """Print what is wrong with settings and machine, or that they are good. The exit status."""
-    from monitor.check import (  # brings an HTTP client along, which the monitor itself does without
-        machine,
-        neighbours,
-    )
+    from monitor.check import checks  # brings an HTTP client along, which the monitor itself does without
+    from monitor.check.facts import Facts
+    from monitor.check.files import notes
 
-    faults = machine.faults(settings)
+    report = checks.run(Facts(settings, config), [check for check in checks.CHECKS if not check.live])
+    faults = [finding for check, finding in report.found if check.is_fault(finding)]
     for fault in faults:
-        print(f"{config}: {fault}", file=sys.stderr)
+        print(f"{config}: {texts.clean(str(fault))}", file=sys.stderr)
     if not faults:
         print(f"{config}: good")
-    for note in (*neighbours.findings(settings, config), *machine.notes(settings)):
-        print(f"{config}: note: {note}")
+    others = [str(finding) for check, finding in report.found if not check.is_fault(finding)]
+    unknown = [why for check, why in report.not_made if check.name == checks.SESSION_COOKIE]
+    for note in (*others, *unknown, *notes(settings)):
+        print(f"{config}: note: {texts.clean(note)}")
     return 1 if faults else 0
 
 

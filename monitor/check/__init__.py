@@ -1,1 +1,1 @@
-"""`lbmonitor --check`."""
+"""What goes wrong in installations: `lbctl doctor` and `lbmonitor --check`."""

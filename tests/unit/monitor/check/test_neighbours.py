@@ -1,17 +1,20 @@
-"""What `lbmonitor --check` says of the neighbours of a lbadaptor.toml."""
+"""Settings that conflict with those of another application, or with those of before."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from fake import dump, host
 
 from lbadaptor.contract.settings import load
 from monitor.arbiter.files import session_folder
-from monitor.check import neighbours
-from monitor.check.neighbours import findings
+from monitor.check.facts import Facts
+from monitor.check.finding import CannotCheck, Severity
+from monitor.check.neighbours import neighbours
+from monitor.check.running import survive
 
-UNKNOWN = "cannot be known before its monitor runs"
+NO_APACHE = CannotCheck("no Apache")
 
 
 def written(place: Path, name: str, **changes: str) -> Path:
@@ -34,8 +37,8 @@ def written(place: Path, name: str, **changes: str) -> Path:
     return path
 
 
-def found(config: Path) -> list[str]:
-    return [finding for finding in findings(load(config), config) if UNKNOWN not in finding]
+def found(config: Path, apache: str = "") -> list[str]:
+    return [str(finding) for finding in neighbours(Facts(load(config), config, dump=apache or NO_APACHE))]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,12 @@ def test_conflicts_with_a_neighbour(tmp_path: Path, changes: dict[str, str], sai
         assert str(blog) in said_of_blog[0]
 
 
+def changes(config: Path, runs: dict[str, str] | None) -> list[str]:
+    """What is said of `survive`, beside a monitor with this status."""
+    status = CannotCheck("none runs") if runs is None else runs
+    return [str(finding) for finding in survive(Facts(load(config), config, status=status))]
+
+
 def test_itself_and_what_is_none_of_ours_are_passed_over(tmp_path: Path) -> None:
     shop = written(tmp_path, "shop")
     (tmp_path / "same.toml").symlink_to(shop)
@@ -77,11 +86,31 @@ def test_a_broken_neighbour_is_said(tmp_path: Path) -> None:
     assert "blog.toml" in finding
 
 
-def test_what_only_a_running_monitor_can_tell_is_said(tmp_path: Path) -> None:
-    shop = written(tmp_path, "shop")
-    assert [finding for finding in findings(load(shop), shop) if UNKNOWN in finding]
-    shop.write_text('[application]\napp = "a:b"\naffinity = true\n[monitor]\ndrain_limit = 60\n')
-    assert findings(load(shop), shop) == []
+@pytest.mark.parametrize(
+    ("names", "severities"),
+    [
+        (("shop.example", "blog.example"), []),
+        (("shop.example", "shop.example"), [Severity.ERROR]),
+        (("shop.example",), [Severity.WARNING]),  # where the other one is, nobody knows
+    ],
+)
+def test_one_ticket_cookie_matters_on_one_host(
+    tmp_path: Path, names: tuple[str, ...], severities: list[Severity]
+) -> None:
+    shop, blog = written(tmp_path, "shop"), written(tmp_path, "blog", ticket_cookie="__shop__")
+    lines = [
+        line for name, config in zip(names, (shop, blog), strict=False) for line in host(config=config, name=name)
+    ]
+    told = list(neighbours(Facts(load(shop), shop, dump=dump(*lines))))
+    assert [one.severity for one in told] == severities
+
+
+def test_a_neighbour_that_apache_names_may_be_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    shop, blog = written(tmp_path, "shop"), written(tmp_path / "etc", "blog", key_file="../keys-shop")
+    assert found(shop) == []
+    (told,) = found(shop, dump(*host(config=shop), *host(config=blog, name="blog.example")))
+    assert told.startswith(f"{blog} has the same key_file")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +131,7 @@ def test_a_folder_of_sessions_is_for_one_application(
 
 
 @pytest.mark.parametrize(
-    ("runs", "survive", "said"),
+    ("runs", "then", "said"),
     [
         (None, "nothing", ""),
         ({"survive": "nothing"}, "nothing", ""),
@@ -114,11 +143,9 @@ def test_a_folder_of_sessions_is_for_one_application(
     ],
 )
 def test_what_a_change_of_survive_means_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: dict[str, str] | None, survive: str, said: str
+    tmp_path: Path, runs: dict[str, str] | None, then: str, said: str
 ) -> None:
-    status = None if runs is None else {"session_cookie": {"name": "sid"}, **runs}
-    monkeypatch.setattr(neighbours, "_status", lambda _: status)
-    notes = found(written(tmp_path, "shop", survive=survive))
+    notes = changes(written(tmp_path, "shop", survive=then), runs)
     assert len(notes) == bool(said)
     assert said in "".join(notes)
 
@@ -127,5 +154,5 @@ def test_sessions_that_nobody_takes_up_any_more_are_said(tmp_path: Path) -> None
     shop = written(tmp_path, "shop", survive="leaving")
     session_folder.check(load(shop), None)
     (tmp_path / "kept" / "free").mkdir()
-    (note,) = found(written(tmp_path, "shop", survive="nothing"))
+    (note,) = changes(written(tmp_path, "shop", survive="nothing"), None)
     assert note.startswith(f"{tmp_path}/kept is left from when sessions survived")
