@@ -6,12 +6,14 @@ import contextlib
 import subprocess
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from monitor.contract.installed import SHARE
 from monitor.demo.httpd import dies_with_us
 
+UNITS = "etc/systemd/system"
 BOOT = Path(__file__).with_name("boot.sh")
 TIMEOUT = 60.0
 """Seconds that a boot or a command may take."""
@@ -152,34 +154,41 @@ def drop_in(page: str) -> str:
     return textwrap.dedent(text[begin : text.index("\n\n", begin)]) + "\n"
 
 
+def two_sites(files: Path) -> None:
+    """SITES, installed by hand, and an Apache that has these alone."""
+    units = files / UNITS
+    (units / "apache2.service").write_text(APACHE)
+    (units / "lbadaptor@board.service.d").mkdir()
+    (units / "lbadaptor@board.service.d" / "override.conf").write_text(drop_in("another-user.md"))
+    install, hosts = INSTALL, ""
+    for site in SITES:
+        folder, config = files / "srv" / site.name, files / "etc" / "lbadaptor" / site.config
+        for place in (folder, config.parent):
+            place.mkdir(parents=True, exist_ok=True)
+        (folder / "shop.py").write_text(APPLICATION)
+        config.write_text(CONFIG.format(site=site))
+        file = f"/etc/apache2-{site.name}.conf"
+        install += WRITE.format(site=site, file=file)
+        hosts += f"<VirtualHost *:{site.port}>\nInclude {file}\n</VirtualHost>\n"
+    (files / "install.sh").write_text(install)
+    (files / "etc" / "apache2.conf").write_text(APACHE_CONF + hosts)
+
+
 class Machine:
-    """Boots with the construction. `folder` has room for its files before they are copied.
+    """Boots with the construction. `folder` has room for its files before they are copied; `fill` writes into one
+    that is copied over the root folder, and that has an /install.sh.
 
     Raises AssertionError with what the boot said, if it does not come up.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fill: Callable[[Path], None] = two_sites) -> None:
         self._stage = folder / "stage"
         self._stage.mkdir()
         files = folder / "stage.files"
-        units = files / "etc" / "systemd" / "system"
+        units = files / UNITS
         units.mkdir(parents=True)
         (units / "test.target").write_text(TARGET)
-        (units / "apache2.service").write_text(APACHE)
-        (units / "lbadaptor@board.service.d").mkdir()
-        (units / "lbadaptor@board.service.d" / "override.conf").write_text(drop_in("another-user.md"))
-        install, hosts = INSTALL, ""
-        for site in SITES:
-            folder, config = files / "srv" / site.name, files / "etc" / "lbadaptor" / site.config
-            for place in (folder, config.parent):
-                place.mkdir(parents=True, exist_ok=True)
-            (folder / "shop.py").write_text(APPLICATION)
-            config.write_text(CONFIG.format(site=site))
-            file = f"/etc/apache2-{site.name}.conf"
-            install += WRITE.format(site=site, file=file)
-            hosts += f"<VirtualHost *:{site.port}>\nInclude {file}\n</VirtualHost>\n"
-        (files / "install.sh").write_text(install)
-        (files / "etc" / "apache2.conf").write_text(APACHE_CONF + hosts)
+        fill(files)
         self._output = (folder / "boot.out").open("w+")
         self._process = subprocess.Popen(
             [*dies_with_us(), str(BOOT), str(self._stage), str(SHARE.parents[1])],

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 from cluster import eventually
-from machine import SITES, Machine, drop_in
+from machine import SITES, Machine, Site, drop_in
 
 from lbadaptor.contract.address import Table, parse
 
@@ -127,6 +127,18 @@ def test_what_an_application_may_do(booted: Booted, port: int) -> None:
 @pytest.mark.parametrize("port", PORTS)
 def test_what_an_application_may_not_do(booted: Booted, port: int) -> None:
     assert booted.outcomes(port, list(MAY_NOT)) == MAY_NOT
+
+
+@pytest.mark.parametrize("site", SITES, ids=lambda site: str(site.service))
+def test_what_an_appserver_says_is_in_the_journal_with_its_slot(booted: Booted, site: Site) -> None:
+    booted.outcomes(site.port, ["print('<3>said to the journal')"])
+    journal = "journalctl", "-u", site.service, "-p", "err", "LBADAPTOR_SLOT=0", "-o", "json"
+    found = eventually("it is in the journal", lambda: booted.machine.run(*journal, check=False))
+    told = json.loads(found.splitlines()[-1])
+    assert (told["MESSAGE"], told["PRIORITY"]) == ("AppServer 0: said to the journal", "3")
+    assert told["LBADAPTOR_GENERATION"].isdigit()
+    lbctl = "/opt/lbadaptor/bin/lbctl", "--config", f"/etc/lbadaptor/{site.config}", "log", "0"
+    assert booted.machine.run(*lbctl).splitlines()[-1] == "said to the journal"
 
 
 def test_appservers_outlive_a_killed_monitor_and_the_next_one_adopts_them(booted: Booted) -> None:

@@ -1,0 +1,133 @@
+"""Takes an installation back: exactly what was written and enabled, by its record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from monitor.install import facts, prepare
+from monitor.install.doing import CONFIGTEST, RELOAD, rewrite
+from monitor.install.machine import Machine
+from monitor.install.records import Record, Records, digest
+from monitor.install.virtual_hosts import includes, without_include
+from monitor.install.wanted import APACHE, USER, Refused
+
+Tell = Callable[[str], object]
+CHANGED = "it was changed since it was written; --force removes it"
+
+
+@dataclass
+class Leaving:
+    """What is to be taken back."""
+
+    record: Record
+    remove: list[str]
+    keep: dict[str, str]
+    """files that stay, and why"""
+    modules: list[str]
+    """to disable; none as long as there is another application"""
+
+
+def prepare_leaving(machine: Machine, records: Records, name: str, force: bool) -> Leaving:
+    """Raises Refused where nothing is installed by this name, OSError."""
+    record = records.find(name)
+    if record is None:
+        known = ", ".join(one.wanted.name for one in records)
+        raise Refused(
+            f"{name} is not installed by `lbctl install`; {f'these are: {known}' if known else 'nothing is'}"
+        )
+    others = records.others(name)
+    remove, keep = [], {}
+    for path, written in record.files.items():
+        there = machine.read(path)
+        if there is None:
+            continue
+        if any(path in other.files for other in others):
+            keep[path] = "other applications have it, too"
+        elif digest(there) != written and not force:
+            keep[path] = CHANGED
+        else:
+            remove.append(path)
+    return Leaving(record, remove, keep, [] if others else record.modules[::-1])
+
+
+def steps(leaving: Leaving) -> Iterator[str]:
+    """What is going to be done, a line each."""
+    wanted = leaving.record.wanted
+    yield f"stop and disable {wanted.service}: its sessions end, but those that survive"
+    yield from (f"take the line that includes it out of {path}" for path in leaving.record.includes)
+    yield from (f"remove {path}" for path in leaving.remove)
+    yield from (f"keep {path}: {why}" for path, why in leaving.keep.items())
+    if leaving.modules:
+        yield f"disable Apache's modules {', '.join(leaving.modules)}, where nothing else needs them"
+
+
+def take_back(machine: Machine, records: Records, leaving: Leaving, tell: Tell) -> list[str]:
+    """Take it back, first what visitors reach. What could not be done; the record stays then, for another try.
+
+    Blocks for minutes at most. Raises OSError, LbadaptorError of files.
+    """
+    wanted, failed = leaving.record.wanted, []
+
+    def do(*words: str) -> bool:
+        done = machine.run(*words)
+        if done.code:
+            failed.append(f"`{' '.join(words)}` failed (exit status {done.code}): {done.said}")
+        return not done.code
+
+    for kind, program in (("conf", "a2disconf"), ("sites", "a2dissite")):
+        if f"{wanted.enabled}.conf" in machine.names(f"{APACHE}/{kind}-enabled"):
+            do(program, "--quiet", wanted.enabled)
+    for path in leaving.record.includes:
+        if (text := machine.read(path)) is not None:
+            machine.write(path, without_include(text, includes(wanted.apache_file)))
+            tell(f"{path}: includes it no more")
+    around = prepare.around(machine, records, wanted, facts.find(machine, wanted), leaves=True) if wanted.path else {}
+    for name, change in around.items():
+        if change.is_due:
+            rewrite(machine, records, name, change, tell)
+    _disable(machine, leaving.modules, tell)
+    if do(*CONFIGTEST):
+        do(*RELOAD)
+        tell("Apache has read its configuration")
+    if do("systemctl", "disable", "--now", f"{wanted.service}.service"):
+        tell(f"{wanted.service}: stopped, and disabled")
+    if failed:
+        return failed
+    machine.remove_tree(wanted.run_folder)
+    for path in leaving.remove:
+        machine.remove(path)
+        tell(f"{path}: removed")
+    _remove_folders(machine, leaving.record)
+    records.forget(wanted.name)
+    _remove_folders(machine, leaving.record)  # that of the records is empty now, if this was the last one
+    reloaded = machine.run("systemctl", "daemon-reload")
+    if reloaded.code:  # nothing is left that another try could take back
+        tell(f"`systemctl daemon-reload` failed: {reloaded.said}")
+    return []
+
+
+def _remove_folders(machine: Machine, record: Record) -> None:
+    """Those that were made, as far as they are empty."""
+    for folder in reversed(record.folders):
+        machine.remove_folder(folder)
+
+
+def _disable(machine: Machine, modules: list[str], tell: Tell) -> None:
+    """Those that nothing else needs: neither another module nor a directive of Apache's configuration."""
+    for module in modules:
+        if machine.run("a2dismod", "--quiet", module).code:
+            tell(f"Apache's module {module} stays enabled: another one needs it")
+        elif machine.run(*CONFIGTEST).code:
+            machine.must("a2enmod", "--quiet", module)
+            tell(f"Apache's module {module} stays enabled: Apache's configuration needs it")
+        else:
+            tell(f"Apache's module {module}: disabled")
+
+
+def left(leaving: Leaving, records: Records) -> list[str]:
+    """What stays on the machine, and how it goes. `records`: those of the applications that are left."""
+    folder = leaving.record.wanted.state_folder
+    found = [f"{path}, which was changed: rm {path}" for path, why in leaving.keep.items() if why is CHANGED]
+    found.append(f"{folder} (its keys, and sessions that survive): rm -r {folder}")
+    return found if list(records) else [*found, f"the user {USER}, which may own files: userdel {USER}"]
