@@ -20,8 +20,18 @@ from monitor.ctl.commands.which_monitor import Which
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
-LOOKING = ("status", "check", "sessions", "events", "settings")
-WITH_A_FILE = (*LOOKING, "restart", "stop", "rotate-key", "apache-config", "demo", "completion")
+LOOKING = ("status", "top", "check", "doctor", "sessions", "events", "log", "settings")
+WITH_A_FILE = (
+    *LOOKING,
+    "restart",
+    "stop",
+    "rotate-key",
+    "apache-config",
+    "install",
+    "uninstall",
+    "demo",
+    "completion",
+)
 """Commands that have a file of their own in `monitor.ctl.commands`. The others are orders."""
 NAMES = tuple(dict.fromkeys((*LOOKING, *ORDERS, *WITH_A_FILE)))
 """As the help lists them."""

@@ -100,7 +100,7 @@ class Httpd:
     """One httpd on 127.0.0.1:`port`, with its files in `folder`. `start`, then `stop`.
 
     `snippet` is one of the installed ones, or the path of another, included as it is. `extra` is configuration that
-    comes after it. `fast_lane`: so many slots are in it, 0 for none.
+    comes after it. `fast_lane`: so many slots are in it, 0 for none. `more_modules`: what Apache loads besides.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Httpd:
         mount: str = "",
         extra: str = "",
         fast_lane: int = 0,
+        more_modules: Sequence[str] = (),
     ) -> None:
         self.apache = apache
         self.folder = folder
@@ -122,12 +123,13 @@ class Httpd:
         self._config_file = folder / "httpd.conf"
         self._process: subprocess.Popen[bytes] | None = None
         share = self._share()
-        modules = [*_MODULES, "cgid"]
-        python = lanes.PythonLane(snippet, share, config, mount)
+        modules = [*_MODULES, "cgid", *more_modules]
+        settings = load(config)
+        python = lanes.PythonLane.of(settings, snippet, share, config, mount)
         if fast_lane:
-            modules += NEEDED
+            modules += (name for name in NEEDED if name not in modules)
             name = re.sub(r"\W+", "-", mount) or "site"
-            text = lanes.both(python, fastlane.snippet(load(config), fast_lane, mount, str(share), name), __name__)
+            text = lanes.both(python, fastlane.snippet(settings, fast_lane, mount, str(share), name), __name__)
         else:
             text = lanes.python_alone(python, "as asked for", __name__)
         self._config_file.write_text(self._configuration(modules, f"{text}{extra}\n"))
@@ -213,8 +215,11 @@ class Httpd:
                 f"WSGIPythonHome {sys.base_prefix}",
                 f"ErrorLog {self.error_log}",
                 "LogLevel warn",
+                # Two processes, and more when these are at work: each one starts a Python and imports the adaptor.
                 "StartServers 2",
                 "ThreadsPerChild 25",
+                "MinSpareThreads 25",
+                "MaxSpareThreads 75",
                 "MaxRequestWorkers 100",
                 "Timeout 60",
                 "<Directory />\n    AllowOverride None\n    Require all denied\n</Directory>",

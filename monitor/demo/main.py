@@ -290,7 +290,8 @@ def _print_site(settings: Settings, site: httpd.Httpd, appservers: Sequence[dict
         f"  Apache's errors  {site.error_log}\n"
         f"  AppServers       {pids}\n"
         f"  watch it         {lbctl} --socket {settings.control_socket} status\n"
-        f"  try              drain 0, undrain 0, restart instead of status; kill -9 the pid{named}\n"
+        f"  try              top, events, log 0, drain 0, undrain 0, restart instead of status\n"
+        f"                   kill -9 the pid{named}\n"
         f"  sessions         {lost or _WHAT_SURVIVES[settings.sessions.survive]}\n\n"
         "Ctrl-C ends it.\n"
     )

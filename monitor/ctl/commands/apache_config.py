@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,12 @@ from monitor.ctl.commands import which_monitor
 from monitor.ctl.commands.base import Command
 from monitor.ctl.commands.which_monitor import Which
 
+APACHE = click.Option(
+    ["--apache"],
+    default="",
+    metavar="COMMAND",
+    help="The command that shows Apache's configuration (default: apache2ctl, apachectl, httpd or apache2).",
+)
 OPTIONS: list[click.Parameter] = [
     click.Option(
         ["--mode"],
@@ -39,12 +44,7 @@ OPTIONS: list[click.Parameter] = [
         metavar="PATH",
         help="Where the application is mounted (default: the whole site).",
     ),
-    click.Option(
-        ["--apache"],
-        default="",
-        metavar="COMMAND",
-        help="The command that shows Apache's configuration (default: apache2ctl, apachectl, httpd or apache2).",
-    ),
+    APACHE,
     click.Option(
         ["--share"],
         type=click.Path(readable=False, path_type=Path),
@@ -79,13 +79,15 @@ OPTIONS: list[click.Parameter] = [
 ]
 
 
-def run(which: Which, keep_out: tuple[str, ...], **options: Any) -> int:
+def run(which: Which, write: Path | None, check: Path | None, keep_out: tuple[str, ...], **options: Any) -> int:
     """The exit status. Raises LbadaptorError."""
-    if options["write"] and options["check"]:
+    if write and check:
         raise click.UsageError("--write and --check exclude each other.")
-    from monitor.apacheconfig import write  # `lbctl --help` starts faster without it
+    from monitor.apacheconfig import write as apacheconfig  # `lbctl --help` starts faster without it
+    from monitor.apacheconfig.compose import Options
 
-    return write.run(argparse.Namespace(**options, keep_out=list(keep_out), config=which_monitor.config(which)))
+    chosen = Options(which_monitor.config(which), keep_out=list(keep_out), **options)
+    return apacheconfig.run(chosen, write, check)
 
 
 command = Command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def which_options() -> list[click.Parameter]:
             metavar="FILE",
             expose_value=False,
             callback=_named,
-            help=f"The monitor's lbadaptor.toml (default {DEFAULT_FILE}).",
+            help=f"The monitor's lbadaptor.toml (default {DEFAULT_FILE}, or the only one beside it).",
         ),
         click.Option(
             ["--socket"],
@@ -97,10 +98,10 @@ def slot_number(text: str) -> int:
     raise click.BadParameter(f"the number of a slot is wanted, such as 3 (see `lbctl status`), not {text!r}")
 
 
-def slot(required: bool = True) -> click.Argument:
+def slot(required: bool = True, kind: Callable[[str], int] = slot_number) -> click.Argument:
     """The argument SLOT."""
     metavar = "SLOT" if required else "[SLOT]"
-    return click.Argument(["slot"], type=slot_number, required=required, metavar=metavar, shell_complete=_in_use)
+    return click.Argument(["slot"], type=kind, required=required, metavar=metavar, shell_complete=_in_use)
 
 
 def _in_use(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
@@ -114,3 +115,13 @@ def _in_use(context: click.Context, parameter: click.Parameter, begun: str) -> l
 def flag(name: str, about: str, variable: str = "") -> click.Option:
     """An option without a value. `variable`: the parameter that gets it, where that is not `name`."""
     return click.Option([f"--{name}", *([variable] if variable else [])], is_flag=True, help=sentence(about))
+
+
+def confirm(question: str) -> bool:
+    """Ask a person; say that nothing was changed where the answer is no. Raises UsageError where nobody is there."""
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody can be asked here: --yes goes on without a question")
+    if click.confirm(question):
+        return True
+    print("lbctl: nothing was changed", file=sys.stderr)
+    return False

@@ -17,10 +17,23 @@ from monitor.contract.client import NoAnswer
 
 @dataclass
 class Which:
-    """The monitor that is meant: by its lbadaptor.toml or by its control socket. Neither: by the default file."""
+    """The monitor that is meant: by its lbadaptor.toml or by its control socket. Neither: by the `default` file."""
 
     config: Path | None = None
     socket: Path | None = None
+
+
+def default(usual: Path = DEFAULT_FILE) -> Path:
+    """The lbadaptor.toml where none is named: the usual one, or the only one beside its place.
+
+    `lbctl install` makes one for each application, with its name. Raises SettingsError where there are several.
+    """
+    if os.path.exists(usual):
+        return usual
+    others = sorted(usual.parent.glob("*.toml"))
+    if len(others) > 1:
+        raise SettingsError(f"which application? Say --config, with one of {', '.join(map(str, others))}")
+    return others[0] if others else usual
 
 
 def control_socket(which: Which) -> Path:
@@ -30,7 +43,7 @@ def control_socket(which: Which) -> Path:
     """
     if which.socket is not None:
         return which.socket
-    named = which.config or DEFAULT_FILE
+    named = which.config or default()
     settings, error, folders = snapshot.folders(named)
     if settings is not None:
         return settings.control_socket
@@ -95,7 +108,7 @@ def config(which: Which) -> Path:
     Raises NoAnswer where that cannot be found out.
     """
     if which.socket is None:
-        return which.config or DEFAULT_FILE
+        return which.config or default()
     try:
         told = client.ask(which.socket).get("config")
     except NoAnswer as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
+from monitor.ctl.terminal import at_work
 from monitor.ctl.terminal.times import duration
 
 COLUMNS = ("slot", "state", "for", "sessions", "in flight", "served", "memory", "pid", "address", "note")
@@ -29,16 +30,24 @@ def table(status: dict[str, Any]) -> str:
         head += " · stopping"
     if never_set := status.get("session_cookie", {}).get("never_set"):
         lines += ["", f"note: {never_set}."]
+    if stuck := at_work.note(status):
+        lines += ["", stuck]
     if survival := _survival(status):
         lines += ["", *survival]
     problems = [f"PROBLEM: {text}" for text in status.get("problems", ())]
     return "\n".join([*problems, head, status["address_file"], "", *lines])
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of one length as lines, with columns of one width."""
+def aligned(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:
+    """Rows of one length as lines, with columns of one width. `right`: the columns that are flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(
+            text.rjust(width) if number in right else text.ljust(width)
+            for number, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _survival(status: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings import snapshot
 from monitor.contract import client
 from monitor.ctl import main
+from monitor.ctl.commands import which_monitor
 from monitor.ctl.commands.which_monitor import Which
 from monitor.ctl.terminal import table
 from monitor.ctl.terminal.times import duration
@@ -469,3 +470,18 @@ def test_what_is_no_slot_is_told_as_such(text: str, capsys: pytest.CaptureFixtur
         main.main(["drain", "--", text])
     assert ended.value.code == 2
     assert f"the number of a slot is wanted, such as 3 (see `lbctl status`), not '{text}'" in capsys.readouterr().err
+
+
+def test_the_only_application_need_not_be_named(tmp_path: Path) -> None:
+    usual = tmp_path / "lbadaptor.toml"
+    assert which_monitor.default(usual) == usual
+    shop = tmp_path / "shop.toml"
+    shop.touch()
+    assert which_monitor.default(usual) == shop
+    (tmp_path / "board.toml").touch()
+    with pytest.raises(
+        SettingsError, match=rf"which application\? Say --config, with one of {tmp_path}/board\.toml, "
+    ):
+        which_monitor.default(usual)
+    usual.touch()
+    assert which_monitor.default(usual) == usual

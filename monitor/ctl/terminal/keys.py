@@ -1,0 +1,56 @@
+"""Keys that are pressed while a command draws a full screen."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from types import FrameType
+
+_ENDINGS = signal.SIGTERM, signal.SIGHUP
+
+
+def pressed(seconds: float) -> str:
+    """Wait for so long at most, and until a key is pressed: that key; "": none, or standard input is no terminal.
+
+    "q" where the terminal has gone.
+    """
+    if not sys.stdin.isatty():
+        time.sleep(seconds)
+        return ""
+    if not select.select([sys.stdin], [], [], seconds)[0]:
+        return ""
+    try:
+        return os.read(sys.stdin.fileno(), 64).decode("utf-8", "replace") or "q"
+    except OSError:
+        return "q"
+
+
+@contextlib.contextmanager
+def taken() -> Iterator[None]:
+    """Keys take effect without Enter, and are not shown. The terminal is as before at the end, after SIGTERM too.
+
+    Main thread alone.
+    """
+    handlers = {number: signal.signal(number, _end) for number in _ENDINGS}
+    before = termios.tcgetattr(sys.stdin) if sys.stdin.isatty() else None
+    try:
+        if before is not None:
+            tty.setcbreak(sys.stdin, termios.TCSADRAIN)
+        yield
+    finally:
+        if before is not None:
+            with contextlib.suppress(termios.error):  # it has gone
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
