@@ -43,7 +43,7 @@ demo: .venv/ready-demo
 	    $(if $(SURVIVE),--survive '$(SURVIVE)') $(if $(SAVE),--save '$(SAVE)') $(if $(LOAD),--load '$(LOAD)')
 
 test: .venv/ready-test
-	@exec $(OWN) .venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
+	@exec $(OWN) .venv/bin/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-debian: export TESTS := $(TESTS)
 test-debian:

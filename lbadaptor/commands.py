@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-_NEEDED = ("monitor", "itsdangerous", "msgspec", "requests")
+_NEEDED = ("monitor", "itsdangerous", "msgspec")
 _NEEDED_BY_LBCTL = ("click",)
 
 

@@ -7,35 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from lbadaptor.adaptor.backends import MAX_TABLE_AGE
 from lbadaptor.contract.address import Entry, Table, parse
 from lbadaptor.contract.settings import load
 from monitor.contract.client import NoAnswer, ask
 from monitor.demo import httpd
+from tests.apache.resources import TIMEOUT, eventually, free_ports, give_back, processes_of, short_folder
+from tests.apache.visitors import Gate, Site
+from tests.apache.visitors import Load as Load  # who has a cluster has visitors
+from tests.apache.visitors import Visitor as Visitor
 
 APPS = Path(__file__).parents[1] / "apps"
 LBCTL = Path(sys.executable).with_name("lbctl")
-TIMEOUT = 30.0
-"""Seconds that anything here may take; nothing takes nearly as long."""
 INSTALLATIONS = ("debian", "pypi")
 WSGI_SITES = [f"{mode}-{name}" for mode in ("embedded", "daemon") for name in INSTALLATIONS]
 ADAPTOR_SITES = [*WSGI_SITES, "cgi-debian"]
@@ -73,192 +70,6 @@ def apache(name: str) -> httpd.Apache:
         if ("site-packages" in str(found.mod_wsgi)) == (name == "pypi"):
             return found
     pytest.fail(f"there is no Apache with {name}'s mod_wsgi; `make test` as root installs both")
-
-
-_LANE = 2300
-"""Ports that one process of a parallel run takes its own from, below those of outgoing connections."""
-_FIRST = 12000 + _LANE * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
-_given: set[int] = set()
-
-
-def free_ports(count: int = 1) -> int:
-    """The first of so many ports in a row that nobody listens on, nor was given before."""
-    for _ in range(200):
-        first = random.randrange(_FIRST, _FIRST + _LANE - count)
-        ports = range(first, first + count)
-        if not _given.isdisjoint(ports):
-            continue
-        with contextlib.ExitStack() as trials:
-            try:
-                for port in ports:
-                    trial = trials.enter_context(socket.socket())
-                    trial.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            _given.update(ports)
-            return first
-    raise AssertionError("no free ports")
-
-
-def eventually(what: str, look: Callable[[], Any], timeout: float = TIMEOUT) -> Any:
-    """What `look` returns as soon as that is true."""
-    deadline = time.monotonic() + timeout
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        time.sleep(0.005)
-    return found
-
-
-@contextlib.contextmanager
-def short_folder() -> Iterator[Path]:
-    """A folder in /tmp that everybody may enter, and whose name is short enough for sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="lbt-", dir="/tmp"))
-    folder.chmod(0o711)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def processes_of(folder: Path, sessions: frozenset[int] = frozenset()) -> dict[int, str]:
-    """Living processes that have to do with a folder: by command, environment, open files, or kernel session."""
-    name = str(folder).encode()
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        with contextlib.suppress(OSError):
-            state, *fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if state == "Z":
-                continue
-            command = (entry / "cmdline").read_bytes()
-            traces = [command]
-            with contextlib.suppress(PermissionError):
-                traces.append((entry / "environ").read_bytes())
-                for link in (entry / "fd").iterdir():
-                    with contextlib.suppress(OSError):
-                        traces.append(os.readlink(link).encode())
-            if any(name in trace for trace in traces) or int(fields[2]) in sessions:
-                found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
-    return found
-
-
-class Gate:
-    """A page of the application waits at it, until it is opened."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name = name
-        self._path = folder / name
-        self._descriptor: int | None = None
-        os.mkfifo(self._path)
-        self._path.chmod(0o666)
-
-    def reached(self) -> None:
-        """Wait until the application is there."""
-
-        def look() -> bool:
-            try:
-                descriptor = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # ENXIO: nobody reads
-                return False
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-            self._descriptor = descriptor
-            return True
-
-        eventually("the application is at the gate", look)
-
-    def open(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-        self._path.unlink(missing_ok=True)
-
-
-class Site:
-    """One private httpd before a cluster."""
-
-    def __init__(self, cluster: Cluster, server: httpd.Httpd, mode: str, mount: str, fast: bool) -> None:
-        self.cluster = cluster
-        self.httpd = server
-        self.mode = mode
-        """how it runs the adaptor"""
-        self.fast = fast
-        """it has a fast lane"""
-        self.port = server.port
-        self.url = f"http://127.0.0.1:{server.port}{mount}"
-
-    def visitor(self) -> Visitor:
-        return Visitor(self.url, self.fast)
-
-    def visitors(self, count: int) -> list[Visitor]:
-        """So many visitors with a session, each at an AppServer of their own."""
-        visitors: dict[int, Visitor] = {}
-        for _ in range(200):
-            visitor = self.visitor()
-            pid = visitor.count()["pid"]
-            if visitors.setdefault(pid, visitor) is not visitor:
-                visitor.tell("logout")
-                visitor.close()
-            if len(visitors) == count:
-                return list(visitors.values())
-        raise AssertionError(f"200 visitors came to only {len(visitors)} AppServers")
-
-    def log(self) -> str:
-        return self.httpd.error_log.read_text(errors="replace")
-
-
-class Visitor:
-    """A browser: it keeps cookies, and here and there it has a session.
-
-    `repeats`: it sends a GET again where Apache has closed a connection that is not its first request's, as browsers
-    do: by this the fast lane says that it has lost the AppServer (docs/reference/fast-lane.md).
-    """
-
-    def __init__(self, url: str, repeats: bool = False) -> None:
-        self.url = url
-        self._repeats = repeats
-        self._answered = False
-        self.visits = 0
-        self.http = requests.Session()
-        self.http.trust_env = False
-
-    def get(self, page: str, method: str = "GET", **options: Any) -> requests.Response:
-        options.setdefault("timeout", TIMEOUT)
-        url = f"{self.url}/{page}"
-        try:
-            answer = self.http.request(method, url, **options)
-        except requests.ConnectionError:
-            if not (self._repeats and self._answered and method in ("GET", "HEAD")):
-                raise
-            answer = self.http.request(method, url, **options)
-        self._answered = True
-        return answer
-
-    def tell(self, page: str, **options: Any) -> dict[str, Any]:
-        """The content of a page that has to be there."""
-        answer = self.get(page, **options)
-        assert answer.status_code == 200, f"{answer.status_code} {answer.reason}: {answer.text[:200]}"
-        content: dict[str, Any] = answer.json()
-        return content
-
-    def count(self, **options: Any) -> dict[str, Any]:
-        """Another visit, which has to be counted on in the session."""
-        told = self.tell("count", **options)
-        self.visits += 1
-        assert told["visits"] == self.visits
-        return told
-
-    def forget(self) -> None:
-        """The session is over."""
-        self.visits = 0
-
-    @property
-    def ticket(self) -> str | None:
-        return self.http.cookies.get("__PRT__")
-
-    def close(self) -> None:
-        self.http.close()
 
 
 class Cluster:
@@ -355,11 +166,13 @@ class Cluster:
         lint: bool | None = None,
         snippet: Path | None = None,
         fast_lane: int = 0,
+        modules: Sequence[str] = (),
     ) -> Site:
         """Another httpd before it, as one of SITES says; or with a snippet of the test's own.
 
         `lint`: whether the lints stand around the adaptor; None: if they do around the application.
         `fast_lane`: slots that it leads to; `fast` in the name: to all, and `stop` asserts that it was taken.
+        `modules`: what Apache loads besides.
         """
         mode, _, installation = name.partition("-")
         if mode == "fast":
@@ -373,14 +186,18 @@ class Cluster:
         if snippet is None:
             snippet = self._lint_snippet(folder, SNIPPETS[mode]) if lint else Path(SNIPPETS[mode])
         server = httpd.Httpd(
-            apache(installation), folder, free_ports(), snippet, self.config, mount, extra, fast_lane
+            apache(installation), folder, free_ports(), snippet, self.config, mount, extra, fast_lane, modules
         )
         if lint:
             self._write_lint(folder)
+        self.begin(server)
+        return Site(self, server, mode, mount, bool(fast_lane))
+
+    def begin(self, server: httpd.Httpd) -> None:
+        """Start an httpd; `stop` stops it."""
         self._sites.append(server)
         server.start()
         self._sessions.add(server.pid)
-        return Site(self, server, mode, mount, bool(fast_lane))
 
     def _lint_snippet(self, folder: Path, snippet: str) -> Path:
         """A snippet that includes an installed one, its scripts being ours."""
@@ -395,6 +212,7 @@ class Cluster:
         text = LINTED.format(apps=str(self.folder / "apps"), wsgi=str(share / "lbadaptor.wsgi"))
         scripts = folder / "linted"
         scripts.mkdir()
+        shutil.copy(share / "lbadaptor-log.conf", scripts)  # the snippets look for it beside the scripts
         for name, end in (("lbadaptor.wsgi", ""), ("lbadaptor.cgi", LINTED_CGI)):
             script = scripts / name
             script.write_text(text + end)
@@ -414,6 +232,10 @@ class Cluster:
     def said(self) -> str:
         """What the monitor and its AppServers logged."""
         return self._said.read_text(errors="replace")
+
+    def await_said(self, text: str) -> None:
+        """Wait for what an AppServer logs: the watcher forwards it a little later."""
+        eventually(f"it says {text!r}", lambda: text in self.said())
 
     def table(self) -> Table:
         """address.text as of now."""
@@ -503,6 +325,9 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         assert not left, f"processes are left: {left}\n{self.said()}"
+        give_back(self.settings.appservers.base_port, self.settings.slots)
+        for server in self._sites:
+            give_back(server.port)
         assert status in (0, None), self.said()
         for log in self._fast:
             assert re.search(r"\d", log.read_text()), "no request took the fast lane"
@@ -511,7 +336,7 @@ class Cluster:
             assert not said.exists() or not FOUND.search(said.read_text(errors="replace")), said.read_text()
         left_files = {path.name: path for path in self.settings.run_folder.iterdir() if path.name != "events.jsonl"}
         secrets = {"available.text", "callerkeys.text"}
-        assert left_files.keys() <= {"address.text", "keys", "monitor.pid"} | secrets
+        assert left_files.keys() <= {"address.text", "keys", "logs", "monitor.pid"} | secrets
         for name in secrets & left_files.keys():
             assert left_files[name].read_text().count("\n") == 1, f"{name}: a key is left"
         failures = self.said().count("Traceback") - self.said().count(FAILS_ON_PURPOSE)
@@ -528,62 +353,6 @@ def running_cluster(**settings: Any) -> Iterator[Cluster]:
             yield made
         finally:
             made.stop()
-
-
-class Load:
-    """Visitors who come all the time: GET and POST in turn, in sessions that last `length` visits.
-
-    Each visit must be answered, and counted on. Use it as a context: it ends with it, and raises what went wrong.
-    """
-
-    def __init__(self, site: Site, visitors: int, length: int, keep_alive: bool = True) -> None:
-        self.sessions = 0
-        """sessions that ended in order"""
-        self.visits = 0
-        self._site = site
-        self._length = length
-        self._keep_alive = keep_alive
-        self._over = threading.Event()
-        self._failures: list[str] = []
-        self._threads = [threading.Thread(target=self._come) for _ in range(visitors)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(TIMEOUT)
-        assert not any(thread.is_alive() for thread in self._threads)
-        assert self._failures == [], "\n".join([*self._failures, self._site.log()[-2000:], self._site.cluster.said()])
-
-    def go_on(self, visits: int) -> None:
-        """Wait until so many more visits were counted."""
-        goal = self.visits + visits
-        eventually("visitors go on", lambda: self.visits >= goal or self._failures)
-
-    def _come(self) -> None:
-        visitor = self._site.visitor()
-        if not self._keep_alive:
-            visitor.http.headers["Connection"] = "close"
-        body = b"b" * 3000
-        try:
-            while not self._over.is_set():
-                for number in range(self._length):
-                    odd = number % 2
-                    told = visitor.count(method="POST" if odd else "GET", data=body if odd else None)
-                    assert told["body"] == (len(body) if odd else 0)
-                    assert not told["lost"]
-                    self.visits += 1
-                assert visitor.tell("logout")["known"]
-                visitor.forget()
-                self.sessions += 1
-        except Exception as error:
-            self._failures.append(f"visit {visitor.visits + 1}: {type(error).__name__}: {error}")
-        finally:
-            visitor.close()
 
 
 def _copy_lint(folder: Path) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import SITES, Cluster, Site, running_cluster
 from corpus import prepare
+from demo_fixture import Demo
 from fast_site import APP, MODES, FastSite
+
+from tests.apache.resources import short_folder
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +69,22 @@ def fast(request: pytest.FixtureRequest, cluster: Cluster) -> FastSite:
 def embedded(cluster: Cluster) -> FastSite:
     """A fast lane to a mount."""
     return FastSite(cluster, "embedded-debian", "/deep/mount")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with short_folder() as made:
+        yield made
+
+
+@pytest.fixture
+def demo(folder: Path) -> Iterator[Callable[..., Demo]]:
+    """Starts demos, in a folder each."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*words: str, **options: Any) -> Demo:
+            started = Demo(folder, *words, **options)
+            stack.callback(started.clear)
+            return started
+
+        yield start

@@ -84,7 +84,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module", params=LANES)
 def site(cluster: Cluster, request: pytest.FixtureRequest) -> Site:
-    return cluster.site(request.param)
+    return cluster.site(request.param, extra="MinSpareThreads 50")  # two processes, however little is to be done
 
 
 @pytest.mark.parametrize("more", [0, 1, 3])

@@ -210,10 +210,18 @@ def show(visitor: Visitor, name: str) -> str:
     return shown
 
 
+@pytest.fixture(scope="module")
+def dashboard() -> Iterator[Cluster]:
+    """Each of its AppServers takes a second of processor time to import Dash."""
+    with running_cluster(**DASH | {"appservers": {"servers": 3}}) as cluster:
+        yield cluster
+
+
 @pytest.mark.parametrize("name", ["daemon-pypi", *LANES])
-def test_a_dash_application_finds_its_cache_again(new_cluster: NewCluster, name: str) -> None:
-    cluster = new_cluster(**DASH | {"appservers": {"servers": 3}})
-    site = cluster.site(name)
+def test_a_dash_application_finds_its_cache_again(dashboard: Cluster, name: str) -> None:
+    cluster = dashboard
+    cluster.await_ok()
+    site, dataset = cluster.site(name), f"wind at {name}"  # which none has loaded before
     with contextlib.closing(site.visitor()) as visitor:
         page = visitor.get("")
         assert "<title>dashboard</title>" in page.text
@@ -224,13 +232,13 @@ def test_a_dash_application_finds_its_cache_again(new_cluster: NewCluster, name:
         for source in re.findall(r'<script src="/([^"]+)"', page.text):
             assert visitor.get(source).status_code == 200
         assert visitor.get("_dash-layout").status_code == visitor.get("_dash-dependencies").status_code == 200
-        assert show(visitor, "wind") == f"loaded by {pid}"
-        with Coming(lambda: show(visitor, "wind")) as coming:
+        assert show(visitor, dataset) == f"loaded by {pid}"
+        with Coming(lambda: show(visitor, dataset)) as coming:
             drain(cluster, home.ticket)
             coming.go_on(3)
         assert coming.seen == {f"from the cache by {pid}"}
         eventually("it leaves", lambda: not cluster.entry(home.ticket))
-        assert show(visitor, "wind") != f"from the cache by {pid}"
+        assert show(visitor, dataset) != f"from the cache by {pid}"
 
 
 # python-socketio, by long polling.

@@ -72,7 +72,7 @@ def test_a_status_that_is_none_is_a_500_and_asked_once(sites: dict[str, Site], l
     answer = ask(site, "/status", params={"line": line, "name": name}, ticket=site.fast)
     assert answer.status_code == 500
     assert calls(site.cluster, name) == 1
-    assert f"'{line}' is no status" in site.cluster.said()
+    site.cluster.await_said(f"'{line}' is no status")
 
 
 @pytest.mark.parametrize("lane", SITES)
@@ -81,7 +81,7 @@ def test_nothing_of_a_length_is_a_500_and_asked_once(sites: dict[str, Site], lan
     answer = ask(site, "/nothing", params={"name": f"nothing {lane}"}, ticket=site.fast)
     assert answer.status_code == 500
     assert calls(site.cluster, f"nothing {lane}") == 1
-    assert "not one byte of 5 that Content-Length says" in site.cluster.said()
+    site.cluster.await_said("not one byte of 5 that Content-Length says")
 
 
 @pytest.mark.parametrize("lane", SITES)

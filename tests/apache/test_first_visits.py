@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 from cluster import TIMEOUT, Cluster, eventually
 from corpus import prepare
 from fast_site import APP, FastSite, available, available_text, gone, holder, raw, replaced
@@ -163,9 +164,14 @@ def test_one_that_is_to_leave_refuses(cluster: Cluster, embedded: FastSite) -> N
     cluster.lbctl("drain", str(entry.identity.slot))
     eventually("it is DYING", lambda: holder(cluster, visitor).state is State.DYING)
     eventually("nobody is sent to it", lambda: robot.tell("plain")["slot"] != entry.identity.slot)
-    with available(cluster, text):
+
+    def refused() -> requests.Response | None:
         answer, lane = embedded.ask(robot, "plain")
-    assert (answer.status_code, lane) == (200, "back after 421")
+        return answer if lane == "back after 421" else None
+
+    with available(cluster, text):
+        answer = eventually("it has its order, and refuses", refused)
+    assert answer.status_code == 200
     assert answer.json()["slot"] != entry.identity.slot
     cluster.lbctl("undrain", str(entry.identity.slot))
     embedded.ask(visitor, "logout")

@@ -167,7 +167,7 @@ def test_sessions_that_no_process_holds_outlive_it_and_a_drain_ends_by_idle_time
 ) -> None:
     monkeypatch.setenv("SESSION_ENGINE", "django.contrib.sessions.backends.signed_cookies")
     cluster = cluster_of(new_cluster, Framework("django_site", "sessionid"), idle=2.0)
-    assert "the sessions are in django.contrib.sessions.backends.signed_cookies" in cluster.said()
+    cluster.await_said("the sessions are in django.contrib.sessions.backends.signed_cookies")
     site = cluster.site("embedded-debian")
     visitor = site.visitor()
     home = visitor.count()["pid"]
@@ -243,7 +243,7 @@ def in_parallel(visitor: Visitor) -> requests.Response:
 def test_a_session_cookie_that_is_not_the_frameworks_is_said_at_the_start(new_cluster: NewCluster) -> None:
     cluster = cluster_of(new_cluster, Framework("flask_site", "sid"))
     said = "its framework names its session cookie `session`"
-    assert said in cluster.said()
+    cluster.await_said(said)
     eventually("the status says so", lambda: said in cluster.lbctl("status"))
     site = cluster.site("embedded-debian")
     visitor = site.visitor()

@@ -100,6 +100,13 @@ def _echo(environ: Environ, start_response: Start, query: dict[str, str]) -> Ite
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
+def _large(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
+    """As many bytes as asked for."""
+    size = int(query["size"])
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(size))])
+    return [b"x" * size]
+
+
 def _empty(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
     start_response("204 No Content", [("X-Page", "empty")])
     return []
@@ -141,6 +148,7 @@ PAGES: dict[str, Callable[[Environ, Start, dict[str, str]], Iterable[bytes]]] = 
     "logout": _logout,
     "environ": _environ,
     "echo": _echo,
+    "large": _large,
     "empty": _empty,
     "stream": _stream,
     "break": _break,

@@ -122,9 +122,10 @@ def main() -> None:
     def whole(times: int) -> None:
         assert isinstance(served.schedule, FastSchedule)
         readable, serve = served.dispatcher.readable, served.schedule._serve_waiting
+        worker = served.schedule._admission.workers[0]
         for _ in range(times):
             readable(connection)
-            serve()
+            serve(worker)
 
     def receive(times: int) -> None:
         for _ in range(times):

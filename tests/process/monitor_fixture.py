@@ -66,12 +66,14 @@ Found = TypeVar("Found")
 def wait_for(look: Callable[[], Found], what: str, timeout: float = PATIENCE) -> Found:
     """What `look` finds, as soon as it is true."""
     until = time.monotonic() + timeout
+    pause = 0.01
     while True:
         found = look()
         if found:
             return found
         assert time.monotonic() < until, f"{what}: not within {timeout:g} s"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(1.2 * pause, 0.03)  # to look takes processor time from what is waited for
 
 
 @contextlib.contextmanager
@@ -388,7 +390,7 @@ class Site:
         entry = self.entry(slot)
         assert entry is not None
         key = read_keys(self.folder / "keys").caller_key(entry.ticket)
-        headers = {**dict.fromkeys(MANDATORY, "x"), "LB-Path": page, "LB-Key": key}
+        headers = {**dict.fromkeys(MANDATORY, "x"), "LB-Path": page, "LB-Request-Uri": page, "LB-Key": key}
         headers |= {"LB-Script-Name": "", "LB-Generation": str(entry.identity.generation)}
         headers |= {"LB-Remote-Port": "1", "LB-Server-Port": "80", "LB-Scheme": "http"}
         headers |= {"LB-Server-Protocol": "HTTP/1.1"}

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_appserver import PROJECT, WAIT, Start, folder, ready, start  # noqa: F401  (fixtures)
+from appserver_fixture import PROJECT, WAIT, Start, ready
 
 from lbadaptor.appserver.process import messages
 from lbadaptor.appserver.process.messages import STOP, Ready
@@ -147,7 +147,7 @@ IMPORTS = """
 
 
 @pytest.fixture
-def site(folder: Path) -> Path:  # noqa: F811
+def site(folder: Path) -> Path:
     (folder / "forks.py").write_text(textwrap.dedent(FORKS))
     return folder
 
@@ -165,7 +165,7 @@ def site(folder: Path) -> Path:  # noqa: F811
         ("answers", 0),
     ],
 )
-def test_a_child_ends_without_an_answer(site: Path, start: Start, how: str, status: int) -> None:  # noqa: F811
+def test_a_child_ends_without_an_answer(site: Path, start: Start, how: str, status: int) -> None:
     appserver = ready(start("forks:forks"))
     other = appserver.connect()
     other.connect()
@@ -186,13 +186,13 @@ def test_a_child_ends_without_an_answer(site: Path, start: Start, how: str, stat
 
 
 @pytest.mark.parametrize("how", ["chunks", "length"])
-def test_a_child_forked_within_an_answer_says_nothing(site: Path, start: Start, how: str) -> None:  # noqa: F811
+def test_a_child_forked_within_an_answer_says_nothing(site: Path, start: Start, how: str) -> None:
     appserver = ready(start("forks:forks_late"))
     for _ in range(3):
         assert appserver.ask(LB_Query=how)[1] == b"boththem"
 
 
-def test_a_child_holds_no_descriptor_of_ours_and_has_the_usual_signals(site: Path, start: Start) -> None:  # noqa: F811
+def test_a_child_holds_no_descriptor_of_ours_and_has_the_usual_signals(site: Path, start: Start) -> None:
     appserver = ready(start("forks:looks", unix_socket=str(site / "0")))
     others = [appserver.connect() for _ in range(5)]
     for other in others:
@@ -206,7 +206,7 @@ def test_a_child_holds_no_descriptor_of_ours_and_has_the_usual_signals(site: Pat
 
 def test_a_child_with_a_session_of_its_own_lives_on_and_keeps_neither_port_nor_channel(
     site: Path,
-    start: Start,  # noqa: F811
+    start: Start,
 ) -> None:
     appserver = ready(start("forks:lives_on", unix_socket=str(site / "0")))
     child = int(appserver.ask()[1])
@@ -223,7 +223,7 @@ def test_a_child_with_a_session_of_its_own_lives_on_and_keeps_neither_port_nor_c
         os.kill(child, signal.SIGKILL)
 
 
-def test_what_libraries_do_with_forks_works(site: Path, start: Start) -> None:  # noqa: F811
+def test_what_libraries_do_with_forks_works(site: Path, start: Start) -> None:
     appserver = ready(start("forks:works"))
     for _ in range(2):
         assert json.loads(appserver.ask()[1]) == {
@@ -241,7 +241,7 @@ def test_what_libraries_do_with_forks_works(site: Path, start: Start) -> None:  
 )
 def test_a_child_forked_at_import_ends_and_is_no_appserver(
     site: Path,
-    start: Start,  # noqa: F811
+    start: Start,
     child: str,
     status: int,
 ) -> None:
@@ -254,7 +254,7 @@ def test_a_child_forked_at_import_ends_and_is_no_appserver(
 
 
 @pytest.mark.parametrize("how", ["exit 0", "raises", "answers"])
-def test_a_child_forked_in_the_session_count_ends(site: Path, start: Start, how: str) -> None:  # noqa: F811
+def test_a_child_forked_in_the_session_count_ends(site: Path, start: Start, how: str) -> None:
     appserver = ready(start("forks:hello", session_count="forks:counted", environment={"HOW": how}))
     deadline = time.monotonic() + 1.5  # some looks at the sessions
     while time.monotonic() < deadline:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from test_appserver import WAIT, Start, folder, ready, start  # noqa: F401  (fixtures)
+from appserver_fixture import WAIT, Start, ready
 
 from lbadaptor.appserver.main import CANNOT_START, DESCRIPTORS_CLOSED
 from lbadaptor.appserver.process.messages import DRAIN, STOP, UNDRAIN, Failed
@@ -107,13 +107,13 @@ AT_IMPORT = {
 
 
 @pytest.fixture
-def site(folder: Path) -> Path:  # noqa: F811
+def site(folder: Path) -> Path:
     (folder / "habits.py").write_text(textwrap.dedent(HABITS))
     return folder
 
 
 @pytest.mark.parametrize("habit", AT_IMPORT)
-def test_orders_arrive_whatever_was_done_with_signals_at_import(site: Path, start: Start, habit: str) -> None:  # noqa: F811
+def test_orders_arrive_whatever_was_done_with_signals_at_import(site: Path, start: Start, habit: str) -> None:
     (site / "habits.py").write_text(f"{textwrap.dedent(HABITS)}\n{AT_IMPORT[habit]}\n")
     appserver = ready(start("habits:application"))
     appserver.order(DRAIN)
@@ -128,7 +128,7 @@ def test_orders_arrive_whatever_was_done_with_signals_at_import(site: Path, star
 
 
 @pytest.mark.parametrize("habit", ["faulthandler_register", "sigaction_ignore", "block"])
-def test_orders_are_taken_back_that_were_taken_in_a_request(site: Path, start: Start, habit: str) -> None:  # noqa: F811
+def test_orders_are_taken_back_that_were_taken_in_a_request(site: Path, start: Start, habit: str) -> None:
     """What came meanwhile is lost; the monitor repeats it."""
     appserver = ready(start("habits:application"))
     for _ in range(3):
@@ -145,7 +145,7 @@ def test_orders_are_taken_back_that_were_taken_in_a_request(site: Path, start: S
 
 
 @pytest.mark.parametrize("habit", ["nothing", "patches", "interrupts", "process_wide"])
-def test_it_serves_on_and_obeys_orders(site: Path, start: Start, habit: str) -> None:  # noqa: F811
+def test_it_serves_on_and_obeys_orders(site: Path, start: Start, habit: str) -> None:
     appserver = ready(start("habits:application", max_memory=10**12, unix_socket=str(site / "0")))
     for _ in range(2):
         appserver.ask(LB_Path=f"/{habit}")
@@ -164,7 +164,7 @@ def test_it_serves_on_and_obeys_orders(site: Path, start: Start, habit: str) -> 
 
 def test_a_handler_of_the_applications_that_raises_in_our_main_thread_harms_nothing(
     site: Path,
-    start: Start,  # noqa: F811
+    start: Start,
 ) -> None:
     more = "def rings(*_): raise TimeoutError('its own')\nsignal.signal(signal.SIGALRM, rings)\n"
     more += "signal.setitimer(signal.ITIMER_REAL, 0.5, 0.02)\n"
@@ -182,11 +182,11 @@ def test_a_handler_of_the_applications_that_raises_in_our_main_thread_harms_noth
     assert err.count("an error in the main thread") == 1
 
 
-def test_the_arguments_are_mod_wsgis(site: Path, start: Start) -> None:  # noqa: F811
+def test_the_arguments_are_mod_wsgis(site: Path, start: Start) -> None:
     assert ready(start("habits:application")).ask()[1] == b"['mod_wsgi']"
 
 
-def test_a_switch_interval_that_would_keep_the_probe_waiting_is_taken_back(site: Path, start: Start) -> None:  # noqa: F811
+def test_a_switch_interval_that_would_keep_the_probe_waiting_is_taken_back(site: Path, start: Start) -> None:
     appserver = ready(start("habits:application"))
     appserver.ask(LB_Path="/interval")
     time.sleep(0.6)
@@ -194,7 +194,7 @@ def test_a_switch_interval_that_would_keep_the_probe_waiting_is_taken_back(site:
     assert "sys.setswitchinterval(100)" in appserver.ended()[2]
 
 
-def test_without_descriptors_it_lives_on_answers_the_probe_and_says_so_once(site: Path, start: Start) -> None:  # noqa: F811
+def test_without_descriptors_it_lives_on_answers_the_probe_and_says_so_once(site: Path, start: Start) -> None:
     appserver = ready(start("habits:application", max_memory=10**12))
     appserver.ask(LB_Path="/fills")
     with ThreadPoolExecutor(2) as others:
@@ -212,14 +212,14 @@ def test_without_descriptors_it_lives_on_answers_the_probe_and_says_so_once(site
     assert err.count("there are descriptors again") == 1
 
 
-def test_descriptors_that_are_closed_at_import_are_said(site: Path, start: Start) -> None:  # noqa: F811
+def test_descriptors_that_are_closed_at_import_are_said(site: Path, start: Start) -> None:
     (site / "habits.py").write_text(f"{textwrap.dedent(HABITS)}\ncloses()\n")
     code, _, err = start("habits:application").ended()
     assert code == CANNOT_START
     assert "closed descriptors that are not its own" in err
 
 
-def test_descriptors_that_are_closed_in_a_request_end_it_with_a_word(site: Path, start: Start) -> None:  # noqa: F811
+def test_descriptors_that_are_closed_in_a_request_end_it_with_a_word(site: Path, start: Start) -> None:
     appserver = ready(start("habits:application"))
     with pytest.raises(OSError, match=r".*"):
         appserver.ask(LB_Path="/closes")
@@ -240,7 +240,7 @@ def test_descriptors_that_are_closed_in_a_request_end_it_with_a_word(site: Path,
     ],
     ids=["thread", "atexit", "daemon"],
 )
-def test_what_keeps_it_from_ending_is_said(site: Path, start: Start, habit: str, what: str) -> None:  # noqa: F811
+def test_what_keeps_it_from_ending_is_said(site: Path, start: Start, habit: str, what: str) -> None:
     (site / "habits.py").write_text(f"{textwrap.dedent(HABITS)}\n{habit}\n")
     appserver = ready(start("habits:application"))
     appserver.order(STOP)
@@ -250,7 +250,7 @@ def test_what_keeps_it_from_ending_is_said(site: Path, start: Start, habit: str,
     assert f"the process waits for {what}" in err or not what
 
 
-def test_threads_that_a_trace_function_ends_are_refused(site: Path, start: Start) -> None:  # noqa: F811
+def test_threads_that_a_trace_function_ends_are_refused(site: Path, start: Start) -> None:
     """They would serve nobody."""
     habit = "threading.settrace(lambda *_: 1 / 0)"
     (site / "habits.py").write_text(f"{textwrap.dedent(HABITS)}\n{habit}\n")
@@ -291,7 +291,7 @@ GREEN = """
 """
 
 
-def test_threads_that_are_replaced_are_refused_by_name(site: Path, start: Start) -> None:  # noqa: F811
+def test_threads_that_are_replaced_are_refused_by_name(site: Path, start: Start) -> None:
     (site / "green.py").write_text(textwrap.dedent(GREEN))
     appserver = start("green:application")
     failed = appserver.report()

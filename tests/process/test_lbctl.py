@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import pty
 import pwd
+import select
+import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from monitor_fixture import PATIENCE, SLOTS, Site, free_ports, processes, wait_for
+
+from monitor.contract.client import ask
+from monitor.ctl.main import INTERRUPTED
+
+MAIN_SCREEN = b"\x1b[?1049l"
+"""What makes a terminal show what was on it before a full screen (xterm's control sequences)."""
 
 IMPATIENT = """
 import sys
@@ -44,6 +58,34 @@ def up() -> Iterator[Site]:
             yield made
         finally:
             made.clear()
+
+
+def test_doctor_finds_nothing_wrong_with_a_good_site(up: Site) -> None:
+    done = lbctl("--config", up.config, "doctor", "--json", "--apache", "/no/such/httpd", cwd=up.app_folder)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["findings"], done.stderr) == (0, [], "")
+    assert {"monitor", "appservers", "address-text", "session-cookie", "application", "ports"} <= {*told["well"]}
+    assert "No such file" in told["not_checked"]["mod-wsgi"]
+    assert lbctl("doctor", "--jason").returncode == 2
+
+
+def test_doctor_finds_what_is_wrong_without_a_monitor(tmp_path: Path) -> None:
+    config = tmp_path / "shop.toml"
+    config.write_text("[application]\napp = \n")
+    done = lbctl("--config", config, "doctor")
+    assert done.returncode == 1
+    assert f"  ERROR   {config}" in done.stdout
+    config.write_text(
+        '[application]\napp = "no_such_shop:app"\nsession_cookie = "sid"\n'
+        '[files]\nrun_folder = "run"\nkey_file = "keys"\n[appservers]\nhost = "0.0.0.0"\n'
+    )
+    (tmp_path / "keys").write_text("k" * 64 + "\n")
+    (tmp_path / "keys").chmod(0o644)
+    done = lbctl("doctor", "--config", config, "--apache", "/no/such/httpd")
+    assert (done.returncode, done.stderr) == (1, "")
+    for name in ("monitor", "key-file", "application", "reachable"):
+        assert f"[{name}]\n       CURE " in done.stdout
+    assert "Not checked: AppServers, status.sock: no monitor runs: there is no" in done.stdout
 
 
 def test_by_its_socket_a_site_is_ended_and_no_other(site: Site) -> None:
@@ -113,6 +155,61 @@ def test_a_user_without_the_right_is_refused(up: Site, words: list[str], named: 
     assert done.stderr.count("\n") == 1
     up.run_folder.chmod(0o755)
     assert up.ok
+
+
+def test_a_request_that_is_stuck_in_the_application_is_named(up: Site) -> None:
+    """Its thread opens a FIFO that nobody writes to."""
+    fifo = up.folder / "fifo"
+    os.mkfifo(fifo)
+    page = f'/eval/open("{fifo}").read()'
+    request = threading.Thread(target=up.get, args=(0, page))
+    request.start()
+    try:
+        up.wait(lambda: ask(up.control)["appservers"][0]["at_work"], "the request is at work")
+        [told] = json.loads(lbctl("--socket", up.control, "status", "--json").stdout)["appservers"][0]["at_work"]
+        assert (told["method"], told["path"]) == ("GET", page)
+        done = lbctl("--socket", up.control, "top", "--once", "--interval", 0.2)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [line for line in done.stdout.splitlines() if line.startswith("0 ") and line.endswith(f"  GET {page}")]
+    finally:
+        fifo.write_text("")
+        request.join(PATIENCE)
+    up.wait(lambda: not ask(up.control)["appservers"][0]["at_work"], "it is at work no more")
+
+
+def drawn(terminal: int) -> bytes:
+    assert select.select([terminal], [], [], PATIENCE)[0]
+    return os.read(terminal, 65536)
+
+
+@pytest.mark.parametrize("end", ["q", signal.SIGINT, signal.SIGTERM])
+def test_top_draws_on_the_terminal_and_leaves_it_as_it_was(up: Site, end: str | signal.Signals) -> None:
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 100, 0, 0))
+    before = termios.tcgetattr(its)
+    command = [sys.executable, "-B", "-I", "-m", "monitor.ctl", "--socket", str(up.control), "top"]
+    shown = b""
+    top = subprocess.Popen(command, stdin=its, stdout=its, stderr=its)
+    try:
+        while b"no request was at work" not in shown:
+            shown += drawn(ours)
+        assert termios.tcgetattr(its) != before, "keys take effect without Enter"
+        if isinstance(end, str):
+            os.write(ours, end.encode())
+        else:
+            top.send_signal(end)
+        while MAIN_SCREEN not in shown:
+            shown += drawn(ours)
+        status = top.wait(PATIENCE)
+    finally:
+        top.kill()
+        top.wait()
+    assert status == {"q": 0, signal.SIGINT: INTERRUPTED, signal.SIGTERM: 128 + signal.SIGTERM}[end]
+    assert termios.tcgetattr(its) == before
+    for part in (b"slot  state  requests/s", b" of 1 AppServers OK"):
+        assert part in shown
+    os.close(ours)
+    os.close(its)
 
 
 def test_restart_waits_for_the_release_and_prints_its_end(site: Site) -> None:

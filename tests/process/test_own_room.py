@@ -22,7 +22,7 @@ import lbadaptor
 import monitor
 
 ORDINARY = "nobody"
-NEEDED = ("click", "itsdangerous", "msgspec", "requests", "urllib3", "idna", "certifi", "charset-normalizer")
+NEEDED = ("click", "itsdangerous", "msgspec")
 """What monitor and AppServer are installed with."""
 
 

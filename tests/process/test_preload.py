@@ -113,7 +113,7 @@ def sockets_of(preload: Site, pid: int) -> tuple[set[str], list[str]]:
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # a probe's connection, which was closed meanwhile
             links.append(os.readlink(path))
-    links = [link for link in links if link not in ("/dev/null", str(preload.log), "anon_inode:[eventfd]")]
+    links = [link for link in links if link not in ("/dev/null", "anon_inode:[eventfd]")]
     links = [link for link in links if not link.startswith(f"/proc/{pid}/")]  # what it looks at itself by
     sockets = {link for link in links if link.startswith("socket:")}
     return sockets - accepted, sorted(set(links) - sockets)
@@ -121,15 +121,18 @@ def sockets_of(preload: Site, pid: int) -> tuple[set[str], list[str]]:
 
 def test_nothing_of_the_template_or_the_arbiter_leaks_into_them(preload: Site) -> None:
     preload.up()
-    own = {*map(os.readlink, Path(f"/proc/{template(preload)}/fd").iterdir())} - {"/dev/null", str(preload.log)}
-    assert len(own) == 1, "a template has its channel and nothing else"
+    own = {*map(os.readlink, Path(f"/proc/{template(preload)}/fd").iterdir())} - {"/dev/null"}
+    (lines,) = (preload.run_folder / "logs").glob("template.*")
+    own.remove(str(lines))
+    assert len(own) == 1, "a template has its channel, the file for its lines, and nothing else"
     seen: set[str] = set()
-    for pid in appservers(preload).values():
+    for slot, pid in appservers(preload).items():
         # its channel and its two listeners; a probe's connection may come and go while this looks
         wait_for(lambda pid=pid: len(sockets_of(preload, pid)[0]) == 3, "no other socket")
         sockets, others = sockets_of(preload, pid)
-        # the gateway's poll and timer
-        assert others == ["anon_inode:[eventpoll]", "anon_inode:[timerfd]"]
+        (lines,) = (preload.run_folder / "logs").glob(f"{slot}.*")
+        # the file for its lines, the gateway's poll and timer
+        assert others == [str(lines), "anon_inode:[eventpoll]", "anon_inode:[timerfd]"]
         assert not sockets & (own | seen)
         seen |= sockets
     preload.end()
@@ -239,7 +242,7 @@ def test_an_application_that_starts_threads_is_imported_by_each_and_that_is_said
 def test_sockets_that_all_would_share_are_said(preload: Site) -> None:
     preload.write_application("import socket\npair = socket.socketpair()\n")
     preload.up()
-    assert "AppServer template: the application has opened 2 sockets at import: ALL AppServers share" in preload.said
+    preload.wait_said("AppServer template: the application has opened 2 sockets at import: ALL AppServers share")
     preload.end()
 
 

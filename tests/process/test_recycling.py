@@ -12,7 +12,7 @@ from monitor_fixture import PATIENCE, Site, wait_for
 from lbadaptor.contract.address import Entry
 from lbadaptor.contract.headers import MANDATORY
 from lbadaptor.contract.ticket import read_keys
-from monitor.contract.client import ask, client
+from monitor.contract.client import ask, exchange
 
 MB = 1 << 20
 
@@ -156,8 +156,7 @@ def test_a_release_that_ends_sessions_lets_in_flight_requests_finish(site: Site)
     slow.start()
     site.wait(lambda: (site.app_folder / "entered").exists(), "a request is at work")
     site.wait_control()
-    with client(site.control) as session:
-        assert session.post("http://monitor/restart", json={"now": True}, timeout=PATIENCE).status_code == 200
+    assert exchange(site.control, "restart", b'{"now": true}', PATIENCE)[0] == 200
     site.wait_states(s1="OK")
     site.wait_said("slot 0 is ended with 1 session: a release that ends sessions")
     (site.app_folder / "go").touch()

@@ -159,7 +159,7 @@ def test_what_cannot_be_saved_keeps_it_dying_and_undrain_keeps_the_session(site:
         return all(text in status for text in texts)
 
     site.wait(lambda: shown("1 saved, 1 not saved (", "_io.TextIOWrapper", "0 waiting"), "the status tells it")
-    assert 'survive = "anything": the application\'s own counting:save and counting:load save' in site.said
+    site.wait_said('survive = "anything": the application\'s own counting:save and counting:load save')
     site.wait_order("drain", 0)
     site.wait_states(s0="DYING", s1="OK")
     site.wait(lambda: shown("0 saved, 1 not saved (", "moved out 1"), "the other one has left")
@@ -184,7 +184,7 @@ def test_one_that_dies_of_a_fault_while_there_is_no_monitor_has_lost_no_session(
     site.monitor.kill()
     site.monitor.wait()
     os.kill(pids[0], signal.SIGSEGV)
-    wait_for(lambda: 0 not in site.pids(), "it is dead")
+    wait_for(lambda: not Path(f"/proc/{pids[0]}").exists(), "it is dead")
     told = visit(site, other, sid=sid, session="lost").told
     assert (told["visits"], told["lost"], told["moved"], told["pid"]) == (2, False, True, pids[1])
 

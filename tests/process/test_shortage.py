@@ -36,6 +36,7 @@ class Verdict:
         self.site = site
         self.before = {entry.identity.slot: entry for entry in site.wait_ok()}
         site.wait_control()
+        site.wait(lambda: all(self._pids().values()), "the status names their processes")
         self.pids = self._pids()
         self.sessions = {
             slot: [site.get(slot, "/login").cookies["sid"] for _ in range(SESSIONS)] for slot in self.before
@@ -325,6 +326,7 @@ def test_no_file_can_be_written(site: Site) -> None:
         last(site)
         assert site.text == text, "the last good one stays"
         assert requests(site, [1], 4) == [200] * 4
+        assert site.eval(1, "print('x' * 9000)") in (None, "None"), "what is printed is lost, and nothing else"
         assert site.said.count("address.text cannot be written") == 1
         assert site.said.count("state.json cannot be written") == 1
     verdict.holds(killed=0)

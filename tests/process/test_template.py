@@ -52,6 +52,9 @@ class TemplateOwner:
     def request(self, identity: Identity) -> messages.Fork:
         return messages.Fork(identity.slot, "127.0.0.1:1")
 
+    def open_captured(self, identity: Identity) -> int | None:
+        return None
+
     def forked(self, identity: Identity, child: Child) -> None:
         self.living[identity] = child
 

@@ -38,8 +38,8 @@ STORES = {OWN: "application", "flask": "flask_application"}
 """The application's module for each store of sessions."""
 PACKAGE = "torture"
 """of the copies of these modules"""
-KEPT = {"address.text", "available.text", "callerkeys.text", "keys"}
-"""Files that stay in the run folder after an orderly end, besides the monitor's own (`monitor.*`)."""
+KEPT = {"address.text", "available.text", "callerkeys.text", "keys", "logs"}
+"""What stays in the run folder after an orderly end, besides the monitor's own (`monitor.*`)."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "application": {"session_cookie": "sid", "session_idle": 25.0},

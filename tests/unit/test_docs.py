@@ -18,6 +18,7 @@ import pytest
 from lbadaptor.contract import headers
 from lbadaptor.contract.settings import reference
 from lbadaptor.contract.settings.schema import SECTIONS
+from monitor.check.checks import CHECKS, SETTINGS
 from monitor.contract import orders
 from monitor.policy import states
 
@@ -360,6 +361,26 @@ def test_every_log_line_of_the_reference_is_in_the_code() -> None:
 
 
 # Generated pages.
+
+
+def test_the_reference_has_every_check_of_the_doctor() -> None:
+    page = (REFERENCE / "doctor.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)`( †)? \| ", page, flags=re.M)
+    assert rows == [
+        (check.name, " †" if check.live else "")
+        for subject in dict.fromkeys(check.subject for check in CHECKS)
+        for check in (SETTINGS, *CHECKS)
+        if check.subject == subject
+    ]
+    assert re.findall(r"^## (.+)$", page, flags=re.M)[:-1] == [*dict.fromkeys(check.subject for check in CHECKS)]
+
+
+def test_the_texts_of_the_doctor_are_those_of_the_code() -> None:
+    page = (REFERENCE / "doctor.md").read_text()
+    rows = re.findall(r"^\| `[\w-]+`(?: †)? \| (.+) \| .+ \|$", page, flags=re.M)
+    told = [text for row in rows for text in re.findall(r"`([^`]+)`", row) if "…" in text or text.count(" ") > 3]
+    assert len(told) > 40
+    assert [text for text in told if not any(is_part_of(text, one) for one in texts_of_code())] == []
 
 
 @pytest.mark.parametrize(

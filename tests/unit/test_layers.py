@@ -43,7 +43,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "lbadaptor": ("lbadaptor.contract", "lbadaptor.adaptor"),
     "monitor.contract": ("lbadaptor.log", "lbadaptor.contract"),
     "monitor.policy": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
-    "monitor.watcher": ("lbadaptor.log", "lbadaptor.contract", "lbadaptor.adaptor", "monitor.contract"),
+    "monitor.watcher.lines": ("lbadaptor.log", "monitor.contract"),
+    "monitor.watcher": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.adaptor", "monitor.contract", "monitor.watcher.lines"),
+    ),
     "monitor.arbiter.files": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
         *("monitor.policy",),
@@ -57,17 +60,21 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("lbadaptor.appserver.sessions", "monitor.contract", "monitor.policy", "monitor.arbiter.files"),
         *("monitor.arbiter.processes",),
     ),
+    "monitor.apacheconfig": ("lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
     "monitor.check": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
-        *("monitor.arbiter.files", "monitor.arbiter.processes"),
+        *("monitor.arbiter.files", "monitor.arbiter.processes", "monitor.apacheconfig", "lbadaptor"),
     ),
-    "monitor.apacheconfig": ("lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
+    "monitor.install": (
+        *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
+        *("monitor.apacheconfig", "monitor.check"),
+    ),
     "monitor.ctl.terminal": (),
     "monitor.ctl.commands": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings"),
-        *("lbadaptor.appserver.process", "monitor.contract", "monitor.watcher"),
+        *("lbadaptor.appserver.process", "monitor.contract", "monitor.watcher.lines", "monitor.watcher"),
         *("monitor.arbiter.files", "monitor.arbiter.processes", "monitor.arbiter"),
-        *("monitor.apacheconfig", "monitor.ctl.terminal"),
+        *("monitor.apacheconfig", "monitor.check", "monitor.install", "monitor.ctl.terminal"),
     ),
     "monitor.ctl": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor", "monitor.contract", "monitor.ctl.commands"),
@@ -87,7 +94,7 @@ PURE = ("lbadaptor.http1", "monitor.policy")
 """No socket, no file, no process, no clock."""
 OUTSIDE = frozenset(
     (
-        *("socket", "select", "selectors", "ssl", "subprocess", "os", "time", "pathlib", "requests", "fcntl", "mmap"),
+        *("socket", "select", "selectors", "ssl", "subprocess", "os", "time", "pathlib", "fcntl", "mmap"),
         *(
             "tempfile",
             "shutil",
@@ -164,15 +171,23 @@ def test_no_folder_may_import_what_it_does_not() -> None:
     assert {(place, other) for place, others in MAY_IMPORT.items() for other in others} - used == set()
 
 
-@pytest.mark.parametrize("library", ["click", "rich"])
-def test_libraries_of_the_command_line_stay_there(library: str) -> None:
-    """Apache's processes, AppServers and the monitor neither wait for them nor break with them."""
-    users = {
+def users(library: str) -> set[str]:
+    """The folders whose modules import a library, within functions too."""
+    return {
         folder(module)
         for module in modules()
         if any(found.partition(".")[0] == library for found in imported(module))
     }
-    assert users <= {"monitor.ctl", "monitor.ctl.commands", "monitor.ctl.terminal"}
+
+
+@pytest.mark.parametrize("library", ["click", "rich"])
+def test_libraries_of_the_command_line_stay_there(library: str) -> None:
+    """Apache's processes, AppServers and the monitor neither wait for them nor break with them."""
+    assert users(library) <= {"monitor.ctl", "monitor.ctl.commands", "monitor.ctl.terminal"}
+
+
+def test_what_runs_on_a_site_does_not_need_the_demos_http_client() -> None:
+    assert users("requests") == {"monitor.demo"}
 
 
 def test_there_is_no_circle() -> None:

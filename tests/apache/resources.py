@@ -1,0 +1,91 @@
+"""What a test with real processes takes of the machine, and gives back: ports, a folder, time, processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 30.0
+"""Seconds that anything here may take; nothing takes nearly as long."""
+
+_LANE = 2300
+"""Ports that one process of a parallel run takes its own from, below those of outgoing connections."""
+_FIRST = 12000 + _LANE * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
+_given: set[int] = set()
+
+
+def free_ports(count: int = 1) -> int:
+    """The first of so many ports in a row that nobody listens on, nor was given before."""
+    for _ in range(200):
+        first = random.randrange(_FIRST, _FIRST + _LANE - count)
+        ports = range(first, first + count)
+        if not _given.isdisjoint(ports):
+            continue
+        with contextlib.ExitStack() as trials:
+            try:
+                for port in ports:
+                    trial = trials.enter_context(socket.socket())
+                    trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            _given.update(ports)
+            return first
+    raise AssertionError("no free ports")
+
+
+def give_back(first: int, count: int = 1) -> None:
+    """Nobody listens on these ports any more: others may have them."""
+    _given.difference_update(range(first, first + count))
+
+
+def eventually(what: str, look: Callable[[], Any], timeout: float = TIMEOUT) -> Any:
+    """What `look` returns as soon as that is true."""
+    deadline = time.monotonic() + timeout
+    pause = 0.005
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
+        time.sleep(pause)
+        pause = min(1.2 * pause, 0.025)  # to look takes processor time from what is waited for
+    return found
+
+
+@contextlib.contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder in /tmp that everybody may enter, and whose name is short enough for sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="lbt-", dir="/tmp"))
+    folder.chmod(0o711)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def processes_of(folder: Path, sessions: frozenset[int] = frozenset()) -> dict[int, str]:
+    """Living processes that have to do with a folder: by command, environment, open files, or kernel session."""
+    name = str(folder).encode()
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            state, *fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if state == "Z":
+                continue
+            command = (entry / "cmdline").read_bytes()
+            traces = [command]
+            with contextlib.suppress(PermissionError):
+                traces.append((entry / "environ").read_bytes())
+                for link in (entry / "fd").iterdir():
+                    with contextlib.suppress(OSError):
+                        traces.append(os.readlink(link).encode())
+            if any(name in trace for trace in traces) or int(fields[2]) in sessions:
+                found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
+    return found
