@@ -83,6 +83,7 @@ CHECKS = (
     Check("python-of-apache", APACHE, "Python for Apache", readable.python_of_apache),
     Check("files-of-apache", APACHE, "files for Apache", readable.files_of_apache),
     Check("unit-user", SYSTEMD, "not root", service.user),
+    Check("unit-enabled", SYSTEMD, "starts at boot", service.enabled),
     Check("unit-groups", SYSTEMD, "groups", service.groups),
     Check("unit-timeouts", SYSTEMD, "time-outs", service.timeouts),
     Check("unit-program", SYSTEMD, "program", service.program),

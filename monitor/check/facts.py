@@ -110,6 +110,12 @@ class Facts:
         return found
 
     @property
+    def enabled(self) -> bool:
+        """Whether systemd starts the monitor at boot. Only where it has a unit."""
+        found: bool = self._once("enabled", lambda: self.unit is not None and units.is_enabled(self.unit.name))
+        return found
+
+    @property
     def apache_unit(self) -> Unit | None:
         """systemd's unit of Apache; None: there is none."""
         found: Unit | None = self._once("apache_unit", units.of_apache)

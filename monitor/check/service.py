@@ -39,6 +39,16 @@ def user(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def enabled(facts: Facts) -> Iterator[Finding]:
+    """Whether it starts at boot."""
+    unit = _unit(facts)
+    if not facts.enabled:
+        yield warning(
+            f"{unit.name} is not enabled: after a reboot there are no AppServers until somebody starts it",
+            f"`systemctl enable {unit.name}`",
+        )
+
+
 def groups(facts: Facts) -> Iterator[Finding]:
     """Whether the monitor may give files to Apache's group."""
     unit, group = _unit(facts), facts.settings.files.apache_group

@@ -88,6 +88,16 @@ def read(name: str, root: Path = Path("/")) -> Unit | None:
     return unit
 
 
+def is_enabled(name: str, root: Path = Path("/")) -> bool:
+    """Whether something starts it at boot: a link in a folder `*.wants` or `*.requires`."""
+    return any(
+        os.path.lexists(target / name)
+        for folder in FOLDERS
+        for ending in ("wants", "requires")
+        for target in (root / folder.lstrip("/")).glob(f"*.{ending}")
+    )
+
+
 def parse(text: str) -> Iterator[tuple[str, str]]:
     """Keys and values of [Service]. Pure."""
     section = ""

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake import APACHE, CONFIG, MONITOR, dump, facts, host, inodes, said
+from fake import APACHE, CONFIG, MONITOR, dump, facts, host, inodes, said, settings
 
 from monitor.check import readable
 from monitor.check.access import ENTER, READ, WRITE, Inode, Who, may, obstacle
@@ -74,6 +74,14 @@ def test_settings_that_the_monitors_user_cannot_read() -> None:
         f"the monitor cannot start: lbadaptor may not read {CONFIG} (mode 0600); "
         f"`chgrp lbadaptor {CONFIG} && chmod g+r {CONFIG}`"
     )
+
+
+def test_settings_that_neither_the_monitors_user_nor_apaches_can_read_have_one_cure() -> None:
+    given = settings(files={"apache_group": "www-data"})
+    one = facts(given, inodes=inodes((str(CONFIG), 0, 0, 0o600)), dump=dump(*host()))
+    cure = f"`chgrp www-data {CONFIG} && chmod g+r {CONFIG}`"
+    assert [found.rpartition("; ")[2] for found in said(readable.settings_of_monitor(one))] == [cure]
+    assert said(readable.files_of_apache(one))[0].endswith(cure)
 
 
 def test_a_python_that_apaches_user_cannot_enter() -> None:

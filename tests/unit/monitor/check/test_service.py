@@ -173,6 +173,18 @@ def test_what_a_unit_hides(tmp_path: Path, apache: dict[str, str], run_folder: s
     assert what in "".join(found)
 
 
+def test_a_unit_that_is_not_enabled(tmp_path: Path) -> None:
+    one = unit(tmp_path)
+    (found,) = said(service.enabled(facts(unit=one, enabled=False)))
+    assert found.startswith("lbadaptor@shop.service is not enabled")
+    wants = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    assert not units.is_enabled("lbadaptor@shop.service", tmp_path)
+    wants.mkdir(parents=True)
+    (wants / "lbadaptor@shop.service").symlink_to("/etc/systemd/system/lbadaptor@.service")
+    assert units.is_enabled("lbadaptor@shop.service", tmp_path)
+    assert said(service.enabled(facts(unit=one, enabled=True))) == []
+
+
 def test_without_a_file_for_tmpfiles_apache_may_start_too_early(tmp_path: Path) -> None:
     rows = {
         f"/run/lbadaptor-shop{name}": "x" for name in ("", "/address.text", "/callerkeys.text", "/available.text")
@@ -197,6 +209,6 @@ def test_the_file_for_tmpfiles_as_shipped_has_all(tmp_path: Path) -> None:
 
 
 def test_without_a_unit_there_is_nothing_to_check() -> None:
-    for check in (service.user, service.groups, service.timeouts, service.program, service.folders):
+    for check in (service.user, service.enabled, service.groups, service.timeouts, service.program, service.folders):
         with pytest.raises(CannotCheck, match="no systemd unit runs"):
             list(check(facts()))
