@@ -184,6 +184,10 @@ def _write_config(folder: Path, options: argparse.Namespace) -> Path:
             "load": options.load,
         },
     }
+    if not options.app:
+        # Webware's site makes a folder while it starts, and one that is ended then leaves it behind.
+        (temporary := folder / "temporary").mkdir()
+        lines["appservers.environment"] = {"TMPDIR": str(temporary)}
     config = folder / "lbadaptor.toml"
     with config.open("w") as file:
         for section, rows in lines.items():
