@@ -83,6 +83,8 @@ def machine(clusters: list[Cluster], request: pytest.FixtureRequest) -> Iterator
     shop, board = clusters
     mpm, installation = request.param
     apache = DebianApache(shop.folder / f"{mpm}-{installation}", shop, mpm, installation)
+    # Debian gives a body 10 s, and more for bytes that come (reqtimeout.conf): `Slow` waits for all others.
+    apache.enable("slow-visitors", f"RequestReadTimeout body={TIMEOUT:.0f}\n")
     below = apache.file(board, "board-mount", "--mount", "/board")
     whole = apache.file(shop, "shop", "--keep-out", "/board")
     apache.host("www.example.com", apache.port, below, whole)
