@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from pathlib import Path
 
 from lbadaptor.adaptor import forward
 from lbadaptor.adaptor.address_table import AddressTable
@@ -12,6 +13,7 @@ from lbadaptor.adaptor.balance import POLICIES, Load, same_for
 from lbadaptor.adaptor.exchange import ExchangeFailed, Response, WholeResponse, exchange
 from lbadaptor.adaptor.pool import Connection, ConnectTimeout, Pool, connect
 from lbadaptor.adaptor.retry import REFUSALS, Failure
+from lbadaptor.adaptor.same_number import SameNumber
 from lbadaptor.adaptor.spool import Body
 from lbadaptor.contract import headers
 from lbadaptor.contract.address import Entry, Table
@@ -19,9 +21,12 @@ from lbadaptor.contract.errors import KeyFileError, OurOwnFault
 from lbadaptor.contract.settings import Settings
 from lbadaptor.contract.ticket import Keys, Verdict, judge, read_keys
 from lbadaptor.log import logs, texts
+from lbadaptor.log.once import Once
 
 log = logs.logger("lbadaptor")
 
+PATIENCE = 0.1
+"""Seconds for a connection that only shows whether somebody listens."""
 MAX_TABLE_AGE = 0.01
 """Seconds for which a request goes by address.text without checking it again. An AppServer that has left the file
 refuses requests for longer than that. One that has come needs to be known only to visitors with its ticket, and for
@@ -55,6 +60,11 @@ class Backends:
         self._ticket_cookie = settings.application.ticket_cookie
         self._unix_socket = settings.unix_socket
         self._keys: Keys | None = None
+        """None before they are needed first"""
+        self._keys_stamp: tuple[int, int, int] | None = None
+        """of the key file that was read last: time, inode and size"""
+        self._key_problems = Once()
+        self._same_number = SameNumber()
         self._backends: dict[str, Backend] = {}
         """by ticket"""
         self._addresses = AddressTable(settings.address_file, self._on_table)
@@ -81,6 +91,26 @@ class Backends:
         """address.text as of now."""
         return self._addresses.table()
 
+    def table_of_living(self) -> Table:
+        """address.text as of now; where the monitor is gone, without the AppServers at whose sockets nobody listens.
+
+        A dead AppServer refuses a connection at once. Blocks for PATIENCE seconds at most for each one that hangs,
+        and only where the monitor is gone.
+        """
+        table = self.table()
+        if not self._addresses.abandoned:
+            return table
+        return Table(table.serial, tuple(entry for entry in table.entries if self._listens(entry)))
+
+    def _listens(self, entry: Entry) -> bool:
+        try:
+            connect(entry.address, self._unix_socket(entry.identity.slot), PATIENCE, PATIENCE).close()
+        except (ConnectTimeout, OurOwnFault):
+            return True  # as far as is known
+        except OSError:
+            return False
+        return True
+
     def table_for(self, tickets: Sequence[str]) -> Table:
         """address.text as of a moment ago, or as of now if one of the tickets was not in it then."""
         table = self._addresses.table(MAX_TABLE_AGE)
@@ -94,6 +124,8 @@ class Backends:
         verdict, holder, ticket = judge(tickets, table, self._signed)
         if verdict is Verdict.FORGED:
             self._count_forged()
+        elif verdict is Verdict.LOST and table.given is not None:
+            self._same_number.look(ticket, table.given, self._keyring())
         return verdict, holder, ticket
 
     def choose(self, table: Table, avoid: Collection[str], visitor: str = "") -> Entry | None:
@@ -191,7 +223,7 @@ class Backends:
         return self._backends.get(entry.ticket) or Backend(0)  # it left address.text a moment ago
 
     def _on_table(self, table: Table) -> None:
-        """address.text has changed: forget the AppServers that left it, and prepare for those that came."""
+        """address.text was written anew: forget the AppServers that left it, and prepare for those that came."""
         self._on_change()
         before, new = self._backends, (self._settings.idle_connections, self._threads)
         self._backends = {entry.ticket: before.get(entry.ticket) or Backend(*new) for entry in table.entries}
@@ -200,30 +232,39 @@ class Backends:
         self._learn_keys(self._backends.keys() - before.keys())
 
     def _learn_keys(self, tickets: Collection[str]) -> None:
-        """Read the key file again if none of the known keys signed one of these tickets of new AppServers.
+        """Read the key file again if it has changed, or if no known key signed one of these new AppServers' tickets.
 
-        Otherwise the tickets of a new key would be FORGED here until this process has sent a request to one of them.
+        Otherwise the tickets of a new key would be FORGED here until this process has sent a request to one of them;
+        and those of another machine, for ever.
         """
         keys = self._keys
-        if keys is not None and not all(map(keys.signed, tickets)):
-            with suppress(KeyFileError):  # the known keys are still good
-                self._keys = read_keys(self._key_file)
+        if keys is None or (_stamp(self._key_file) == self._keys_stamp and all(map(keys.signed, tickets))):
+            return
+        try:
+            self._read_keys()
+        except KeyFileError as error:
+            if self._key_problems.first(str(error)):
+                log.warning("lbadaptor: %s; going on with the keys that were there", error)
+        else:
+            self._key_problems.over()
 
     def _signed(self, ticket: str) -> bool:
         return self._keyring().signed(ticket)
 
     def _keyring(self) -> Keys:
-        keys = self._keys
-        if keys is None:
-            keys = self._keys = read_keys(self._key_file)
+        return self._keys or self._read_keys()
+
+    def _read_keys(self) -> Keys:
+        stamp = _stamp(self._key_file)  # first: what changes while it is read is then read again
+        keys = self._keys = read_keys(self._key_file)
+        self._keys_stamp = stamp
         return keys
 
     def _head_end(self, backend: Backend, entry: Entry, verdict: Verdict) -> bytes:
         try:
             key = self._keyring().caller_key(entry.ticket)
         except KeyFileError:
-            keys = self._keys = read_keys(self._key_file)  # it may hold a new key now
-            key = keys.caller_key(entry.ticket)
+            key = self._read_keys().caller_key(entry.ticket)  # the file may hold a new key now
         return backend.head_ends.setdefault(verdict, forward.head_end(key, entry.identity.generation, verdict))
 
     def _count_forged(self) -> None:
@@ -238,6 +279,15 @@ class Backends:
                 self._key_file,
                 self._ticket_cookie,
             )
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes with each change of a file; None if it cannot be looked at."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def _refusal(own: dict[str, str], entry: Entry) -> ExchangeFailed:

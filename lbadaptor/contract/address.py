@@ -7,11 +7,14 @@ serial of the table, its writer and the number of entries::
     # address.text 1 · serial 42 · monitor 4711 on web1 · 2026-11-22T10:00:00Z · entries 1
     # ticket   address  state  slot  generation  weight  sessions
     0.1763805600123.kX93…  127.0.0.1:9000  OK  0  1763805600123  100  41
+
+With `[machine] number` the first line also tells the `Given` of this machine, before the number of entries.
 """
 
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -29,7 +32,10 @@ MAX_BYTES = 4 * 1024 * 1024
 
 _HEADER = re.compile(
     r"# address\.text (?P<version>\d{1,9})\b"
-    r"(?:.*?· serial (?P<serial>\d{1,19})\b)?(?:.*· entries (?P<entries>\d{1,9})$)?",
+    r"(?:.*?· serial (?P<serial>\d{1,19})\b)?"
+    r"(?:.*· machine (?P<number>\d{1,3}), newest (?P<newest>\d{1,16})"
+    r" from (?P<since>\d{1,16}) to (?P<until>\d{1,16})\b)?"
+    r"(?:.*· entries (?P<entries>\d{1,9})$)?",
     re.ASCII,
 )
 
@@ -77,6 +83,17 @@ class Address(NamedTuple):
         return cls(host, int(port))
 
 
+def canonical(address: str) -> str:
+    """The one spelling of an IP address, by which two can be compared; any other text as it is. Never raises."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            found = socket.inet_ntop(family, socket.inet_pton(family, address))
+        except (OSError, ValueError):
+            continue
+        return found.removeprefix("::ffff:") if "." in found else found  # IPv4 as a socket of IPv6 shows it
+    return address
+
+
 class Identity(NamedTuple):
     """Names one AppServer. The slot alone does not: the next AppServer in a slot has none of the sessions."""
 
@@ -98,6 +115,16 @@ class Entry(Struct, frozen=True, gc=False):
     sessions: int = 0
 
 
+class Given(NamedTuple):
+    """Which generations a machine that has a number has given: those of `since` to `until` (unix time in ms) are not
+    above `newest`. Its clock has gone evenly meanwhile."""
+
+    number: int
+    newest: int
+    since: int
+    until: int
+
+
 @dataclass(frozen=True)
 class Table:
     """The content of address.text."""
@@ -106,6 +133,8 @@ class Table:
     entries: tuple[Entry, ...] = ()
     by_line: Mapping[str, Entry] = field(default_factory=dict, repr=False, compare=False)
     """the entries by their lines; empty if these have to be read again each time"""
+    given: Given | None = None
+    """None: of a machine without a number"""
     by_ticket: dict[str, Entry] = field(init=False, repr=False, compare=False)
     ok: tuple[Entry, ...] = field(init=False, repr=False, compare=False)
     """the entries in state OK"""
@@ -131,12 +160,12 @@ def parse(text: str, before: Table | None = None) -> Table:
     lines = text.split("\n")
     if lines.pop() != "":
         raise AddressFileError(len(lines) + 1, "the last line is not ended: half written")
-    serial, expected = _header(lines[0]) if lines else (0, None)
+    serial, given, expected = _header(lines[0]) if lines else (0, None, None)
     by_line = _read_fast(lines, before.by_line if before else {})
     entries = tuple(by_line.values()) or tuple(_read(lines))
     if expected is not None and expected != len(entries):
         raise AddressFileError(len(lines) + 1, f"entries: {len(entries)}; the header says {expected}: half written")
-    return Table(serial, entries, by_line)
+    return Table(serial, entries, by_line, given)
 
 
 def write(table: Table, writer: str, time: str) -> str:
@@ -156,7 +185,11 @@ def write(table: Table, writer: str, time: str) -> str:
     titles = ("# " + COLUMNS[0], *COLUMNS[1:])
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     body = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (titles, *rows))
-    header = f"# address.text {VERSION} · serial {table.serial} · {writer} · {time} · entries {len(rows)}"
+    given = ""
+    if table.given is not None:
+        number, newest, since, until = table.given
+        given = f" · machine {number}, newest {newest} from {since} to {until}"
+    header = f"# address.text {VERSION} · serial {table.serial} · {writer} · {time}{given} · entries {len(rows)}"
     return "\n".join((header, *body, ""))
 
 
@@ -166,14 +199,15 @@ def free_slots(taken: Iterable[int], limit: int) -> list[int]:
     return [slot for slot in range(limit) if slot not in used]
 
 
-def _header(line: str) -> tuple[int, int | None]:
-    """The serial (or 0) and the number of entries (or None) that the first line names."""
+def _header(line: str) -> tuple[int, Given | None, int | None]:
+    """The serial (or 0), what the machine has given, and the number of entries (or None), as the first line says."""
     found = _HEADER.match(line)
     if not found:
-        return 0, None
+        return 0, None, None
     if int(found["version"]) != VERSION:
         raise AddressFileError(1, f"version {found['version']}; this program reads version {VERSION}")
-    return int(found["serial"] or 0), int(found["entries"]) if found["entries"] else None
+    given = Given(*(int(found[name]) for name in Given._fields)) if found["number"] else None
+    return int(found["serial"] or 0), given, int(found["entries"]) if found["entries"] else None
 
 
 def _read_fast(lines: list[str], known: Mapping[str, Entry]) -> dict[str, Entry]:

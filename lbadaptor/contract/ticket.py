@@ -1,11 +1,13 @@
 """Tickets, and the keys that sign them. Pure, except for the functions that read and make the key file.
 
 Each application has a key file with one master secret on each line, from the oldest to the newest. The newest one
-signs; signatures of the others are still accepted. From the master secrets come
+signs; signatures of the others are accepted. A key that is only believed, because not all machines know it yet,
+stands first. From the master secrets come
 
 - tickets: `slot.generation.signature`, the value of the `__PRT__` cookie;
 - two keys for each AppServer: the caller's key, which an adaptor sends to it, and the probe's key, which the monitor
-  sends to it.
+  sends to it;
+- the mask that hides the machine's number in a generation (`generation`).
 
 Only the monitor and the adaptors read the file. An AppServer gets only its own ticket and its own two keys, so the
 application in it can forge nothing.
@@ -23,12 +25,14 @@ import secrets
 import stat
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 from itsdangerous import BadSignature, Signer
 
 from lbadaptor.contract.address import Entry, Identity, Table
 from lbadaptor.contract.errors import KeyFileError
+from lbadaptor.contract.generation import NUMBERS, number_of
 
 MAX_LENGTH = 128
 """Bytes. A longer ticket is FORGED, and no signature is computed for it."""
@@ -37,7 +41,8 @@ MAX_VERIFIED = 8
 """Tickets of one request whose signatures are verified. Browsers send one for each path and domain."""
 
 _SHAPE = re.compile(r"\d{1,6}\.\d{1,16}\.[A-Za-z0-9_-]{43}", re.ASCII)
-_SHORTEST_KEY = 32
+SHORTEST_KEY = 32
+"""Characters."""
 _SALT = b"lbadaptor.ticket"
 """Part of every signature: with another one, the tickets that visitors have and the keys of running AppServers would
 be wrong."""
@@ -83,6 +88,18 @@ class Keys:
         """The key that the monitor sends to this AppServer. Raises KeyFileError if none of ours signed the ticket."""
         return self._derive("probe", ticket)
 
+    def mask(self, slot: int, ms: int) -> int:
+        """What hides the machine's number in a new generation: 0 to 999, by the newest key."""
+        return _mask(self._masters[-1], slot, ms)
+
+    def number_in(self, ticket: str) -> int | None:
+        """The number of the machine that gave this ticket; None: none of our keys signed it, or it has none."""
+        index = self._index(ticket)
+        if index is None:
+            return None
+        slot, generation = map(int, identity_of(ticket).split("."))
+        return number_of(generation, slot, partial(_mask, self._masters[index]))
+
     def _index(self, ticket: str) -> int | None:
         if len(ticket) <= MAX_LENGTH and _SHAPE.fullmatch(ticket):
             for index in range(len(self._signers) - 1, -1, -1):
@@ -101,6 +118,11 @@ class Keys:
             raise KeyFileError(f"no key of the key file signed the ticket of AppServer {identity_of(ticket)}")
         text = f"lbadaptor.{purpose}.{identity_of(ticket)}"
         return hmac.new(self._masters[index].encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def _mask(master: str, slot: int, ms: int) -> int:
+    made = hmac.digest(master.encode(), f"lbadaptor.number.{slot}.{ms}".encode(), "sha256")
+    return int.from_bytes(made[:8], "big") % NUMBERS
 
 
 def identity_of(ticket: str) -> str:
@@ -142,11 +164,16 @@ def read_keys(path: Path) -> Keys:
         raise KeyFileError(f"key file {path}: {_why(error)}") from None
     masters = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     for master in masters:
-        if len(master) < _SHORTEST_KEY:
-            raise KeyFileError(f"key file {path}: a key is shorter than {_SHORTEST_KEY} characters")
+        if len(master) < SHORTEST_KEY:
+            raise KeyFileError(f"key file {path}: a key is shorter than {SHORTEST_KEY} characters")
     if not masters:
         raise KeyFileError(f"key file {path} holds no key; delete it to have a new one made")
     return Keys(masters)
+
+
+def new_key() -> str:
+    """A new master secret."""
+    return secrets.token_urlsafe(48)
 
 
 def make_keys(path: Path, group: int | None = None) -> Keys:
@@ -161,7 +188,7 @@ def make_keys(path: Path, group: int | None = None) -> Keys:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with open(descriptor, "w", encoding="ascii") as file:
-                file.write(secrets.token_urlsafe(48) + "\n")
+                file.write(new_key() + "\n")
                 file.flush()
                 if group is not None:
                     os.fchown(descriptor, -1, group)

@@ -9,6 +9,7 @@ from lbadaptor.contract.settings.sections.adaptor import AdaptorSettings
 from lbadaptor.contract.settings.sections.application import COUNTED, Application
 from lbadaptor.contract.settings.sections.appservers import AppServers, Limit
 from lbadaptor.contract.settings.sections.files import Files
+from lbadaptor.contract.settings.sections.machine import NO_NUMBER, Machine
 from lbadaptor.contract.settings.sections.monitor import Monitor
 from lbadaptor.contract.settings.sections.row import COOKIE
 from lbadaptor.contract.settings.sections.sessions import NOTHING, Sessions, Survive
@@ -18,12 +19,14 @@ __all__ = [
     "COUNTED",
     "DEFAULT_FILE",
     "NOTHING",
+    "NO_NUMBER",
     "SECTIONS",
     "AdaptorSettings",
     "AppServers",
     "Application",
     "Files",
     "Limit",
+    "Machine",
     "Monitor",
     "Sessions",
     "Settings",

@@ -15,6 +15,7 @@ from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings.schema import SECTIONS, Settings
 from lbadaptor.contract.settings.sections import row
 from lbadaptor.contract.settings.sections.application import COUNTED
+from lbadaptor.contract.settings.sections.machine import Machine
 from lbadaptor.contract.settings.sections.sessions import LEAST_SHARE
 from lbadaptor.log import texts
 
@@ -60,6 +61,7 @@ def parse(text: str, folder: str = "") -> Settings:
     _refuse_contradictions(settings)
     _refuse_both_or_neither(settings, text)
     _refuse_session_contradictions(settings, text)
+    _refuse_machine_contradictions(settings, text)
     return settings
 
 
@@ -210,6 +212,15 @@ def _refuse_session_contradictions(settings: Settings, text: str) -> None:
     ):
         if settings.sessions_survive and os.path.normpath(path) == os.path.normpath(settings.session_folder):
             raise wrong("folder", f"folder and {name} are the same folder; each needs its own")
+
+
+def _refuse_machine_contradictions(settings: Settings, text: str) -> None:
+    if settings.machine == Machine():
+        return
+    from lbadaptor.contract.settings.machines import contradictions  # it costs memory in every Apache process
+
+    for key, why in contradictions(settings):
+        raise SettingsError(f"{_line(text, key, 'machine')}[machine] {why}")
 
 
 def _names(section: str) -> list[str]:

@@ -12,6 +12,7 @@ from lbadaptor.contract.settings.sections.application import Application
 from lbadaptor.contract.settings.sections.appservers import AppServers
 from lbadaptor.contract.settings.sections.files import Files
 from lbadaptor.contract.settings.sections.log import Log
+from lbadaptor.contract.settings.sections.machine import Machine
 from lbadaptor.contract.settings.sections.monitor import Monitor
 from lbadaptor.contract.settings.sections.sessions import NOTHING, Sessions
 
@@ -32,6 +33,7 @@ class Settings(Struct, forbid_unknown_fields=True, frozen=True):
     monitor: Monitor = Monitor()
     sessions: Sessions = Sessions()
     log: Log = Log()
+    machine: Machine = Machine()
     folder: str = ""
     """not a setting: the folder of the file, where relative paths begin"""
 
@@ -127,4 +129,5 @@ SECTIONS: dict[str, type[Struct]] = {
     "monitor": Monitor,
     "sessions": Sessions,
     "log": Log,
+    "machine": Machine,
 }

@@ -30,7 +30,7 @@ MAX_BYTES = 1 << 20
 """A larger file is not ours (1 to 2 KB)."""
 MOST_COOKIES = 16
 """Names of ticket cookies."""
-_SHARED = ("application", "files", "adaptor")
+_SHARED = ("application", "files", "adaptor", "machine")
 """The sections that adaptors use whole."""
 _THREADS = "threads"
 """What they use of [appservers]: until an AppServer has reported its load, it is measured by this."""
@@ -49,6 +49,8 @@ class Snapshot(Struct, frozen=True):
     """the names under which living AppServers hand out tickets: first the one that new AppServers use"""
     config: tuple[str, ...] = ()
     """the path of lbadaptor.toml as the monitor was told, absolute, and with symbolic links followed"""
+    leaving: bool = False
+    """this machine, one of several, is to get no new visitors any more"""
 
     def is_of(self, config: Path) -> bool:
         """Whether it was made from this lbadaptor.toml."""
@@ -62,6 +64,7 @@ class _Written(Struct, frozen=True):
         tuple[Annotated[str, Meta(pattern=COOKIE)], ...], Meta(min_length=1, max_length=MOST_COOKIES)
     ]
     settings: dict[str, Any]
+    leaving: bool = False
 
 
 def paths(config: Path) -> tuple[str, str]:
@@ -69,12 +72,12 @@ def paths(config: Path) -> tuple[str, str]:
     return os.path.abspath(config), os.path.realpath(config)
 
 
-def encode(settings: Settings, ticket_cookies: Sequence[str], config: Path) -> bytes:
+def encode(settings: Settings, ticket_cookies: Sequence[str], config: Path, leaving: bool = False) -> bytes:
     """The text of settings.json."""
     shown: dict[str, Any] = {name: msgspec.to_builtins(getattr(settings, name)) for name in _SHARED}
     shown["appservers"] = {_THREADS: settings.appservers.threads}
     shown["folder"] = settings.folder
-    written = _Written(VERSION, paths(config), tuple(ticket_cookies)[:MOST_COOKIES], shown)
+    written = _Written(VERSION, paths(config), tuple(ticket_cookies)[:MOST_COOKIES], shown, leaving)
     return msgspec.json.format(msgspec.json.encode(written), indent=2) + b"\n"
 
 
@@ -95,7 +98,7 @@ def decode(data: bytes) -> Snapshot:
         settings = msgspec.convert(known, Settings)
     except (msgspec.DecodeError, RecursionError, AttributeError, TypeError) as error:
         raise SettingsError(f"not to be read: {error}") from None
-    return Snapshot(settings, written.ticket_cookies, written.config)
+    return Snapshot(settings, written.ticket_cookies, written.config, written.leaving)
 
 
 def read(path: Path) -> Snapshot:

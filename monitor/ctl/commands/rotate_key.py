@@ -1,39 +1,40 @@
 """`lbctl rotate-key`: add a new key to the key file and have it used; `--finish` removes the old ones.
 
-Every step leaves a key file with which all that run can go on: a crash in between costs nothing.
+Where there are several machines, a key has to be believed on all of them before it signs on any: `--believe`, `lbctl
+key export` and `import`, then `--sign`. Every step leaves a key file with which all that run can go on: a crash in
+between costs nothing.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from lbadaptor.contract.address import parse
-from lbadaptor.contract.errors import AddressFileError, KeyFileError
+from lbadaptor.contract.errors import AddressFileError
 from lbadaptor.contract.settings import NOTHING, Settings
-from lbadaptor.contract.ticket import Keys, read_keys
+from lbadaptor.contract.ticket import Keys, new_key
 from lbadaptor.log import texts
 from monitor.contract import client
 from monitor.contract.client import NoAnswer
-from monitor.ctl.commands import order, which_monitor
+from monitor.ctl.commands import key_file, order, which_monitor
 from monitor.ctl.commands.base import Command, flag
 from monitor.ctl.commands.which_monitor import Which
 
-UPGRADED_WITHIN = 30.0
-"""Seconds in which the monitor has to read the key file anew."""
-POLL_INTERVAL = 0.1
-"""Seconds between two looks at whether it has."""
 
-
-def run(which: Which, finish: bool) -> int:
+def run(which: Which, believe: bool, sign: bool, finish: bool) -> int:
     """The exit status. Blocks until the monitor has read the key file. Raises LbadaptorError, OSError."""
+    if believe + sign + finish > 1:
+        raise click.UsageError("--believe, --sign and --finish are three steps: one at a time")
     settings = which_monitor.settings(which)
     status = client.ask(settings.control_socket)
-    if finish:
+    if believe:
+        _believe(which, settings, status)
+    elif sign:
+        _sign(which, settings, status)
+    elif finish:
         _finish(which, settings, status)
     else:
         _begin(which, settings, status)
@@ -41,40 +42,80 @@ def run(which: Which, finish: bool) -> int:
 
 
 def _begin(which: Which, settings: Settings, status: dict[str, Any]) -> None:
-    lines = _lines(settings.key_file)
-    if len(_keys(lines)) > 1:
+    if settings.machine.number >= 0:
         raise NoAnswer(
-            f"{settings.key_file} has {len(_keys(lines))} keys: an earlier change is under way; end it with `lbctl "
-            "rotate-key --finish`"
+            "this is one of several machines ([machine] number): a new key that signs here at once would be unknown "
+            "to the others. Go in three steps: `lbctl rotate-key --believe` here, and `lbctl key export` to each "
+            "other machine; then `lbctl rotate-key --sign` on each; then `lbctl rotate-key --finish` on each"
         )
-    _replace(settings.key_file, [*lines, secrets.token_urlsafe(48)])
-    print(f"{settings.key_file}: a new key is added; the old one counts, too", flush=True)
+    path = settings.key_file
+    with key_file.locked(settings):
+        lines = key_file.read(path)
+        if len(lines.all) > 1:
+            end = "`lbctl rotate-key --sign` and then " if lines.believed else ""
+            raise NoAnswer(
+                f"{path} has {len(lines.all)} keys: an earlier change is under way; end it with {end}`lbctl "
+                "rotate-key --finish`"
+            )
+        key_file.replace(path, lines.add(new_key()))
+    print(f"{path}: a new key is added; the old one counts, too", flush=True)
+    _put_to_use(which, settings, status)
+
+
+def _believe(which: Which, settings: Settings, status: dict[str, Any]) -> None:
+    path = settings.key_file
+    with key_file.locked(settings):
+        key_file.replace(path, key_file.read(path).believe(new_key()))
+    print(f"{path}: a new key is added, which is believed, and does not sign", flush=True)
     try:
-        _read_anew(which, settings, status)
+        key_file.read_anew(which, settings, status)
+    except NoAnswer as error:
+        raise NoAnswer(f"{error}. The new key is in the file; `lbctl reexec` has the monitor read it") from None
+    print(
+        "Bring it to each other machine: lbctl key export | ssh MACHINE lbctl key import\n"
+        "When all have it, have it sign on each: lbctl rotate-key --sign"
+    )
+
+
+def _sign(which: Which, settings: Settings, status: dict[str, Any]) -> None:
+    path = settings.key_file
+    with key_file.locked(settings):
+        key_file.replace(path, key_file.read(path).sign())
+    print(f"{path}: the key that was believed signs now; the old one counts, too", flush=True)
+    _put_to_use(which, settings, status)
+
+
+def _put_to_use(which: Which, settings: Settings, status: dict[str, Any]) -> None:
+    """Have the monitor read the file, whose last key is new, and begin a release."""
+    try:
+        key_file.read_anew(which, settings, status)
         print(order.give(which, "restart", now=False), flush=True)
     except NoAnswer as error:
         raise NoAnswer(
             f"{error}. The new key is in the file, and not in use yet: `lbctl reexec` and `lbctl restart` do that"
         ) from None
+    others = " on any machine" if settings.machine.number >= 0 else ""
     print(
-        "New AppServers hand out tickets of the new key. When no AppServer of before is left (`lbctl status`), remove"
-        " the old key: lbctl rotate-key --finish"
+        f"New AppServers hand out tickets of the new key. When no AppServer of before is left{others} (`lbctl "
+        "status`), remove the old key: lbctl rotate-key --finish"
     )
 
 
 def _finish(which: Which, settings: Settings, status: dict[str, Any]) -> None:
-    lines = _lines(settings.key_file)
-    keys = _keys(lines)
-    if len(keys) < 2:
-        raise NoAnswer(f"{settings.key_file} has one key: there is no old one to remove")
-    if why := needed_by(settings.address_file, Keys(keys[-1:]), status):
-        raise NoAnswer(f"the old key is still needed: {why}; nothing was changed")
-    _replace(settings.key_file, keys[-1:])
+    path = settings.key_file
+    with key_file.locked(settings):
+        lines = key_file.read(path)
+        if not lines.older:
+            sign = "; a key is believed: `lbctl rotate-key --sign` comes first" if lines.believed else ""
+            raise NoAnswer(f"{path} has one key: there is no old one to remove{sign}")
+        if why := needed_by(settings.address_file, Keys([lines.signing]), status):
+            raise NoAnswer(f"the old key is still needed: {why}; nothing was changed")
+        key_file.replace(path, lines.without_older())
     try:
-        _read_anew(which, settings, status)
+        key_file.read_anew(which, settings, status)
     except NoAnswer as error:
         raise NoAnswer(f"{error}. The old key is removed; `lbctl reexec` has the monitor forget it, too") from None
-    print(f"{settings.key_file}: the old key is removed, and counts no more; Apache needs a reload to forget it")
+    print(f"{path}: the old key is removed, and counts no more; Apache forgets it within seconds")
 
 
 def needed_by(address_file: Path, newest: Keys, status: dict[str, Any]) -> str:
@@ -101,57 +142,16 @@ def needed_by(address_file: Path, newest: Keys, status: dict[str, Any]) -> str:
     return ""
 
 
-def _read_anew(which: Which, settings: Settings, before: dict[str, Any]) -> None:
-    """Have the monitor read the key file, by an upgrade in place. Raises NoAnswer."""
-    print(order.give(which, "reexec"), flush=True)
-    deadline = time.monotonic() + UPGRADED_WITHIN
-    while time.monotonic() < deadline:
-        try:
-            if client.ask(settings.control_socket).get("began") != before.get("began"):
-                return
-        except NoAnswer:
-            pass  # it is between two programs
-        time.sleep(POLL_INTERVAL)
-    raise NoAnswer(f"the monitor was not upgraded within {UPGRADED_WITHIN:g} s; its log may tell why")
-
-
-def _lines(path: Path) -> list[str]:
-    """Of the key file, which is checked. Raises KeyFileError."""
-    read_keys(path)
-    try:
-        return path.read_text("ascii").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeyFileError(f"key file {path}: {texts.what(error)}") from None
-
-
-def _keys(lines: Sequence[str]) -> list[str]:
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
-def _replace(path: Path, lines: Sequence[str]) -> None:
-    """Write the key file whole, with its owner, group and mode. Raises OSError; the old one stays then."""
-    real = Path(os.path.realpath(path))
-    there = os.stat(real)
-    beside = real.with_name(f".{real.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write("".join(f"{line}\n" for line in lines))
-            file.flush()
-            os.fchown(descriptor, there.st_uid, there.st_gid)
-            os.fchmod(descriptor, there.st_mode & 0o7777)
-            os.fsync(descriptor)
-        os.rename(beside, real)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-
-
 command = Command(
     "rotate-key",
     "change the key that signs tickets, so that nobody is logged out",
     run,
-    [flag("finish", "remove the old keys, unless an AppServer or a saved session needs them")],
-    ["lbctl rotate-key", "lbctl rotate-key --finish"],
-    more="It adds a key to the key file, has the monitor read it, and begins a release.",
+    [
+        flag("believe", "step 1 of 3 on several machines: add a new key that verifies tickets and signs none"),
+        flag("sign", "step 2, when all machines have that key: it signs here, and a release begins"),
+        flag("finish", "the last step: remove the old keys, unless an AppServer or a saved session needs them"),
+    ],
+    ["lbctl rotate-key", "lbctl rotate-key --believe", "lbctl rotate-key --finish"],
+    more="Without an option it adds a key to the key file, has the monitor read it, and begins a release. One of "
+    "several machines refuses that: there it goes in three steps.",
 )

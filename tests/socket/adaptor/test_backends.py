@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from scripted import ScriptedServer, Step, Talk, answer, hang_up, refusal
-from stage import GENERATION, Site
+from stage import GENERATION, MASTER, Site
 
 from lbadaptor.adaptor.backends import Backends, BufferedResponse
 from lbadaptor.adaptor.exchange import ExchangeFailed
 from lbadaptor.adaptor.pool import ConnectTimeout
 from lbadaptor.adaptor.retry import Failure
 from lbadaptor.adaptor.spool import EMPTY, Body, VisitorGone
-from lbadaptor.contract.address import Address, Entry, Identity
+from lbadaptor.contract.address import Address, Entry, Given, Identity, Table, write
 from lbadaptor.contract.errors import KeyFileError, OurOwnFault
+from lbadaptor.contract.generation import with_number
 from lbadaptor.contract.ticket import Keys, Verdict
 
 Serve = Callable[..., ScriptedServer]
@@ -375,3 +376,80 @@ def test_a_recent_table_is_enough_except_for_tickets_that_are_not_in_it(
     assert len(before.entries) == 1
     assert backends.table_for([before.entries[0].ticket]) is before
     assert backends.table_for([before.entries[0].ticket, other.ticket]).entries == (one, other)
+
+
+# The key file.
+
+
+def test_a_key_file_that_has_changed_is_taken_up_although_no_appserver_has_come(
+    backends: Backends, site: Site, serve: Serve
+) -> None:
+    """Another machine's tickets are of a new key: those of this machine's AppServers are not, so far."""
+    entries = site.publish_servers(serve())
+    others = Keys(["n" * 48]).ticket(Identity(3, GENERATION))
+    ours = site.keys.ticket(Identity(7, 7))
+
+    def verdict(ticket: str) -> Verdict:
+        return backends.judge([ticket], backends.table())[0]
+
+    assert verdict(others) is Verdict.FORGED
+    beside = site.folder / "keys.new"
+    beside.write_text(f"# believed: x\n{'n' * 48}\n{MASTER}\n")
+    beside.rename(site.key_file)
+    assert verdict(others) is Verdict.FORGED, "the file is not looked at with each request"
+    site.publish(*entries)  # a heartbeat
+    assert (verdict(others), verdict(ours)) == (Verdict.LOST, Verdict.LOST)
+    site.key_file.write_text(f"{'n' * 48}\n")
+    site.publish(*entries)
+    assert (verdict(others), verdict(ours)) == (Verdict.LOST, Verdict.FORGED)
+
+
+@pytest.mark.parametrize("content", [None, "short\n"])
+def test_a_key_file_that_is_broken_is_said_once_and_the_known_keys_count(
+    backends: Backends, site: Site, serve: Serve, caplog: pytest.LogCaptureFixture, content: str | None
+) -> None:
+    entries = site.publish_servers(serve())
+    ours = [site.keys.ticket(Identity(7, 7))]
+    assert backends.judge(ours, backends.table())[0] is Verdict.LOST
+    site.key_file.unlink()
+    if content is not None:
+        site.key_file.write_text(content)
+    for _ in range(3):
+        site.publish(*entries)
+        assert backends.judge(ours, backends.table())[0] is Verdict.LOST
+    assert caplog.text.count("going on with the keys that were there") == 1
+    site.key_file.write_text(f"{'n' * 48}\n")
+    site.publish(*entries)
+    assert backends.judge(ours, backends.table())[0] is Verdict.FORGED
+
+
+# Two machines with one number.
+
+
+def test_only_a_lost_ticket_is_looked_at_for_the_number_of_its_machine(
+    backends: Backends, site: Site, serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    number_in = Keys.number_in
+
+    def look(keys: Keys, ticket: str) -> int | None:
+        looked.append(ticket)
+        return number_in(keys, ticket)
+
+    monkeypatch.setattr(Keys, "number_in", look)
+    entry = site.entry(serve())
+    given = Given(7, with_number(7, site.keys.mask, 0, GENERATION + 1000, 0), GENERATION, GENERATION + 9000)
+    site.publish_text(write(Table(1, (entry,), given=given), "test", "now"))
+    table = backends.table()
+    other = site.keys.ticket(Identity(3, with_number(7, site.keys.mask, 0, GENERATION + 2000, 3)))
+    forged = Keys(["x" * 48]).ticket(Identity(3, with_number(7, site.keys.mask, 0, GENERATION + 2000, 3)))
+    for tickets, verdict in (([], Verdict.NONE), ([entry.ticket], Verdict.HELD), ([forged], Verdict.FORGED)):
+        assert backends.judge(tickets, table)[0] is verdict
+    assert "another machine" not in caplog.text
+    assert looked == []
+    for _ in range(3):
+        assert backends.judge([other], table)[0] is Verdict.LOST
+    assert caplog.text.count("another machine has the number 7 of this one") == 1
+    site.publish(entry)  # no number any more
+    assert backends.judge([other], backends.table())[0] is Verdict.LOST
+    assert len(looked) == 3

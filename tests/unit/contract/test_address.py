@@ -1,8 +1,21 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from lbadaptor.contract.address import VERSION, Address, Entry, Identity, State, Table, free_slots, parse, write
+from lbadaptor.contract.address import (
+    VERSION,
+    Address,
+    Entry,
+    Given,
+    Identity,
+    State,
+    Table,
+    free_slots,
+    parse,
+    write,
+)
 from lbadaptor.contract.errors import AddressFileError
 
 GENERATION = 1763805600123
@@ -184,3 +197,28 @@ def test_an_address_is_read_and_written(text: str, address: Address) -> None:
 def test_free_slots_come_lowest_first() -> None:
     assert free_slots([0, 2, 9], 5) == [1, 3, 4]
     assert free_slots(range(3), 3) == []
+
+
+GIVEN = Given(7, 1763805600123456, 1763805500000, 1763805600200)
+
+
+def test_the_header_of_a_machine_with_a_number_tells_what_it_has_given() -> None:
+    text = write(Table(42, TABLE.entries, given=GIVEN), "monitor 4711 on web1", "2026-11-22T10:00:00Z")
+    header = text.partition("\n")[0]
+    assert (
+        " · 2026-11-22T10:00:00Z · machine 7, newest 1763805600123456 from 1763805500000 to 1763805600200 · entries "
+    ) in header
+    table = parse(text)
+    assert (table.given, table.serial, table.entries) == (GIVEN, 42, TABLE.entries)
+    assert parse(write(TABLE, "monitor", "now")).given is None
+
+
+def test_programs_of_before_read_that_header_too() -> None:
+    text = write(Table(42, TABLE.entries, given=GIVEN), "monitor 4711 on web1", "now")
+    before = re.compile(
+        r"# address\.text (?P<version>\d{1,9})\b"
+        r"(?:.*?· serial (?P<serial>\d{1,19})\b)?(?:.*· entries (?P<entries>\d{1,9})$)?"
+    )
+    found = before.match(text.partition("\n")[0])
+    assert found is not None
+    assert (found["version"], found["serial"], found["entries"]) == ("1", "42", str(len(TABLE.entries)))

@@ -15,6 +15,7 @@ from lbadaptor.contract.settings.sections.row import Step
 from monitor.apacheconfig import fastlane, lanes
 
 LEAST = '[application]\napp = "shop.wsgi:application"\nsession_cookie = "sid"\n'
+MACHINE = f"{LEAST}[machine]\nnumber = 3\n"
 SURVIVE = f'{LEAST}[sessions]\nsurvive = "leaving"\n'
 
 
@@ -201,11 +202,66 @@ def _toml(value: object) -> str:
         (f'{LEAST}[sessions]\nsurvive = "all"\n', "invalid enum value 'all'; known are nothing, leaving, anything"),
         (f"{LEAST}[sessions]\nmax_files = 0\n", "line 5: [sessions] max_files: expected"),
         (f'{SURVIVE}save = "x"\n', "[sessions] save: expected `module:function`"),
+        # one of several machines
+        (f"{LEAST}[machine]\nnumber = 1000\n", "line 5: [machine] number: expected"),
+        (f"{LEAST}[machine]\nweight = 50\n", "line 5: [machine] weight is for one of several machines: it goes with"),
+        (f"{LEAST}[machine]\nsessions = 5\n", "line 5: [machine] sessions is for one of several machines"),
+        (f'{LEAST}[machine]\nfront = ["10.0.0.5"]\n', "line 5: [machine] front is for one of several machines"),
+        (f'{LEAST}[machine]\nagent = "127.0.0.1:99"\n', "line 5: [machine] agent is for one of several machines"),
+        (f"{MACHINE}sessions = 5\n", "line 6: [machine] sessions has no use without agent"),
+        (f'{MACHINE}front = ["10.0.0.5", "lb1"]\n', 'line 6: [machine] front: "lb1" is a name; expected the address'),
+        (f'{MACHINE}front = ["10.0.0.0/24"]\n', 'front: "10.0.0.0/24" is a network'),
+        (f'{MACHINE}front = ["0.0.0.0"]\n', "is the wildcard address"),
+        (f'{MACHINE}front = [""]\n', 'front: "" is a name'),
+        (f'{MACHINE}front = ["fe80::1%eth0"]\n', 'front: "fe80::1%eth0" is an address with a zone'),
+        (f'{MACHINE}agent = "[fe80::1%eth0]:9900"\n', "has an address with a zone, which"),
+        (f'{MACHINE}agent = "x"\n', 'line 6: [machine] agent = "x" is not address:port, such as "10.0.0.11:9900"'),
+        (f'{MACHINE}agent = "10.0.0.1"\n', "is not address:port"),
+        (f'{MACHINE}agent = "fd00::1:99"\n', "is not address:port"),
+        (f'{MACHINE}agent = "127.0.0.1:65536"\n', "is not address:port"),
+        (f'{MACHINE}agent = "web1:9900"\n', "has a name; expected an address of this machine"),
+        (f'{MACHINE}agent = "0.0.0.0:9900"\n', "has the wildcard address; expected"),
+        (f'{MACHINE}agent = "[::]:9900"\n', "has the wildcard address"),
+        (f'{MACHINE}agent = "224.0.0.1:9900"\n', "has a multicast or broadcast address"),
+        (f'{MACHINE}agent = "8.8.8.8:9900"\n', "is a public address"),
+        (f'{MACHINE}agent = "[::ffff:8.8.8.8]:9900"\n', "is a public address"),
+        (f'{MACHINE}agent = "[2a00:1450::1]:9900"\n', "is a public address"),
+        (
+            f'{MACHINE}agent = "10.0.0.1:9900"\n',
+            "is not loopback, and front, which says who may ask there, is missing",
+        ),
+        (f'{MACHINE}agent = "127.0.0.1:0"\n', "has port 0"),
+        (f'{MACHINE}agent = "127.0.0.1:9015"\n', "takes a port of the AppServers, which are 9000 to 9015"),
+        (f'{MACHINE}agent = "127.0.0.1:9000"\n[appservers]\nhost = "0.0.0.0"\n', "takes a port of the AppServers"),
+        (f'{MACHINE}agent = "127.0.0.1:9000"\n[appservers]\nhost = "::"\n', "takes a port of the AppServers"),
+        (f'{MACHINE}agent = "[::1]:9000"\n[appservers]\nhost = "localhost"\n', "takes a port of the AppServers"),
     ],
 )
 def test_what_is_unknown_wrong_or_contradictory_is_refused_with_its_place(text: str, why: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(why)):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "",
+        "weight = 50",
+        'agent = "127.0.0.1:9900"\nsessions = 500',
+        'agent = "[::1]:9900"',
+        'front = ["10.0.0.5", "203.0.113.7", "fd00::5"]',
+        'agent = "10.0.0.1:9900"\nfront = ["10.0.0.5"]',
+        'agent = "[fd00::1]:9900"\nfront = ["fd00::5"]',
+        'agent = "100.64.0.1:9900"\nfront = ["100.64.0.5"]',  # shared address space (RFC 6598), as VPNs have it
+        'agent = "127.0.0.1:9016"',
+        'agent = "127.0.0.1:8999"',
+        'agent = "127.0.0.2:9000"',  # AppServers listen on 127.0.0.1
+        'agent = "[::1]:9000"\n[appservers]\nhost = "0.0.0.0"',
+        'agent = "127.0.0.1:9000"\n[appservers]\nhost = "web1"',  # it may be another address
+    ],
+)
+def test_one_of_several_machines(rows: str) -> None:
+    assert parse(f"{MACHINE}{rows}\n").machine.number == 3
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "web1.example"])
@@ -343,6 +399,7 @@ def _changed(settings: Settings, section: str, name: str) -> Settings:
         "host": "127.0.0.2",
         "slots": settings.slots + 1,
         "ticket_cookie": "__SHOP__",
+        "front": ("10.0.0.5",),
     }.get(name, not value if isinstance(value, bool) else value + 1 if isinstance(value, int | float) else value)
     if isinstance(value, str) and other == value:
         other = f"{value}x"
@@ -363,5 +420,7 @@ def test_a_setting_needs_a_new_fast_lane_file_exactly_where_that_file_holds_it(s
     assert (lane(_changed(settings, section, name)) != lane(settings)) == (
         Step.FAST_LANE in steps or Step.APACHE in steps
     )
-    assert (Step.RESTART in steps) == (section == "files" or (section, name) == ("sessions", "folder"))
+    assert (Step.RESTART in steps) == (
+        section == "files" or (section, name) in (("sessions", "folder"), ("machine", "number"))
+    )
     assert Step.RESTART in steps or steps[0] in (Step.RELEASE, Step.NEW_APPSERVERS, Step.APACHE)

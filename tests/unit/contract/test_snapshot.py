@@ -70,6 +70,11 @@ def test_what_adaptors_use_comes_back(config: Path) -> None:
     assert not found.is_of(config.with_name("blog.toml"))
 
 
+@pytest.mark.parametrize("leaving", [True, False])
+def test_whether_the_machine_is_leaving_comes_back(config: Path, leaving: bool) -> None:
+    assert snapshot.decode(snapshot.encode(load(config), ["a"], config, leaving)).leaving is leaving
+
+
 def test_no_secret_is_in_it(config: Path) -> None:
     assert b"secret!" not in snapshot.encode(load(config), ["a"], config)
 
@@ -84,12 +89,14 @@ def test_it_is_0640_and_whole(config: Path) -> None:
 def test_it_is_written_only_where_it_says_something_else(config: Path) -> None:
     file, path = accept(config), config.parent / "run" / "settings.json"
     before = path.stat().st_ino
-    file.keep(load(config), ["__OLD__"])
+    assert file.keep(load(config), ["__OLD__"]) is False
     assert path.stat().st_ino == before
-    file.keep(load(config), ["__OLDER__"])
+    assert file.keep(load(config), ["__OLDER__"]) is True
     assert path.stat().st_ino != before
     path.unlink()
-    file.keep(load(config), ["__OLDER__"])
+    assert file.keep(load(config), ["__OLDER__"]) is True
+    assert file.keep(load(config), ["__OLDER__"], leaving=True) is True
+    assert file.keep(load(config), ["__OLDER__"], leaving=True) is False
     assert snapshot.read(path).ticket_cookies == ("__OLD__", "__OLDER__")
 
 
@@ -101,7 +108,7 @@ def test_that_it_cannot_be_written_is_said_once_and_tried_again(
     (run / "settings.json").unlink()
     run.rmdir()
     for _ in range(3):
-        file.keep(load(config), [])
+        assert file.keep(load(config), []) is False
     assert caplog.text.count("settings.json cannot be written") == 1
     run.mkdir()
     file.keep(load(config), [])
@@ -152,8 +159,9 @@ def test_a_monitor_of_another_release_may_know_more_and_less(config: Path) -> No
     content["settings"]["adaptor"]["news"] = 1
     content["settings"]["news"] = {}
     del content["settings"]["adaptor"]["wait"]
+    del content["leaving"]
     found = snapshot.decode(json.dumps(content).encode())
-    assert found.settings.adaptor.wait == 5.0
+    assert (found.settings.adaptor.wait, found.leaving) == (5.0, False)
 
 
 # Where it is looked for.

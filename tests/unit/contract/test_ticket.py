@@ -10,6 +10,7 @@ import pytest
 
 from lbadaptor.contract.address import Address, Entry, Identity, State, Table
 from lbadaptor.contract.errors import KeyFileError
+from lbadaptor.contract.generation import with_number
 from lbadaptor.contract.ticket import (
     MAX_LENGTH,
     MAX_VERIFIED,
@@ -275,3 +276,28 @@ def test_a_few_forged_ones_hide_no_ticket_of_ours() -> None:
     ours = keys.ticket(Identity(1, 17))
     forged = [f"0.{number}.{'A' * 43}" for number in range(MAX_VERIFIED - 1)]
     assert judge([*forged, *forged, "x" * 200, ours], Table(), keys.signed) == (Verdict.LOST, None, ours)
+
+
+# With the number of a machine.
+
+NUMBERED = with_number(7, Keys([NEW]).mask, 0, 1763805600123, 3)
+
+
+def test_a_ticket_of_16_digits_is_one_like_those_of_13() -> None:
+    ticket = Keys([NEW]).ticket(Identity(3, NUMBERED))
+    assert len(str(NUMBERED)) == 16
+    assert Keys([OLD, NEW]).signed(ticket)
+    assert Keys([OLD, NEW]).caller_key(ticket) == Keys([NEW]).caller_key(ticket)
+
+
+def test_the_number_is_found_by_the_key_that_signed_the_ticket() -> None:
+    ticket = Keys([NEW]).ticket(Identity(3, NUMBERED))
+    for keys in ([NEW], [OLD, NEW], [NEW, OLD]):
+        assert Keys(keys).number_in(ticket) == 7
+    assert Keys([OLD]).number_in(ticket) is None
+    assert Keys([NEW]).number_in(Keys([NEW]).ticket(IDENTITY)) is None
+
+
+def test_the_mask_is_of_the_key_that_signs() -> None:
+    assert Keys([OLD, NEW]).mask(3, 17) == Keys([NEW]).mask(3, 17) == 896
+    assert Keys([OLD]).mask(3, 17) != Keys([NEW]).mask(3, 17)

@@ -12,8 +12,9 @@ import pytest
 from lbadaptor.contract.address import Address, Entry, Identity, State, Table, write
 from lbadaptor.contract.ticket import Keys, read_keys
 from monitor.contract import client
+from monitor.contract.key_lines import KeyLines
 from monitor.ctl import main
-from monitor.ctl.commands import rotate_key
+from monitor.ctl.commands import key_file
 from monitor.ctl.commands.rotate_key import needed_by
 
 OLD, NEW = "o" * 64, "n" * 64
@@ -67,7 +68,7 @@ def test_the_file_is_replaced_as_it_is(tmp_path: Path) -> None:
     real.write_text(OLD + "\n")
     real.chmod(0o640)
     link.symlink_to("real")
-    rotate_key._replace(link, [OLD, NEW])
+    key_file.replace(link, KeyLines((OLD, NEW)))
     assert real.read_text() == f"{OLD}\n{NEW}\n"
     assert (stat.S_IMODE(real.stat().st_mode), link.is_symlink()) == (0o640, True)
     assert sorted(os.listdir(tmp_path)) == ["keys", "real"]
@@ -103,7 +104,7 @@ def test_a_monitor_that_refuses_leaves_a_file_that_serves(
 def test_a_monitor_that_does_not_come_back_is_told(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(rotate_key, "UPGRADED_WITHIN", 0.0)
+    monkeypatch.setattr(key_file, "UPGRADED_WITHIN", 0.0)
     monkeypatch.setattr(client, "ask", lambda path, order="", *_: {"text": "x"} if order else servers("OK"))
     assert main.main(["rotate-key", "--config", str(config)]) == 1
     assert "the monitor was not upgraded within 0 s" in capsys.readouterr().err
@@ -111,7 +112,102 @@ def test_a_monitor_that_does_not_come_back_is_told(
 
 def test_without_a_monitor_nothing_is_changed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (config.parent / "keys").read_text()
-    for words in ([], ["--finish"]):
+    for words in ([], ["--finish"], ["--believe"], ["--sign"]):
         assert main.main(["rotate-key", "--config", str(config), *words]) == 1
         assert "there is no control socket" in capsys.readouterr().err
     assert (config.parent / "keys").read_text() == before
+
+
+# Several machines.
+
+
+@pytest.fixture
+def one_of_several(config: Path) -> Path:
+    config.write_text(config.read_text() + "[machine]\nnumber = 3\n")
+    return config
+
+
+@pytest.fixture
+def orders(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the monitor was ordered; it obeys."""
+    given: list[str] = []
+
+    def ask(path: Path, order: str = "", *_: Any) -> dict[str, Any]:
+        given.extend([order] * bool(order))
+        return {"text": f"{order}: done"} if order else {**servers("OK"), "began": len(given)}
+
+    monkeypatch.setattr(client, "ask", ask)
+    return given
+
+
+def test_on_one_of_several_machines_a_new_key_does_not_sign_at_once(
+    one_of_several: Path, orders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (one_of_several.parent / "keys").read_text()
+    assert main.main(["rotate-key", "--config", str(one_of_several)]) == 1
+    said = capsys.readouterr().err
+    for step in ("--believe", "lbctl key export", "--sign", "--finish"):
+        assert step in said
+    assert (one_of_several.parent / "keys").read_text() == before
+    assert orders == []
+
+
+def test_the_three_steps(one_of_several: Path, orders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = one_of_several.parent
+    old = read_keys(folder / "keys")
+
+    def step(name: str) -> str:
+        assert main.main(["rotate-key", name, "--config", str(one_of_several)]) == 0
+        return capsys.readouterr().out
+
+    said = step("--believe")
+    assert "lbctl key export | ssh MACHINE lbctl key import" in said
+    assert "lbctl rotate-key --sign" in said
+    keys, ticket = read_keys(folder / "keys"), old.ticket(Identity(0, 1))
+    assert keys.ticket(Identity(0, 1)) == ticket, "the old one signs"
+    assert orders == ["reexec"]
+    said = step("--sign")
+    assert "lbctl rotate-key --finish" in said
+    keys = read_keys(folder / "keys")
+    assert keys.signed(ticket)
+    assert not old.signed(keys.ticket(Identity(0, 1))), "the new one signs"
+    assert orders == ["reexec", "reexec", "restart"]
+    new = [line for line in (folder / "keys").read_text().splitlines() if not line.startswith("#")][-1]
+    address_file(folder, new)
+    step("--finish")
+    assert (folder / "keys").read_text() == f"# ours\n{new}\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "step", "why"),
+    [
+        ([OLD], "--sign", "no key is believed"),
+        (["# believed: x", NEW, OLD], "--believe", "a key is believed already"),
+        (["# believed: x", NEW, OLD], "--finish", "`lbctl rotate-key --sign` comes first"),
+    ],
+)
+def test_a_step_out_of_turn_changes_nothing(
+    one_of_several: Path, orders: list[str], capsys: pytest.CaptureFixture[str], lines: list[str], step: str, why: str
+) -> None:
+    path = one_of_several.parent / "keys"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    before = path.read_text()
+    assert main.main(["rotate-key", step, "--config", str(one_of_several)]) == 1
+    assert why in capsys.readouterr().err
+    assert (path.read_text(), orders) == (before, [])
+
+
+def test_one_step_at_a_time(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main.main(["rotate-key", "--believe", "--sign", "--config", str(config)])
+    assert "one at a time" in capsys.readouterr().err
+
+
+def test_a_change_that_is_under_way_is_told_with_its_next_step(
+    config: Path, orders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (config.parent / "keys").write_text(f"# believed: x\n{NEW}\n{OLD}\n")
+    assert main.main(["rotate-key", "--config", str(config)]) == 1
+    assert (
+        "has 2 keys: an earlier change is under way; end it with `lbctl rotate-key --sign`" in capsys.readouterr().err
+    )
