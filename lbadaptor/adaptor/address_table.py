@@ -35,6 +35,8 @@ class AddressTable:
         self._problems = Once()
         self._checked = float("-inf")
         """monotonic seconds"""
+        self.abandoned = False
+        """at the last look nobody had written the file for STALE seconds, or it was not there"""
 
     def table(self, max_age: float = 0.0) -> Table:
         """The last good table; empty if there never was one. Never raises.
@@ -51,12 +53,14 @@ class AddressTable:
         try:
             status = os.stat(self._path)
         except OSError as error:
+            self.abandoned = True
             self._warn(f"{self._path}: {texts.what(error)}; is the monitor running?")
             return
+        self.abandoned = time.time() - status.st_mtime > STALE
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if stamp != self._stamp:
             self._read(stamp)
-        elif time.time() - status.st_mtime > STALE:
+        elif self.abandoned:
             self._warn(f"{self._path} is older than {STALE:.0f} s: the monitor is gone; going on with its last table")
 
     def _read(self, stamp: tuple[int, int, int]) -> None:

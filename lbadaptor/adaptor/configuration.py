@@ -6,7 +6,9 @@ import threading
 
 from lbadaptor.adaptor.error_pages import ErrorPage
 from lbadaptor.adaptor.forward import Environ, Heads
+from lbadaptor.contract.address import canonical
 from lbadaptor.contract.cookies import finder
+from lbadaptor.contract.settings import NO_NUMBER
 from lbadaptor.contract.settings.snapshot import Snapshot
 
 
@@ -31,6 +33,10 @@ class Configuration:
         """as many requests may wait for an AppServer"""
         self.waiters_for_moves = threading.Semaphore(adaptor.waiters)
         """as many besides may wait for a session that moves"""
+        machine = self.settings.machine
+        self.front = frozenset(map(canonical, machine.front)) if machine.number != NO_NUMBER else frozenset()
+        """the addresses that see the health page"""
+        self.leaving = snapshot.leaving
         if before is not None and before.settings.adaptor.waiters == adaptor.waiters:
             self.waiters, self.waiters_for_moves = before.waiters, before.waiters_for_moves
 

@@ -20,13 +20,16 @@ from lbadaptor.adaptor.forward import BadRequest, Environ
 from lbadaptor.adaptor.spool import EMPTY, Body, VisitorGone, keep
 from lbadaptor.adaptor.stream import Stream
 from lbadaptor.adaptor.walk import GiveUp, Walk
+from lbadaptor.contract.address import canonical
 from lbadaptor.contract.errors import OurOwnFault
+from lbadaptor.contract.headers import HEALTH_PATH, HOLDERS_PATH
 from lbadaptor.contract.settings import DEFAULT_FILE, Settings
 from lbadaptor.contract.settings.snapshot import Snapshot
 from lbadaptor.log import logs
 
 log = logs.logger("lbadaptor")
 
+HEALTH_PATHS = (HEALTH_PATH, HOLDERS_PATH)
 LARGE_HEAD = 65536
 """Bytes of a request's head. After a larger one the C library is told to return freed memory to the system
 (malloc_trim(3)). Otherwise it keeps some 10 MB for each of its arenas once Apache's threads have written such heads,
@@ -61,6 +64,8 @@ class Adaptor:
 
     def __call__(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
         """Answer one request. Blocks on the visitor's body and on the AppServer."""
+        if self.configuration.front and environ.get("PATH_INFO") in HEALTH_PATHS and self._is_of_front(environ):
+            return self._tell_health(environ, start_response)
         body, streamed, large = EMPTY, False, False
         walk: Walk | None = None
         try:
@@ -105,6 +110,18 @@ class Adaptor:
             stream.close()
             raise
         return stream
+
+    def _is_of_front(self, environ: Environ) -> bool:
+        """Whether the front asks for a health page; otherwise that path is the application's."""
+        address = canonical(environ.get("REMOTE_ADDR", ""))
+        return environ["REQUEST_METHOD"] in ("GET", "HEAD") and address in self.configuration.front
+
+    def _tell_health(self, environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
+        from lbadaptor.adaptor import health  # most machines are alone
+
+        table = self.backends.table_of_living()  # first: with it come new settings
+        more = log_variables.of(environ, None)
+        return health.answer(start_response, environ["PATH_INFO"], table, self.configuration.leaving, more)
 
     def _current_configuration(self) -> Configuration:
         return self.configuration

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lbadaptor.contract.errors import LbadaptorError, SettingsError
 from lbadaptor.contract.settings import Settings, load
-from monitor.apacheconfig import apache_check, ask_apache, fastlane, lanes
+from monitor.apacheconfig import apache_check, ask_apache, fastlane, front, lanes
 from monitor.contract.installed import SHARE
 
 _MOUNT = re.compile(r"(?:/[0-9A-Za-z._~!&'()*+,;=:@-]+)+").fullmatch
@@ -95,6 +95,8 @@ def compose(
     python = lanes.PythonLane.of(settings, lanes.SNIPPETS[options.mode], share, config, mount)
     command = command_line(options)
     dump, cannot_read = _dump(options)
+    if dump and (missing := front.missing_modules(settings, dump)):
+        raise Refused(f"[machine] front needs modules that Apache has not loaded: a2enmod {' '.join(missing)}")
     twice = _included_twice(dump, mount)
     if options.lanes == "python":
         return Composed(lanes.python_alone(python, ON_PURPOSE, command), PYTHON_ALONE, warnings=twice, dump=dump)

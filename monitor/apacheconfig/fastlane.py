@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from lbadaptor.contract.address import Address
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.headers import TIME, VARIABLES, encode
-from lbadaptor.contract.settings import Settings
+from lbadaptor.contract.headers import HEALTH_PATH, TIME, VARIABLES, encode
+from lbadaptor.contract.settings import NO_NUMBER, Settings
 from monitor.apacheconfig import rewrite_rules
 from monitor.apacheconfig.quoting import is_plain, quoted
 
@@ -41,6 +41,8 @@ def snippet(
     snippets. `taken`: regular expressions of paths that are not the adaptor's. Raises SettingsError for settings
     that Apache's configuration cannot hold: [adaptor] pass_variables, [appservers] host, a path.
     """
+    if settings.machine.number != NO_NUMBER:
+        taken = [*taken, rf"{re.escape(mount + HEALTH_PATH)}(?:/holders)?$"]  # only the adaptor has the health page
     variables, more_of_tls = _variables(settings)
     servers = settings.appservers
     if not _HOST(servers.host):

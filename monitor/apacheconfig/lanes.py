@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lbadaptor.contract.headers import REQUEST_ID_PATTERN
 from lbadaptor.contract.settings import Settings
+from monitor.apacheconfig import front
 from monitor.apacheconfig.quoting import comment, is_plain, quoted
 
 SNIPPETS = {"embedded": "lbadaptor.conf", "daemon": "lbadaptor-daemon.conf", "cgi": "lbadaptor-cgi.conf"}
@@ -40,12 +41,14 @@ class PythonLane:
     """Apache's access log can tell slot, lane, verdict, tries and the AppServer's time"""
     trust_request_id: bool = False
     """the visitor's X-Request-Id is the request's id"""
+    front: Sequence[str] = ()
+    """addresses of the HAProxies in front"""
 
     @classmethod
     def of(cls, settings: Settings, snippet: str | Path, share: Path, config: Path, mount: str) -> PythonLane:
         """As the settings of `config` say."""
-        adaptor = settings.adaptor
-        return cls(snippet, share, config, mount, adaptor.log_variables, adaptor.trust_request_id)
+        adaptor, machine = settings.adaptor, settings.machine
+        return cls(snippet, share, config, mount, adaptor.log_variables, adaptor.trust_request_id, machine.front)
 
 
 def both(python: PythonLane, fast_lane: str, command: str) -> str:
@@ -76,6 +79,7 @@ def _head(python: PythonLane, command: str) -> Iterator[str]:
 
 
 def _python(python: PythonLane) -> Iterator[str]:
+    yield from front.lines(python.front, python.share)
     yield ""
     yield f"Define LBADAPTOR_SHARE {_word(str(python.share))}"
     yield f"{CONFIG}{_word(str(python.config))}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import msgspec
 from msgspec import Raw, Struct
 
@@ -37,11 +39,13 @@ class Kept(Struct, frozen=True):
     unsaved: dict[str, int] = {}
     """how many have none, by what stands against it: a type that cannot be pickled, a full disk"""
     waiting: int | None = None
-    """how many sessions wait in the folder for their visitors. None: another AppServer counts them"""
+    """how many living sessions wait in the folder for their visitors. None: another AppServer counts them"""
     moved_out: int = 0
     """how many have left it"""
     taken: int = 0
     """how many it has taken over"""
+    waiting_longest: float = 0.0
+    """seconds until the last of those that wait ends if nobody uses it"""
 
 
 class AtWork(Struct, frozen=True):
@@ -152,6 +156,31 @@ class Begin(Struct, frozen=True, tag="begin"):
     log_file: str = ""
     """where their lines go; empty: to standard error"""
     log_json: bool = False
+    agent: str = ""
+    """where HAProxy's agent-check is answered; empty: nowhere"""
+    front: tuple[str, ...] = ()
+    """the addresses of those who may ask there"""
+
+
+class Word(Enum):
+    """What HAProxy is to do with this machine."""
+
+    UP = "up"
+    """send it new visitors"""
+    DRAIN = "drain"
+    """send it only those who have a session here"""
+    DOWN = "down"
+    """send it nobody"""
+
+
+class Availability(Struct, frozen=True):
+    """What this machine tells the HAProxy in front of it."""
+
+    word: Word
+    percent: int = 0
+    """how much of its weight counts for new visitors: 1 to 100 with UP, else 0"""
+    reason: str = ""
+    """for people"""
 
 
 class Target(Struct, frozen=True):
@@ -172,6 +201,8 @@ class View(Struct, frozen=True, tag="view"):
     targets: list[Target]
     status: Raw
     """JSON, which the watcher only passes on"""
+    availability: Availability | None = None
+    """None: it is not known yet, or HAProxy does not ask here"""
 
 
 class Reply(Struct, frozen=True, tag="reply"):

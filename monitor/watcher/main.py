@@ -1,8 +1,8 @@
 """The watcher: a child of the arbiter, with the threads that the arbiter must not have.
 
-It probes the AppServers, forwards their lines, and serves the control socket. It sends the arbiter facts, each with
-the generation that it is about, and the orders of people. It ends when the arbiter has ended: the channel between
-them is closed then.
+It probes the AppServers, forwards their lines, serves the control socket, and answers HAProxy. It sends the arbiter
+facts, each with the generation that it is about, and the orders of people. It ends when the arbiter has ended: the
+channel between them is closed then.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Raw
 
 from lbadaptor.log import logs, texts
 from lbadaptor.log.once import Once
@@ -26,6 +25,7 @@ from monitor.contract.messages import (
     LAST_LINES,
     SIGN_OF_LIFE,
     Alive,
+    Availability,
     Begin,
     FromArbiter,
     FromWatcher,
@@ -40,6 +40,11 @@ from monitor.watcher.control import ControlServer, Silent
 from monitor.watcher.lines import outputs
 from monitor.watcher.lines.forwarder import Forwarder
 from monitor.watcher.probe import Prober
+
+if TYPE_CHECKING:
+    from msgspec import Raw
+
+    from monitor.watcher.agent import KeptAgent
 
 log = logs.logger("lbmonitor.watcher")
 
@@ -62,10 +67,12 @@ class Watcher:
         self._opening = threading.Lock()
         """held while the control server is opened: two threads do so"""
         self._open_errors: dict[Path, Once] = {}
+        self._agent: KeptAgent | None = None
         self._shortage = Once()
-        self._view = View([], Raw(b"{}"))
+        self._view: View | None = None
+        """None: the arbiter has sent none yet"""
         self._viewed = time.monotonic()
-        """when the arbiter sent it"""
+        """when it was sent"""
         self._probers: dict[tuple[int, int], Prober] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Wait] = {}
@@ -127,8 +134,8 @@ class Watcher:
                 log.info("all are probed again")
 
     def _keep_servers_open(self) -> None:
-        """Open the control server, and again where its socket was deleted; the same for that of a group. Probes do
-        not need them."""
+        """Open the control server, and again where its socket was deleted; the same for that of a group; and the
+        agent. Probes do not need them."""
         begin = self._begin
         if begin is None:
             return
@@ -136,6 +143,12 @@ class Watcher:
             self._keep_open(Path(begin.control_socket))
             if begin.status_socket:
                 self._keep_open(Path(begin.status_socket), begin.status_group)
+            if self._agent is None and begin.agent:
+                from monitor.watcher.agent import KeptAgent  # most machines are alone
+
+                self._agent = KeptAgent(self._availability)
+            if self._agent is not None:
+                self._agent.keep(begin.agent, begin.front)
 
     def _keep_open(self, path: Path, group: int | None = None) -> None:
         server = self._servers.get(path)
@@ -168,11 +181,18 @@ class Watcher:
             )
 
     def _status(self) -> Raw:
-        """The newest one. Any thread of the control server. Raises Silent where it has become old."""
+        """The newest one. Any thread of the control server. Raises Silent where there is none, or it is old."""
         age = time.monotonic() - self._viewed
         if age > SILENT_AFTER:
             raise Silent(f"the monitor does not answer in time: its main process hangs, silent for {age:.0f} s")
+        if self._view is None:
+            raise Silent("the monitor has just begun, and does not answer yet")
         return self._view.status
+
+    def _availability(self) -> Availability | None:
+        """What to tell HAProxy; None: nothing is known, or it has become old. The agent's thread."""
+        new = time.monotonic() - self._viewed <= SILENT_AFTER
+        return self._view.availability if self._view is not None and new else None
 
     def _order(self, order: Ordered) -> tuple[bool, str]:
         """Send an order to the arbiter, and return its reply. Any thread of the control server."""

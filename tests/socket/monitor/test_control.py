@@ -118,6 +118,12 @@ def test_numbers_are_carried(desk: Desk, order: str, slot: int | None, options: 
     assert (desk.orders, desk.value) == ([(order, -1 if slot is None else slot)], value)
 
 
+@pytest.mark.parametrize("order", ["drain", "undrain"])
+def test_all_stands_in_place_of_a_slot(desk: Desk, order: str) -> None:
+    ask(desk.path, order, options=["all"])
+    assert desk.orders == [(order, -1)]
+
+
 def test_who_gives_an_order_is_known(desk: Desk) -> None:
     ask(desk.path, "drain", 3)
     name = pwd.getpwuid(os.geteuid()).pw_name
@@ -227,7 +233,10 @@ def test_what_is_no_order_is_refused(desk: Desk, body: bytes) -> None:
         ("drain", {"slot": 3, "now": True}, "drain takes no now"),
         ("undrain", {"now": False}, "undrain takes no now"),
         ("restart", {"servers": 3}, "restart takes no servers"),
-        ("drain", {}, "drain needs a slot"),
+        ("drain", {}, "drain needs a slot or all, and not both"),
+        ("drain", {"slot": 3, "all": True}, "drain needs a slot or all, and not both"),
+        ("undrain", {"all": False}, "undrain needs a slot or all, and not both"),
+        ("restart", {"all": True}, "restart takes no all"),
         ("scale", {}, "scale needs a number or reset, and not both"),
         ("scale", {"servers": 3, "reset": True}, "scale needs a number or reset, and not both"),
         ("scale", {"servers": 0}, "servers is to be from 1 to 1000, not 0"),

@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 from msgspec import Raw
 from scripted import PATIENCE, ScriptedServer, answer
 
+from lbadaptor.contract.address import Address
 from monitor.contract import client, messages
-from monitor.contract.messages import Alive, Begin, Probed, Target, Unanswered, View
+from monitor.contract.messages import Alive, Availability, Begin, Probed, Target, Unanswered, View, Word
 from monitor.watcher import main
 from monitor.watcher.main import Watcher
 
@@ -86,18 +88,49 @@ def test_it_gives_signs_of_life(channel: Channel) -> None:
     assert isinstance(messages.from_watcher(first), Alive)
 
 
-def test_an_old_status_is_not_passed_on(channel: Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_status_is_passed_on_when_there_is_one_and_until_it_is_old(
+    channel: Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The arbiter hangs: what it said last, that all is well, may be untrue."""
     path = tmp_path / "control.sock"
     while not path.exists():
         channel.piece()
+    told: object = ""
+    while "has just begun" not in str(told):
+        with pytest.raises(client.NoAnswer) as refused:  # until there is a status, there is no answer without one
+            client.ask(path)
+        told = refused.value
     channel.send(View([], Raw(b'{"pid": 1}')))
-    told = {}
     while told != {"pid": 1}:
-        with contextlib.suppress(client.NoAnswer):  # it does not listen yet
+        with contextlib.suppress(client.NoAnswer):
             told = client.ask(path)
     monkeypatch.setattr(main, "SILENT_AFTER", 0.0)
     with pytest.raises(client.NoAnswer, match="does not answer in time: its main process hangs"):
         client.ask(path)
     monkeypatch.undo()
     assert client.ask(path) == {"pid": 1}
+
+
+def test_haproxy_is_told_what_the_arbiter_says_and_nothing_that_is_old(
+    channel: Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The arbiter hangs: HAProxy is to go on by the last word, for its AppServers live."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        where = Address(*free.getsockname())
+
+    def told() -> bytes:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(where, PATIENCE) as asking:
+            return asking.recv(1000)
+        return b"not there yet"
+
+    def comes(line: bytes) -> None:
+        until = time.monotonic() + PATIENCE
+        while (said := told()) != line:
+            assert time.monotonic() < until, said
+
+    channel.send(Begin(str(tmp_path / "control.sock"), str(tmp_path / "logs"), 0.05, 1.0, agent=str(where)))
+    comes(b"")  # nothing is known yet
+    channel.send(View([], Raw(b"{}"), Availability(Word.DRAIN, 0, "leaving")))
+    comes(b"drain up 0% # leaving\n")
+    monkeypatch.setattr(main, "SILENT_AFTER", 0.0)
+    assert told() == b""

@@ -230,3 +230,22 @@ def test_a_name_that_cannot_be_the_key_of_a_map_leaves_first_visits_to_the_pytho
     assert f"{SKIP}1,E=!REDIRECT_LBADAPTOR_KEY]\n" in text
     assert "# First visits take the Python lane: " in text
     assert "LBADAPTOR_SESSION:none" not in text
+
+
+MACHINE = "[machine]\nnumber = 3\n"
+
+
+@pytest.mark.parametrize("mount", ["", "/shop"])
+def test_the_health_page_of_one_of_several_machines_is_the_adaptors(mount: str) -> None:
+    text = written(MACHINE, mount=mount)
+    rules = re.findall(r'RewriteRule "(\^\(\?!\S*)" ', text)
+    assert len(rules) == 3
+    for rule in rules:
+        for path in ("/__lb__/health", "/__lb__/health/holders"):
+            assert not re.search(rule, mount + path)
+        for path in ("/", "/__lb__/status", "/__lb__/health/", "/__lb__/health/more", "/a/__lb__/health"):
+            assert re.search(rule, mount + path)
+
+
+def test_of_a_machine_alone_nothing_is_kept_out() -> None:
+    assert "__lb__" not in written()

@@ -12,6 +12,7 @@ from monitor.contract import messages
 from monitor.contract.messages import (
     Alive,
     AtWork,
+    Availability,
     Begin,
     Cookies,
     Kept,
@@ -22,6 +23,7 @@ from monitor.contract.messages import (
     Target,
     Unanswered,
     View,
+    Word,
 )
 
 
@@ -55,7 +57,9 @@ STATUS = Raw(messages.encode({"pid": 1, "appservers": [{"why": "line\nbreak Â· Ã
     "message",
     [
         Begin("/run/lbadaptor/control.sock", "/run/lbadaptor/logs", 1.0, 2.0),
+        Begin("/run/control.sock", "/run/logs", 1.0, 2.0, agent="10.0.0.11:9900", front=("10.0.0.1", "10.0.0.2")),
         View([Target(3, 17, "127.0.0.1", 9003, "key")], STATUS),
+        View([], STATUS, Availability(Word.UP, 75, "OK 3 of 4")),
         Reply(1, False, "no"),
     ],
 )
