@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from msgspec import Raw
-
-from lbadaptor.contract.address import Entry, Identity
+from lbadaptor.contract import generation
+from lbadaptor.contract.address import Entry, Given, Identity
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.settings import Settings
+from lbadaptor.contract.settings import NO_NUMBER, Settings
 from lbadaptor.log import logs, texts
 from monitor.arbiter.files import run_folder, runtime_json
 from monitor.arbiter.files.address_text import CallerKeys, Publisher
@@ -41,17 +40,18 @@ from monitor.arbiter.processes.child import Reaper
 from monitor.arbiter.processes.process_environment import remove_sockets, user
 from monitor.arbiter.settings_reader import Checker
 from monitor.arbiter.signals import Signals
-from monitor.arbiter.status import status
 from monitor.arbiter.systemd import VARIABLES, Systemd
 from monitor.arbiter.watcher_process import WatcherProcess
+from monitor.arbiter.watcher_view import WatcherView, begin
 from monitor.contract.events import What
-from monitor.contract.messages import Alive, Begin, FromWatcher, Ordered, Probed, Reply, Unanswered, View, encode
+from monitor.contract.messages import Alive, Begin, FromWatcher, Ordered, Probed, Reply, Unanswered
 from monitor.contract.processes import cpu_time
 from monitor.policy import available
 from monitor.policy.actions import Action
+from monitor.policy.even_clock import EvenClock
 from monitor.policy.pool import Pool
 from monitor.policy.problems import Problems
-from monitor.policy.states import PUBLISHED, LifeState
+from monitor.policy.states import PUBLISHED
 from monitor.policy.weights import weight
 
 log = logs.logger("lbmonitor")
@@ -91,11 +91,25 @@ class Arbiter:
         caller_keys = CallerKeys(settings.caller_keys_file, group, keys.caller_key)
         self._settings_file = SettingsFile(settings.snapshot_file, group, config, self._problems)
         available_text = Available(settings.available_file, group, keys.caller_key, self._first_visit_shares)
-        self._publisher = Publisher(settings.address_file, group, caller_keys, self._problems, available_text)
+        self._number = settings.machine.number
+        self._clock = EvenClock()
+        self._publisher = Publisher(
+            *(settings.address_file, group, caller_keys, self._problems, available_text), given=self._given
+        )
         last_generation = max(self._publisher.last_generation, self._state.last_generation)
         run_time = SetAtRunTime(settings, RunTimeFile(settings.run_folder / runtime_json.NAME))
         settings = run_time.settings
-        self._pool = Pool(settings, last_generation, self._problems, len(os.sched_getaffinity(0)))
+        self._pool = Pool(
+            settings,
+            last_generation,
+            self._problems,
+            len(os.sched_getaffinity(0)),
+            (
+                generation.without_number
+                if self._number == NO_NUMBER
+                else partial(generation.with_number, self._number, keys.mask)
+            ),
+        )
         self._systemd = Systemd(os.environ)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._read_signals)
@@ -119,9 +133,11 @@ class Arbiter:
         self._orders = Orders(
             *(config, self._pool, run_time, self._processes, self._checker, self._session_folder),
             accept=self._accept,
-            changed=self._show_release,
+            changed=self._show_change,
         )
         self._events = EventsFile(settings.run_folder, self._problems)
+        if run_time.now.leaving:
+            self._pool.machine_drain.begin(time.monotonic())
         self._was_ready = False
         self._cleaned = False
         self._began = time.monotonic()
@@ -132,6 +148,9 @@ class Arbiter:
         self._short = ""
         """what this turn ran short of"""
         self._adoption = Adoption(recorded, self._publisher.before, keys, settings, self._processes, self._problems)
+        self._view = WatcherView(
+            *(config, self._pool, self._processes, self._adoption, self._publisher, run_time, self._problems)
+        )
 
     @property
     def _settings(self) -> Settings:
@@ -172,7 +191,7 @@ class Arbiter:
                     self._settings_file.delete()
                     remove_sockets(self._settings)
                     return 0
-                self._safely(partial(self._watcher.send_view, self._view, self._pool.news, turn))
+                self._safely(partial(self._watcher.send_view, self._view.at, self._pool.news, turn))
                 self._safely(partial(self._notify_systemd, turn))
                 logs.flush()
                 if turn >= self._orders.upgrade_at:
@@ -214,7 +233,9 @@ class Arbiter:
         if self._taken:
             return
         cookies = self._ticket_cookies
-        self._settings_file.keep(self._settings, cookies)  # first: readers of address.text look at both
+        # First: readers of address.text look at both.
+        if self._settings_file.keep(self._settings, cookies, self._pool.leaving):
+            self._publisher.touch()
         if self._adoption.undecided(now) and not self._pool.stopping:
             return  # AppServers that are yet to be adopted need no replacement, and must not leave address.text
         if not self._cleaned:
@@ -296,7 +317,7 @@ class Arbiter:
     def _accept(self, settings: Settings) -> None:
         """Tell the adaptors which settings hold from now on. Raises SettingsError where they cannot be told."""
         try:
-            self._settings_file.write(settings, self._ticket_cookies)
+            self._settings_file.write(settings, self._ticket_cookies, self._pool.leaving)
         except OSError as error:
             raise SettingsError(f"{settings.snapshot_file} cannot be written: {texts.what(error)}") from None
         self._publisher.touch()
@@ -320,38 +341,25 @@ class Arbiter:
                 yield Entry(process.ticket, life.address, PUBLISHED[life.state], life.identity, share, life.sessions)
         yield from self._adoption.entries()
 
+    def _given(self) -> Given | None:
+        """Which generations this machine has given; by them adaptors find another machine with the same number."""
+        if self._number == NO_NUMBER:
+            return None
+        now = time.time_ns() // 1_000_000
+        self._clock.look(time.monotonic(), now)
+        return Given(self._number, self._pool.starts.last_generation, self._clock.since, now)
+
     def _first_visit_shares(self, now: float) -> dict[int, float]:
         return available.shares(self._pool.lives, self._settings, now)
 
-    def _show_release(self) -> None:
-        """Tell the watcher of new settings, and of the release."""
+    def _show_change(self) -> None:
+        """Tell the watcher at once of new settings, of a release, and of what was set at run time."""
         self._watcher.begin()
-        self._watcher.send_view(self._view, self._pool.news, time.monotonic())
+        self._watcher.send_view(self._view.at, self._pool.news, time.monotonic())
 
     def _begin(self) -> Begin:
-        settings, group = self._settings, self._status_group
-        logs.set_json(settings.log.format == "json")
-        return Begin(
-            str(settings.control_socket),
-            str(settings.captured_folder),
-            settings.monitor.probe_interval,
-            settings.monitor.probe_timeout,
-            "" if group is None else str(settings.status_socket),
-            -1 if group is None else group,
-            str(settings.log_file or ""),
-            settings.log.format == "json",
-        )
-
-    def _view(self, now: float) -> View:
-        targets = self._adoption.targets()
-        for life in self._pool.lives:
-            process = self._processes.find(life.identity)
-            starting = life.state is LifeState.STARTING
-            if process and (life.published or (starting and process.adopted)):
-                targets.append(process.target)
-        shown = status(self._pool, self._processes, now, self._problems)
-        told = {"config": str(self._config.absolute()), **shown, **self._orders.run_time.shown}
-        return View(targets, Raw(encode(told)))
+        logs.set_json(self._settings.log.format == "json")
+        return begin(self._settings, self._status_group)
 
     def _notify_systemd(self, now: float) -> None:
         if now - self._last_sign >= min(self._systemd.watchdog, LONGEST_SLEEP) / 2:

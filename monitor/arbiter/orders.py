@@ -26,6 +26,7 @@ from monitor.contract.events import What
 from monitor.contract.fingerprint import fingerprint
 from monitor.contract.messages import Ordered
 from monitor.policy import orders
+from monitor.policy.machine_drain import REFUSED
 from monitor.policy.pool import Pool
 from monitor.policy.run_time import RunTime, whole_weight
 
@@ -51,7 +52,7 @@ class SetAtRunTime:
             self.settings = self.now.applied(configured)
         except ValueError as error:
             log.error("what was set at run time is forgotten: %s", error)
-            self.now, self.settings = RunTime(), configured
+            self.now, self.settings = RunTime(leaving=self.now.leaving), configured
         self.log_differences()
 
     @property
@@ -140,10 +141,25 @@ class Orders:
         self._pool.stop(now, f"{received.sender} with {signal}")
 
     def drain(self, ordered: Ordered, reply: Replying, now: float) -> None:
-        reply(True, orders.drain(self._pool, ordered.slot, ordered.by))
+        if "all" not in ordered.options:
+            reply(True, orders.drain(self._pool, ordered.slot, ordered.by))
+            return
+        self._set(self.run_time.now.with_leaving(True))
+        text = orders.leave(self._pool, now, ordered.by)
+        machine = self._pool.settings.machine
+        if not (machine.front or machine.agent):
+            text += ". [machine] has no front and no agent: no balancer is told, and new visitors come all the same"
+        self._changed()  # the status says so when the reply arrives
+        reply(True, text)
 
     def undrain(self, ordered: Ordered, reply: Replying, now: float) -> None:
-        reply(True, orders.undrain(self._pool, ordered.slot, now, ordered.by))
+        if "all" not in ordered.options:
+            reply(True, orders.undrain(self._pool, ordered.slot, now, ordered.by))
+            return
+        self._set(self.run_time.now.with_leaving(False))
+        text = orders.stay(self._pool, ordered.by)
+        self._changed()
+        reply(True, text)
 
     def restart(self, ordered: Ordered, reply: Replying, now: float) -> None:
         end_sessions = "now" in ordered.options
@@ -167,6 +183,8 @@ class Orders:
         text = f"AppServers asked for: {servers} ({where}), not {before} as before"
         if servers < before:
             text += "; those that are too many end after their last session"
+        if self._pool.leaving:
+            text += "; this machine is leaving: that takes effect with `lbctl undrain --all`"
         self._note(What.SCALED, text, ordered.by)
         reply(True, text)
 
@@ -230,12 +248,16 @@ class Orders:
         """Take over the settings as they are now, and replace every AppServer. Raises SettingsError."""
         if self._pool.stopping:
             raise SettingsError(ENDING)
+        if self._pool.leaving:
+            raise SettingsError(REFUSED)
         configured, before = checked.settings(self._config), self._pool.settings
         if configured.files != before.files:
             raise SettingsError(f"{self._config}: a change in [files] needs a restart of the monitor")
         both = configured.sessions_survive and before.sessions_survive
         if both and configured.session_folder != before.session_folder:
             raise SettingsError(f"{self._config}: a change of [sessions] folder needs a restart of the monitor")
+        if configured.machine.number != before.machine.number:
+            raise SettingsError(f"{self._config}: a change of [machine] number needs a restart of the monitor")
         try:
             settings = self.run_time.now.applied(configured)
         except ValueError as error:

@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 
 from lbadaptor.appserver.sessions.cookie_check import MOST_NAMES, doubt
+from lbadaptor.contract.settings import NO_NUMBER
 from lbadaptor.log import texts
 from monitor.arbiter.processes.appservers import AppServerProcesses
 from monitor.contract.messages import AtWork, Cookies, Kept
+from monitor.policy import machine_drain
 from monitor.policy.life import in_words
 from monitor.policy.pool import Pool
 from monitor.policy.slot import Slot
@@ -50,8 +52,21 @@ def status(pool: Pool, processes: AppServerProcesses, now: float, problems: Iter
         "problems": list(problems),
         "template": processes.template_pid,
         "survive": settings.sessions.survive,
+        "machine": _machine(pool),
         "session_cookie": _session_cookie(settings.application.session_cookie, _told_of_cookies(pool)),
         "appservers": [_describe(slot, pool, processes, now) for slot in pool],
+    }
+
+
+def _machine(pool: Pool) -> dict[str, Any]:
+    """The whole machine, as one of several: how far it is when it leaves. `longest_session`: seconds."""
+    number = pool.settings.machine.number
+    return {
+        "number": None if number == NO_NUMBER else number,
+        "leaving": pool.leaving,
+        "sessions": machine_drain.sessions(pool.lives, pool.settings),
+        "longest_session": round(machine_drain.longest_session(pool.lives), 1),
+        "empty": pool.empty,
     }
 
 

@@ -124,6 +124,11 @@ def judge_status(status: dict[str, Any], lbctl: str) -> Iterator[Finding]:
                 f"`{lbctl} events --slot {server['slot']}` and the journal tell more; `{lbctl} restart "
                 f"{server['slot']}` tries again at once",
             )
+    if status.get("machine", {}).get("leaving"):
+        yield warning(
+            "this machine is leaving: it has asked balancers for no new visitors",
+            f"`{lbctl} undrain --all`, if it is to stay",
+        )
     if str(status.get("release", "")).startswith("failed: "):
         yield Finding(f"the release has {status['release']}", f"correct it, and `{lbctl} restart`")
     for problem in status.get("problems", ()):

@@ -42,6 +42,8 @@ class Option:
     about: str
     for_number: bool = False
     """it is given in place of the order's number"""
+    for_slot: bool = False
+    """it is given in place of the slot"""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,9 @@ class Order:
 
     def fault(self, slot: int | None, value: int | None, options: Collection[str]) -> str:
         """What is wrong with an order that was given with these; empty: nothing. `value` is its number's."""
-        if self.slot is Takes.MUST and slot is None:
-            return f"{self.name} needs a slot"
+        whole = next((option.name for option in self.options if option.for_slot), "")
+        if self.slot is Takes.MUST and (slot is None) != (whole in options):
+            return f"{self.name} needs a slot" + (f" or {whole}, and not both" if whole else "")
         if self.number is None:
             return ""
         instead = next((option.name for option in self.options if option.for_number), "")
@@ -85,13 +88,21 @@ _TABLE = (
         "drain",
         "replace an AppServer; the old one takes no new visitors, and ends after its last session",
         Takes.MUST,
-        examples=("lbctl drain 2",),
+        options=(
+            Option(
+                "all",
+                "the whole machine gets empty, to be switched off: nothing in it is replaced until `undrain --all`",
+                for_slot=True,
+            ),
+        ),
+        examples=("lbctl drain 2", "lbctl drain --all --wait 3600"),
     ),
     Order(
         "undrain",
         "let a DYING AppServer take new visitors again",
         Takes.MUST,
-        examples=("lbctl undrain 2",),
+        options=(Option("all", "the machine stays, and goes on as before `drain --all`", for_slot=True),),
+        examples=("lbctl undrain 2", "lbctl undrain --all"),
     ),
     Order(
         "restart",
@@ -152,7 +163,7 @@ def page() -> str:
         *(f"| {order.name} | {_body(order)} | {_command(order)} | {_does(order)} |" for order in _TABLE),
         "",
         '`"slot"` is the number of a slot; a value that is not given counts as false. `reset` stands in place of the',
-        "number. For example:",
+        "number, `all` in place of the slot. For example:",
         "",
         "    curl --unix-socket /run/lbadaptor/control.sock -H 'Content-Type: application/json' \\",
         "        -d '{\"slot\": 3}' http://monitor/drain",
@@ -173,10 +184,14 @@ def _body(order: Order) -> str:
 
 
 def _command(order: Order) -> str:
-    words = [order.slot.value] if order.slot is not Takes.NO else []
+    words = []
+    if order.slot is not Takes.NO:
+        words.append(
+            "|".join((order.slot.value, *(f"--{option.name}" for option in order.options if option.for_slot)))
+        )
     if order.number:
         words.append("|".join(("N", *(f"--{option.name}" for option in order.options if option.for_number))))
-    words += [f"[--{option.name}]" for option in order.options if not option.for_number]
+    words += [f"[--{option.name}]" for option in order.options if not (option.for_number or option.for_slot)]
     return f"`{' '.join(('lbctl', order.name, *words))}`".replace("|", "\\|")
 
 

@@ -23,10 +23,13 @@ INTERRUPTED = 130
 LOOKING = ("status", "top", "check", "doctor", "sessions", "events", "log", "settings")
 WITH_A_FILE = (
     *LOOKING,
+    "drain",
     "restart",
     "stop",
     "rotate-key",
+    "key",
     "apache-config",
+    "haproxy-config",
     "install",
     "uninstall",
     "demo",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lbadaptor.log import logs, texts
 from monitor.contract.events import What
+from monitor.policy import machine_drain
 from monitor.policy.actions import Signal
 from monitor.policy.life import Life, Reason
 from monitor.policy.pool import Pool
@@ -20,6 +21,7 @@ log = logs.logger("lbmonitor")
 
 def drain(pool: Pool, number: int, by: str = "") -> str:
     """Replace an AppServer, then drain it."""
+    _refuse_while_leaving(pool)
     slot = pool.slots.at(number)
     life = slot.life
     if slot.state is LifeState.DYING or (life is not None and life.leaving - {Reason.LIMIT}):
@@ -54,6 +56,7 @@ def restart(pool: Pool, number: int, end_sessions: bool, now: float, by: str = "
 
     `end_sessions`: it is ended when its replacement is up, or at once where it is DYING or FAILING.
     """
+    _refuse_while_leaving(pool)
     slot = pool.slots.at(number)
     life = slot.life
     if life is None:
@@ -102,6 +105,34 @@ def release(pool: Pool, now: float, end_sessions: bool = False, by: str = "") ->
     log.info("release: replacing %s%s", count, ending)
     pool.journal.note(What.RELEASE_BEGUN, f"replacing {count}{ending}" + (f"; ordered by {by}" if by else ""))
     return announcement(pool.release, pool.slots, pool.settings, end_sessions)
+
+
+def leave(pool: Pool, now: float, by: str = "") -> str:
+    """Drain the whole machine. A release that is under way stands still meanwhile."""
+    left = f"it has {texts.count(machine_drain.sessions(pool.lives, pool.settings), 'session')}"
+    if pool.leaving:
+        return f"this machine is leaving already; {left}"
+    pool.machine_drain.begin(now)
+    log.info("this machine is leaving, by order; %s", left)
+    pool.journal.note(What.MACHINE_LEAVING, f"{left}; ordered by {by}" if by else left)
+    paused = "; the release that is under way stands still until then" * pool.release.under_way
+    return f"this machine is leaving: nothing in it is replaced until `lbctl undrain --all`{paused}; {left}"
+
+
+def stay(pool: Pool, by: str = "") -> str:
+    """Take that back: what was put off meanwhile happens now."""
+    if not pool.leaving:
+        return "this machine is not leaving"
+    pool.machine_drain.end()
+    log.info("this machine stays, by order")
+    pool.journal.note(What.MACHINE_STAYS, f"ordered by {by}" if by else "")
+    goes_on = "; the release goes on" * pool.release.under_way
+    return f"this machine takes new visitors again{goes_on}"
+
+
+def _refuse_while_leaving(pool: Pool) -> None:
+    if pool.leaving:
+        raise ValueError(machine_drain.REFUSED)
 
 
 def _let_leave(life: Life, by: str) -> None:

@@ -9,36 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lbadaptor.contract import generation
 from lbadaptor.contract.address import Identity
 from lbadaptor.contract.settings import Settings
 from lbadaptor.log import logs, texts
 from monitor.contract.events import What
 from monitor.contract.messages import ProbeAnswer
 from monitor.contract.patience import exit_limit
-from monitor.policy import probes, replacing, weights
-from monitor.policy.actions import Action, Send, Signal, Start
+from monitor.policy import limits, machine_drain, probes, replacing, weights
+from monitor.policy.actions import Action, Send, Signal
+from monitor.policy.contradictions import signal_again
 from monitor.policy.life import Life, Reason, in_words, why_leaving
+from monitor.policy.machine_drain import MachineDrain
 from monitor.policy.probes import HUNG_GRACE
 from monitor.policy.problems import Problems
 from monitor.policy.release import Release
 from monitor.policy.slot import PASS_OVER, Backoff, Slot, Slots
+from monitor.policy.starts import Starts
 from monitor.policy.states import Event, LifeState
 
 log = logs.logger("lbmonitor")
 
-FEWEST_STARTS = 8
-"""So many may be starting at once, at least, where the settings do not say how many."""
 GIVE_UP = 120.0
 """Seconds after SIGKILL: if the process is still there, that is said, and another may start in its place."""
-REPEAT_SIGNAL = 2
-"""After so many answers to probes that contradict a signal, it is sent again."""
 
 
 class Pool:
     """All slots, and what is to become of them. `now` is always monotonic seconds."""
 
     def __init__(
-        self, settings: Settings, last_generation: int = 0, problems: Problems | None = None, cores: int = 1
+        self,
+        settings: Settings,
+        last_generation: int = 0,
+        problems: Problems | None = None,
+        cores: int = 1,
+        next_generation: generation.Next = generation.without_number,
     ) -> None:
         self.settings = settings
         self.problems = Problems() if problems is None else problems
@@ -46,13 +51,13 @@ class Pool:
         self.slots = Slots(self.journal)
         self.release = Release()
         """the release that is under way, or the last one"""
+        self.machine_drain = MachineDrain(self.journal)
         self.stopping = False
         self._stopped_by = ""
         """whose order that is"""
-        self.last_generation = last_generation
+        self.starts = Starts(self.slots, last_generation, cores, next_generation)
         self.last_death = float("-inf")
         """when one that was published ended last without an order, or was found to be hung; monotonic seconds"""
-        self._cores = cores
         self._actions: list[Action] = []
         self._no_slot = False
         """no slot is free for an AppServer that is wanted, and that was said"""
@@ -74,10 +79,20 @@ class Pool:
         return self.stopping and not self.slots
 
     @property
+    def leaving(self) -> bool:
+        """Whether the whole machine is drained."""
+        return self.machine_drain.under_way
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is, and no session is left: it can be switched off."""
+        return self.machine_drain.empty
+
+    @property
     def news(self) -> tuple[object, ...]:
-        """What people want to know at once: the state of each slot, and how a release gets on."""
+        """What people want to know at once: the state of each slot, and how a release or a drain gets on."""
         states = [(slot.identity, slot.state) for slot in self]
-        return self.stopping, self.release.under_way, len(self.release.ended), states
+        return self.stopping, self.leaving, self.empty, self.release.under_way, len(self.release.ended), states
 
     # Facts.
 
@@ -85,7 +100,7 @@ class Pool:
         """An AppServer of the monitor before is ours now. It is sent its last signal again: the signal may not have
         reached it."""
         self.slots.occupy(life)
-        self.last_generation = max(self.last_generation, life.generation)
+        self.starts.adopted(life)
         self.release.adopt(life)
         if life.state is LifeState.STARTING:
             life.supervision.deadline = now + self.settings.monitor.start_timeout
@@ -101,6 +116,7 @@ class Pool:
 
     def stood_still(self, seconds: float) -> None:
         """The monitor was stopped, and perhaps the whole machine: that time counts against no AppServer."""
+        self.machine_drain.stood_still(seconds)
         for life in self.lives:
             life.supervision.deadline += seconds
             if life.state is LifeState.FAILING:
@@ -173,7 +189,7 @@ class Pool:
             life.because = limit
             log.info("slot %d is past its limit (%s)", life.slot, limit)
 
-    def empty(self, identity: Identity, now: float) -> None:
+    def emptied(self, identity: Identity, now: float) -> None:
         """It is DYING, has no session left, and nothing is in flight."""
         life = self.find(identity)
         if life is not None and life.state is LifeState.DYING:
@@ -189,7 +205,8 @@ class Pool:
         seen = life.supervision
         seen.failed_probes = 0
         seen.answer = answer
-        self._repeat_signal(life, answer)
+        if (signal := signal_again(life, answer.status, self.problems)) is not None:
+            self.send(life, signal)
         if life.state is LifeState.STARTING and answer.ready:
             self.ready(identity, now)  # one that was adopted: its ready message went to the monitor before
         seen.sessions = probes.sessions(answer.sessions)
@@ -200,7 +217,7 @@ class Pool:
         if answer.past_limit:
             self.past_limit(identity, answer.past_limit)
         if answer.empty:
-            self.empty(identity, now)
+            self.emptied(identity, now)
         hard = self.settings.appservers.hard_memory
         if (
             0 < hard < answer.memory
@@ -229,31 +246,6 @@ class Pool:
             seen.failure = probes.failure(life, why)
             log.warning("slot %d is FAILING: %s", life.slot, seen.failure)
 
-    def _repeat_signal(self, life: Life, answer: ProbeAnswer) -> None:
-        """Send a signal again that an AppServer shows not to have taken: the application may have replaced its
-        handler. The first answer that contradicts it may be older than the signal."""
-        if not probes.contradicts(life, answer.status):
-            if life.supervision.contradictions:
-                self._say_contradiction(life, False)
-            return
-        life.supervision.contradictions += 1
-        if life.supervision.contradictions % REPEAT_SIGNAL == 0:
-            self.send(life, Signal.DRAIN if life.draining else Signal.UNDRAIN)
-            self._say_contradiction(life, True)
-
-    def _say_contradiction(self, life: Life, contradicts: bool) -> None:
-        """Say whether an AppServer does as its signals ask for."""
-        if not contradicts:
-            life.supervision.contradictions = 0
-        order = "drain" if life.draining else "take visitors again"
-        self.problems.say(
-            f"order {life.slot}",
-            f"slot {life.slot} does not take the order to {order}; it is given again and again"
-            if contradicts
-            else "",
-            f"slot {life.slot} does as ordered",
-        )
-
     # Orders; the others are in `monitor.policy.orders`.
 
     def stop(self, now: float, by: str = "") -> None:
@@ -277,6 +269,8 @@ class Pool:
     @property
     def waiting(self) -> str:
         """What the release is waiting for, in words; empty when none is under way."""
+        if self.leaving and self.release.under_way:
+            return machine_drain.PUT_OFF
         return self.release.waiting(self.slots, self._no_slot)
 
     def next_try(self, slot: Slot, now: float) -> float | None:
@@ -295,13 +289,16 @@ class Pool:
         for life in self.lives:
             if now >= life.supervision.deadline:
                 self._kill(life, now)
-        self._say_hard_memory()
+        limits.say_hard_memory(self.lives, self.settings, self.problems)
         if not self.stopping:
-            self._end_long_drains(now)
+            self.machine_drain.look(self.lives, self.settings, now)
+            for life in limits.too_long_dying(self.lives, self.settings, now):
+                self.end_sessions(life, f"it has been DYING for {self.settings.monitor.drain_limit:g} s", now)
             self._end_release(now)
             self._fill(now, wall_ms)
             weights.choose_standby(self.slots, self.settings.appservers)
-            self._drain_surplus(now)
+            if not self.leaving:
+                self._drain_surplus(now)
             replacing.choose_replaced(self.slots, self.settings)
         actions, self._actions = self._actions, []
         return actions
@@ -309,30 +306,16 @@ class Pool:
     def next_wake(self, now: float) -> float:
         """Seconds until time alone makes a difference."""
         moments = [life.supervision.deadline for life in self.lives]
-        if self._room:
+        if self.starts.room(self.settings):
             moments += [slot.backoff.wake_at for slot in self if slot.life is None]
         if not self.stopping:
             moments += self.slots.passed_over_until
+            if self.leaving and not self.empty:
+                moments.append(self.machine_drain.empty_at(self.settings))
             if self.release.under_way:
                 moments += replacing.next_end_for_a_slot(self.slots, self.settings, now)
-            if limit := self.settings.monitor.drain_limit:
-                moments += [
-                    life.draining_since + limit
-                    for life in self.lives
-                    if life.draining and life.draining_since is not None
-                ]
+            moments += limits.next_too_long(self.lives, self.settings)
         return max(0.0, min(moments, default=float("inf")) - now)
-
-    def _end_long_drains(self, now: float) -> None:
-        """End those that are DYING for longer than the limit on a drain."""
-        limit = self.settings.monitor.drain_limit
-        for life in self.lives:
-            if not life.draining:
-                continue
-            if life.draining_since is None:
-                life.draining_since = life.since  # adopted
-            if limit and now - life.draining_since >= limit:
-                self.end_sessions(life, f"it has been DYING for {limit:g} s", now)
 
     def _end_release(self, now: float) -> None:
         """The release is over when every AppServer has been replaced."""
@@ -346,31 +329,15 @@ class Pool:
 
     def _fill(self, now: float, wall_ms: int) -> None:
         """Start what is missing; forget a waiting one that is not wanted any more."""
-        wanted = replacing.wanted(self.slots, self.settings)
-        active = [slot for slot in self if slot.counts]
-        for slot in reversed(active):
-            if len(active) > wanted and slot.life is None:
-                self.slots.stop_waiting(slot)
-                active.remove(slot)
-        self.slots.forget_passed_over(now)
-        # Those that failed before come last: they must not keep the others from being tried.
-        due = [slot for slot in active if slot.life is None and now >= slot.backoff.wake_at]
-        due.sort(key=lambda slot: slot.backoff.failures)
-        for slot in due:
-            if slot.backoff.failures < 2 and self._room:
-                self._start(slot.number, now, wall_ms)
-        for _ in range(wanted - len(active)):
-            if not self._room:
-                break
-            free = self.slots.free(self.settings.slots)
-            if not free:
-                self._out_of_slots(now)
-                break
+        wanted = (
+            self.machine_drain.wanted(self.slots) if self.leaving else replacing.wanted(self.slots, self.settings)
+        )
+        begun = self.starts.fill(wanted, self.settings, now, wall_ms)
+        self._actions += begun
+        if self.starts.lacks_slot:
+            self._out_of_slots(now)
+        elif begun:
             self._no_slot = False
-            self._start(free[0], now, wall_ms)
-        for slot in due:
-            if slot.backoff.failures >= 2 and self._room:
-                self._start(slot.number, now, wall_ms)
 
     def _drain_surplus(self, now: float) -> None:
         """Drain those that more are OK without than are kept."""
@@ -383,12 +350,6 @@ class Pool:
             why = " and ".join(in_words(chosen.leaving)) or "one too many"
             log.info("slot %d is DYING (%s), with %s", chosen.slot, why, texts.count(chosen.sessions, "session"))
             self.send(chosen, Signal.DRAIN)
-
-    @property
-    def _room(self) -> bool:
-        """Whether another may start now. Bounded: all at once would take one another's time to start."""
-        most = self.settings.monitor.starts_at_once or max(FEWEST_STARTS, 2 * self._cores)
-        return sum(slot.state is LifeState.STARTING for slot in self) < most
 
     @property
     def kept(self) -> int:
@@ -409,36 +370,7 @@ class Pool:
             self._no_slot = True
             log.warning("no slot is free: slots = %d", self.settings.slots)
 
-    def _say_hard_memory(self) -> None:
-        """A limit that an application is beyond from the start would end every AppServer as soon as it is ready."""
-        numbers = [str(life.slot) for life in self.lives if life.needs_more and life.published]
-        hard = self.settings.appservers.hard_memory
-        self.problems.say(
-            "hard_memory",
-            f"hard_memory = {hard} is less than the application needs from the start, and no limit for slot "
-            f"{', '.join(numbers)}"
-            if numbers
-            else "",
-            "hard_memory is a limit again",
-        )
-
     # Changes of one life.
-
-    def _start(self, number: int, now: float, wall_ms: int) -> None:
-        """A new life in a slot that is free or waits for one."""
-        self.last_generation = max(self.last_generation + 1, wall_ms)
-        servers = self.settings.appservers
-        life = Life(
-            slot=number,
-            generation=self.last_generation,
-            host=servers.host,
-            port=servers.base_port + number,
-            since=now,
-            born=now,
-        )
-        life.supervision.deadline = now + self.settings.monitor.start_timeout
-        self.slots.begin(life)
-        self._actions.append(Start(life.identity))
 
     def send(self, life: Life, signal: Signal) -> None:
         """Have it sent a signal, with the next plan."""

@@ -8,7 +8,7 @@ from lbadaptor.contract.settings import Monitor
 from lbadaptor.log import texts
 from monitor.contract.messages import ProbeAnswer
 from monitor.policy.life import Life
-from monitor.policy.states import PUBLISHED, LifeState
+from monitor.policy.states import LifeState
 
 HUNG_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for one that does not answer anyway, or that eats the machine's memory."""
@@ -70,9 +70,3 @@ def ending_a_hung_one(lives: Iterable[Life], now: float) -> bool:
         life.supervision.hung_since is not None and now - life.supervision.hung_since < HUNG_GRACE + UNKILLABLE
         for life in lives
     )
-
-
-def contradicts(life: Life, status: str) -> bool:
-    """Whether the status that it tells is another than its last signal asks for."""
-    wanted = PUBLISHED.get(life.before_failing if life.state is LifeState.FAILING else life.state)
-    return wanted is not None and bool(status) and status != wanted.value

@@ -18,6 +18,8 @@ class RunTime(Struct, frozen=True, omit_defaults=True):
     """how many AppServers take new visitors; None: as lbadaptor.toml says"""
     weights: dict[int, int] = {}
     """shares of new visitors, by slot"""
+    leaving: bool = False
+    """the whole machine is drained; a monitor of a release before passes this over"""
 
     def with_servers(self, servers: int | None) -> RunTime:
         return msgspec.structs.replace(self, servers=servers)
@@ -25,6 +27,9 @@ class RunTime(Struct, frozen=True, omit_defaults=True):
     def with_weight(self, slot: int, weight: int | None) -> RunTime:
         others = {number: other for number, other in self.weights.items() if number != slot}
         return msgspec.structs.replace(self, weights=others if weight is None else {**others, slot: weight})
+
+    def with_leaving(self, leaving: bool) -> RunTime:
+        return msgspec.structs.replace(self, leaving=leaving)
 
     def applied(self, settings: Settings) -> Settings:
         """The settings to go by. Raises ValueError, for people, where they do not go together.
@@ -55,6 +60,8 @@ class RunTime(Struct, frozen=True, omit_defaults=True):
             found.append(f"servers = {self.servers}, not {settings.appservers.servers}")
         for slot, weight in sorted(self.weights.items()):
             found.append(f"the weight of slot {slot} is {weight}, not {whole_weight(settings, slot)}")
+        if self.leaving:
+            found.append("this machine is leaving")
         return found
 
 

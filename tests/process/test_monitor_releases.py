@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 
 import pytest
-from monitor_fixture import Site
+from monitor_fixture import PATIENCE, Site, free_ports
 from monitor_processes import available
 
 from lbadaptor.contract.address import parse
+from lbadaptor.contract.settings.snapshot import read
 from monitor.contract.client import NoAnswer, ask
 
 
@@ -143,12 +145,34 @@ def test_settings_that_cannot_be_are_no_release(site: Site) -> None:
     site.settings("files", run_folder="elsewhere")
     with pytest.raises(NoAnswer, match=r"a change in \[files\] needs a restart of the monitor"):
         ask(site.folder / "run" / "control.sock", "restart")
+    site.settings("files", run_folder="run")
+    site.settings("machine", number=7)
+    with pytest.raises(NoAnswer, match=r"a change of \[machine\] number needs a restart of the monitor"):
+        ask(site.control, "restart")
     site.config.write_text("[nonsense]\n")
     os.kill(site.pid, signal.SIGHUP)
     site.wait_said("no release: ")
     site.wait_said("unknown section [nonsense]")
-    site.settings("files", run_folder="run")
     assert site.pids() == before
+    site.end()
+
+
+def told_by_agent(port: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as front:
+        return front.recv(1000)
+
+
+def test_a_front_and_an_agent_need_no_restart_of_the_monitor(site: Site) -> None:
+    site.settings("appservers", servers=1)
+    site.settings("machine", number=7)
+    assert site.lbctl("key", "make")[0] == 0
+    site.up()
+    with free_ports(1) as port:
+        site.settings("machine", agent=f"127.0.0.1:{port}", front=["127.0.0.1"])
+        site.wait_order("restart")
+        site.wait_said(f"the agent answers HAProxy at 127.0.0.1:{port}")
+        site.wait(lambda: told_by_agent(port).startswith(b"ready up "), "the agent asks for visitors")
+    assert read(site.run_folder / "settings.json").settings.machine.front == ("127.0.0.1",)
     site.end()
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lbadaptor.contract.address import Entry, State, Table, parse, write
+from lbadaptor.contract.address import Entry, Given, State, Table, parse, write
 from lbadaptor.contract.errors import AddressFileError, KeyFileError
 from lbadaptor.log import logs, texts
 from monitor.arbiter.files.atomic_file import AtomicFile
@@ -64,7 +64,10 @@ class CallerKeys:
 
 
 class Publisher:
-    """Writes address.text. `group` is Apache's, by number; None leaves the monitor's own."""
+    """Writes address.text. `group` is Apache's, by number; None leaves the monitor's own.
+
+    `given`: what is to be said of generations; it is called with each write.
+    """
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class Publisher:
         caller_keys: CallerKeys | None = None,
         problems: Problems | None = None,
         available: Available | None = None,
+        given: Callable[[], Given | None] = lambda: None,
     ) -> None:
         self.entries: tuple[Entry, ...] | None = None
         """what the file contains; None before the first write"""
@@ -82,6 +86,7 @@ class Publisher:
         self._file = AtomicFile(path, _MODE, group)
         self._caller_keys = caller_keys
         self._available = available
+        self._given = given
         self._writer = f"monitor {os.getpid()} on {os.uname().nodename}"
         self.before: tuple[Entry, ...] = ()
         """what the file contained before the first write"""
@@ -120,9 +125,8 @@ class Publisher:
 
     def publish(self, entries: tuple[Entry, ...]) -> None:
         """Write the table. Raises OSError; the old file stays then."""
-        text = write(
-            Table(self._serial + 1, entries), self._writer, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        )
+        table = Table(self._serial + 1, entries, given=self._given())
+        text = write(table, self._writer, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         self._file.write(text.encode())
         self._serial += 1
         self.entries = entries
@@ -143,7 +147,8 @@ class Publisher:
         except (OSError, UnicodeDecodeError, AddressFileError):
             return 0, 0
         self.before = table.entries
-        return table.serial, max((entry.identity.generation for entry in table.entries), default=0)
+        newest = table.given.newest if table.given is not None else 0
+        return table.serial, max([newest, *(entry.identity.generation for entry in table.entries)])
 
 
 def _same_states(one: tuple[Entry, ...], other: tuple[Entry, ...]) -> bool:

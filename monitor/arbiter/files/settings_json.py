@@ -27,28 +27,32 @@ class SettingsFile:
         self.before = self._before()
         """the names of ticket cookies in the file of the previous monitor"""
 
-    def write(self, settings: Settings, ticket_cookies: Iterable[str]) -> None:
-        """Write it if its content changes. `ticket_cookies`: of living AppServers, besides that of the settings.
+    def write(self, settings: Settings, ticket_cookies: Iterable[str], leaving: bool = False) -> bool:
+        """Write it if its content changes; whether it was written. `ticket_cookies`: of living AppServers, besides
+        that of the settings. `leaving`: the whole machine is drained.
 
         Raises OSError; the old file stays then.
         """
         names = list(dict.fromkeys((settings.application.ticket_cookie, *ticket_cookies)))
-        data = snapshot.encode(settings, names, self._config)
-        if data != self._written or not self._file.intact():
-            self._file.write(data)
-            self._written = data
+        data = snapshot.encode(settings, names, self._config, leaving)
+        if data == self._written and self._file.intact():
+            return False
+        self._file.write(data)
+        self._written = data
+        return True
 
-    def keep(self, settings: Settings, ticket_cookies: Iterable[str]) -> None:
+    def keep(self, settings: Settings, ticket_cookies: Iterable[str], leaving: bool = False) -> bool:
         """The same, but a failure is logged once, and tried again with the next call."""
         try:
-            self.write(settings, ticket_cookies)
+            written = self.write(settings, ticket_cookies, leaving)
         except OSError as error:
             self._problems.begin(
                 "settings.json",
                 f"{self._path} cannot be written: {texts.what(error)}; adaptors go on with the last one",
             )
-        else:
-            self._problems.end("settings.json", f"{self._path} is written again")
+            return False
+        self._problems.end("settings.json", f"{self._path} is written again")
+        return written
 
     def delete(self) -> None:
         """Everything has ended: adaptors that start now use lbadaptor.toml itself."""

@@ -206,7 +206,7 @@ class AppServerProcesses:
 
     def write_state(self) -> None:
         """Tell the next monitor which AppServers there are, and which are about to be forked."""
-        self._state.write([*self.unadopted, *self._pool.lives], self._pool.last_generation)
+        self._state.write([*self.unadopted, *self._pool.lives], self._pool.starts.last_generation)
 
     def remove(self, own_folder: str) -> None:
         """Remove the folder of one that has ended, in a process of its own: that may take a while."""
@@ -392,7 +392,7 @@ class AppServerProcesses:
             elif isinstance(report, messages.PastLimit):
                 self._pool.past_limit(identity, report.limit)
             else:
-                self._pool.empty(identity, now)
+                self._pool.emptied(identity, now)
 
     def _kill_group(self, child: Child) -> None:
         """SIGKILL for it and all that it started; `maintain` tries again where that cannot be done now."""

@@ -85,10 +85,34 @@ class Command(click.Command):
         self.examples = tuple(examples)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.examples:
-            with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
-                for line in self.examples:
-                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+        _write_examples(self.examples, formatter)
+
+
+class Group(click.Group):
+    """Commands with a name in common. `about` and `more` as of a `Command`."""
+
+    def __init__(
+        self, name: str, about: str, commands: Sequence[Command], examples: Sequence[str], more: str = ""
+    ) -> None:
+        super().__init__(
+            name,
+            params=which_options(),
+            help=f"{sentence(about)} {more}".strip(),
+            short_help=about,
+            no_args_is_help=True,
+            commands=commands,
+        )
+        self.examples = tuple(examples)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _write_examples(self.examples, formatter)
+
+
+def _write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
+    if examples:
+        with formatter.section("Example" if len(examples) == 1 else "Examples"):
+            for line in examples:
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
 
 def slot_number(text: str) -> int:
@@ -115,6 +139,35 @@ def _in_use(context: click.Context, parameter: click.Parameter, begun: str) -> l
 def flag(name: str, about: str, variable: str = "") -> click.Option:
     """An option without a value. `variable`: the parameter that gets it, where that is not `name`."""
     return click.Option([f"--{name}", *([variable] if variable else [])], is_flag=True, help=sentence(about))
+
+
+def wait(about: str) -> click.Option:
+    """The option --wait SECONDS."""
+    return click.Option(["--wait"], type=_seconds, metavar="SECONDS", help=about)
+
+
+def mount() -> click.Option:
+    """The option --mount PATH."""
+    return click.Option(
+        ["--mount"], default="", metavar="PATH", help="Where the application is mounted (default: the whole site)."
+    )
+
+
+def write() -> click.Option:
+    """The option --write FILE."""
+    return click.Option(
+        ["--write"],
+        type=click.Path(readable=False, path_type=Path),
+        metavar="FILE",
+        help="Write FILE instead of printing; if nothing can be written, it stays as it is.",
+    )
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) < float("inf"):
+            return seconds
+    raise click.BadParameter(f"a number of seconds greater than 0 is wanted, not {text!r}")
 
 
 def confirm(question: str) -> bool:

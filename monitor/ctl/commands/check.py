@@ -59,10 +59,15 @@ def judge(status: dict[str, Any], now: float) -> tuple[Level, str]:
     if status["release"].startswith("failed: "):
         faults.append(f"the release has {status['release']}")
     faults += status.get("problems", ())
-    level = Level.WARNING if faults or good < wanted else Level.OK
-    if age > STALE or not good:
+    machine = status.get("machine", {})
+    leaving, empty = machine.get("leaving", False), machine.get("empty", False)
+    level = Level.WARNING if faults or (good < wanted and not leaving) else Level.OK
+    if age > STALE or not (good or empty):
         level = Level.CRITICAL
-    text = "; ".join((f"{good} of {wanted} AppServers OK, {texts.count(sessions, 'session')}", *faults))
+    said = [f"{good} of {wanted} AppServers OK, {texts.count(sessions, 'session')}", *faults]
+    if leaving:
+        said.append("this machine is leaving, and empty" if empty else "this machine is leaving")
+    text = "; ".join(said)
     return level, f"{text.replace('|', '/')} | servers={good} sessions={sessions}"
 
 

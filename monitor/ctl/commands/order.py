@@ -17,7 +17,8 @@ def of(order: Order, run: Callable[..., int] | None = None, more: Sequence[click
     """The command that gives an order. `run` is called in place of this module's, and gets the values of `more`."""
     own: list[click.Parameter] = []
     if order.slot is not Takes.NO:
-        own.append(base.slot(required=order.slot is Takes.MUST))
+        in_place = any(option.for_slot for option in order.options)
+        own.append(base.slot(required=order.slot is Takes.MUST and not in_place))
     if order.number is not None:
         own.append(click.Argument([order.number.name], type=_whole, required=False, metavar="N"))
     own += [base.flag(option.name, option.about) for option in order.options]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from typing import Any
@@ -11,16 +10,9 @@ import click
 
 from monitor.contract import client
 from monitor.contract.orders import ORDERS
-from monitor.ctl.commands import order, which_monitor
+from monitor.ctl.commands import base, order, which_monitor
 from monitor.ctl.commands.which_monitor import Which
 from monitor.ctl.terminal import progress
-
-
-def _seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (seconds := float(text)) < float("inf"):
-            return seconds
-    raise click.BadParameter(f"a number of seconds greater than 0 is wanted, not {text!r}")
 
 
 def run(which: Which, slot: int | None, now: bool, no_wait: bool, wait: float | None) -> int:
@@ -39,16 +31,7 @@ def run(which: Which, slot: int | None, now: bool, no_wait: bool, wait: float | 
 
     bar = sys.stdout.isatty()
     limit = float("inf") if wait is None else wait
-    return progress.follow(look, _write if bar else _write_errors_apart, time.sleep, bar=bar, limit=limit)
-
-
-def _write(text: str) -> None:
-    print(text, end="", flush=True)
-
-
-def _write_errors_apart(text: str) -> None:
-    """What went wrong goes to standard error."""
-    print(text, end="", flush=True, file=sys.stderr if text.startswith("lbctl: ") else sys.stdout)
+    return progress.follow(look, progress.writer(bar), time.sleep, bar=bar, limit=limit)
 
 
 command = order.of(
@@ -56,11 +39,6 @@ command = order.of(
     run,
     [
         click.Option(["--no-wait"], is_flag=True, help="Do not wait until all are replaced."),
-        click.Option(
-            ["--wait"],
-            type=_seconds,
-            metavar="SECONDS",
-            help="Wait so long at most; the release goes on after that.",
-        ),
+        base.wait("Wait so long at most; the release goes on after that."),
     ],
 )

@@ -36,6 +36,8 @@ def run(which: Which, name: str, as_json: bool) -> int:
         print(f"lbctl: note: {error}; what was set at run time is not known", file=sys.stderr)
     if status and status.get("settings") != fingerprint(settings):
         print(f"lbctl: note: {config} has changed since the monitor read it; see the last column", file=sys.stderr)
+    if status.get("machine", {}).get("leaving"):
+        print("lbctl: note: this machine is leaving, by `lbctl drain --all` at run time", file=sys.stderr)
     rows = [
         row
         for row in _rows(settings, given_in(config), status)

@@ -15,8 +15,9 @@ from monitor.ctl.commands import which_monitor
 from monitor.ctl.commands.base import Command, flag
 from monitor.ctl.commands.which_monitor import Which
 from monitor.ctl.terminal import keys
-from monitor.ctl.terminal.load import ALARM, Line, shown
+from monitor.ctl.terminal.load import shown
 from monitor.ctl.terminal.rates import Interval
+from monitor.ctl.terminal.screen import ALARM, drawn
 
 INTERVAL = 2.0
 """Seconds between two looks, unless asked otherwise."""
@@ -59,7 +60,7 @@ def _draw(path: Path, rates: Interval, interval: float, status: dict[str, Any]) 
     with keys.taken(), Live(screen=True, auto_refresh=False, vertical_overflow="crop") as live:
         lines = shown(status, rates, live.console.height)
         while True:
-            live.update(_text(lines), refresh=True)
+            live.update(drawn(lines), refresh=True)
             if keys.pressed(interval) in ("q", "Q"):
                 return
             try:
@@ -68,12 +69,6 @@ def _draw(path: Path, rates: Interval, interval: float, status: dict[str, Any]) 
                 lines = shown(status, rates, live.console.height)
             except NoAnswer as error:
                 lines = [(f"{error}; asked again", ALARM)]
-
-
-def _text(lines: list[Line]) -> Any:
-    from rich.text import Text
-
-    return Text("\n", no_wrap=True, overflow="crop").join(Text(line, style) for line, style in lines)
 
 
 command = Command(

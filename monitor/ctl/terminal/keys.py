@@ -39,6 +39,17 @@ def taken() -> Iterator[None]:
     Main thread alone.
     """
     handlers = {number: signal.signal(number, _end) for number in _ENDINGS}
+    try:
+        with at_once():
+            yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Keys take effect without Enter, and are not shown. Signals are the caller's."""
     before = termios.tcgetattr(sys.stdin) if sys.stdin.isatty() else None
     try:
         if before is not None:
@@ -48,8 +59,6 @@ def taken() -> Iterator[None]:
         if before is not None:
             with contextlib.suppress(termios.error):  # it has gone
                 termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from monitor.ctl.terminal import at_work
 from monitor.ctl.terminal.at_work import Named
 from monitor.ctl.terminal.rates import Interval, Rates, total, within
+from monitor.ctl.terminal.screen import ALARM, FAINT, HEADING, WARNING, Line
 from monitor.ctl.terminal.table import aligned
 from monitor.ctl.terminal.times import duration
 
@@ -22,10 +23,6 @@ LEAST_REQUESTS = 5
 """Requests at work that are shown, and how many of them have their place even on a low screen."""
 SLOW = 1.0
 """Seconds at work after which a request is slow."""
-
-Line = tuple[str, str]
-"""A line, and its style (rich's)."""
-HEADING, FAINT, WARNING, ALARM = "bold", "dim", "yellow", "bold red"
 
 
 def shown(status: dict[str, Any], interval: Interval, height: int | None = None) -> list[Line]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,9 +26,24 @@ _SERVING = "OK", "DYING", "FAILING"
 def line(status: dict[str, Any]) -> str:
     """One line on the release in a status."""
     done, of = status["replaced"]
-    filled = BAR * done // of if of else BAR
     waiting = f" · {status['release']}" if status["release"] else ""
-    return f"[{'#' * filled}{'.' * (BAR - filled)}] {done} of {of} replaced{waiting}"
+    return f"{drawn(done, of)} {done} of {of} replaced{waiting}"
+
+
+def drawn(done: int, of: int) -> str:
+    """The bar."""
+    filled = BAR * done // of if of else BAR
+    return f"[{'#' * filled}{'.' * (BAR - filled)}]"
+
+
+def writer(bar: bool) -> Callable[[str], object]:
+    """What writes the progress; without a bar, what went wrong goes to standard error."""
+
+    def write(text: str) -> None:
+        apart = not bar and text.startswith("lbctl: ")
+        print(text, end="", flush=True, file=sys.stderr if apart else sys.stdout)
+
+    return write
 
 
 def generation(status: dict[str, Any], slot: int) -> int:
@@ -81,7 +97,7 @@ def follow(
                 shown = line(status)
                 write(f"\r\x1b[K{shown}")
             if status.get("stopping"):
-                return _given_up(write, shown, "the monitor is ending everything in order")
+                return given_up(write, shown, "the monitor is ending everything in order")
             if not status["release"]:
                 break
             if status["replaced"] != replaced:
@@ -89,11 +105,9 @@ def follow(
             if status["release"].startswith(FAILS):
                 failing_since = now if failing_since is None else failing_since
                 if now - failing_since >= FAILED_AFTER:
-                    return _given_up(write, shown, f"the release has {status['release']}; {_goes_on(status)}")
+                    return given_up(write, shown, f"the release has {status['release']}; {_goes_on(status)}")
             if now >= until:
-                return _given_up(
-                    write, shown, f"not done within {limit:g} s: {status['release']}; {_goes_on(status)}"
-                )
+                return given_up(write, shown, f"not done within {limit:g} s: {status['release']}; {_goes_on(status)}")
             pause(POLL_INTERVAL)
     except KeyboardInterrupt:
         write("\nthe release goes on; `lbctl status` shows it\n")
@@ -114,7 +128,8 @@ def _goes_on(status: dict[str, Any]) -> str:
     return f"{so_far} the monitor goes on trying (`lbctl status`)"
 
 
-def _given_up(write: Callable[[str], object], shown: str, why: str) -> int:
+def given_up(write: Callable[[str], object], shown: str, why: str) -> int:
+    """Say why it is waited for no longer, below the line that is `shown`. FAILED."""
     newline = "\n" if shown else ""
     write(f"{newline}lbctl: {why}\n")
     return FAILED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Any
 
-from monitor.ctl.terminal import at_work
+from monitor.ctl.terminal import at_work, leaving
 from monitor.ctl.terminal.times import duration
 
 COLUMNS = ("slot", "state", "for", "sessions", "in flight", "served", "memory", "pid", "address", "note")
@@ -35,7 +35,8 @@ def table(status: dict[str, Any]) -> str:
     if survival := _survival(status):
         lines += ["", *survival]
     problems = [f"PROBLEM: {text}" for text in status.get("problems", ())]
-    return "\n".join([*problems, head, status["address_file"], "", *lines])
+    machine = [text] if (text := leaving.note(status)) else []
+    return "\n".join([*problems, head, *machine, status["address_file"], "", *lines])
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> list[str]:

@@ -28,7 +28,8 @@ _said = Once(8)
 
 
 class Survival:
-    """`mode`: of the settings. `why` says why nothing is saved all the same, `store` where the sessions are."""
+    """`mode`: of the settings. `why` says why nothing is saved all the same, `store` where the sessions are. `idle`:
+    seconds after which a session that waits for its visitor has ended."""
 
     def __init__(
         self,
@@ -37,14 +38,16 @@ class Survival:
         folder: SessionFolder | None = None,
         store: str = "",
         why: str = "",
+        idle: float = float("inf"),
     ) -> None:
         self.mode = mode
         self.keeper = keeper
         self._folder = folder
-        self._sweep = None if folder is None else Sweep(folder)
+        self._sweep = None if folder is None else Sweep(folder, idle=idle)
         self._store = store
         self._why = why
-        self._waiting: int | None = None
+        self._waiting: dict[str, float] = {}
+        """of sessions that wait for their visitors; empty: another AppServer counts them, or it is not done yet"""
 
     def activate(self) -> None:
         """The warm-up is over: keep sessions from now on."""
@@ -62,7 +65,11 @@ class Survival:
             self.keeper.write_again()
         self.keeper.look()
         figures = self._sweep.run()
-        self._waiting = None if figures is None else figures.waiting
+        self._waiting = (
+            {"waiting": figures.waiting, "waiting_longest": round(self._sweep.longest, 1)}
+            if figures is not None and self._sweep.counted
+            else {}
+        )
         return leaving and self.keeper.leave(TURN)
 
     def end(self, until: float) -> None:
@@ -97,8 +104,7 @@ class Survival:
                 "moved_out": figures.moved_out,
                 "taken": figures.taken,
             }
-            if self._waiting is not None:
-                told["waiting"] = self._waiting
+            told |= self._waiting
         return told
 
 
@@ -137,7 +143,7 @@ def survival(
         return Survival(mode, why=why)
     log.info('survive = "%s": %s', mode, sentence)
     keeper = Keeper(Saver(access, own, app, mode == ANYTHING, bounds, idle), gone)
-    return Survival(mode, keeper, own, sentence)
+    return Survival(mode, keeper, own, sentence, idle=idle)
 
 
 def _mend(folder: SessionFolder) -> bool:

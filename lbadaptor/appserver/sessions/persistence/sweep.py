@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import NamedTuple
@@ -45,10 +48,12 @@ _SETTLED = 2.0
 
 
 class Figures(NamedTuple):
-    """Files in free/ and in aside/. They lag behind by some seconds."""
+    """They lag behind by some seconds."""
 
     waiting: int
+    """living sessions in free/"""
     aside: int
+    """files in aside/"""
 
 
 class _Subfolder:
@@ -56,7 +61,8 @@ class _Subfolder:
 
     def __init__(self, number: int) -> None:
         self.name = f"{number:02x}"
-        self.waiting = 0
+        self.came = array("d")
+        """when each of its sessions came into free/, the first of them first; unix time. 8 bytes for each"""
         self.mtime = 0
         """in ns, when it was counted; 0: count it again"""
         self.look_at = float("-inf")
@@ -64,17 +70,21 @@ class _Subfolder:
 
 
 class Sweep:
-    """Call `run` twice a second, from one thread."""
+    """Call `run` twice a second, from one thread. `idle`: seconds after which a session in free/ has ended."""
 
     def __init__(
         self,
         folder: SessionFolder,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        idle: float = float("inf"),
     ) -> None:
         self._folder = folder
         self._clock = clock
         self._wall_clock = wall_clock
+        self._idle = idle
+        self.counted = False
+        """all of free/ was looked through once"""
         self._offset = wall_clock() - clock()
         self._quiet_until = clock() + QUIET
         self._subfolders = [_Subfolder(number) for number in range(256)]
@@ -99,12 +109,21 @@ class Sweep:
         until = self._clock() + SLICE
         try:
             for turn_ends in self._steps:
+                self.counted = self.counted or turn_ends
                 if turn_ends or self._clock() >= until:
                     break
         except BaseException:
             self._steps = self._turns()
             raise
-        return Figures(sum(one.waiting for one in self._subfolders), self._aside)
+        ended = self._wall_clock() - self._idle
+        waiting = sum(len(one.came) - bisect_right(one.came, ended) for one in self._subfolders)
+        return Figures(waiting, self._aside)
+
+    @property
+    def longest(self) -> float:
+        """Seconds until the last session in free/ ends; 0 where there is none."""
+        last = max((one.came[-1] for one in self._subfolders if one.came), default=float("-inf"))
+        return max(0.0, last + self._idle - self._wall_clock())
 
     def _turns(self) -> Iterator[bool]:
         """Endless: a step at a time; True: a turn ends. The first turn counts all of free/."""
@@ -179,7 +198,7 @@ class Sweep:
         try:
             descriptor = safe_open.folder(one.name, self._folder.free)
         except FileNotFoundError:
-            one.waiting = 0
+            one.came = array("d")
             return
         except Stranger as why:
             layout.say_stranger(f"free/{one.name}", why)
@@ -196,24 +215,24 @@ class Sweep:
             os.close(descriptor)
 
     def _count(self, one: _Subfolder, descriptor: int) -> Iterator[None]:
-        waiting = 0
-        for _ in layout.sessions(descriptor):
-            waiting += 1
-            if waiting % _PIECE == 0:
+        came = array("d")
+        for name in layout.sessions(descriptor):
+            _note(name, descriptor, came)
+            if len(came) % _PIECE == 0:
                 yield
-        one.waiting = waiting
+        one.came = _sorted(came)
 
     def _remove_ended(self, one: _Subfolder, descriptor: int) -> Iterator[None]:
-        waiting, pause = 0, KEPT
+        came, pause = array("d"), KEPT
         for name in layout.sessions(descriptor):
             left = self._left(name, descriptor)
             if left <= 0 and self._may_remove():
                 os.unlink(name, dir_fd=descriptor)
             else:
-                waiting += 1
+                _note(name, descriptor, came)
                 pause = min(pause, left)
             yield
-        one.waiting, one.mtime = waiting, 0
+        one.came, one.mtime = _sorted(came), 0
         one.look_at = self._clock() + max(pause, LOOK_AGAIN)
 
     def _left(self, name: str, folder: int) -> float:
@@ -258,3 +277,13 @@ class Sweep:
             if number % _PIECE == 0:
                 yield
         self._aside = number
+
+
+def _note(name: str, folder: int, came: array[float]) -> None:
+    """Note when a session came into its subfolder: the rename has set its ctime, on Linux's own file systems."""
+    with contextlib.suppress(FileNotFoundError):  # it was taken
+        came.append(os.stat(name, dir_fd=folder, follow_symlinks=False).st_ctime)
+
+
+def _sorted(moments: array[float]) -> array[float]:
+    return array("d", sorted(moments))

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lbadaptor.contract.address import Address, Entry, Identity, State, parse
+from lbadaptor.contract.address import Address, Entry, Given, Identity, State, parse
 from lbadaptor.contract.errors import KeyFileError
 from monitor.arbiter.files import atomic_file
 from monitor.arbiter.files.address_text import CallerKeys, Publisher
@@ -295,3 +295,13 @@ def test_they_have_a_heartbeat_too(path: Path, keys_path: Path) -> None:
         written.append(keys_path.stat().st_mtime_ns)
     anew = [one != other for one, other in itertools.pairwise(written)]
     assert anew == [False, False, True, False, True]
+
+
+def test_what_a_machine_with_a_number_has_given_is_written_anew_each_time(path: Path) -> None:
+    given = iter([Given(7, 1763805600000123, 5, 10), Given(7, 1763805600001456, 5, 20)])
+    publisher = Publisher(path, None, given=lambda: next(given))
+    publisher.publish((entry(0),))
+    assert parse(path.read_text()).given == Given(7, 1763805600000123, 5, 10)
+    publisher.publish(())
+    assert parse(path.read_text()).given == Given(7, 1763805600001456, 5, 20)
+    assert Publisher(path, None).last_generation == 1763805600001456, "though nobody of it is in the file"

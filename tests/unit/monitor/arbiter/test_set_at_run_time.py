@@ -43,10 +43,23 @@ def test_a_file_that_is_not_to_be_read_is_forgotten(
 
 def test_what_does_not_go_with_new_settings_is_forgotten(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A monitor begins with its lbadaptor.toml rather than not at all."""
-    made(tmp_path).change(RunTime(6))
+    made(tmp_path).change(RunTime(6, leaving=True))
     after = made(tmp_path, settings(slots=4))
-    assert (after.now, after.settings.appservers.servers) == (RunTime(), 2)
+    assert (after.now, after.settings.appservers.servers) == (RunTime(leaving=True), 2)
     assert "servers = 6: slots = 4 leaves no slot" in capfd.readouterr().err
+
+
+def test_that_the_machine_is_leaving_is_known_to_the_next_monitor(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path).change(RunTime(leaving=True))
+    assert made(tmp_path).now.leaving
+    assert "set at run time, and not by lbadaptor.toml: this machine is leaving" in capfd.readouterr().err
+
+
+def test_what_another_release_has_set_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"servers": 3, "news": {"a": [1]}}')
+    assert made(tmp_path).now == RunTime(3)
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from lbadaptor.contract.settings import Application, Machine, Settings
 from monitor.arbiter.status import (
     LAST_SECOND,
     MOST_AT_WORK,
@@ -14,13 +15,17 @@ from monitor.arbiter.status import (
     _at_work,
     _durations,
     _kept,
+    _machine,
     _session_cookie,
 )
 from monitor.contract.messages import AtWork, Cookies, Kept
+from monitor.policy.pool import Pool
 
 
 def test_what_is_said_of_session_files_is_shown_as_it_is() -> None:
-    said = Kept("leaving", "Flask", "", 5, {"_io.TextIOWrapper": 2}, 7, 1, 3)
+    said = Kept(
+        "leaving", "Flask", "", 5, {"_io.TextIOWrapper": 2}, waiting=7, waiting_longest=9.5, moved_out=1, taken=3
+    )
     assert json.loads(json.dumps(_kept(said))) == {
         "mode": "leaving",
         "store": "Flask",
@@ -28,6 +33,7 @@ def test_what_is_said_of_session_files_is_shown_as_it_is() -> None:
         "saved": 5,
         "unsaved": {"_io.TextIOWrapper": 2},
         "waiting": 7,
+        "waiting_longest": 9.5,
         "moved_out": 1,
         "taken": 3,
     }
@@ -59,6 +65,17 @@ def test_durations_are_shown_as_they_are_told_and_there_are_only_so_many() -> No
     assert _durations(told) == told
     assert _durations({**told, "1e": 1, "\x1b[2J": 1, "": 1}) == told
     assert len(_durations({str(bound): 1 for bound in range(999)})) == MOST_DURATIONS
+
+
+@pytest.mark.parametrize(("number", "shown"), [(-1, None), (0, 0), (999, 999)])
+def test_the_machine_is_told(number: int, shown: int | None) -> None:
+    pool = Pool(Settings(Application("app:app", "sid"), machine=Machine(number=number)))
+    staying = {"number": shown, "leaving": False, "sessions": 0, "longest_session": 0.0, "empty": False}
+    assert _machine(pool) == staying
+    pool.machine_drain.begin(0.0)
+    assert _machine(pool) == {**staying, "leaving": True}
+    pool.plan(1000.0, 0)
+    assert _machine(pool) == {**staying, "leaving": True, "empty": True}
 
 
 REFUSED = "it has SameSite=None without Secure"

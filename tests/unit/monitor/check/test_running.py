@@ -49,6 +49,11 @@ def test_a_monitor_of_other_settings() -> None:
         (status({"state": "FAILING"}), "slot 0 is FAILING; `lbctl events --slot 0`"),
         (status({"state": "DYING"}), ""),
         (status(release="failed: slot 1: x"), "the release has failed: slot 1: x"),
+        (
+            status(machine={"leaving": True}),
+            "this machine is leaving: it has asked balancers for no new visitors; `lbctl",
+        ),
+        (status(machine={"leaving": False}), ""),
         (status(problems=["address.text cannot be written"]), "address.text cannot be written"),
     ],
 )

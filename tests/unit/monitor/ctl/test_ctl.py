@@ -211,6 +211,8 @@ def test_status_for_people_and_for_programs(asked: list[tuple[Any, ...]], capsys
     [
         (["drain", "3"], ("drain", 3)),
         (["undrain", "0"], ("undrain", 0)),
+        (["drain", "--all"], ("drain", "all")),
+        (["undrain", "--all"], ("undrain", "all")),
         (["restart", "--no-wait"], ("restart",)),
         (["restart", "--now", "--no-wait"], ("restart", "now")),
         (["scale", "6"], ("scale", 6)),
@@ -431,6 +433,7 @@ def test_an_error_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.Captur
             ["kill"],
         ),
         *([], ["explode"], ["drain"], ["drain", "x"], ["--socket", "a", "--config", "b", "status"]),
+        *(["drain", "2", "--all"], ["undrain", "2", "--all"], ["undrain"], ["drain", "2", "--wait", "5"]),
         *(["restart", "--wait", "5", "--no-wait"], ["restart", "--wait", "0"], ["restart", "--wait", "nan"]),
     ],
 )
@@ -441,10 +444,13 @@ def test_what_is_no_command_is_refused(words: list[str], capsys: pytest.CaptureF
     assert "Usage: lbctl" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["restart"], ["drain", "--all"]])
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
-def test_what_is_no_time_to_wait_is_said_in_words(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_time_to_wait_is_said_in_words(
+    words: list[str], seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        main.main(["restart", "--wait", seconds])
+        main.main([*words, "--wait", seconds])
     assert f"a number of seconds greater than 0 is wanted, not '{seconds}'" in capsys.readouterr().err
 
 

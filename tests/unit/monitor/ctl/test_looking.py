@@ -73,6 +73,33 @@ def test_what_is_not_well(told: dict[str, Any], level: Level, text: str) -> None
     assert said.count("|") == 1
 
 
+def machine(leaving: bool = True, empty: bool = False) -> dict[str, Any]:
+    return {"number": 3, "leaving": leaving, "sessions": 41, "longest_session": 100.0, "empty": empty}
+
+
+@pytest.mark.parametrize(
+    ("told", "level", "text"),
+    [
+        (
+            status(server(0), machine=machine()),
+            Level.OK,
+            "1 of 2 AppServers OK, 41 sessions; this machine is leaving |",
+        ),
+        (
+            status(machine=machine(empty=True)),
+            Level.OK,
+            "0 of 2 AppServers OK, 0 sessions; this machine is leaving, and",
+        ),
+        (status(machine=machine()), Level.CRITICAL, "this machine is leaving |"),
+        (status(server(0, state="FAILING"), server(1), machine=machine()), Level.WARNING, "slot 0 is FAILING"),
+        (status(server(0), machine=machine(leaving=False)), Level.WARNING, "1 of 2 AppServers OK, 41 sessions |"),
+    ],
+)
+def test_a_drain_that_is_ordered_wakes_nobody(told: dict[str, Any], level: Level, text: str) -> None:
+    found, said = judge(told, 0.0)
+    assert (found, text in said) == (level, True), said
+
+
 @pytest.mark.parametrize(
     ("answer", "code", "said"),
     [
@@ -286,6 +313,14 @@ def test_a_file_that_has_changed_since_is_noted(
     config.write_text(TOML.replace("servers = 2", "servers = 3"))
     assert main.main(["settings", "--config", str(config)]) == 0
     assert "has changed since the monitor read it" in capsys.readouterr().err
+
+
+def test_that_the_machine_is_leaving_is_noted(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client, "ask", lambda _: status(settings=fingerprint(load(config)), machine=machine()))
+    assert main.main(["settings", "--config", str(config)]) == 0
+    assert capsys.readouterr().err == "lbctl: note: this machine is leaving, by `lbctl drain --all` at run time\n"
 
 
 def test_without_a_monitor_the_file_is_shown(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

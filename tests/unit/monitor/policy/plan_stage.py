@@ -84,6 +84,13 @@ class Stage:
             assert wake > 0, "it would be busy all the while"
             self.later(wake)
 
+    def into_backoff(self, slot: int, failures: int = 5) -> None:
+        """So many of its lives in a row end early, and the next one has to wait."""
+        for _ in range(failures - 1):
+            self.exits_early(slot)
+        self.exits(slot, "exited with status 3")
+        assert self.slot(slot).state is LifeState.BACKOFF
+
     def probed(self, slot: int, **answer: Any) -> list[Action]:
         self.pool.probed(self.at(slot), ProbeAnswer(self.at(slot).generation, **answer), self.now)
         return self.plan()
@@ -94,7 +101,7 @@ class Stage:
         return self.plan()
 
     def empty(self, slot: int) -> list[Action]:
-        self.pool.empty(self.at(slot), self.now)
+        self.pool.emptied(self.at(slot), self.now)
         return self.plan()
 
     @property

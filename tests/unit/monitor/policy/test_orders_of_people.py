@@ -81,10 +81,7 @@ def test_a_dying_one_is_ended_at_once() -> None:
 def test_one_that_waits_is_started_at_once() -> None:
     stage = Stage(servers=2)
     stage.up()
-    for _ in range(4):
-        stage.exits_early(1)
-    stage.exits(1, "exited with status 3")
-    assert stage.states[1] == "BACKOFF"
+    stage.into_backoff(1)
     orders.restart(stage.pool, 1, False, stage.now, "anna")
     assert short(stage.plan()) == ["start 1"]
 

@@ -74,7 +74,7 @@ def test_a_fact_about_an_old_generation_is_none() -> None:
     pool.ready(old, now)
     pool.failed(old, "in use", port=True)
     pool.past_limit(old, "requests")
-    pool.empty(old, now)
+    pool.emptied(old, now)
     pool.probed(old, ProbeAnswer(old.generation, sessions=9, past_limit="requests"), now)
     for _ in range(5):
         pool.unanswered(old, "refused", True, now)
@@ -160,7 +160,7 @@ def _something_happens(stage: Stage, slot: Slot | None, chance: random.Random) -
         sessions=chance.randrange(9),
         memory=HARD + 1 if chance.random() < 0.05 else 0,
     )
-    what = chance.randrange(10)
+    what = chance.randrange(11)
     ok = [other for other in stage.pool if other.state is LifeState.OK]
     if what <= 1 and slot.state is LifeState.STARTING:
         stage.pool.ready(identity, now)
@@ -175,14 +175,19 @@ def _something_happens(stage: Stage, slot: Slot | None, chance: random.Random) -
     elif what == 5:
         stage.pool.past_limit(identity, "requests")
     elif what == 6:
-        stage.pool.empty(identity, now)
-    elif what == 7 and chance.random() < 0.2:
+        stage.pool.emptied(identity, now)
+    elif what == 10 and chance.random() < 0.3:
+        if stage.pool.leaving:
+            orders.stay(stage.pool)
+        else:
+            orders.leave(stage.pool, now)
+    elif what == 7 and chance.random() < 0.2 and not stage.pool.leaving:
         orders.release(stage.pool, now, end_sessions=chance.random() < 0.3)
-    elif what == 8 and slot.state is LifeState.OK:
+    elif what == 8 and slot.state is LifeState.OK and not stage.pool.leaving:
         orders.drain(stage.pool, slot.number)
     elif what == 9 and (life := slot.life) and life.state is LifeState.DYING and Reason.LIMIT not in life.leaving:
         orders.undrain(stage.pool, slot.number, now)
-    orders_alone = what in (5, 7, 8, 9)
+    orders_alone = what in (5, 7, 8, 9, 10)
     if orders_alone and len(ok) >= stage.settings.appservers.servers:
         stage.plan()
         left = sum(other.state is LifeState.OK for other in stage.pool)

@@ -41,7 +41,7 @@ def test_it_has_left_address_text_before_it_is_ordered_to_stop() -> None:
     orders.drain(stage.pool, 0)
     stage.plan()
     stage.ready(2)
-    stage.pool.empty(stage.at(0), stage.now)
+    stage.pool.emptied(stage.at(0), stage.now)
     # The file is written between the thinking and the actions.
     assert stage.slot(0).state not in PUBLISHED
     assert short(stage.pool.plan(stage.now, stage.wall)) == ["stop 0"]

@@ -53,10 +53,7 @@ def test_a_release_announces_as_many_as_it_replaces() -> None:
     stage.up()
     orders.release(stage.pool, stage.now)
     stage.plan()
-    for _ in range(4):
-        stage.exits_early(4)
-    stage.exits(4, "exited with status 3")
-    assert stage.states[4] == "BACKOFF"
+    stage.into_backoff(4)
     assert orders.release(stage.pool, stage.now) == "replacing 4 AppServers, 1 at a time"
     assert stage.pool.replaced == (0, 4)
     roll(stage)
@@ -77,10 +74,7 @@ def test_a_new_release_does_not_wait_for_the_one_that_did_not_start() -> None:
     stage.up()
     orders.release(stage.pool, stage.now)
     stage.plan()
-    for _ in range(6):
-        stage.exits_early(2)
-    stage.exits(2)
-    assert stage.states[2] == "BACKOFF"
+    stage.into_backoff(2, 7)
     orders.release(stage.pool, stage.now)
     assert short(stage.plan()) == ["start 2"]
 

@@ -11,8 +11,9 @@ from monitor.contract.events import What
 from monitor.contract.messages import ProbeAnswer
 from monitor.policy import orders
 from monitor.policy.actions import Send, Signal
-from monitor.policy.pool import FEWEST_STARTS, REPEAT_SIGNAL
+from monitor.policy.contradictions import REPEAT_SIGNAL
 from monitor.policy.slot import PASS_OVER, SHORT_LIFE
+from monitor.policy.starts import FEWEST_STARTS
 from monitor.policy.states import LifeState
 
 # Exits.
@@ -249,6 +250,10 @@ def test_when_every_slot_is_passed_over_it_waits_and_tries_again(caplog: pytest.
     wake = stage.pool.next_wake(stage.now)
     assert 0 < wake <= PASS_OVER
     assert short(stage.later(wake)) == ["start 0"]
+    for slot in (0, 1):
+        stage.pool.failed(stage.at(slot), "in use", port=True)
+        stage.exits(slot)
+    assert caplog.messages.count("no slot is free: slots = 2") == 2, "it is said again"
 
 
 def test_a_taken_port_does_not_outlive_an_order_to_stop() -> None:

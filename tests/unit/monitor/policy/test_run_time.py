@@ -40,13 +40,15 @@ def test_a_weight_takes_the_place_of_the_file_s(
 
 def test_it_is_taken_back() -> None:
     given = settings(servers=4, weights=(7,))
-    run_time = RunTime(6, {0: 5, 1: 6})
-    assert run_time.with_servers(None) == RunTime(None, {0: 5, 1: 6})
-    assert run_time.with_weight(0, None) == RunTime(6, {1: 6})
+    run_time = RunTime(6, {0: 5, 1: 6}, leaving=True)
+    assert run_time.with_servers(None) == RunTime(None, {0: 5, 1: 6}, leaving=True)
+    assert run_time.with_weight(0, None) == RunTime(6, {1: 6}, leaving=True)
+    assert run_time.with_leaving(False) == RunTime(6, {0: 5, 1: 6})
     assert run_time.differences(given) == [
         "servers = 6, not 4",
         "the weight of slot 0 is 5, not 7",
         "the weight of slot 1 is 6, not 100",
+        "this machine is leaving",
     ]
 
 

@@ -655,3 +655,17 @@ def test_the_end_waits_for_no_session_that_cannot_be_saved(start: Start) -> None
     Survival("leaving", process.keeper, process.folder).end(began + 10.0)
     assert time.monotonic() - began < BUSY_PATIENCE
     assert process.store.sessions
+
+
+def test_what_waits_is_told_when_all_of_it_was_counted(start: Start) -> None:
+    process = start(everything=False)
+    process.login("id1")
+    process.keeper.leave(10.0)
+    survival = Survival("leaving", process.keeper, process.folder, idle=60.0)
+    assert "waiting" not in (survival.report() or {})
+    for _ in range(100):  # slices of 20 ms, of which a busy machine may need several
+        survival.turn(False)
+    told = survival.report()
+    assert told is not None
+    assert told["waiting"] == 1
+    assert 0 < told["waiting_longest"] <= 60.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -342,6 +343,32 @@ def test_the_first_turn_counts_all(opened: Opened, folder: SessionFolder, root: 
         folder.write(name, b"content")
         folder.release(name)
     assert Sweep(folder, clocks.monotonic, clocks.wall).run() == Figures(300, 0)
+
+
+def test_what_waits_is_counted_until_nobody_has_used_it_for_the_idle_time(
+    folder: SessionFolder, root: Path, clocks: Clocks
+) -> None:
+    clocks.offset = time.time() - clocks.now
+    sweeper = Sweep(folder, clocks.monotonic, clocks.wall, idle=100.0)
+    assert (sweeper.run(), sweeper.longest) == (Figures(0, 0), 0.0)
+    file = waiting(folder, root, NAMES[0], ends=clocks.wall() - 1e6)
+    circle(sweeper)
+    assert sweeper.run() == Figures(1, 0), "since it came, whenever it was written"
+    assert 90.0 < sweeper.longest <= 101.0
+    clocks.now += 110.0
+    assert (sweeper.run(), sweeper.longest) == (Figures(0, 0), 0.0)
+    assert file.exists(), "its visitor may come all the same: the clock may be wrong"
+
+
+def test_whether_all_was_counted_is_known(folder: SessionFolder, clocks: Clocks) -> None:
+    sweeper = Sweep(folder, clocks.monotonic, clocks.wall)
+    clocks.step = SLICE / 10
+    assert not sweeper.counted
+    sweeper.run()
+    assert not sweeper.counted, "not within one slice"
+    for _ in range(60):
+        sweeper.run()
+    assert sweeper.counted
 
 
 def test_a_call_ends_after_its_slice_and_the_next_goes_on(
