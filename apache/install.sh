@@ -1,8 +1,8 @@
 #!/bin/sh
-# Sets up what `make demo`, `make test` and `make bench` need: Debian's packages (as root), the environment folder
-# and mod_wsgi. For the bench also the servers that it compares with, as far as they can be installed.
+# Sets up what `make demo`, `make machines-demo`, `make test` and `make bench` need: Debian's packages (as root), the
+# environment folder and mod_wsgi. For the bench also the servers that it compares with, as far as they can be installed.
 #
-#   apache/install.sh demo|test|bench
+#   apache/install.sh demo|machines-demo|test|bench
 #
 # PYTHON names the Python to use. The default is Debian's own, which Debian's mod_wsgi is linked to. Other
 # variables for Python in the caller's environment (PYTHONPATH …) are for the AppServers and are ignored here. So
@@ -63,7 +63,8 @@ missing() {
 good() { "$1" -I -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
 
 packages="libapache2-mod-wsgi-py3 python3-venv"
-[ "$what" != test ] || packages="$packages apache2-dev python3-dev gcc systemd curl"
+[ "$what" != machines-demo ] || packages="$packages haproxy"
+[ "$what" != test ] || packages="$packages apache2-dev python3-dev gcc systemd curl haproxy iproute2"
 [ "$what" != bench ] || packages="$packages wrk haproxy uwsgi uwsgi-plugin-python3 libapache2-mod-passenger"
 lacking=
 if command -v dpkg-query >/dev/null; then
@@ -111,8 +112,10 @@ rm -rf "$env/src"
 mkdir "$env/src"
 cp -R setup.cfg pyproject.toml README.md LICENSE lbadaptor monitor apache "$env/src"
 find "$env/src" -name __pycache__ -prune -exec rm -rf {} +
-extras=$what
-[ "$what" = demo ] || extras="demo,$what"
+case $what in
+    demo | machines-demo) extras=demo ;;
+    *) extras="demo,$what" ;;
+esac
 step "installing lbadaptor and what it needs" install "$env/src[$extras]"
 step "installing lbadaptor as it is now" install --no-deps --force-reinstall "$env/src"
 rm -rf "$env/src"

@@ -6,6 +6,7 @@ Whatever a test does to it, `Cluster.stop` sees to it, and asserts, that no proc
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import re
 import shutil
@@ -23,7 +24,8 @@ import pytest
 
 from lbadaptor.adaptor.backends import MAX_TABLE_AGE
 from lbadaptor.contract.address import Entry, Table, parse
-from lbadaptor.contract.settings import load
+from lbadaptor.contract.settings import NO_NUMBER, load
+from lbadaptor.contract.ticket import make_keys
 from monitor.contract.client import NoAnswer, ask
 from monitor.demo import httpd
 from tests.apache.resources import TIMEOUT, eventually, free_ports, give_back, processes_of, short_folder
@@ -114,6 +116,7 @@ class Cluster:
             "adaptor": {},
             "monitor": {"probe_interval": 0.1},
             "sessions": {"folder": str(folder / "sessions")},
+            "machine": {},
         }
         for name, section in settings.items():
             sections[name].update(section)
@@ -125,6 +128,9 @@ class Cluster:
                 file.writelines(f"{key} = {_toml(value)}\n" for key, value in section.items())
         self.config.chmod(0o644)
         self.settings = load(self.config)
+        if self.settings.machine.number != NO_NUMBER:
+            group = httpd.apache_group()
+            make_keys(self.settings.key_file, grp.getgrnam(group).gr_gid if group else None)
         self.address_file = self.settings.address_file
 
     def start(self) -> None:

@@ -22,16 +22,18 @@ PLACES = re.compile(
 class Demo:
     """A running `lbctl demo`, its temporary files in `folder`/tmp, started in `folder`."""
 
-    def __init__(self, folder: Path, *words: str, program: tuple[str, ...] = (str(LBCTL),), **options: Any) -> None:
+    def __init__(
+        self, folder: Path, *words: str, program: tuple[str, ...] = (str(LBCTL), "demo"), **options: Any
+    ) -> None:
         self.folder = folder
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         self.temporary.chmod(0o1777)
-        self.port = free_ports()
+        self.port = free_ports(2)
         self.output = ""
         environment = {**os.environ, "TMPDIR": str(self.temporary), **options.pop("env", {})}
         self.process = subprocess.Popen(
-            [*program, "demo", "--port", str(self.port), *words],
+            [*program, "--port", str(self.port), *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -49,14 +51,18 @@ class Demo:
         for line in self.process.stdout:
             self.output += line
 
-    def await_up(self) -> tuple[str, Path, Path]:
-        """Wait for the site's address, address.text, and the control socket."""
+    def await_ready(self, timeout: float = TIMEOUT) -> None:
+        """Wait until it has told where everything is."""
 
         def look() -> bool:
             assert self.process.poll() is None, self.output
             return "Ctrl-C ends it." in self.output
 
-        eventually("the demo is up", look)
+        eventually("the demo is up", look, timeout)
+
+    def await_up(self) -> tuple[str, Path, Path]:
+        """Wait for the site's address, address.text, and the control socket."""
+        self.await_ready()
         found = PLACES.search(self.output)
         assert found, self.output
         return found[1], Path(found[2]), Path(found[3])

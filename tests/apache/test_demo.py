@@ -243,7 +243,7 @@ def install(place: Path) -> tuple[str, ...]:
             target = place / source.relative_to(Path(sys.prefix).resolve())
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
-    return str(place / "bin" / "python"), "-B", "-m", "monitor.ctl"
+    return str(place / "bin" / "python"), "-B", "-m", "monitor.ctl", "demo"
 
 
 def test_it_works_where_apaches_user_cannot_read_the_environment_folder(

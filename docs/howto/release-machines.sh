@@ -1,0 +1,36 @@
+#!/bin/sh
+# A release over several machines, one after the other. It stops at the first that fails.
+#
+#   release-machines.sh build/ web1 web2 web3
+#
+# Copies what is in the folder (with a slash at its end) to each machine, and replaces the AppServers there. The exit
+# status is 0 if all machines have the release; else it is that of what failed, and standard error names the machines
+# that have it, and those that do not. Nobody is logged out either way. SHOP names lbadaptor.toml, and FOLDER the
+# application's folder, on the machines; WAIT is how many seconds a machine may take.
+set -eu
+[ $# -ge 2 ] || { echo "usage: release-machines.sh FOLDER/ MACHINE…" >&2 && exit 2; }
+shop=${SHOP:-/etc/lbadaptor/shop.toml}
+folder=${FOLDER:-/srv/shop/}
+wait=${WAIT:-300}
+build=$1
+shift
+
+release() {
+    # -n: ssh would read this script's standard input.
+    ssh -n "root@$1" "/opt/lbadaptor/bin/lbctl --config $shop check" &&
+        rsync -a --delete "$build" "root@$1:$folder" &&
+        ssh -n "root@$1" "/opt/lbadaptor/bin/lbctl --config $shop restart --wait $wait"
+}
+
+released=
+while [ $# -gt 0 ]; do
+    echo "== $1"
+    status=0
+    release "$1" || status=$?
+    if [ $status != 0 ]; then
+        echo "The release failed at $1. They have it:${released:- none}. They do not:$(printf ' %s' "$@")." >&2
+        exit $status
+    fi
+    released="$released $1"
+    shift
+done

@@ -1,0 +1,1 @@
+"""What writes HAProxy's configuration, for machines that share visitors."""
