@@ -17,6 +17,8 @@ TESTS = Path(__file__).parent
 
 FIRST = (
     "torture/test_torture.py",
+    "machines/test_machine_failures.py",
+    "machines/test_front_and_leaving.py",
     "bench/test_survival.py",
     "apache/test_same_environ.py",
     "apache/test_frameworks.py",

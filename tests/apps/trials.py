@@ -27,10 +27,12 @@ def application(environ: Environ, start_response: Start) -> Iterable[bytes]:
 
 
 def _status(environ: Environ, start_response: Start, query: dict[str, str]) -> Iterable[bytes]:
-    """The status `code`, as the application's own."""
+    """The status `code`, as the application's own, and who has asked for it."""
     status = HTTPStatus(int(query["code"]))
+    visitor = f"{environ['wsgi.url_scheme']} {environ['REMOTE_ADDR']}"
     start_response(
-        f"{status.value} {status.phrase}", [("Content-Type", "text/plain"), ("X-Own", environ["REQUEST_METHOD"])]
+        f"{status.value} {status.phrase}",
+        [("Content-Type", "text/plain"), ("X-Own", environ["REQUEST_METHOD"]), ("X-Visitor", visitor)],
     )
     return [b"the application's own"]
 

@@ -131,6 +131,7 @@ class Request:
             time.sleep(float(self._query["wait"]))
         self.told |= {
             "name": self.name,
+            "machine": os.environ.get("TORTURE_MACHINE", ""),
             "pid": os.getpid(),
             "born": born(os.getpid()),
             "slot": environ.get("lbadaptor.slot", 0),

@@ -366,6 +366,7 @@ def told_in(result: Result) -> Told | None:
         new=told.get("new", False),
         count=told.get("count", 0),
         moved=told.get("moved", False),
+        machine=told.get("machine", ""),
     )
 
 

@@ -48,6 +48,8 @@ class Told:
     count: int = 0
     moved: bool = False
     """another AppServer held the session before"""
+    machine: str = ""
+    """where there are several (tests/machines)"""
 
 
 class Outcome(Enum):
