@@ -1,4 +1,5 @@
 # make demo [FASTLANE=0]    run the whole, to look at; without the fast lane
+# make machines-demo [PORT=8080]    three machines behind an HAProxy, to look at
 # make test    every test         make check   lint, types, layers
 # make test-debian RELEASE=trixie [ORDINARY=1]    every test on another Debian (tests/debian.sh)
 # make torture MINUTES=5 SEED=7 [FASTLANE=0] [PRELOAD=1] [SURVIVE=anything|leaving|nothing] [STORE=own|flask]
@@ -34,13 +35,16 @@ CLEAN := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MAKEOVERRIDES -u MAKE_TERMER
 # What the caller has in the environment for Python (PYTHONPATH, PYTHONOPTIMIZE …) is not for the tests and the tools.
 OWN := $(CLEAN) $(addprefix -u ,$(filter PYTHON%,$(.VARIABLES)))
 
-.PHONY: demo test test-debian torture bench check docs units clean
+.PHONY: demo machines-demo test test-debian torture bench check docs units clean
 
 demo: .venv/ready-demo
 	@exec $(CLEAN) .venv/bin/python -I -m monitor.ctl demo $(if $(PORT),--port '$(PORT)') $(if $(APP),--app '$(APP)') \
 	    $(if $(SESSION_COOKIE),--session-cookie '$(SESSION_COOKIE)') $(if $(SERVERS),--servers '$(SERVERS)') \
 	    $(if $(MAX_REQUESTS),--max-requests '$(MAX_REQUESTS)') $(if $(filter 0,$(FASTLANE)),--no-fast-lane) \
 	    $(if $(SURVIVE),--survive '$(SURVIVE)') $(if $(SAVE),--save '$(SAVE)') $(if $(LOAD),--load '$(LOAD)')
+
+machines-demo: .venv/ready-machines-demo
+	@exec $(CLEAN) .venv/bin/python -I -m monitor.demo.machines $(if $(PORT),--port '$(PORT)')
 
 test: .venv/ready-test
 	@exec $(OWN) .venv/bin/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder $(TESTS)

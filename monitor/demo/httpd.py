@@ -1,7 +1,7 @@
 """A private Apache httpd with the adaptor inside: for the demo and the tests.
 
-It listens on loopback, and writes nothing outside its own folder. `python -m monitor.demo.httpd` tells whether
-there is an Apache that can be used.
+It listens on a loopback address, and writes nothing outside its own folder. `python -m monitor.demo.httpd` tells
+whether there is an Apache that can be used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import requests
 
 from lbadaptor.contract.errors import LbadaptorError
 from lbadaptor.contract.settings import load
-from monitor.apacheconfig import fastlane, lanes
+from monitor.apacheconfig import fastlane, front, lanes
 from monitor.apacheconfig.apache_check import NEEDED
 from monitor.contract.installed import SHARE
 
@@ -97,7 +97,7 @@ def _fits(module: Path) -> bool:
 
 
 class Httpd:
-    """One httpd on 127.0.0.1:`port`, with its files in `folder`. `start`, then `stop`.
+    """One httpd on `address`:`port`, with its files in `folder`. `start`, then `stop`.
 
     `snippet` is one of the installed ones, or the path of another, included as it is. `extra` is configuration that
     comes after it. `fast_lane`: so many slots are in it, 0 for none. `more_modules`: what Apache loads besides.
@@ -114,9 +114,11 @@ class Httpd:
         extra: str = "",
         fast_lane: int = 0,
         more_modules: Sequence[str] = (),
+        address: str = "127.0.0.1",
     ) -> None:
         self.apache = apache
         self.folder = folder
+        self.address = address
         self.port = port
         self.error_log = folder / "error.log"
         self.user = _user()
@@ -126,6 +128,8 @@ class Httpd:
         modules = [*_MODULES, "cgid", *more_modules]
         settings = load(config)
         python = lanes.PythonLane.of(settings, snippet, share, config, mount)
+        if settings.machine.front:
+            modules += (name for name in front.NEEDED if name not in modules)
         if fast_lane:
             modules += (name for name in NEEDED if name not in modules)
             name = re.sub(r"\W+", "-", mount) or "site"
@@ -182,7 +186,7 @@ class Httpd:
         try:
             with requests.Session() as session:
                 session.trust_env = False
-                session.get(f"http://127.0.0.1:{self.port}/", timeout=1.0, allow_redirects=False)
+                session.get(f"http://{self.address}:{self.port}/", timeout=1.0, allow_redirects=False)
         except requests.ReadTimeout:
             return True
         except requests.RequestException:
@@ -204,8 +208,8 @@ class Httpd:
                 f"DefaultRuntimeDir {self.folder}",
                 f"PidFile {self.folder}/httpd.pid",
                 f"DocumentRoot {self.folder}",
-                f"Listen 127.0.0.1:{self.port}",
-                f"ServerName 127.0.0.1:{self.port}",
+                f"Listen {self.address}:{self.port}",
+                f"ServerName {self.address}:{self.port}",
                 *load_modules,
                 f"LoadModule wsgi_module {self.apache.mod_wsgi}",
                 *as_root,

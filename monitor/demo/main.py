@@ -8,31 +8,34 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import random
-import shutil
-import signal
-import socket
-import stat
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from lbadaptor.contract.errors import LbadaptorError
 from lbadaptor.contract.settings import NOTHING, Settings, Survive, load
 from lbadaptor.log import texts
-from monitor.contract.client import NoAnswer, ask
-from monitor.ctl.commands import stop_all
 from monitor.demo import httpd
+from monitor.demo.programs import (
+    LOOPBACK,
+    DemoFailed,
+    End,
+    EndedEarly,
+    Rows,
+    await_appservers,
+    bind_error,
+    free_ports,
+    monitor,
+    say,
+    status_of,
+    temporary_folder,
+    write_settings,
+)
 
 WEBWARE = ("lbadaptor.examples.webware_site:application", "_SID_", "webware")
 WEBWARE_IDLE = 3600
 """Seconds after which Webware itself ends a session."""
-START_TIMEOUT = 90.0
-STOP_TIMEOUT = 45.0
 DEMO_APP = (
     "a WSGI application; its module is looked for in the current folder, in PYTHONPATH, and among this Python's "
     "packages (default: the example site of Webware)"
@@ -42,29 +45,12 @@ _WHAT_SURVIVES = {
     "leaving": "move to another AppServer at drain and restart; kill -9 ends them",
     "anything": "go on in another AppServer after drain, restart and kill -9",
 }
-PORTS = range(20000, 32000)
-"""Ports that AppServers may get: below those that the system uses for outgoing connections."""
-
-
-class DemoFailed(LbadaptorError):
-    """The demo cannot run."""
-
-
-class _EndedEarly(Exception):
-    """The demo was ended before it was ready."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 done, 1 not done."""
     options = _parser().parse_args(arguments)
-    try:
-        return run(options)
-    except LbadaptorError as error:
-        print(f"lbctl: {error}", file=sys.stderr)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"lbctl: {where}{texts.what(error)}", file=sys.stderr)
-    return 1
+    return status_of(lambda: run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,55 +97,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class End:
-    """Whether a signal has asked for the end. One handler may interrupt another, so `ask` takes no lock."""
-
-    def __init__(self) -> None:
-        self._asked = False
-
-    def ask(self, *_: object) -> None:
-        self._asked = True
-
-    def is_set(self) -> bool:
-        return self._asked
-
-    def wait(self, seconds: float) -> bool:
-        """Blocks for so many seconds, unless the end was asked for before. Whether it was."""
-        if not self._asked:
-            time.sleep(seconds)
-        return self._asked
-
-
-def run(options: argparse.Namespace) -> int:
-    """The exit status. Blocks until SIGINT, SIGTERM or SIGHUP. Raises LbadaptorError."""
-    end = End()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end.ask)
+def run(options: argparse.Namespace) -> None:
+    """Blocks until SIGINT, SIGTERM or SIGHUP. Raises LbadaptorError, OSError, EndedEarly."""
+    end = End.at_signals()
     apache = httpd.find()
     _require_port(options.port)
-    try:
-        with _folder() as folder:
-            config = _write_config(folder, options)
-            settings = load(config)
-            with _monitor(config) as monitor:
-                appservers = _await_appservers(settings, monitor, end)
-                with _site(apache, folder, options.port, config, options.no_fast_lane, end) as site:
-                    _print_site(settings, site, appservers)
-                    while not end.wait(0.5):
-                        if (status := monitor.poll()) is not None:
-                            if status == 0:  # `lbctl stop`
-                                _print("\nthe monitor was told to stop")
-                                break
-                            raise DemoFailed("the monitor has ended")
-                        if not site.alive():
-                            raise DemoFailed("Apache httpd has ended")
-                    _print("\nending the demo …")
-    except _EndedEarly:
-        _print("ended before it was up")
-    return 0
+    with temporary_folder() as folder:
+        config = folder / "lbadaptor.toml"
+        settings = write_settings(config, _sections(folder, options))
+        with monitor(config) as running:
+            began = time.monotonic()
+            appservers = await_appservers(
+                settings,
+                running,
+                end,
+                lambda ok: say(f"{texts.count(ok, 'AppServer')} OK after {time.monotonic() - began:.1f} s"),
+            )
+            with _site(apache, folder, options.port, config, options.no_fast_lane, end) as site:
+                _print_site(settings, site, appservers)
+                while not end.wait(0.5):
+                    if (status := running.poll()) is not None:
+                        if status == 0:  # `lbctl stop`
+                            say("\nthe monitor was told to stop")
+                            break
+                        raise DemoFailed("the monitor has ended")
+                    if not site.alive():
+                        raise DemoFailed("Apache httpd has ended")
+                say("\nending the demo …")
 
 
-def _write_config(folder: Path, options: argparse.Namespace) -> Path:
+def _sections(folder: Path, options: argparse.Namespace) -> dict[str, Rows]:
+    """What its lbadaptor.toml says. Raises DemoFailed."""
     app, cookie, count = WEBWARE
     idle = WEBWARE_IDLE
     if options.app:
@@ -169,13 +137,13 @@ def _write_config(folder: Path, options: argparse.Namespace) -> Path:
     else:
         _require_webware()
     group = httpd.apache_group()
-    lines: dict[str, dict[str, object]] = {
+    sections: dict[str, Rows] = {
         "application": {"app": app, "session_cookie": cookie, "session_count": count, "session_idle": idle},
         "files": {"run_folder": ".", "key_file": "keys", "apache_group": group},
         "appservers": {
             "servers": options.servers,
             "max_requests": options.max_requests,
-            "base_port": _free_ports(4 * options.servers),
+            "base_port": free_ports(4 * options.servers),
         },
         "sessions": {
             "survive": options.survive,
@@ -187,49 +155,8 @@ def _write_config(folder: Path, options: argparse.Namespace) -> Path:
     if not options.app:
         # Webware's site makes a folder while it starts, and one that is ended then leaves it behind.
         (temporary := folder / "temporary").mkdir()
-        lines["appservers.environment"] = {"TMPDIR": str(temporary)}
-    config = folder / "lbadaptor.toml"
-    with config.open("w") as file:
-        for section, rows in lines.items():
-            file.write(f"[{section}]\n")
-            for name, value in rows.items():
-                file.write(f'{name} = "{value}"\n' if isinstance(value, str) else f"{name} = {value}\n")
-    config.chmod(0o644)
-    return config
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    """A temporary folder that Apache's user can enter, short enough for the names of sockets."""
-    places = [Path(tempfile.gettempdir()), Path("/tmp")]
-    place = next((place for place in places if _everybody_may_enter(place) and len(str(place)) < 60), places[0])
-    folder = Path(tempfile.mkdtemp(prefix="lbadaptor-demo-", dir=place))
-    folder.chmod(0o711)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def _everybody_may_enter(folder: Path) -> bool:
-    return all(place.stat().st_mode & stat.S_IXOTH for place in (folder, *folder.parents))
-
-
-@contextlib.contextmanager
-def _monitor(config: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A monitor in a session of its own, so that Ctrl-C reaches the demo alone."""
-    command = [*httpd.dies_with_us(), sys.executable, "-I", "-B", "-m", "monitor", "--config", str(config)]
-    monitor = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    try:
-        yield monitor
-    finally:
-        monitor.terminate()
-        try:
-            monitor.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            monitor.kill()
-            monitor.wait()
-        stop_all.end(load(config))  # a monitor that died has left its AppServers
+        sections["appservers.environment"] = {"TMPDIR": str(temporary)}
+    return sections
 
 
 @contextlib.contextmanager
@@ -242,43 +169,12 @@ def _site(
     site.start()
     try:
         if end.is_set():
-            raise _EndedEarly
+            raise EndedEarly
         lanes = f"the Python lane alone: {why_not}" if why_not else "the fast lane and the Python lane"
-        _print(f"Apache httpd answers after {time.monotonic() - began:.1f} s ({apache}), by {lanes}")
+        say(f"Apache httpd answers after {time.monotonic() - began:.1f} s ({apache}), by {lanes}")
         yield site
     finally:
         site.stop()
-
-
-def _await_appservers(settings: Settings, monitor: subprocess.Popen[bytes], end: End) -> list[dict[str, Any]]:
-    """Wait until all are OK; what the monitor says of each. Raises DemoFailed when the application does not start."""
-    began = time.monotonic()
-    wanted = settings.appservers.servers
-    told = False
-    while True:
-        if end.wait(0.1):
-            raise _EndedEarly
-        if (status := monitor.poll()) is not None:
-            if status == 0:
-                raise _EndedEarly
-            raise DemoFailed("the monitor could not start")
-        if not settings.control_socket.exists():
-            continue
-        with contextlib.suppress(NoAnswer):
-            servers = ask(settings.control_socket).get("appservers", [])
-            ok = [server for server in servers if server["state"] == "OK"]
-            broken = [server["why"] for server in servers if server["state"] == "BACKOFF" and server["why"]]
-            if broken and not ok:
-                raise DemoFailed(f"the application does not start: {broken[0]}")
-            if len(ok) >= wanted:
-                if not told:
-                    _print(f"{texts.count(len(ok), 'AppServer')} OK after {time.monotonic() - began:.1f} s")
-                told = True
-                # The answer to a probe says whether an AppServer can save its sessions.
-                if not settings.sessions_survive or all(server["kept"] for server in ok):
-                    return ok
-        if time.monotonic() - began > START_TIMEOUT:
-            raise DemoFailed(f"the AppServers are not OK after {START_TIMEOUT:.0f} s")
 
 
 def _print_site(settings: Settings, site: httpd.Httpd, appservers: Sequence[dict[str, Any]]) -> None:
@@ -287,7 +183,7 @@ def _print_site(settings: Settings, site: httpd.Httpd, appservers: Sequence[dict
     pids = ", ".join(f"slot {appserver['slot']}: pid {appserver['pid']}" for appserver in appservers)
     named = " that the page names" if page else ""
     lost = next((kept["why"] for appserver in appservers if (kept := appserver["kept"]) and kept["why"]), "")
-    _print(
+    say(
         f"\n  the site         http://127.0.0.1:{site.port}/{page}\n"
         f"  address.text     {settings.address_file}\n"
         f"  control socket   {settings.control_socket}\n"
@@ -302,7 +198,7 @@ def _print_site(settings: Settings, site: httpd.Httpd, appservers: Sequence[dict
 
 
 def _require_port(port: int) -> None:
-    why = _bind_error(port)
+    why = bind_error(LOOPBACK, port)
     if why:
         raise DemoFailed(
             f"port {port} on 127.0.0.1 cannot be used ({why}); take another: PORT=8080 make demo, or "
@@ -313,29 +209,3 @@ def _require_port(port: int) -> None:
 def _require_webware() -> None:
     if importlib.util.find_spec("webware") is None:
         raise DemoFailed("Webware is missing: pip install 'lbadaptor[demo]', or name an application with --app")
-
-
-def _free_ports(count: int) -> int:
-    """The first of `count` ports in a row on which no process listens now."""
-    for _ in range(100):
-        first = random.randrange(PORTS.start, PORTS.stop - count)
-        if not any(_bind_error(port) for port in range(first, first + count)):
-            return first
-    raise DemoFailed(f"no {count} ports in a row are free on 127.0.0.1")
-
-
-def _bind_error(port: int) -> str:
-    """Why no process can listen on a port; empty if one can."""
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(("127.0.0.1", port))
-        except OverflowError:
-            return "there is no such port"
-        except OSError as error:
-            return texts.what(error)
-    return ""
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)

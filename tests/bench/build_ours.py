@@ -13,13 +13,16 @@ from lbadaptor.adaptor.spool import Body
 from lbadaptor.contract.address import Address, Entry, Identity, State, parse
 from lbadaptor.contract.settings import load
 from lbadaptor.contract.ticket import Verdict, make_keys
-from monitor.apacheconfig import fastlane
+from monitor.apacheconfig import fastlane, front
 from monitor.apacheconfig.apache_check import NEEDED
 from monitor.apacheconfig.lanes import SNIPPETS, PythonLane, both, python_alone
 from monitor.arbiter.files.address_text import CallerKeys, Publisher
 from monitor.arbiter.files.available_text import Available
 from monitor.arbiter.processes.process_environment import make_room_for_socket
 from monitor.demo import httpd
+from monitor.demo.haproxy import PEER
+from monitor.haproxyconfig.compose import Options, compose
+from monitor.haproxyconfig.machines import Machine, Peer
 from tests.apache.cluster import free_ports
 
 from .chain import BACKENDS, Built
@@ -88,11 +91,12 @@ def both_lanes(folder: Path, config: Path) -> tuple[Sequence[str], str]:
     settings = load(config)
     python = _adaptor(folder, config)
     fast_lane = fastlane.snippet(settings, settings.slots, "", str(python.share), "bench")
-    return (*ADAPTOR, *NEEDED), _mod_wsgi(folder) + both(python, fast_lane, __name__)
+    modules = dict.fromkeys((*ADAPTOR, *NEEDED, *(front.NEEDED if settings.machine.front else ())))
+    return tuple(modules), _mod_wsgi(folder) + both(python, fast_lane, __name__)
 
 
 def _adaptor(folder: Path, config: Path) -> PythonLane:
-    return PythonLane(SNIPPETS["embedded"], readable_adaptor(folder), config, "")
+    return PythonLane.of(load(config), SNIPPETS["embedded"], readable_adaptor(folder), config, "")
 
 
 def _mod_wsgi(folder: Path) -> str:
@@ -111,10 +115,34 @@ def ours(lanes: Lanes) -> Callable[[Path], Built]:
     return build
 
 
-def monitored(folder: Path, servers: int, **monitor: float) -> tuple[Server, Path]:
-    """A monitor for so many AppServers."""
+def behind_haproxy(lanes: Lanes) -> Callable[[Path], Built]:
+    """The same as one of several machines, and the HAProxy in front of them."""
+
+    def build(folder: Path) -> Built:
+        port = free_ports(3)
+        agent = Address("127.0.0.1", port + 2)
+        machine = f'[machine]\nnumber = 1\nagent = "{agent}"\nfront = ["127.0.0.1"]\n'
+        monitor, config = monitored(folder, BACKENDS, machine)
+        group = httpd.apache_group()
+        make_keys(folder / "keys", grp.getgrnam(group).gr_gid if group else None)
+        modules, configuration = lanes(folder, config)
+        one = apache(folder, free_ports(), httpd.find(), modules, configuration)
+        machines = [Machine("web1", Address("127.0.0.1", one.port), 100, agent)]
+        peers = [Peer(PEER, Address("127.0.0.1", port + 1))]
+        file = folder / "haproxy.cfg"
+        file.write_text(compose(Options("site", machines, peers, [f"127.0.0.1:{port}"]), load(config), __name__))
+        haproxy = Server("haproxy", folder, port, ["haproxy", "-db", "-L", PEER, "-f", file])
+        return Built([monitor, one, haproxy], port, in_front=2)
+
+    return build
+
+
+def monitored(folder: Path, servers: int, more: str = "", **monitor: float) -> tuple[Server, Path]:
+    """A monitor for so many AppServers. `more`: sections of its lbadaptor.toml."""
     first = free_ports(servers + 4)
-    config = write_config(folder, f"[appservers]\nservers = {servers}\nslots = {servers + 4}\nbase_port = {first}\n")
+    config = write_config(
+        folder, f"[appservers]\nservers = {servers}\nslots = {servers + 4}\nbase_port = {first}\n{more}"
+    )
     with config.open("a") as file:
         file.write("[monitor]\n" + "".join(f"{name} = {value}\n" for name, value in monitor.items()))
     command = [sys.executable, "-I", "-m", "monitor", "--config", str(config)]

@@ -31,6 +31,8 @@ class Built:
     request: Request = plain
     refresh: Callable[[], None] = lambda: None
     """to be called every 2 s"""
+    in_front: int = 1
+    """so many of the last servers are started one after the other, each when those before it serve"""
 
 
 @dataclass
@@ -67,13 +69,14 @@ class Chain:
         home.mkdir()
         home.chmod(0o711)
         self.built = self.build(home)
-        *behind, front = self.built.servers
-        for server in behind:
+        servers, in_front = self.built.servers, self.built.in_front
+        for server in servers[:-in_front]:
             server.start()
-        for server in behind:
+        for server in servers[:-in_front]:
             server.await_up()
-        front.start()  # the fast lane's maps have to be there
-        front.await_up()
+        for server in servers[-in_front:]:  # the fast lane's maps have to be there
+            server.start()
+            server.await_up()
         self.built.refresh()
         try:
             self.visitors = log_in(self.built.port, self.built.request, self.backends)

@@ -16,7 +16,7 @@ from .build_others import (
     uwsgi,
     waitress,
 )
-from .build_ours import bare_gateway, both_lanes, crowded, gateway, ours, python_lane
+from .build_ours import bare_gateway, behind_haproxy, both_lanes, crowded, gateway, ours, python_lane
 from .chain import BACKENDS, OURS, PAGES_AND_MIX, Chain, apache_module, module, program
 from .servers import THREADS
 
@@ -27,6 +27,8 @@ ARRIVING = "begin"
 """A page of ours that leaves many sessions behind: it is measured in chains that are ended then."""
 DEFAULT, PYTHON_LANE = "ours-fast", "ours"
 """As people get it, in both lanes; and without what `lbctl apache-config` writes."""
+FRONTED = "haproxy-ours-fast"
+"""The default as one of several machines, with their HAProxy in front."""
 APACHE = apache_module("")
 ROUTE = "stickysession=ROUTEID, the cookie as in httpd's documentation, retry=0, all else as it comes"
 GUNICORN = f"gthread, 1 worker, {THREADS} threads, keep-alive {KEEP_ALIVE} s as behind a proxy, heartbeat in /dev/shm"
@@ -60,6 +62,14 @@ ALONE = [
 CHAINS = [
     Chain(DEFAULT, "lbadaptor", OURS, ours(both_lanes), [APACHE], OUR_PAGES),
     Chain(PYTHON_LANE, "lbadaptor, Python lane alone", OURS, ours(python_lane), [APACHE], OUR_PAGES),
+    Chain(
+        FRONTED,
+        "HAProxy + lbadaptor",
+        f"as `lbctl haproxy-config` writes it; {OURS}",
+        behind_haproxy(both_lanes),
+        [APACHE, program("haproxy", "haproxy")],
+        ("small",),
+    ),
     Chain(
         "balancer-granian",
         "mod_proxy_balancer + granian",

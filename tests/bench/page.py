@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import spread
 from .chain import Chain
-from .chains import ALONE, ARRIVING, CHAINS, DEFAULT, OWN
+from .chains import ALONE, ARRIVING, CHAINS, DEFAULT, FRONTED, OWN
 from .load import VISITORS
 from .markdown import figure, table
 from .measure import Cell
@@ -41,7 +41,7 @@ WAITING_AT = 64
 WHERE_IT_WAITS = {"balancer-granian": "balancer-granian-threads", "haproxy-granian": "haproxy-granian-threads"}
 """The chain that a row tells of where the application waits: the same with more threads."""
 COMPARED = tuple(
-    chain for chain in CHAINS if chain.name != "balancer-gateway" and chain.name not in WHERE_IT_WAITS.values()
+    chain for chain in CHAINS if chain.name not in ("balancer-gateway", FRONTED, *WHERE_IT_WAITS.values())
 )
 COMPARED_ALONE = tuple(chain for chain in ALONE if chain.name not in ("gateway-bare", "granian-threads"))
 """What somebody might use."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from . import page_survival
 from .chain import Chain
-from .chains import CHAINS
+from .chains import CHAINS, DEFAULT, FRONTED
 from .markdown import figure, table
+from .measure import Cell
 from .results import Results
 
 OWN = {
@@ -36,6 +37,7 @@ def details_page(told: Results, alone: str) -> str:
         "## Short answers beside slow ones",
         f"Answers of 100 bytes over {MIX_AT} connections, while 4 other connections wait 200 ms for each of theirs.",
         _mix(told),
+        *_fronted(told),
         "## The server alone",
         "One process and no Apache: the AppServer of lbadaptor beside other WSGI servers.",
         alone,
@@ -53,6 +55,24 @@ def memory(scale: Mapping[str, float]) -> list[tuple[Chain, float]]:
     """MB of each chain that was measured, the least first."""
     found = [(chain, scale[key]) for chain in CHAINS if (key := f"memory_mb {chain.name}") in scale]
     return sorted(found, key=lambda one: one[1])
+
+
+def _fronted(told: Results) -> list[str]:
+    """With and without HAProxy; nothing where that was not measured."""
+    rows = []
+    for cell in told.cells("small", [FRONTED]):
+        alone = told.figures.median(Cell(cell.connections, "small", DEFAULT))
+        parts = (told.figures.median(cell, part) for part in ("haproxy", "httpd"))
+        rows.append([str(cell.connections), *map(figure, (alone, told.figures.median(cell), *parts))])
+    if not rows:
+        return []
+    return [
+        "## With HAProxy in front",
+        "One of [several machines](howto/machines.md), with the HAProxy in front of them: what a request costs in"
+        " both together. HAProxy opens a connection to Apache for each request"
+        " ([why](design/haproxy.md)).",
+        table(["connections", "lbadaptor, µs", "HAProxy + lbadaptor, µs", "HAProxy's part", "Apache's part"], rows),
+    ]
 
 
 def _mix(told: Results) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.bench import page, results, spread
-from tests.bench.chains import ALONE, ARRIVING, CHAINS, DEFAULT, OWN, SCALE
+from tests.bench.chains import ALONE, ARRIVING, CHAINS, DEFAULT, FRONTED, OWN, SCALE
 from tests.bench.measure import Cell, Figures, Sample
 
 EVERY = [*ALONE, *CHAINS, *SCALE]
@@ -48,6 +48,21 @@ def test_sections_without_figures_are_left_out() -> None:
     text = page.pages(given(figures(100.0, [Cell(16, "small", DEFAULT)]), {}))[BENCH]
     assert "## Visitors without a session" not in text
     assert "## How new sessions are spread" not in text
+
+
+def test_what_haproxy_adds_is_told_where_it_was_measured() -> None:
+    cells = [Cell(16, "small", DEFAULT), Cell(16, "small", FRONTED)]
+    parts = {"haproxy": 50.0, "httpd": 80.0}
+    told = given(
+        Figures(
+            Sample(cell, 0, cost, parts, 1e3, 500, 900, 1000, 0, "")
+            for cell, cost in zip(cells, (100.0, 160.0), strict=True)
+        ),
+        {},
+    )
+    assert "| 16 | 100 | 160 | 50 | 80 |" in page.pages(told)[page.DOCS / "bench-details.md"]
+    without = page.pages(given(figures(100.0, cells[:1]), {}))[page.DOCS / "bench-details.md"]
+    assert "HAProxy in front" not in without
 
 
 def test_the_verdicts_are_those_of_the_figures_and_the_processor() -> None:

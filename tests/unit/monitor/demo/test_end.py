@@ -8,7 +8,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from monitor.demo.main import End
+from monitor.demo.programs import End
 
 WAIT = 5
 """Seconds after which a handler that waits for another one is taken to wait for ever."""
