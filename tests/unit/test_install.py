@@ -76,7 +76,7 @@ def install(checkout: Path, what: str, **environment: str) -> list[dict[str, Any
     return [json.loads(line) for line in (checkout.parent / "record").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("what", ["demo", "test", "bench"])
+@pytest.mark.parametrize("what", ["demo", "machines-demo", "test", "bench"])
 def test_what_the_caller_has_for_python_and_pip_does_not_direct_the_set_up(checkout: Path, what: str) -> None:
     hostile = {
         "PYTHONPATH": "/srv/shop",

@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("monitor.arbiter.processes",),
     ),
     "monitor.apacheconfig": ("lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
+    "monitor.haproxyconfig": ("lbadaptor.contract", "lbadaptor.contract.settings"),
     "monitor.check": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
         *("monitor.arbiter.files", "monitor.arbiter.processes", "monitor.apacheconfig", "lbadaptor"),
@@ -74,14 +75,16 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings"),
         *("lbadaptor.appserver.process", "monitor.contract", "monitor.watcher.lines", "monitor.watcher"),
         *("monitor.arbiter.files", "monitor.arbiter.processes", "monitor.arbiter"),
-        *("monitor.apacheconfig", "monitor.check", "monitor.install", "monitor.ctl.terminal"),
+        *("monitor.apacheconfig", "monitor.haproxyconfig", "monitor.check", "monitor.install"),
+        *("monitor.ctl.terminal",),
     ),
     "monitor.ctl": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor", "monitor.contract", "monitor.ctl.commands"),
     ),
     "monitor.demo": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "monitor.contract"),
-        *("monitor.apacheconfig", "monitor.ctl.commands"),
+        *("monitor.apacheconfig", "monitor.haproxyconfig", "monitor.ctl.terminal", "monitor.ctl.commands"),
+        *("lbadaptor.examples",),
     ),
     "monitor": (
         *("lbadaptor.log", "lbadaptor.contract", "lbadaptor.contract.settings", "lbadaptor"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from monitor.ctl.commands import which_monitor
+from monitor.ctl.commands import base, which_monitor
 from monitor.ctl.commands.base import Command
 from monitor.ctl.commands.which_monitor import Which
 
@@ -38,12 +38,7 @@ OPTIONS: list[click.Parameter] = [
         metavar="N",
         help="The number of slots in the fast lane (default: all that there may be).",
     ),
-    click.Option(
-        ["--mount"],
-        default="",
-        metavar="PATH",
-        help="Where the application is mounted (default: the whole site).",
-    ),
+    base.mount(),
     APACHE,
     click.Option(
         ["--share"],
@@ -63,12 +58,7 @@ OPTIONS: list[click.Parameter] = [
         help="Do not look at Apache's configuration: not for authorisation in <Directory> or <Files>, and not for "
         "paths that are not the application's.",
     ),
-    click.Option(
-        ["--write"],
-        type=click.Path(readable=False, path_type=Path),
-        metavar="FILE",
-        help="Write FILE instead of printing; if nothing can be written, it stays as it is.",
-    ),
+    base.write(),
     click.Option(
         ["--check"],
         type=click.Path(readable=False, path_type=Path),
