@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
+from collections.abc import Iterator
 
 from tests.apache.resources import eventually
 from tests.torture.clients import PATIENCE, Planned, Visitor
@@ -26,6 +28,8 @@ class Crowd:
         self._seed = seed
         self._rounds = [0] * len(visitors)
         self._over = threading.Event()
+        self._under_way = [threading.Lock() for _ in visitors]
+        """each is held while its visitor's request is under way"""
         self._threads = [threading.Thread(target=self._live, args=(number,)) for number in range(len(visitors))]
 
     def start(self) -> None:
@@ -54,6 +58,14 @@ class Crowd:
 
         eventually("visitors go on", lambda: look() or self.errors)
 
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """No request is under way meanwhile."""
+        with contextlib.ExitStack() as stack:
+            for lock in self._under_way:
+                stack.enter_context(lock)
+            yield
+
     def at(self, machine: str) -> list[Visitor]:
         """Those with a session there."""
         return [one for one in self.visitors if one.holder and one.holder.machine == machine]
@@ -63,10 +75,11 @@ class Crowd:
         visitor = self.visitors[number]
         try:
             while not self._over.is_set():
-                if visitor.line.port != self._port:
-                    visitor.line.close()
-                    visitor.line.port = self._port
-                visit = visitor.ask(self._next(visitor, chance))
+                with self._under_way[number]:
+                    if visitor.line.port != self._port:
+                        visitor.line.close()
+                        visitor.line.port = self._port
+                    visit = visitor.ask(self._next(visitor, chance))
                 self._rounds[number] += visit.told is not None and visit.page == "visit"
                 self._over.wait(chance.uniform(*PAUSES))
         except Exception as error:
