@@ -14,7 +14,7 @@ from monitor.arbiter.processes.adoption import Adoption
 from monitor.arbiter.processes.appservers import AppServerProcesses
 from monitor.arbiter.status import status
 from monitor.contract.messages import Availability, Begin, Target, View, encode
-from monitor.policy.availability import Machine
+from monitor.policy.availability import MachineAvailability
 from monitor.policy.pool import Pool
 from monitor.policy.problems import Problems
 from monitor.policy.states import LifeState
@@ -56,7 +56,7 @@ class WatcherView:
         self._publisher = publisher
         self._run_time = run_time
         self._problems = problems
-        self._machine = Machine()
+        self._machine = MachineAvailability()
 
     def at(self, now: float) -> View:
         """The view as of `now`, monotonic seconds."""

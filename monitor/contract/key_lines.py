@@ -75,8 +75,9 @@ class KeyLines:
         """The believed key signs."""
         if not self.believed:
             raise KeyFileError(
-                "no key is believed: `lbctl rotate-key --believe` makes one, and `lbctl key export` and `import` "
-                "bring it to the other machines"
+                "no key is believed. If it signs already, because this command was broken off before: `lbctl reexec` "
+                "and `lbctl restart` put it to use. Otherwise `lbctl rotate-key --believe` makes one, and `lbctl key "
+                "export` and `import` bring it to the other machines"
             )
         return replace(self, keys=(*self.keys, self.believed), believed="")
 

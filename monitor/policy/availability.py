@@ -32,7 +32,7 @@ LEAST_ROOM = 0.1
 not to turn anybody away."""
 
 
-class Machine:
+class MachineAvailability:
     """This machine as its front sees it. `now` is always monotonic seconds."""
 
     def __init__(self) -> None:

@@ -12,7 +12,15 @@ from plan_stage import Stage, a_life
 from lbadaptor.contract.settings import Machine as MachineSettings
 from monitor.contract.messages import Availability, Word
 from monitor.policy import orders
-from monitor.policy.availability import HYSTERESIS, LEAST_ROOM, SLOW_START, STEP, Machine, free_capacity, room
+from monitor.policy.availability import (
+    HYSTERESIS,
+    LEAST_ROOM,
+    SLOW_START,
+    STEP,
+    MachineAvailability,
+    free_capacity,
+    room,
+)
 from monitor.policy.states import LifeState
 
 
@@ -22,7 +30,7 @@ class Place(Stage):
     def __init__(self, servers: int = 4, machine: dict[str, Any] | None = None, **stage: Any) -> None:
         super().__init__(servers=servers, **stage)
         self.pool.settings = msgspec.structs.replace(self.settings, machine=MachineSettings(**(machine or {})))
-        self.machine = Machine()
+        self.machine = MachineAvailability()
         self.up()
         self.say()
         self.later(1000)
@@ -210,7 +218,7 @@ def test_it_goes_in_steps_and_not_to_and_fro() -> None:
 
 def new(servers: int = 4, **stage: Any) -> Place:
     place = Place(servers, **stage)
-    place.machine = Machine()
+    place.machine = MachineAvailability()
     for slot in range(servers):
         place.exits(slot)
     assert place.say().word is Word.DOWN
@@ -250,8 +258,8 @@ def test_it_is_new_again_only_when_nobody_was_there() -> None:
 def test_one_that_was_adopted_is_not_new() -> None:
     """The monitor has been restarted."""
     place = Place(2)
-    place.machine = Machine()
+    place.machine = MachineAvailability()
     assert place.say().percent == 100
     place.life(0).ready_at = place.life(1).ready_at = None  # a release of before did not write it down
-    place.machine = Machine()
+    place.machine = MachineAvailability()
     assert place.say().percent == 100
