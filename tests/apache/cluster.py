@@ -28,7 +28,15 @@ from lbadaptor.contract.settings import NO_NUMBER, load
 from lbadaptor.contract.ticket import make_keys
 from monitor.contract.client import NoAnswer, ask
 from monitor.demo import httpd
-from tests.apache.resources import TIMEOUT, eventually, free_ports, give_back, processes_of, short_folder
+from tests.apache.resources import (
+    TIMEOUT,
+    eventually,
+    free_ports,
+    give_back,
+    listens,
+    processes_of,
+    short_folder,
+)
 from tests.apache.visitors import Gate, Site
 from tests.apache.visitors import Load as Load  # who has a cluster has visitors
 from tests.apache.visitors import Visitor as Visitor
@@ -46,8 +54,9 @@ FAILS_ON_PURPOSE = "RuntimeError: this answer breaks off"
 """The end of a traceback of the applications in tests/apps."""
 FOUND = re.compile(r"AssertionError|WSGIWarning: (?!Unknown REQUEST_METHOD)")
 """What the lints say, but for their knowing fewer methods than there are."""
-TAKEN = 'CustomLog {log} "%{{LBADAPTOR_GENERATION}}e"'
-"""Logs for each request the generation that the fast lane has sent it to, or `-`."""
+TAKEN = 'CustomLog {log} "%<{{LBADAPTOR_GENERATION}}e"'
+"""Logs for each request the generation that the fast lane has sent it to, or `-`. `<`: also if the AppServer did not
+answer, and the Python lane took over."""
 SNIPPETS = {"embedded": "lbadaptor.conf", "daemon": "lbadaptor-daemon.conf", "cgi": "lbadaptor-cgi.conf"}
 
 
@@ -154,8 +163,11 @@ class Cluster:
                 env=environment,
                 start_new_session=True,
             )
+        begins = not self._sessions
         self._sessions.add(self._process.pid)
         self.await_ok()
+        if begins:  # it is written after address.text: without it, the first request might take the Python lane
+            eventually("first visits may take the fast lane", self._available)
 
         def answers() -> bool:
             with contextlib.suppress(NoAnswer):
@@ -254,18 +266,29 @@ class Cluster:
         return ask(self.settings.control_socket)
 
     def await_ok(self) -> Table:
-        """Wait until as many AppServers as asked for are OK."""
+        """Wait until as many AppServers as asked for are OK.
+
+        Each has to listen, too: the monitor may not have noticed yet that one is dead.
+        """
 
         def look() -> Table | None:
             assert self._process is not None
             assert self._process.poll() is None, self.said()
             with contextlib.suppress(FileNotFoundError):
                 table = self.table()
-                return table if len(table.ok) >= self.settings.appservers.servers else None
+                enough = len(table.ok) >= self.settings.appservers.servers
+                return table if enough and all(listens(entry.address) for entry in table.ok) else None
             return None
 
         table: Table = eventually("all AppServers are OK", look)
         return table
+
+    def _available(self) -> bool:
+        """Whether available.text names as many AppServers as asked for."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = self.settings.available_file.read_text().splitlines()
+            return sum(line[:1].isdigit() for line in lines) >= self.settings.appservers.servers
+        return False
 
     def lbctl(self, *words: str) -> str:
         """Call lbctl as people do. Fails the test where it fails."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import re
 import secrets
-import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +16,7 @@ from corpus import PRIVATE
 
 from lbadaptor.contract.address import Entry
 from monitor.demo import httpd
+from tests.apache.resources import kill, listens
 
 APP = "trials:application"
 LANES = (
@@ -114,18 +113,13 @@ def callers_keys(cluster: Cluster) -> list[str]:
     return [line.split()[1] for line in cluster.settings.caller_keys_file.read_text().splitlines()[1:]]
 
 
-def listens(address: tuple[str, int]) -> bool:
-    with socket.socket() as trial:
-        return trial.connect_ex(address) == 0
-
-
 @contextlib.contextmanager
 def gone(cluster: Cluster, visitor: Visitor) -> Iterator[int]:
     """The visitor's AppServer is killed, and nothing is done about it as long as this is a context."""
     with cluster.stopped_monitor():
         entry = holder(cluster, visitor)
         pid = int(visitor.tell("plain")["pid"])
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         eventually("its port is free", lambda: not listens(entry.address))
         yield pid
     replaced(cluster, entry)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -55,6 +56,29 @@ def eventually(what: str, look: Callable[[], Any], timeout: float = TIMEOUT) -> 
         time.sleep(pause)
         pause = min(1.2 * pause, 0.025)  # to look takes processor time from what is waited for
     return found
+
+
+def ended(pid: int) -> bool:
+    """Whether all its threads are dead, though perhaps nobody has reaped it: its files and sockets are closed."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    threads = int(fields[16])
+    return state == "Z" and threads <= 1
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal that it dies of, and wait until it has: the kernel takes its time to close its sockets."""
+    os.kill(pid, number)
+    eventually(f"{pid} is dead", lambda: ended(pid))
+
+
+def listens(address: tuple[str, int]) -> bool:
+    """Whether something accepts connections there."""
+    with contextlib.suppress(ConnectionError), socket.create_connection(address, TIMEOUT):
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,8 @@ from typing import Any
 import pytest
 import requests
 from cluster import Cluster, Site, eventually, running_cluster
+
+from tests.apache.resources import kill
 
 FAST = "fast-debian"
 SITES = [FAST, "embedded-debian", "daemon-debian", "cgi-debian"]
@@ -116,7 +116,7 @@ def test_fail_over_is_told(logged: Logged) -> None:
     pid = visitor.count()["pid"]
     visitor.http.close()  # otherwise Apache only closes this connection, and the browser repeats the request
     with logged.cluster.stopped_monitor():
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         answer = visitor.get("environ?over")
     line = logged.line(answer, "over")
     assert line["lane"] == ("fast+python" if logged.fast else "python"), line

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +13,7 @@ from chatters import Member
 from cluster import LANES, SITES, TIMEOUT, Cluster, Site, Visitor, eventually, running_cluster
 
 from lbadaptor.contract.address import State
+from tests.apache.resources import kill
 
 NewCluster = Callable[..., Cluster]
 
@@ -143,7 +142,7 @@ def test_those_who_lose_their_appserver_spread_over_the_others_by_load(warm: Sit
         for visitor in lost:
             visitor.http.cookies.update(first.http.cookies)
             assert visitor.tell("")["pid"] == pid
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         eventually("it is gone", lambda: not cluster.entry(first.ticket))
         cluster.await_ok()
         told = [visitor.tell("") for visitor in lost]
@@ -290,7 +289,7 @@ def test_a_socketio_client_stays_connected_while_other_appservers_are_recycled_a
             assert staying.say() == pid
             staying.await_ticks(1)
         cluster.await_ok()
-        os.kill(killed, signal.SIGKILL)
+        kill(killed)
         eventually("its client is elsewhere", lambda: third.happened[-1] == "connect" and len(third.happened) > 1)
         third.said = 0
         assert third.say() != killed

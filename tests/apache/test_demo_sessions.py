@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,8 @@ import pytest
 import requests
 from cluster import LBCTL, TIMEOUT, eventually, processes_of
 from demo_fixture import Demo, fetch
+
+from tests.apache.resources import kill
 
 PAGE = re.compile(r"This page is from slot (\d+), process (\d+)\.(.*?)</p>")
 MOVED = " Your session has moved here from another process."
@@ -58,7 +58,7 @@ def test_kill_9_of_a_printed_pid_ends_sessions_unless_they_survive_anything(
         assert f"slot {visitor.slot}: pid {visitor.pid}" in running.output
         assert ("kill -9" in what_survives(running)) is (survive != "nothing")
         assert address_file.with_name("sessions").exists() is (survive != "nothing")
-        os.kill(killed := visitor.pid, signal.SIGKILL)
+        kill(killed := visitor.pid)
         assert visitor.visit() == (3 if goes_on else 1)
         assert visitor.pid != killed
         assert visitor.told == (MOVED if goes_on else LOST)
@@ -130,7 +130,7 @@ def test_sessions_of_any_application_survive_by_its_own_functions(demo: Callable
         http.headers["Connection"] = "close"  # else the fast lane leaves it to the browser to repeat
         count, slot = fetch(http, site).text.split()
         (pid,) = re.findall(rf"slot {slot}: pid (\d+)", running.output)
-        os.kill(int(pid), signal.SIGKILL)
+        kill(int(pid))
         assert (count, fetch(http, site).text.split()[0]) == ("1", "2")
     assert running.end() == 0
     running.assert_nothing_left()

@@ -36,6 +36,7 @@ from fast_site import (
 from lbadaptor.contract.address import State
 from monitor.apacheconfig.apache_check import NEEDED
 from monitor.demo import httpd
+from tests.apache.resources import kill
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -147,7 +148,7 @@ def test_one_whose_process_dies_under_it_is_asked_again_elsewhere(fast: FastSite
     with ThreadPoolExecutor() as pool:
         asking = pool.submit(fast.ask, visitor, f"plain?gate={gate.name}")
         gate.reached()
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         eventually("its port is free", lambda: not listens(entry.address))
         gate.reached()
         gate.open()

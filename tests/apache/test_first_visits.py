@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +15,7 @@ from fast_site import APP, FastSite, available, available_text, gone, holder, ra
 
 from lbadaptor.adaptor.circuit_breaker import OPEN_DEATHS
 from lbadaptor.contract.address import Identity, State
+from tests.apache.resources import kill
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -81,7 +80,7 @@ def test_only_who_brings_nothing_like_a_ticket_comes_for_the_first_time(embedded
 def test_a_lost_session_is_told_by_the_python_lane(cluster: Cluster, embedded: FastSite) -> None:
     visitor = embedded.visitor()
     entry = holder(cluster, visitor)
-    os.kill(int(visitor.tell("plain")["pid"]), signal.SIGKILL)
+    kill(int(visitor.tell("plain")["pid"]))
     replaced(cluster, entry)
     answer, lane = embedded.ask(visitor, "environ")
     assert (answer.json()["lost"], lane) == (True, "slow")
@@ -183,7 +182,7 @@ def test_an_earlier_process_in_the_slot_is_not_mistaken(cluster: Cluster, embedd
     visitor, robot = embedded.visitor(), embedded.site.visitor()
     entry = holder(cluster, visitor)
     text = available_text(cluster, {entry.identity.slot: 1})
-    os.kill(int(visitor.tell("plain")["pid"]), signal.SIGKILL)
+    kill(int(visitor.tell("plain")["pid"]))
     replaced(cluster, entry)
     with available(cluster, text):
         answer, lane = embedded.ask(robot, "plain")
@@ -265,7 +264,7 @@ def test_it_is_the_monitor_that_says_where_they_go(new_cluster: Callable[..., Cl
     assert fast.ask(robot, "plain")[1] == "first"
     # What has killed an AppServer is to meet the adaptor's circuit breaker.
     entry = holder(cluster, visitors[0])
-    os.kill(int(visitors[0].tell("plain")["pid"]), signal.SIGKILL)
+    kill(int(visitors[0].tell("plain")["pid"]))
     replaced(cluster, entry)
     assert fast.ask(robot, "plain")[1] == "slow"
     for one in (*visitors, robot):

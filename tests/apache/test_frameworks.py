@@ -5,12 +5,9 @@ The lints of PEP 3333, wsgiref's and WebTest's, stand around adaptor and applica
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +15,7 @@ import requests
 from cluster import LANES, Cluster, Visitor, eventually, running_cluster
 
 from lbadaptor.contract.address import State
+from tests.apache.resources import ended, kill
 
 NewCluster = Callable[..., Cluster]
 
@@ -97,10 +95,6 @@ def drain_in_use(cluster: Cluster, visitor: Visitor) -> int:
         return draining.result()
 
 
-def ended(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
-
-
 @pytest.mark.parametrize("name", LANES)
 def test_sessions_are_counted_on_outlive_a_login_end_with_a_logout_are_waited_for_and_begin_anew(
     shared: Cluster, framework: Framework, name: str
@@ -135,7 +129,7 @@ def test_sessions_are_counted_on_outlive_a_login_end_with_a_logout_are_waited_fo
     eventually("its last session has ended", lambda: ended(pid))
     assert other.count()["pid"] == homes[other]
 
-    os.kill(homes[other], signal.SIGKILL)
+    kill(homes[other])
     other.forget()
     assert other.count()["pid"] != homes[other], "a new session, and no error"
     assert other.count()["user"] is None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from cluster import Cluster, Site, running_cluster
 
 from lbadaptor.contract.address import Address
 from lbadaptor.contract.settings import snapshot
-from tests.apache.resources import TIMEOUT, eventually, free_ports, give_back
+from tests.apache.resources import TIMEOUT, eventually, free_ports, give_back, kill
 
 HEALTH, HOLDERS = "/__lb__/health", "/__lb__/health/holders"
 FRONT, STRANGER = "127.0.0.1", "127.0.0.2"
@@ -106,6 +104,6 @@ def test_the_agent_follows_the_appservers(machine: Cluster) -> None:
     assert words[-1] == "ready up ", "the AppServer that it adopts has served all the while"
     assert machine.table().ok[0].identity == entry.identity
     with machine.stopped_monitor():
-        os.kill(server["pid"], signal.SIGKILL)
+        kill(server["pid"])
     eventually("it is down meanwhile", lambda: told(machine).startswith("down # no AppServer serves"))
     eventually("it begins anew, with few visitors", lambda: told(machine) == "ready up 10% # OK 1 of 1\n")

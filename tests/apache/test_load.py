@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import signal
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +12,7 @@ import pytest
 from cluster import LANES, Cluster, Site, eventually
 
 from lbadaptor.contract.address import Address
+from tests.apache.resources import kill
 
 NewCluster = Callable[..., Cluster]
 
@@ -45,7 +44,7 @@ def test_the_standby_gets_visitors_when_no_other_is_ok_and_not_before(new_cluste
     pids = {appserver["slot"]: appserver["pid"] for appserver in cluster.status()["appservers"]}
     with cluster.stopped_monitor():  # nobody replaces them meanwhile
         for slot in (0, 1):
-            os.kill(pids[slot], signal.SIGKILL)
+            kill(pids[slot])
         gone = [entry.address for entry in cluster.table().ok if entry.weight]
         eventually("they are gone", lambda: all(map(refuses, gone)))
         assert slots(site, 20) == {2: 20}

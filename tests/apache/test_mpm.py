@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +16,8 @@ import pytest
 import requests
 from cluster import INSTALLATIONS, TIMEOUT, Cluster, Load, Site, Visitor, eventually, running_cluster
 from debian import DebianApache
+
+from tests.apache.resources import kill
 
 MPMS = [("worker", "pypi"), *(("prefork", name) for name in INSTALLATIONS)]
 """worker has threads as event has"""
@@ -108,7 +109,7 @@ def test_visitors_stay_and_only_those_of_a_killed_appserver_lose_their_session(m
         assert (told.status_code, told.content) == (200, body)
         assert visitor.count(method="POST", data=body)["body"] == len(body)
         assert visitor.count()["pid"] == home
-    os.kill(unlucky.tell("plain")["pid"], signal.SIGKILL)
+    kill(unlucky.tell("plain")["pid"])
     unlucky.forget()
     assert unlucky.count()["lost"]
     assert not unlucky.count()["lost"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 from cluster import INSTALLATIONS, Cluster
 
 from monitor.demo import httpd
+from tests.apache.resources import kill
 from tests.apache.visitors import raw
 
 NewCluster = Callable[..., Cluster]
@@ -97,7 +96,7 @@ def test_webwares_example_counts_the_visits_of_each_visitor_over_three_appserver
     where, unlucky = homes.popitem()
     slot = int(str(unlucky.ticket).partition(".")[0])
     (pid,) = [server["pid"] for server in cluster.status()["appservers"] if server["slot"] == slot]
-    os.kill(pid, signal.SIGKILL)
+    kill(pid)
     assert visit(unlucky)[1] == 1
     cluster.await_said("a visitor's session is lost: the process that held it has ended")
     assert [visit(visitor) for visitor in homes.values()] == [(where, 5) for where in homes]

@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pytest
 import requests
 from cluster import LANES, SITES, Cluster, Site, eventually, running_cluster
 
+from tests.apache.resources import kill
 from tests.apache.visitors import raw
 
 NewCluster = Callable[..., Cluster]
@@ -265,7 +265,7 @@ def test_a_killed_appservers_visitor_goes_on_elsewhere_and_the_others_notice_not
     with ThreadPoolExecutor() as pool:
         goings = [pool.submit(go_on, visitor) for visitor in others]
         began = time.monotonic()
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         try:
             told = unlucky.tell("count")
             assert (told["visits"], told["new"], told["lost"]) == (1, True, True)
@@ -291,7 +291,7 @@ def test_a_killed_appservers_visitor_goes_on_elsewhere_and_the_others_notice_not
 def test_parallel_requests_of_a_visitor_who_lost_their_appserver_go_to_one_appserver(site: Site) -> None:
     visitor = site.visitor()
     pid, home = visitor.count()["pid"], visitor.ticket
-    os.kill(pid, signal.SIGKILL)
+    kill(pid)
     eventually("the dead one is out of address.text", lambda: not site.cluster.entry(home))
     site.cluster.await_ok()
     cookie = f"__PRT__={home}; sid={visitor.http.cookies['sid']}"
@@ -306,7 +306,7 @@ def test_parallel_requests_of_a_visitor_who_lost_their_appserver_go_to_one_appse
 def test_without_the_old_session_cookie_no_loss_is_reported(site: Site) -> None:
     visitor = site.visitor()
     pid, home = visitor.count()["pid"], visitor.ticket
-    os.kill(pid, signal.SIGKILL)
+    kill(pid)
     del visitor.http.cookies["sid"]
     told = visitor.tell("count")
     assert (told["new"], told["lost"]) == (True, False)
@@ -327,7 +327,7 @@ def test_a_get_that_was_at_work_when_its_appserver_died_is_repeated_elsewhere_an
         try:
             for gate in gates:
                 gate.reached()
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
             assert answers[1].result().status_code == 502
             eventually("it is gone, and has let go of the gate", lambda: not Path(f"/proc/{pid}").exists())
             gates[0].reached()  # once more

@@ -16,6 +16,7 @@ from cluster import Cluster, Load, Site, Visitor, eventually, running_cluster
 from test_frameworks import FRAMEWORKS
 
 from lbadaptor.contract.address import Entry, State
+from tests.apache.resources import ended, kill
 
 SITES = ["embedded-debian", "embedded-pypi", "daemon-debian", "cgi-debian", "fast-debian"]
 OWN = {"save": "visits:save", "load": "visits:load"}
@@ -47,10 +48,6 @@ def home(cluster: Cluster, visitor: Visitor) -> Entry:
     entry = cluster.entry(visitor.ticket)
     assert entry is not None
     return entry
-
-
-def ended(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
 
 
 def living(cluster: Cluster) -> int:
@@ -113,8 +110,7 @@ def test_a_killed_one_has_lost_no_session(cluster: Cluster, site: Site) -> None:
     before = visitor.count()
     for method in ("GET", "POST"):
         pid = visitor.count(method=method)["pid"]
-        os.kill(pid, signal.SIGKILL)
-        eventually("it is dead", lambda pid=pid: ended(pid))
+        kill(pid)
         told = visitor.count(method="GET")
         assert told["pid"] not in (before["pid"], pid)
         assert (told["lost"], told["moved"]) == (False, True)
@@ -126,8 +122,7 @@ def test_after_a_logout_nothing_comes_back(cluster: Cluster, site: Site) -> None
     pid = visitor.count()["pid"]
     cookies = dict(visitor.http.cookies)
     assert visitor.tell("logout")["known"]
-    os.kill(pid, signal.SIGKILL)
-    eventually("it is dead", lambda: ended(pid))
+    kill(pid)
     visitor.http.cookies.update(cookies)
     assert visitor.tell("count")["new"]
     cluster.await_ok()
@@ -211,7 +206,7 @@ def test_kills_under_load_lose_no_session_and_fail_no_get(cluster: Cluster) -> N
             for _ in range(4):
                 before = sum(visits)
                 eventually("visitors come", lambda before=before: sum(visits) >= before + 20)
-                os.kill(living(cluster), signal.SIGKILL)
+                kill(living(cluster))
             cluster.await_ok()
         finally:
             over.set()
@@ -244,8 +239,7 @@ def test_all_killed_at_once_with_their_monitor(new_cluster: NewCluster) -> None:
     pids = {visitor.count()["pid"] for visitor in visitors}
     cluster.kill_monitor()
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    eventually("all are dead", lambda: all(map(ended, pids)))
+        kill(pid)
     cluster.start()
     for visitor in visitors:
         told = visitor.count()
@@ -279,8 +273,7 @@ def test_an_application_that_says_its_sessions_itself_hands_their_content_along(
     drain(cluster, visitor)
     eventually("the old process is gone", lambda: ended(pid), SECONDS)
     pid = visitor.count()["pid"]
-    os.kill(pid, signal.SIGKILL)
-    eventually("it is dead", lambda: ended(pid))
+    kill(pid)
     visitor.count()
 
 
@@ -289,8 +282,7 @@ def test_with_leaving_a_kill_is_told_as_a_loss(new_cluster: NewCluster) -> None:
     site = cluster.site("embedded-debian")
     visitor = site.visitor()
     pid = visitor.count()["pid"]
-    os.kill(pid, signal.SIGKILL)
-    eventually("it is dead", lambda: ended(pid))
+    kill(pid)
     told = visitor.tell("count")
     assert (told["new"], told["lost"], told["moved"]) == (True, True, False)
 
@@ -330,14 +322,12 @@ def test_the_sessions_of_frameworks_outlive_a_drain_a_kill_a_login_and_end_with_
     for _ in range(2):
         told = visitor.count()
         assert told["user"] == "ada"
-        os.kill(told["pid"], signal.SIGKILL)
-        eventually("it is dead", lambda pid=told["pid"]: ended(pid))
+        kill(told["pid"])
     told = visitor.count()
     assert told["user"] == "ada"
     cookies = dict(visitor.http.cookies)
     visitor.tell("logout")
-    os.kill(told["pid"], signal.SIGKILL)
-    eventually("it is dead", lambda: ended(told["pid"]))
+    kill(told["pid"])
     visitor.http.cookies.update(cookies)
     visitor.forget()
     assert visitor.count()["user"] is None

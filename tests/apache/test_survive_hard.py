@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ from typing import Any
 import pytest
 from cluster import SNIPPETS, Cluster, Site, Visitor, eventually, running_cluster
 from test_survive import twenty_at_once
+
+from tests.apache.resources import ended, kill
 
 SECONDS = 10.0
 """within which an AppServer that leaves is gone, on a busy machine too; its session_idle is half an hour"""
@@ -29,20 +30,6 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module", params=["embedded-debian", "daemon-debian", "cgi-debian", "fast-debian"])
 def site(cluster: Cluster, request: pytest.FixtureRequest) -> Site:
     return cluster.site(request.param)
-
-
-def ended(pid: int) -> bool:
-    """Dead, though perhaps nobody has reaped it."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state == "Z"
-
-
-def kill(pid: int, number: int = signal.SIGKILL) -> None:
-    os.kill(pid, number)
-    eventually("it is dead", lambda: ended(pid))
 
 
 def drain(cluster: Cluster, told: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import select
-import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from posts import Posts
 
 from lbadaptor.adaptor.error_pages import MEANING
 from monitor.demo import httpd
+from tests.apache.resources import kill
 
 NewCluster = Callable[..., Cluster]
 
@@ -488,8 +488,7 @@ def test_a_post_with_an_idempotency_key_is_repeated_where_the_setting_says_so(
         headers = {"Idempotency-Key": key} if key else {}
         answer = pool.submit(visitor.get, f"note?gate={gate.name}", "POST", data=b"once", headers=headers)
         gate.reached()
-        os.kill(pid, signal.SIGKILL)
-        eventually("it is gone", lambda: not Path(f"/proc/{pid}").exists())
+        kill(pid)
         if key:
             gate.reached()
         gate.open()
