@@ -183,15 +183,20 @@ class Httpd:
         self._process = None
 
     def _answers(self) -> bool:
+        """Whether it answers. Raises NoApache if another program does."""
         try:
             with requests.Session() as session:
                 session.trust_env = False
-                session.get(f"http://{self.address}:{self.port}/", timeout=1.0, allow_redirects=False)
+                answer = session.get(f"http://{self.address}:{self.port}/", timeout=1.0, allow_redirects=False)
+                server = answer.headers.get("Server", "")
         except requests.ReadTimeout:
             return True
         except requests.RequestException:
             time.sleep(0.02)
             return False
+        if not server.startswith("Apache"):
+            self.stop()
+            raise NoApache(f"another program answers at {self.address}:{self.port}")
         return True
 
     def _configuration(self, modules: Sequence[str], more: str) -> str:

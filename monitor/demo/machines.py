@@ -51,6 +51,8 @@ ADDRESSES = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
 """Of the machines 1, 2 and 3."""
 SERVERS = 2
 """AppServers of each machine."""
+SLOTS = 4 * SERVERS
+"""Ports of each machine's AppServers."""
 VISITORS = 12
 INTERVAL = 1.0
 """Seconds between two looks."""
@@ -119,10 +121,10 @@ def _started(
 ) -> Iterator[Running]:
     """The machines, all up. Raises LbadaptorError, OSError, EndedEarly."""
     say(f"starting {len(ADDRESSES)} machines with {SERVERS} AppServers each")
-    first = free_ports(len(ADDRESSES) * 4 * SERVERS)
+    first = free_ports(len(ADDRESSES) * SLOTS, port + 2)
     running = []
     for number, address in enumerate(ADDRESSES, 1):
-        settings = _prepared(folder, number, address, port, first + (number - 1) * 4 * SERVERS)
+        settings = _prepared(folder, number, address, port, first + (number - 1) * SLOTS)
         output = stack.enter_context((folder / str(number) / "monitor.log").open("wb"))
         running.append((settings, stack.enter_context(monitor(_config(folder, number), output))))
     for _, process in running:
@@ -190,7 +192,7 @@ def configuration(port: int, machines: Sequence[Settings]) -> str:
         )
         for address, one in zip(ADDRESSES, machines, strict=True)
     ]
-    peer = Peer(PEER, Address(LOOPBACK, free_ports(1)))
+    peer = Peer(PEER, Address(LOOPBACK, free_ports(1, machines[-1].appservers.base_port + SLOTS)))
     options = Options("site", of_all, [peer], [f"{LOOPBACK}:{port}"])
     statistics = (
         f"frontend statistics\n    mode http\n    bind {LOOPBACK}:{port + 1}\n    timeout client 60s\n"

@@ -143,7 +143,7 @@ def _sections(folder: Path, options: argparse.Namespace) -> dict[str, Rows]:
         "appservers": {
             "servers": options.servers,
             "max_requests": options.max_requests,
-            "base_port": free_ports(4 * options.servers),
+            "base_port": free_ports(4 * options.servers, options.port + 1),
         },
         "sessions": {
             "survive": options.survive,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import shutil
 import signal
 import socket
@@ -26,9 +25,8 @@ from monitor.demo import httpd
 
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 45.0
-PORTS = range(20000, 32000)
-"""Ports that AppServers may get: below those that the system uses for outgoing connections."""
 LOOPBACK = "127.0.0.1"
+MAX_PORT = 65535
 
 
 class DemoFailed(LbadaptorError):
@@ -175,13 +173,14 @@ def await_appservers(
                     return ok
 
 
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row on which no process listens now. Raises DemoFailed."""
-    for _ in range(100):
-        first = random.randrange(PORTS.start, PORTS.stop - count)
-        if not any(bind_error(LOOPBACK, port) for port in range(first, first + count)):
-            return first
-    raise DemoFailed(f"no {count} ports in a row are free on {LOOPBACK}")
+def free_ports(count: int, lowest: int) -> int:
+    """The first of `count` ports in a row, from `lowest` upwards, on which no process listens. Raises DemoFailed."""
+    free = 0
+    for port in range(lowest, MAX_PORT + 1):
+        free = 0 if bind_error(LOOPBACK, port) else free + 1
+        if free == count:
+            return port - count + 1
+    raise DemoFailed(f"no {count} ports in a row are free on {LOOPBACK} from {lowest} upwards")
 
 
 def bind_error(address: str, port: int) -> str:

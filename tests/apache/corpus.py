@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-from cluster import SNIPPETS, TIMEOUT, Cluster, Site, eventually, free_ports
+from cluster import SNIPPETS, TIMEOUT, Cluster, Site, eventually
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded
 
 from monitor.apacheconfig import fastlane
 from monitor.demo import httpd
+from tests.ports import free_ports
 
 MOUNTS = ("", "/deep/mount")
 LISTENERS = ("plain", "decoding", "refusing", "tls", "behind a proxy", "HTTP/2")

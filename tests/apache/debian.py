@@ -14,9 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster import LBCTL, TAKEN, TIMEOUT, Cluster, apache, eventually, free_ports
+from cluster import LBCTL, TAKEN, TIMEOUT, Cluster, apache, eventually
 
 from monitor.demo import httpd
+from tests.ports import free_ports
 
 PACKAGE = Path(sys.prefix) / "apache2"
 MODULES = (

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from cluster import LBCTL, TIMEOUT, eventually, free_ports, processes_of
+from cluster import LBCTL, TIMEOUT, eventually, processes_of
+
+from tests.ports import free_ports
 
 PLACES = re.compile(
     r"the site +(http://127\.0\.0\.1:\d+/\w*)\n +address\.text +(\S+)\n +control socket +(\S+)\n", re.MULTILINE
@@ -29,7 +31,7 @@ class Demo:
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         self.temporary.chmod(0o1777)
-        self.port = free_ports(2)
+        self.port = free_ports(60)
         self.output = ""
         environment = {**os.environ, "TMPDIR": str(self.temporary), **options.pop("env", {})}
         self.process = subprocess.Popen(

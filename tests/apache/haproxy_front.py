@@ -12,7 +12,8 @@ from cluster import Cluster, Site
 
 from monitor.demo.httpd import dies_with_us
 from monitor.haproxyconfig import compose, machines
-from tests.apache.resources import TIMEOUT, eventually, free_ports, give_back
+from tests.apache.resources import TIMEOUT, eventually
+from tests.ports import free_ports, give_back
 
 BEGIN = """global
     stats socket {folder}/admin.sock level admin

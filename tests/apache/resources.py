@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import socket
@@ -16,35 +15,6 @@ from typing import Any
 
 TIMEOUT = 30.0
 """Seconds that anything here may take; nothing takes nearly as long."""
-
-_LANE = 2300
-"""Ports that one process of a parallel run takes its own from, below those of outgoing connections."""
-_FIRST = 12000 + _LANE * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
-_given: set[int] = set()
-
-
-def free_ports(count: int = 1) -> int:
-    """The first of so many ports in a row that nobody listens on, nor was given before."""
-    for _ in range(200):
-        first = random.randrange(_FIRST, _FIRST + _LANE - count)
-        ports = range(first, first + count)
-        if not _given.isdisjoint(ports):
-            continue
-        with contextlib.ExitStack() as trials:
-            try:
-                for port in ports:
-                    trial = trials.enter_context(socket.socket())
-                    trial.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            _given.update(ports)
-            return first
-    raise AssertionError("no free ports")
-
-
-def give_back(first: int, count: int = 1) -> None:
-    """Nobody listens on these ports any more: others may have them."""
-    _given.difference_update(range(first, first + count))
 
 
 def eventually(what: str, look: Callable[[], Any], timeout: float = TIMEOUT) -> Any:

@@ -89,7 +89,8 @@ def test_visitors_are_counted_by_address_and_browser(new_cluster: NewCluster, na
     for agent in ("one", "another", "one"):
         with contextlib.closing(site.visitor()) as visitor:
             visitor.tell("", headers={"User-Agent": agent})
-    eventually("they are counted", lambda: visitors() == [3])
+    eventually("they are counted", lambda: visitors() >= [3])
+    assert visitors() == [3]
 
 
 @pytest.mark.parametrize("name", LANES)

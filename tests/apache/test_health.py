@@ -14,7 +14,8 @@ from cluster import Cluster, Site, running_cluster
 
 from lbadaptor.contract.address import Address
 from lbadaptor.contract.settings import snapshot
-from tests.apache.resources import TIMEOUT, eventually, free_ports, give_back, kill
+from tests.apache.resources import TIMEOUT, eventually, kill
+from tests.ports import free_ports, give_back
 
 HEALTH, HOLDERS = "/__lb__/health", "/__lb__/health/holders"
 FRONT, STRANGER = "127.0.0.1", "127.0.0.2"

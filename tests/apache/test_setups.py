@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cluster import INSTALLATIONS, Cluster
+from cluster import INSTALLATIONS, Cluster, apache
 
 from monitor.demo import httpd
 from tests.apache.resources import kill
@@ -42,6 +42,16 @@ def test_a_key_file_that_apache_may_not_read_is_a_503_with_the_reason_in_apaches
     assert f"key file {cluster.settings.key_file}: Permission denied" in site.log()
     cluster.settings.key_file.chmod(0o640)
     assert raw(site, "/plain")[0] == 200
+
+
+def test_another_program_at_the_demos_port_is_not_taken_for_its_httpd(new_cluster: NewCluster) -> None:
+    cluster = new_cluster(appservers={"servers": 1})
+    (entry,) = cluster.table().entries
+    folder = cluster.folder / "httpd"
+    folder.mkdir()
+    site = httpd.Httpd(apache("debian"), folder, entry.address.port, "lbadaptor.conf", cluster.config)
+    with pytest.raises(httpd.NoApache, match=r"another program answers at|Address already in use"):
+        site.start()
 
 
 def test_two_applications_share_one_httpd(new_cluster: NewCluster) -> None:

@@ -14,17 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from cluster import (
-    ADAPTOR_SITES,
-    SITES,
-    TIMEOUT,
-    Cluster,
-    Site,
-    eventually,
-    free_ports,
-    running_cluster,
-    short_folder,
-)
+from cluster import ADAPTOR_SITES, SITES, TIMEOUT, Cluster, Site, eventually, running_cluster, short_folder
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
@@ -33,6 +23,7 @@ from posts import Posts
 from lbadaptor.adaptor.error_pages import MEANING
 from monitor.demo import httpd
 from tests.apache.resources import kill
+from tests.ports import free_ports
 
 NewCluster = Callable[..., Cluster]
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import eventually, free_ports, processes_of
+from cluster import eventually, processes_of
 
 from lbadaptor.contract.address import parse
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tutorial.md"

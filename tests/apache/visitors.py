@@ -61,6 +61,7 @@ class Site:
         self.fast = fast
         """it has a fast lane"""
         self.port = server.port
+        self.mount = mount
         self.url = f"http://127.0.0.1:{server.port}{mount}"
 
     def visitor(self) -> Visitor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monitor.demo import httpd
-from tests.apache.cluster import free_ports
+from tests.ports import free_ports
 
 from .chain import BACKENDS, Built
 from .servers import APPLICATION, THREADS, Server, apache

@@ -23,7 +23,7 @@ from monitor.demo import httpd
 from monitor.demo.haproxy import PEER
 from monitor.haproxyconfig.compose import Options, compose
 from monitor.haproxyconfig.machines import Machine, Peer
-from tests.apache.cluster import free_ports
+from tests.ports import free_ports
 
 from .chain import BACKENDS, Built
 from .load import Page, Request

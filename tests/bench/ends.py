@@ -23,7 +23,8 @@ from pathlib import Path
 
 from lbadaptor.contract.address import State
 from monitor.demo import httpd
-from tests.apache.cluster import LBCTL, Cluster, free_ports, short_folder
+from tests.apache.cluster import LBCTL, Cluster, short_folder
+from tests.ports import free_ports
 
 from .build_others import BALANCER
 from .failover import Gunicorns

@@ -27,11 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
+from tests.ports import free_ports
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from monitor.demo import httpd  # noqa: E402
-from tests.apache.cluster import free_ports, processes_of, short_folder  # noqa: E402
+from tests.apache.cluster import processes_of, short_folder  # noqa: E402
 from tests.torture.application import COOKIE  # noqa: E402
 from tests.torture.clients import Line, told_in  # noqa: E402
 from tests.torture.records import Outcome  # noqa: E402

@@ -29,7 +29,8 @@ from lbadaptor.contract.settings import load
 from monitor.demo.haproxy import PEER
 from monitor.haproxyconfig.compose import Options, compose
 from monitor.haproxyconfig.machines import Machine, Peer
-from tests.apache.cluster import free_ports, short_folder
+from tests.apache.cluster import short_folder
+from tests.ports import free_ports
 
 from . import cost, results
 from .build_ours import write_config

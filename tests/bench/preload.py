@@ -19,9 +19,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.ports import held_ports
+
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "process")]
 
-from monitor_fixture import SLOTS, Site, free_ports, wait_for  # noqa: E402
+from monitor_fixture import SLOTS, Site, wait_for  # noqa: E402
 
 MB = 1_000_000
 OBJECT = 200
@@ -36,7 +38,7 @@ table = {{number: "%06d " % number * 10 for number in range({entries})}}
 
 def measure(preload: bool, servers: int, size: int, requests: int) -> None:
     """Start a monitor with so many AppServers; print what they take."""
-    with tempfile.TemporaryDirectory() as folder, free_ports(SLOTS) as port:
+    with tempfile.TemporaryDirectory() as folder, held_ports(SLOTS) as port:
         site = Site(Path(folder), port)
         site.write_application(LOADED.format(block=size * MB // 2, entries=size * MB // 2 // OBJECT))
         site.settings("appservers", preload=preload, servers=servers)

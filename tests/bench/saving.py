@@ -28,7 +28,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from lbadaptor.contract.ticket import Keys, Verdict, make_keys
-from tests.apache.cluster import free_ports
+from tests.ports import free_ports
 
 from . import cost
 from .build_ours import head_for

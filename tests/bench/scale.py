@@ -15,7 +15,7 @@ from lbadaptor.contract.address import Address, Entry, Identity, State, Table
 from lbadaptor.contract.settings import load
 from lbadaptor.contract.ticket import make_keys
 from monitor.arbiter.files.address_text import Publisher
-from tests.apache.cluster import free_ports
+from tests.ports import free_ports
 
 from . import cost
 from .build_ours import monitored, write_config

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-from tests.apache.resources import TIMEOUT, eventually, free_ports, give_back, processes_of
+from tests.apache.resources import TIMEOUT, eventually, processes_of
+from tests.ports import free_ports, give_back
 from tests.torture.stage import children
 
 from .host import Plan
@@ -209,7 +210,7 @@ class Loopback:
     own_file_systems = False
 
     def __init__(self, folder: Path) -> None:
-        self._given: list[tuple[int, int]] = []
+        self._given: list[int] = []
 
     def plan(self, name: str, turn: int, folder: Path) -> Plan:
         return Plan(name, str(folder), f"127.0.0.{10 + turn}", self._ports(1))
@@ -256,12 +257,12 @@ class Loopback:
         yield
 
     def close(self) -> None:
-        for first, count in self._given:
-            give_back(first, count)
+        for first in self._given:
+            give_back(first)
 
     def _ports(self, count: int) -> int:
         first = free_ports(count)
-        self._given.append((first, count))
+        self._given.append(first)
         return first
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from appserver_fixture import SITE, AppServer, Start
-from monitor_fixture import SLOTS, Site, free_ports
+from monitor_fixture import SLOTS, Site
 
 from lbadaptor.appserver.process.messages import Assignment
+from tests.ports import held_ports
 
 MAX_LOG = 20_000
 """Characters of a log in a report."""
@@ -20,7 +21,7 @@ MAX_LOG = 20_000
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """Not started yet. Whatever a test does to it, nothing is left of it."""
-    with free_ports(SLOTS) as base_port:
+    with held_ports(SLOTS) as base_port:
         site = Site(tmp_path, base_port)
         try:
             yield site

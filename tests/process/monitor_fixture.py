@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import secrets
 import signal
 import socket
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,27 +73,6 @@ def wait_for(look: Callable[[], Found], what: str, timeout: float = PATIENCE) ->
         assert time.monotonic() < until, f"{what}: not within {timeout:g} s"
         time.sleep(pause)
         pause = min(1.2 * pause, 0.03)  # to look takes processor time from what is waited for
-
-
-@contextlib.contextmanager
-def free_ports(count: int) -> Iterator[int]:
-    """The first of so many free ports in a row. No other test gets them meanwhile."""
-    blocks = list(range(10_000, 30_000, 20))
-    random.shuffle(blocks)
-    for block in blocks:
-        with socket.socket(socket.AF_UNIX) as lock, contextlib.ExitStack() as bound:
-            try:
-                lock.bind(f"\0lbadaptor-test-ports-{block}")
-                for port in range(block, block + count):
-                    listener = bound.enter_context(socket.socket())
-                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    listener.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            bound.close()
-            yield block
-            return
-    raise AssertionError("no ports are free")
 
 
 def processes(mark: str) -> dict[int, str]:

@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from monitor_fixture import SLOTS, Site, free_ports
+from monitor_fixture import SLOTS, Site
 
 from lbadaptor.adaptor.accepted_settings import AcceptedSettings
 from lbadaptor.contract.errors import SettingsError
 from lbadaptor.contract.settings.snapshot import Snapshot, read
 from lbadaptor.contract.ticket import make_keys
 from monitor.contract.client import NoAnswer
+from tests.ports import held_ports
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with free_ports(SLOTS) as base_port:
+    with held_ports(SLOTS) as base_port:
         site = Site(tmp_path, base_port)
         site.settings("appservers", servers=1)
         yield site

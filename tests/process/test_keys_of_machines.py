@@ -11,21 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from monitor_fixture import PATIENCE, SLOTS, Site, free_ports
+from monitor_fixture import PATIENCE, SLOTS, Site
 
 from lbadaptor.adaptor.backends import Backends
 from lbadaptor.contract.address import Entry, Identity
 from lbadaptor.contract.generation import made_at, with_number
 from lbadaptor.contract.settings import load
 from lbadaptor.contract.ticket import Verdict, read_keys
+from tests.ports import held_ports
 
 
 @pytest.fixture
 def machines() -> Iterator[list[Site]]:
     """Machines 1 and 2."""
     with (
-        free_ports(SLOTS) as first,
-        free_ports(SLOTS) as second,
+        held_ports(SLOTS) as first,
+        held_ports(SLOTS) as second,
         tempfile.TemporaryDirectory(prefix="lbt-", dir="/tmp") as folder,
     ):
         made = []

@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from monitor_fixture import PATIENCE, SLOTS, Site, free_ports, processes, wait_for
+from monitor_fixture import PATIENCE, SLOTS, Site, processes, wait_for
 
 from monitor.contract.client import ask
 from monitor.ctl.main import INTERRUPTED
+from tests.ports import held_ports
 
 MAIN_SCREEN = b"\x1b[?1049l"
 """What makes a terminal show what was on it before a full screen (xterm's control sequences)."""
@@ -49,7 +50,7 @@ def lbctl(
 @pytest.fixture(scope="module")
 def up() -> Iterator[Site]:
     """A site that nobody harms, in a folder that everybody may enter."""
-    with free_ports(SLOTS) as base_port, tempfile.TemporaryDirectory(prefix="lbt-", dir="/tmp") as folder:
+    with held_ports(SLOTS) as base_port, tempfile.TemporaryDirectory(prefix="lbt-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)
         made = Site(Path(folder), base_port)
         made.settings("appservers", servers=1)

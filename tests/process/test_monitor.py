@@ -13,17 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from monitor_fixture import MARK, SLOTS, Site, free_ports, wait_for
+from monitor_fixture import MARK, SLOTS, Site, wait_for
 from monitor_processes import available, descriptors, resident, zombies
 
 from lbadaptor.contract.ticket import Verdict, judge, read_keys
 from monitor.contract.client import ask
+from tests.ports import held_ports
 
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A monitor that several tests look at, and whose AppServers none of them harms."""
-    with free_ports(SLOTS) as base_port:
+    with held_ports(SLOTS) as base_port:
         site = Site(tmp_path_factory.mktemp("calm"), base_port)
         notify = site.folder / "notify"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:

@@ -8,12 +8,13 @@ import socket
 import sys
 
 import pytest
-from monitor_fixture import PATIENCE, Site, free_ports
+from monitor_fixture import PATIENCE, Site
 from monitor_processes import available
 
 from lbadaptor.contract.address import parse
 from lbadaptor.contract.settings.snapshot import read
 from monitor.contract.client import NoAnswer, ask
+from tests.ports import held_ports
 
 
 def test_past_its_limit_it_is_replaced_first_and_leaves_after_its_last_session(site: Site) -> None:
@@ -167,7 +168,7 @@ def test_a_front_and_an_agent_need_no_restart_of_the_monitor(site: Site) -> None
     site.settings("machine", number=7)
     assert site.lbctl("key", "make")[0] == 0
     site.up()
-    with free_ports(1) as port:
+    with held_ports(1) as port:
         site.settings("machine", agent=f"127.0.0.1:{port}", front=["127.0.0.1"])
         site.wait_order("restart")
         site.wait_said(f"the agent answers HAProxy at 127.0.0.1:{port}")

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from monitor_fixture import PATIENCE, SLOTS, Site, free_ports, wait_for
+from monitor_fixture import PATIENCE, SLOTS, Site, wait_for
 
 from lbadaptor.contract.ticket import read_keys
 from monitor.contract.client import NoAnswer, ask
 from monitor.contract.client import events as ask_events
+from tests.ports import held_ports
 
 
 def told(site: Site, *words: str) -> list[dict[str, Any]]:
@@ -176,7 +177,7 @@ def test_the_key_is_rotated_and_nobody_is_logged_out(site: Site) -> None:
 @pytest.fixture
 def open_site() -> Iterator[Site]:
     """A site in a folder that everybody may enter."""
-    with free_ports(SLOTS) as base_port, tempfile.TemporaryDirectory(prefix="lbt-", dir="/tmp") as folder:
+    with held_ports(SLOTS) as base_port, tempfile.TemporaryDirectory(prefix="lbt-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)
         made = Site(Path(folder), base_port)
         try:

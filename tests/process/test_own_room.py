@@ -16,10 +16,11 @@ from importlib.metadata import files
 from pathlib import Path
 
 import pytest
-from monitor_fixture import PATIENCE, SLOTS, Site, free_ports, processes, wait_for
+from monitor_fixture import PATIENCE, SLOTS, Site, processes, wait_for
 
 import lbadaptor
 import monitor
+from tests.ports import held_ports
 
 ORDINARY = "nobody"
 NEEDED = ("click", "itsdangerous", "msgspec")
@@ -56,7 +57,7 @@ def everybodys_python() -> Iterator[str]:
 
 @pytest.fixture(params=[False, True], ids=["alone", "preload"])
 def site(folder: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
-    with free_ports(SLOTS) as base_port:
+    with held_ports(SLOTS) as base_port:
         site = Site(folder, base_port)
         site.settings("appservers", preload=request.param)
         try:
@@ -259,7 +260,7 @@ def test_another_user_for_the_application(site: Site, everybodys_python: str) ->
 
 def test_without_root_another_user_is_refused(folder: Path, everybodys_python: str) -> None:
     root = os.geteuid() == 0
-    with free_ports(SLOTS) as base_port:
+    with held_ports(SLOTS) as base_port:
         site = Site(folder, base_port)
         site.python = everybodys_python
         site.settings("appservers", user="root")

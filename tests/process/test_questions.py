@@ -32,8 +32,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from monitor_fixture import PATIENCE, SLOTS, Site, free_ports
+from monitor_fixture import PATIENCE, SLOTS, Site
 from test_lbctl import IMPATIENT, lbctl
+
+from tests.ports import held_ports
 
 GROUP = "games"
 """Of those who may look; every Debian has it."""
@@ -42,7 +44,7 @@ GROUP = "games"
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     """Four AppServers, in a folder that everybody may enter."""
-    with free_ports(SLOTS) as base_port, tempfile.TemporaryDirectory(prefix="lbt-", dir="/tmp") as folder:
+    with held_ports(SLOTS) as base_port, tempfile.TemporaryDirectory(prefix="lbt-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)
         made = Site(Path(folder), base_port)
         made.settings("appservers", servers=4)

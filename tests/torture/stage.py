@@ -19,7 +19,8 @@ from lbadaptor.contract.errors import AddressFileError
 from lbadaptor.contract.settings import load
 from monitor.contract.client import NoAnswer, ask
 from monitor.demo import httpd
-from tests.apache.cluster import free_ports, processes_of
+from tests.apache.cluster import processes_of
+from tests.ports import free_ports
 
 from .application import born
 from .disk import Disk
