@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lbadaptor.contract.errors import LbadaptorError, SettingsError
 from lbadaptor.contract.settings import DEFAULT_FILE, snapshot
+from lbadaptor.log import texts
 from monitor.apacheconfig import apache_check, compare, lanes
 from monitor.apacheconfig.compose import Options, lane_name
 from monitor.apacheconfig.directives import Directive, directives, modules
@@ -32,6 +33,8 @@ _COOKIE = re.compile(r"\)\?((?:\\.|[^\\=()])+)=\(\(").search
 _RELOAD = "reload Apache"
 MAX_SHOWN = 100
 """Characters of a line that differs."""
+MAX_FILES = 3
+"""Files that are named."""
 _INVALID = re.compile(r"Invalid command '(WSGI\w+)'").search
 
 
@@ -50,10 +53,21 @@ def runs(facts: Facts) -> Iterator[Finding]:
     """Whether anybody listens where Apache's configuration says that Apache does."""
     ports = apache_check.listen_ports(facts.dump)
     if ports and not any(one.port in ports for one in facts.listeners):
-        unit = facts.apache_unit.name.removesuffix(".service") if facts.apache_unit else "apache2"
+        unit = _unit(facts)
         yield Finding(
             f"Apache does not run: nobody listens on port {' or '.join(map(str, sorted(ports)))}",
             f"`systemctl start {unit}`, and look at `journalctl -u {unit}` and at Apache's error log if it ends",
+        )
+
+
+def reloaded(facts: Facts) -> Iterator[Finding]:
+    """Whether Apache goes by its files as they are now. All other checks are about what it would read."""
+    if newer := [name for name in facts.sources if _changed_at(name) > facts.apache_read_at]:
+        more = f" and {len(newer) - MAX_FILES} more" if len(newer) > MAX_FILES else ""
+        yield warning(
+            f"Apache does not go by its configuration as it is now; changed since it was started or reloaded: "
+            f"{', '.join(newer[:MAX_FILES])}{more}",
+            f"`apache2ctl configtest && systemctl reload {_unit(facts)}`",
         )
 
 
@@ -137,6 +151,19 @@ def python(facts: Facts) -> Iterator[Finding]:
     home = next(iter(python_home(facts.dump)), "")
     installed = sorted({package.parents[1].name for package in packages(facts.dump)})
     yield from _python(facts.mod_wsgi, home, _base(Path(home)) if home else "", installed)
+
+
+def _unit(facts: Facts) -> str:
+    """The name of Apache's unit, for a cure."""
+    return facts.apache_unit.name.removesuffix(".service") if facts.apache_unit else "apache2"
+
+
+def _changed_at(name: str) -> float:
+    """When a file of Apache's configuration was written, or linked to (a2enmod, a2ensite); unix time."""
+    try:
+        return max(os.stat(name).st_mtime, os.lstat(name).st_mtime)
+    except OSError as error:
+        raise CannotCheck(texts.of_os_error(error)) from None
 
 
 def _base(home: Path) -> str:

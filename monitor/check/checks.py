@@ -72,6 +72,7 @@ CHECKS = (
     Check("reachable", PORTS, "ports are local", ports.reachable),
     Check("apache-configuration", APACHE, "Apache accepts its configuration", apache.configuration),
     Check("apache-runs", APACHE, "Apache runs", apache.runs, live=True),
+    Check("apache-reload", APACHE, "Apache goes by its files", apache.reloaded, live=True),
     Check("apache-include", APACHE, "Include", apache.included, live=True),
     Check("apache-defines", APACHE, "Defines", apache.defines),
     Check("mod-wsgi", APACHE, "mod_wsgi is loaded", apache.module_wsgi),

@@ -99,6 +99,13 @@ class Facts:
         return found
 
     @property
+    def apache_read_at(self) -> float:
+        """When Apache read its configuration last; unix time. httpd writes its pid file anew at each start and reload
+        (`ap_log_pid`, which every MPM calls)."""
+        found: float = self._once("apache_read_at", lambda: _pid_file(self.dump).stat().st_mtime)
+        return found
+
+    @property
     def mod_wsgi(self) -> ModWsgi:
         found: ModWsgi = self._once("mod_wsgi", lambda: _mod_wsgi(self.sources, self.dump))
         return found
@@ -241,6 +248,13 @@ def _texts(files: list[str]) -> Iterator[tuple[str, str]]:
     for name in files[:MAX_FILES]:
         with contextlib.suppress(OSError), open(name, encoding="utf-8", errors="surrogateescape") as file:
             yield name, file.read(MAX_BYTES)
+
+
+def _pid_file(dump: str) -> Path:
+    rows = [one.words[0] for one in directives(dump) if one.name == "pidfile"]
+    if not rows or not os.path.isabs(rows[-1]):
+        raise CannotCheck("Apache's configuration has no PidFile with a whole path")
+    return Path(rows[-1])
 
 
 def _mod_wsgi(sources: dict[str, str], dump: str) -> ModWsgi:

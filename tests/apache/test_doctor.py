@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import LBCTL, TIMEOUT, apache
+from cluster import LBCTL, TIMEOUT, Cluster, apache, eventually
 
 from monitor.contract.installed import SHARE
 
@@ -106,3 +107,24 @@ def test_an_apache_without_mod_wsgi(installation: Installation) -> None:
     told = installation.doctor()
     assert "Apache has not loaded mod_wsgi" in told["found"]["apache-configuration"]
     assert "mod-wsgi" in told["not_checked"]
+
+
+def test_an_apache_that_was_not_reloaded(new_cluster: Callable[..., Cluster]) -> None:
+    cluster = new_cluster(appservers={"servers": 1})
+    site = cluster.site("embedded-debian")
+    configuration = site.httpd.folder / "httpd.conf"
+    program = f"{apache('debian').binary} -f {configuration}"
+    command = [LBCTL, "--config", cluster.config, "doctor", "--json", "--apache", program]
+
+    def reloaded() -> str:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        told = json.loads(done.stdout)
+        found = [one["what"] for one in told["findings"] if one["check"] == "apache-reload"]
+        return "well" if "apache-reload" in told["well"] else str(found)
+
+    assert reloaded() == "well"
+    with configuration.open("a") as file:
+        file.write("# changed\n")
+    assert f"changed since it was started or reloaded: {configuration}" in reloaded()
+    site.httpd.reload()
+    eventually("it goes by its files", lambda: reloaded() == "well")

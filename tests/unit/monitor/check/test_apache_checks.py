@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,39 @@ def test_an_apache_that_does_not_run() -> None:
     (one,) = said(apache.runs(facts(dump=there, listeners=[])))
     assert "nobody listens on port 80 or 443 or 8080" in one
     assert "systemctl start apache2" in one
+
+
+def test_files_that_apache_has_not_read_since_they_were_changed(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.conf" for number in range(5)]
+    for path in paths:
+        path.touch()
+        os.utime(path, (1000, 1000))
+    sources = dict.fromkeys(map(str, paths), "")
+    assert said(apache.reloaded(facts(sources=sources, apache_read_at=1000.5))) == []
+    os.utime(paths[3], (1001, 1001))
+    (one,) = said(apache.reloaded(facts(sources=sources, apache_read_at=1000.5)))
+    assert one == (
+        "Apache does not go by its configuration as it is now; changed since it was started or reloaded: "
+        f"{paths[3]}; `apache2ctl configtest && systemctl reload apache2`"
+    )
+    (one,) = said(apache.reloaded(facts(sources=sources, apache_read_at=999.5)))
+    assert f"{paths[2]} and 2 more;" in one
+
+
+def test_a_link_to_an_old_file_is_a_change(tmp_path: Path) -> None:
+    """So `a2enmod` and `a2ensite` make them."""
+    old, link = tmp_path / "old.conf", tmp_path / "link.conf"
+    old.touch()
+    os.utime(old, (1000, 1000))
+    link.symlink_to(old)
+    (one,) = said(apache.reloaded(facts(sources={str(link): ""}, apache_read_at=2000.0)))
+    assert str(link) in one
+
+
+@pytest.mark.parametrize("rows", [[], ["PidFile run/httpd.pid"]])
+def test_without_a_pid_file_nobody_knows_when_apache_read_its_files(rows: list[str]) -> None:
+    with pytest.raises(CannotCheck, match="no PidFile with a whole path"):
+        said(apache.reloaded(facts(dump=dump(*rows), sources={__file__: ""})))
 
 
 def test_a_fast_lane_that_is_to_be_none_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
