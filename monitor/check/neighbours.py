@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lbadaptor.contract.errors import SettingsError
-from lbadaptor.contract.settings import Settings, load
+from lbadaptor.contract.settings import NO_NUMBER, Settings, load
 from monitor.check.adaptors import configs, hosts
 from monitor.check.facts import Facts
 from monitor.check.finding import CannotCheck, Finding, warning
@@ -60,7 +60,8 @@ def conflicts(
     `shared`: host names that Apache gives both; `apart`: Apache gives them other names.
     """
     ticket = settings.application.ticket_cookie
-    same = other.application.ticket_cookie == ticket
+    machines = _are_two_machines(settings, other)
+    same = other.application.ticket_cookie == ticket and not machines
     if same and shared:
         names = ", ".join(sorted(shared))
         yield Finding(
@@ -84,16 +85,22 @@ def conflicts(
             f"{theirs.stop - 1} there",
             "give it another base_port",
         )
-    for name, one, another in (
-        ("run_folder", settings.run_folder, other.run_folder),
-        ("key_file", settings.key_file, other.key_file),
+    for name, one, another, may in (
+        ("run_folder", settings.run_folder, other.run_folder, False),
+        ("key_file", settings.key_file, other.key_file, machines),
     ):
-        if os.path.realpath(one) == os.path.realpath(another):
+        if not may and os.path.realpath(one) == os.path.realpath(another):
             yield warning(f"{path} has the same {name}, {one}", "each application needs its own")
     folder = settings.session_folder
     both = settings.sessions_survive and other.sessions_survive
     if both and os.path.realpath(folder) == os.path.realpath(other.session_folder):
         yield warning(f"{path} has the same [sessions] folder, {folder}", "each application needs its own")
+
+
+def _are_two_machines(settings: Settings, other: Settings) -> bool:
+    """Whether they are of one application, on two machines; a demo has both of them on one. These share tickets."""
+    numbers = {settings.machine.number, other.machine.number}
+    return len(numbers) == 2 and NO_NUMBER not in numbers
 
 
 def _ports(settings: Settings) -> range:

@@ -25,6 +25,7 @@ def written(place: Path, name: str, **changes: str) -> Path:
         "survive": "nothing",
         "folder": "kept",
         "base_port": "9000" if name == "shop" else "9500",
+        "number": "-1",
         **changes,
     }
     path = place / f"{name}.toml"
@@ -33,6 +34,7 @@ def written(place: Path, name: str, **changes: str) -> Path:
         f'[files]\nrun_folder = "{rows["run_folder"]}"\nkey_file = "{rows["key_file"]}"\n'
         f"[appservers]\nservers = 2\nslots = 8\nbase_port = {rows['base_port']}\n"
         f'[sessions]\nsurvive = "{rows["survive"]}"\nfolder = "{rows["folder"]}"\n'
+        f"[machine]\nnumber = {rows['number']}\n"
     )
     return path
 
@@ -61,6 +63,14 @@ def test_conflicts_with_a_neighbour(tmp_path: Path, changes: dict[str, str], sai
     if said:
         assert said in said_of_blog[0]
         assert str(blog) in said_of_blog[0]
+
+
+@pytest.mark.parametrize(("one", "another", "well"), [("1", "2", True), ("1", "1", False), ("1", "-1", False)])
+def test_two_machines_of_one_application_share_tickets(tmp_path: Path, one: str, another: str, well: bool) -> None:
+    """The demo of several machines has them all on one."""
+    shop = written(tmp_path, "shop", number=one)
+    written(tmp_path, "again", number=another, ticket_cookie="__shop__", key_file="keys-shop")
+    assert len(found(shop)) == (0 if well else 2)
 
 
 def changes(config: Path, runs: dict[str, str] | None) -> list[str]:
