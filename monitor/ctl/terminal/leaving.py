@@ -24,12 +24,15 @@ def words(status: dict[str, Any]) -> str:
 
 
 def note(status: dict[str, Any]) -> str:
-    """The line of `lbctl status`; empty for a machine that is alone and stays. Pure."""
+    """The line of `lbctl status` and `top`; empty for a machine that is alone and stays. Pure.
+
+    How far it is comes first: a narrow screen cuts off the end.
+    """
     machine = status.get("machine", {})
     number = machine.get("number")
     name = "this machine" if number is None else f"machine {number}"
     if machine.get("leaving"):
-        return f"{name} is leaving (set at run time; `lbctl undrain --all` takes it back): {words(status)}"
+        return f"{name} is leaving: {words(status)} (set at run time; `lbctl undrain --all` takes it back)"
     return "" if number is None else f"{name}: {_sessions(machine)}"
 
 

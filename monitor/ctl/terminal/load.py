@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from monitor.ctl.terminal import at_work
+from monitor.ctl.terminal import at_work, leaving
 from monitor.ctl.terminal.at_work import Named
 from monitor.ctl.terminal.rates import Interval, Rates, total, within
 from monitor.ctl.terminal.screen import ALARM, FAINT, HEADING, WARNING, Line
@@ -28,7 +28,10 @@ SLOW = 1.0
 def shown(status: dict[str, Any], interval: Interval, height: int | None = None) -> list[Line]:
     """The screen, for so many lines; None: as many as it takes."""
     head = [(f"PROBLEM: {text}", ALARM) for text in status.get("problems", ())]
-    head += [(_summary(status), ""), ("", "")]
+    head.append((_summary(status), ""))
+    if machine := leaving.note(status):
+        head.append((machine, WARNING if status["machine"]["leaving"] else ""))
+    head.append(("", ""))
     servers, requests = _appservers(status["appservers"], interval), at_work.oldest(status)[:MOST_REQUESTS]
     if height is not None:
         servers, requests = _fit(servers, requests, height - len(head) - len(("blank", "heading")))

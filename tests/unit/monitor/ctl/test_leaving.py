@@ -60,22 +60,22 @@ class Terminal:
         (of(3, is_leaving=False, machine={"number": 0}), "machine 0: 3 sessions"),
         (
             of(3),
-            "this machine is leaving (set at run time; `lbctl undrain --all` takes it back): 3 sessions left, the "
-            "last of them ends in 25 min at the latest",
+            "this machine is leaving: 3 sessions left, the last of them ends in 25 min at the latest (set at run "
+            "time; `lbctl undrain --all` takes it back)",
         ),
         (
             of(machine={"number": 7}),
-            "machine 7 is leaving (set at run time; `lbctl undrain --all` takes it back): no session is left; it is "
-            "empty if none comes in the next moments",
+            "machine 7 is leaving: no session is left; it is empty if none comes in the next moments (set at run "
+            "time; `lbctl undrain --all` takes it back)",
         ),
         (
             of(2, machine={"longest_session": 0.0}),
-            "this machine is leaving (set at run time; `lbctl undrain --all` takes it back): 2 sessions left",
+            "this machine is leaving: 2 sessions left (set at run time; `lbctl undrain --all` takes it back)",
         ),
         (
             of(empty=True),
-            "this machine is leaving (set at run time; `lbctl undrain --all` takes it back): empty: it can be "
-            "switched off",
+            "this machine is leaving: empty: it can be switched off (set at run time; `lbctl undrain --all` takes it "
+            "back)",
         ),
         (status(server(0)), ""),  # a monitor of a release before
     ],

@@ -16,7 +16,7 @@ from monitor.contract import client
 from monitor.contract.client import NoAnswer
 from monitor.ctl import main
 from monitor.ctl.commands import top
-from monitor.ctl.terminal import at_work, load, table
+from monitor.ctl.terminal import at_work, leaving, load, table
 from monitor.ctl.terminal.rates import Interval, Rates, total, within
 
 
@@ -168,6 +168,23 @@ def test_problems_and_a_release_are_told_first() -> None:
     told = lines(status(release="slot 3 is STARTING", replaced=[1, 4], problems=["the disk is full"]), Interval())
     assert told[0] == "PROBLEM: the disk is full"
     assert told[1].endswith(" · release: 1 of 4 replaced, slot 3 is STARTING")
+
+
+@pytest.mark.parametrize(
+    ("machine", "text", "style"),
+    [
+        ({"leaving": True}, "machine 7 is leaving: 3 sessions left, the last of them ends in 25 min", load.WARNING),
+        ({"leaving": True, "empty": True}, "machine 7 is leaving: empty: it can be switched off", load.WARNING),
+        ({"leaving": False}, "machine 7: 3 sessions", ""),
+    ],
+)
+def test_the_heading_says_of_the_machine_what_the_status_does(machine: dict[str, Any], text: str, style: str) -> None:
+    usual = {"number": 7, "sessions": 3, "longest_session": 1500.0, "empty": False}
+    told = status(counted(), time=1e9, machine={**usual, **machine})
+    head = load.shown(told, Interval())[1:3]
+    assert head == [(leaving.note(told), style), ("", "")]
+    assert head[0][0].startswith(text)
+    assert head[0][0] in table.table(told).splitlines()
 
 
 @pytest.mark.parametrize("height", [8, 12, 24, 40])
