@@ -39,7 +39,8 @@ def test_a_machine_is_drained_and_comes_back(site: Site) -> None:
     site.wait(lambda: site.table.serial > serial, "adaptors learn that something has changed")
     assert told_adaptors(site)
     assert "machine 7 is leaving" in site.lbctl("status")[1]
-    assert site.lbctl("check")[0] == 0
+    status, said = site.lbctl("check")
+    assert (status, "this machine is leaving" in said) == (0, True), said
 
     os.kill(site.pids()[1], signal.SIGKILL)
     site.wait(lambda: [one["slot"] for one in ask(site.control)["appservers"]] == [0], "it is not replaced")

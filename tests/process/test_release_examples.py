@@ -1,4 +1,5 @@
-"""The examples of a release over machines: what they call exists, and they stop at the first machine that fails."""
+"""The examples of a release over machines: what they call exists, and they stop at the first machine that fails. To
+one that would refuse the release they copy nothing."""
 
 from __future__ import annotations
 
@@ -6,17 +7,20 @@ import os
 import subprocess
 from pathlib import Path
 
+import jinja2
 import pytest
 import yaml
 
+from monitor.ctl.commands.check import Level, judge
 from monitor.ctl.commands.which_monitor import Which
 from monitor.ctl.main import lbctl
 
 HOWTO = Path(__file__).parents[2] / "docs" / "howto"
 MACHINES = ("web1", "web2", "web3")
 FAKE = """#!/bin/sh
-# ssh and rsync: note what was called; fail as FAILS says, by a part of the call.
+# ssh and rsync: note what was called; fail as FAILS says, by a part of the call. `lbctl check` says SAYS on web2.
 echo "${0##*/} $*" >> "$CALLS"
+case "$*" in *"root@web2 "*" check") echo "$SAYS" ;; *" check") echo "OK: all is well" ;; esac
 case "${0##*/} $*" in *"$FAILS"*) exit 7 ;; esac
 """
 
@@ -40,6 +44,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.setenv("FAILS", "nothing fails")
+    monkeypatch.setenv("SAYS", "OK: all is well")
     return tmp_path / "calls"
 
 
@@ -79,6 +84,31 @@ def test_it_stops_at_the_first_machine_that_fails(calls: Path, monkeypatch: pyte
     assert "web3" not in calls.read_text()
 
 
+def check_says(leaving: bool, empty: bool = False) -> str:
+    """What `lbctl check` prints on a machine where all is well."""
+    servers = [{"state": "OK", "standby": False, "sessions": 0 if empty else 3}]
+    machine = {"leaving": leaving, "empty": empty}
+    status = {"servers": 1, "appservers": servers, "stopping": False, "release": "", "machine": machine}
+    level, text = judge(status, 0.0)
+    assert level is Level.OK
+    return f"{level.name}: {text}"
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_nothing_is_copied_to_a_machine_that_is_leaving(
+    calls: Path, monkeypatch: pytest.MonkeyPatch, empty: bool
+) -> None:
+    monkeypatch.setenv("SAYS", check_says(leaving=True, empty=empty))
+    done = release("build/", *MACHINES)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "web2 is leaving: give `lbctl undrain --all` there, or leave it out. Nothing was copied to it.\n"
+        "The release failed at web2. They have it: web1. They do not: web2 web3.\n"
+    )
+    assert check_says(leaving=True, empty=empty) in done.stdout
+    assert AT_WEB2["check"] in calls.read_text().splitlines()[-1]
+
+
 def test_without_a_machine_nothing_is_done(calls: Path) -> None:
     assert release("build/").returncode == 2
     assert not calls.exists()
@@ -94,3 +124,14 @@ def test_the_playbook_takes_one_machine_at_a_time_and_stops_at_a_failure() -> No
     check, restart = map(parsed, calls)
     assert check[0] == "check"
     assert (restart[0], restart[1]["wait"]) == ("restart", 300)
+
+
+def test_the_playbook_copies_nothing_to_a_machine_that_is_leaving() -> None:
+    [play] = yaml.safe_load((HOWTO / "release-machines.yml").read_text())
+    check, look, copy, _ = play["tasks"]
+    assert check["ansible.builtin.command"].endswith(" check")
+    assert "ansible.builtin.copy" in copy
+    goes_on = jinja2.Environment().compile_expression(look["ansible.builtin.assert"]["that"])
+    for leaving, empty in ((False, False), (True, False), (True, True)):
+        found = goes_on({check["register"]: {"stdout": check_says(leaving, empty)}})
+        assert found is not leaving
