@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import requests
 import socketio
 from cluster import TIMEOUT, Site, eventually
+
+from tests.apache.resources import StoodStill
 
 
 class Member:
@@ -18,6 +23,8 @@ class Member:
         self.moments: list[float] = []
         """when each of these happened; monotonic seconds"""
         self.ticks: list[int] = []
+        self._ticked: list[float] = []
+        """when each of these came; monotonic seconds"""
         self.said = 0
         self.http = requests.Session()
         self.http.trust_env = False
@@ -25,12 +32,32 @@ class Member:
         self.client.on("connect", lambda: self._note("connect"))
         self.client.on("disconnect", self._note)
         self.client.on("connect_error", lambda why: self._note(f"connect_error: {why}"))
-        self.client.on("tick", lambda number: self.ticks.append(number))
+        self.client.on("tick", self._tick)
         self.client.connect(site.url, transports=["polling"], wait_timeout=TIMEOUT)
 
     def _note(self, what: str) -> None:
         self.moments.append(time.monotonic())
         self.happened.append(what)
+
+    def _tick(self, number: int) -> None:
+        self._ticked.append(time.monotonic())
+        self.ticks.append(number)
+
+    @contextlib.contextmanager
+    def in_use(self, idle: float) -> Iterator[None]:
+        """Raises StoodStill in the end, if its AppServer may not have heard of it for the idle time meanwhile.
+
+        It hears of it whenever a number has arrived, and the next one is asked for. So one of two pauses in a row was
+        half as long.
+        """
+        before = len(self._ticked)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            moments = [began, *self._ticked[before:], time.monotonic()]
+            if any(later - earlier >= idle / 2 for earlier, later in pairwise(moments)):
+                raise StoodStill
 
     def say(self) -> int:
         """Say something, which has to be counted on; returns the pid of the AppServer that got it."""

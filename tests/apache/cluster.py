@@ -289,6 +289,11 @@ class Cluster:
             return sum(line[:1].isdigit() for line in lines) >= self.settings.appservers.servers
         return False
 
+    def led_to(self) -> set[str]:
+        """The slots that Apache itself leads first visits to, by a file that is written after address.text."""
+        found = re.search(r"^\w+ +([\d|]+)$", self.settings.available_file.read_text(), re.MULTILINE)
+        return set(found[1].split("|")) if found else set()
+
     def _visit_fast_lanes(self) -> None:
         """Where no request has taken the fast lane so far, one does that brings a ticket.
 

@@ -108,6 +108,17 @@ def replaced(cluster: Cluster, entry: Entry) -> None:
     cluster.await_ok()
 
 
+def undrain(cluster: Cluster, entry: Entry) -> None:
+    """Take the order to leave back, and wait until another one leaves in its place."""
+    cluster.lbctl("undrain", str(entry.identity.slot))
+
+    def look() -> bool:
+        ok = cluster.table().ok
+        return entry.ticket in {one.ticket for one in ok} and len(ok) == cluster.settings.appservers.servers
+
+    eventually("as many as asked for are OK, and it is one of them", look)
+
+
 def callers_keys(cluster: Cluster) -> list[str]:
     """The secrets of callerkeys.text."""
     return [line.split()[1] for line in cluster.settings.caller_keys_file.read_text().splitlines()[1:]]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from monitor.contract.installed import SHARE
 from monitor.demo.httpd import dies_with_us
+from tests.apache.resources import eventually
 
 UNITS = "etc/systemd/system"
 BOOT = Path(__file__).with_name("boot.sh")
@@ -152,6 +153,18 @@ def drop_in(page: str) -> str:
     text = (Path(__file__).parents[2] / "docs" / "howto" / page).read_text()
     begin = text.index("    [Service]")
     return textwrap.dedent(text[begin : text.index("\n\n", begin)]) + "\n"
+
+
+def logged(machine: Machine, page: str, count: int) -> list[str]:
+    """What Apache's log says of the lanes of a page's requests, once there are so many: it logs after it answers."""
+
+    def look() -> list[str] | None:
+        lines = [line.split() for line in machine.run("cat", "/var/log/lane.log").splitlines()]
+        found = [session for where, session in lines if where == page]
+        return found if len(found) >= count else None
+
+    found: list[str] = eventually(f"{count} requests for {page} are logged", look)
+    return found
 
 
 def two_sites(files: Path) -> None:

@@ -137,6 +137,7 @@ def test_what_the_page_says_about_mod_wsgi(cluster: Cluster, mode: str, installa
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert answer.endswith(b"\r\n\r\n"), "the head alone"
     finally:
+        site.httpd.stop()  # it may be at work on the request with which it was waited for, and note that
         for path in cluster.temporary.iterdir():
             path.unlink()
 

@@ -10,7 +10,6 @@ import os
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -208,9 +207,8 @@ class Echo:
 
 @pytest.mark.parametrize("size", [MIB, 20 * MIB])
 def test_an_application_may_answer_while_it_reads(site: Site, size: int) -> None:
-    began = time.monotonic()
+    """If they waited for each other, it would be for 60 s, and the visitor's patience ends sooner (TIMEOUT)."""
     Echo(site, size).join()
-    assert time.monotonic() - began < 20.0  # of the limit of 60 s that waiting for each other would take
 
 
 def test_as_many_may_answer_while_they_read_as_there_are_threads(site: Site) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 from cluster import eventually
-from machine import SITES, Machine, Site, drop_in
+from machine import SITES, Machine, Site, drop_in, logged
 
 from lbadaptor.contract.address import Table, parse
 
@@ -72,8 +72,10 @@ class Booted:
         self.keys = [machine.run(*www_data, path, check=False) for path in keys]
         machine.write("/etc/systemd/system/test.target.d/monitors.conf", f"[Unit]\nWants={' '.join(UNITS)}\n")
         machine.run("systemctl", "start", *UNITS)  # returns when they have said READY
-        for port in PORTS:
+        for port, site in zip(PORTS, SITES, strict=True):
             eventually("the application's page", lambda port=port: self.status(port) == 200)
+            led = "-E", f"^__{port}__ +[0-9]", f"/run/{site.folder}/available.text"
+            eventually("Apache itself leads there", lambda led=led: machine.run("grep", *led, check=False))
 
     def status(self, port: int) -> int:
         """Of an answer; 0: Apache does not listen yet."""
@@ -113,8 +115,7 @@ def test_an_apache_that_starts_before_any_monitor_has_the_fast_lane_without_a_re
     assert [text and parse(text + "\n") for text in booted.tables] == [Table()] * 2
     assert [len(text.splitlines()) for text in booted.keys] == [1] * 4
     assert [booted.visit(port)["visits"] for port in PORTS for _ in range(2)] == [1, 2, 1, 2]
-    lanes = [line.split() for line in booted.machine.run("cat", "/var/log/lane.log").splitlines()]
-    assert [session for page, session in lanes if page == "/visit"] == ["none", "held"] * 2  # "-": the Python lane
+    assert logged(booted.machine, "/visit", 4) == ["none", "held"] * 2  # "-": the Python lane
     said = booted.machine.run("cat", "/var/log/apache2.log").splitlines()
     assert [line for line in said if "notice]" not in line and not line.endswith("no AppServer is available")] == []
 
@@ -156,9 +157,12 @@ def test_appservers_outlive_a_killed_monitor_and_the_next_one_adopts_them(booted
         )
         assert booted.visit(site.port) == {"visits": visit["visits"] + 1, "pid": visit["pid"]}
         lbctl = "/opt/lbadaptor/bin/lbctl", "--config", f"/etc/lbadaptor/{site.config}", "status", "--json"
-        status = eventually("orders taken", lambda lbctl=lbctl: booted.machine.run(*lbctl, check=False))
-        [slot] = json.loads(status)["appservers"]
-        assert (slot["pid"], slot["state"]) == (visit["pid"], "OK")
+
+        def adopted(lbctl: tuple[str, ...] = lbctl) -> list[tuple[int, str]]:
+            status = json.loads(booted.machine.run(*lbctl, check=False) or '{"appservers": []}')
+            return [(slot["pid"], slot["state"]) for slot in status["appservers"]]
+
+        assert eventually("orders taken", adopted) == [(visit["pid"], "OK")]
         assert booted.outcomes(site.port, list(IS_KEPT)) == IS_KEPT
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from cluster import Cluster, Site, running_cluster
 
 from lbadaptor.contract.address import Address
 from lbadaptor.contract.settings import snapshot
+from monitor.policy.availability import SLOW_START, STEP
 from tests.apache.resources import TIMEOUT, eventually, kill
 from tests.ports import free_ports, give_back
 
@@ -104,7 +106,13 @@ def test_the_agent_follows_the_appservers(machine: Cluster) -> None:
         first.result()
     assert words[-1] == "ready up ", "the AppServer that it adopts has served all the while"
     assert machine.table().ok[0].identity == entry.identity
-    with machine.stopped_monitor():
-        kill(server["pid"])
+    gate, application = machine.gate(), machine.folder / "apps" / "visits.py"
+    application.write_text(f"{application.read_text()}\nopen({str(machine.gates / gate.name)!r}).read()\n")
+    kill(server["pid"])
     eventually("it is down meanwhile", lambda: told(machine).startswith("down # no AppServer serves"))
-    eventually("it begins anew, with few visitors", lambda: told(machine) == "ready up 10% # OK 1 of 1\n")
+    gate.reached()
+    opened = time.monotonic()
+    gate.open()
+    found = eventually("it begins anew", lambda: re.fullmatch(r"ready up (\d+)% # OK 1 of 1\n", told(machine)))
+    most = 10 + 90 * (time.monotonic() - opened) / SLOW_START + STEP  # rounded to a step
+    assert 10 <= int(found[1]) <= most, "with few visitors"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from debian import CONFIGURATIONS, MODULES, PACKAGE
-from machine import APPLICATION, Machine
+from machine import APPLICATION, Machine, logged
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can boot a systemd")
 
@@ -90,13 +90,8 @@ def test_two_applications_are_installed_and_taken_back(machine: Machine) -> None
     machine.run(LBCTL, "install", *BOARD, "--servers", "1", "--path", "/board", "--yes")
     assert [visits(machine, "/board") for _ in range(3)] == [1, 2, 3]
     assert visits(machine, "") == 4
-    lanes = [line.split() for line in machine.run("cat", "/var/log/lane.log").splitlines()]
-    assert [lane for page, lane in lanes if page == "/board/visit"] == [
-        "none",
-        "held",
-        "held",
-    ]  # "-": the Python lane
-    assert [lane for page, lane in lanes if page == "/visit"] == ["none", "held", "held", "held"]
+    assert logged(machine, "/board/visit", 3) == ["none", "held", "held"]  # "-": the Python lane
+    assert logged(machine, "/visit", 4) == ["none", "held", "held", "held"]
 
     machine.run(LBCTL, "uninstall", "board", "--yes")
     assert etc(machine) == shop

@@ -39,6 +39,7 @@ def refuses(address: Address) -> bool:
 def test_the_standby_gets_visitors_when_no_other_is_ok_and_not_before(new_cluster: NewCluster, name: str) -> None:
     cluster = new_cluster(appservers={"servers": 2, "standby": 1, "warm_up": ["/plain"]})
     site = cluster.site(name)
+    eventually("the standby is OK, too", lambda: len(cluster.table().ok) == 3)
     assert set(slots(site, 40)) == {0, 1}
     old = set(cluster.table().by_ticket)
     pids = {appserver["slot"]: appserver["pid"] for appserver in cluster.status()["appservers"]}

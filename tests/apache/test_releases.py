@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +14,6 @@ from lbadaptor.contract.address import State, Table
 from tests.apache.visitors import raw
 
 NewCluster = Callable[..., Cluster]
-
-
-def led_to(cluster: Cluster) -> set[str]:
-    """The slots that Apache leads first visits to."""
-    (line,) = re.findall(r"^__PRT__ +(.*)$", cluster.settings.available_file.read_text(), re.MULTILINE)
-    return set(line.split("|"))
 
 
 class Tables:
@@ -64,8 +57,7 @@ def test_an_appserver_past_its_limit_gets_its_replacement_then_drains_and_leaves
         for _ in range(8):
             one.count()
         eventually("it is DYING", lambda: cluster.table().by_ticket[str(home)].state is State.DYING)
-        if site.fast:  # which goes by a file that is written next
-            eventually("Apache leads no first visit to it", lambda: str(home).split(".")[0] not in led_to(cluster))
+        eventually("Apache leads no first visit to it", lambda: str(home).split(".")[0] not in cluster.led_to())
         newcomers = {json.loads(raw(site, "/plain")[2])["pid"] for _ in range(8)}
         assert pid not in newcomers
         told = one.count()
@@ -141,15 +133,11 @@ def test_a_drained_appserver_keeps_its_visitors_and_undrain_gives_it_new_ones(qu
 def test_a_graceful_restart_of_httpd_under_load_fails_no_request(new_cluster: NewCluster, name: str) -> None:
     site = new_cluster(appservers={"servers": 2}).site(name)
 
-    def children() -> set[int]:
-        tasks = Path(f"/proc/{site.httpd.pid}/task")
-        return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
-
     # A visitor's kept connection is closed by httpd, as it may be at any time; so each visit has its own.
     with Load(site, visitors=4, length=6, keep_alive=False) as load:
         for _ in range(2):
             load.go_on(10)
-            before = children()
+            before = site.children()
             site.httpd.reload()
-            eventually("its processes are new ones", lambda before=before: before.isdisjoint(children()))
+            eventually("its processes are new ones", lambda before=before: before.isdisjoint(site.children()))
             load.go_on(20)

@@ -322,11 +322,13 @@ def test_the_sessions_of_frameworks_outlive_a_drain_a_kill_a_login_and_end_with_
     for _ in range(2):
         told = visitor.count()
         assert told["user"] == "ada"
+        cluster.await_ok()  # another one is there to go on
         kill(told["pid"])
     told = visitor.count()
     assert told["user"] == "ada"
     cookies = dict(visitor.http.cookies)
     visitor.tell("logout")
+    cluster.await_ok()
     kill(told["pid"])
     visitor.http.cookies.update(cookies)
     visitor.forget()

@@ -80,6 +80,17 @@ class Site:
                 return list(visitors.values())
         raise AssertionError(f"200 visitors came to only {len(visitors)} AppServers")
 
+    def children(self) -> set[int]:
+        """The processes of its httpd that serve."""
+        tasks = Path(f"/proc/{self.httpd.pid}/task")
+        return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
+
+    def reload(self) -> None:
+        """A graceful restart; wait until the processes of before have ended. None of their connections may last."""
+        before = self.children()
+        self.httpd.reload()
+        eventually("its processes are new ones", lambda: before.isdisjoint(self.children()))
+
     def log(self) -> str:
         return self.httpd.error_log.read_text(errors="replace")
 

@@ -84,7 +84,7 @@ def test_no_visitor_notices_that_this_hangs(site: Site, kinds: tuple[str, ...]) 
         victim = site.machines["m2"]
         with victim.hung(*kinds):
             eventually("HAProxy gets no answer of the agent", lambda: site.front.agent("m2") != "L7OK")
-            assert site.front.state("m2") == "UP"
+            site.front.await_state("m2", "UP")
             load.go_on()
         eventually("the agent answers", lambda: site.front.agent("m2") == "L7OK")
 
