@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
+import select
 import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +105,8 @@ class AppServer:
 
     def __init__(self, folder: Path, assignment: Assignment | None, arguments: list[str], **environment: str) -> None:
         self.slot = 3
+        self._said = b""
+        """what was read of its standard error before its end"""
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # bound by both, listened on by one
         self._reserved.bind(("127.0.0.1", 0))
@@ -159,10 +163,21 @@ class AppServer:
         while self.ask()[2]["LB-Status"] != status:
             pass
 
+    def wait_said(self, what: str) -> None:
+        """Wait until it has said something on its standard error."""
+        assert self.process.stderr is not None
+        until = time.monotonic() + WAIT
+        while what not in self._said.decode():
+            readable, _, _ = select.select([self.process.stderr], [], [], max(0.0, until - time.monotonic()))
+            assert readable, f"it does not say {what!r}: {self._said.decode()}"
+            data = os.read(self.process.stderr.fileno(), 65536)
+            assert data, f"it has ended without saying {what!r}: {self._said.decode()}"
+            self._said += data
+
     def ended(self) -> tuple[int, str, str]:
         """Exit status, stdout and stderr. Blocks until it has ended."""
         out, err = self.process.communicate(timeout=WAIT)
-        return self.process.returncode, out.decode(), err.decode()
+        return self.process.returncode, out.decode(), (self._said + err).decode()
 
     def close(self) -> None:
         if self.process.poll() is None:

@@ -28,6 +28,8 @@ PATIENCE = 20.0
 MARK = "LBADAPTOR_TEST_SITE"
 """A variable in the environment of every process of a site; it finds those that were left behind."""
 SLOTS = 8
+HASTY = {"probe_timeout": 0.4, "failing_limit": 0.5}
+"""[monitor] for a test that makes an AppServer hang: it is FAILING after 1 s, and ended after 1.5 s."""
 
 APPLICATION = '''
 """What the AppServers of the tests serve."""
@@ -119,10 +121,12 @@ class Site:
             "files": {"run_folder": "run", "key_file": "keys"},
             "appservers": {"servers": 2, "slots": SLOTS, "base_port": base_port, "threads": 2},
             "monitor": {
+                # What is probed often is seen soon. One that stands still for seconds, as any process may on a busy
+                # machine, is not taken for hung.
                 "probe_interval": 0.1,
-                "probe_timeout": 0.4,
+                "probe_timeout": 5.0,
                 "fall": 2,
-                "failing_limit": 0.5,
+                "failing_limit": 20.0,
                 "stop_grace": 5.0,
                 "start_timeout": 15.0,
             },
@@ -204,7 +208,7 @@ class Site:
 
     def wait_ok(self) -> list[Entry]:
         count = int(self.sections["appservers"]["servers"])
-        return self.wait(lambda: self.ok if len(self.ok) == count else [], f"{count} AppServers are OK")
+        return self.wait(lambda: ok if len(ok := self.ok) == count else [], f"{count} AppServers are OK")
 
     def refused(self, status: int = 2) -> str:
         """Run a monitor that cannot begin: its only line. `status`: 2, the settings are wrong; 1, anything else."""
@@ -228,7 +232,7 @@ class Site:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=4 * PATIENCE,
         )
         return run.returncode, (run.stdout or run.stderr).strip()
 

@@ -87,7 +87,8 @@ HABITS = """
             os.close(kept.pop())
 
     def sleeps():
-        time.sleep(1.0)
+        while not os.path.exists("wake"):
+            time.sleep(0.01)
 
     kept = []
 
@@ -189,9 +190,7 @@ def test_the_arguments_are_mod_wsgis(site: Path, start: Start) -> None:
 def test_a_switch_interval_that_would_keep_the_probe_waiting_is_taken_back(site: Path, start: Start) -> None:
     appserver = ready(start("habits:application"))
     appserver.ask(LB_Path="/interval")
-    time.sleep(0.6)
-    appserver.order(STOP)
-    assert "sys.setswitchinterval(100)" in appserver.ended()[2]
+    appserver.wait_said("sys.setswitchinterval(100)")
 
 
 def test_without_descriptors_it_lives_on_answers_the_probe_and_says_so_once(site: Path, start: Start) -> None:
@@ -199,12 +198,13 @@ def test_without_descriptors_it_lives_on_answers_the_probe_and_says_so_once(site
     appserver.ask(LB_Path="/fills")
     with ThreadPoolExecutor(2) as others:
         sleeping = [others.submit(appserver.ask, LB_Path="/sleeps") for _ in range(2)]
-        while not all(future.done() for future in sleeping):
-            began = time.monotonic()
+        for _ in range(20):  # each would wait for ever behind a request
             assert appserver.ask(path="/__lb__/status", LB_Probe="probe's")[0] == 200
-            assert time.monotonic() - began < 0.9, "it waits behind no request"
+        (site / "wake").touch()
+        for future in sleeping:
+            future.exception()  # whether it got a connection or not
     appserver.ask(LB_Path="/empties")
-    time.sleep(1.2)  # it looks each second
+    appserver.wait_said("there are descriptors again")
     appserver.order(STOP)
     code, _, err = appserver.ended()
     assert code == 0
@@ -232,10 +232,10 @@ def test_descriptors_that_are_closed_in_a_request_end_it_with_a_word(site: Path,
     ("habit", "what"),
     [
         (
-            "threading.Thread(target=lambda: (threading.main_thread().join(), time.sleep(2)), name='mine').start()",
+            "threading.Thread(target=lambda: (threading.main_thread().join(), sleeps()), name='mine').start()",
             "threads of the application that are no daemons: mine",
         ),
-        ("__import__('atexit').register(time.sleep, 2)", "what the application has registered with atexit"),
+        ("__import__('atexit').register(sleeps)", "what the application has registered with atexit"),
         ("threading.Thread(target=time.sleep, args=(600,), daemon=True).start()", ""),
     ],
     ids=["thread", "atexit", "daemon"],
@@ -244,6 +244,9 @@ def test_what_keeps_it_from_ending_is_said(site: Path, start: Start, habit: str,
     (site / "habits.py").write_text(f"{textwrap.dedent(HABITS)}\n{habit}\n")
     appserver = ready(start("habits:application"))
     appserver.order(STOP)
+    if what:
+        appserver.wait_said("the process waits for")
+        (site / "wake").touch()
     code, _, err = appserver.ended()
     assert code == 0
     assert err.count("the process waits for") == bool(what)

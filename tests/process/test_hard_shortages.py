@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from hardships import HEEDS_MODES, identities, kill, pause
-from monitor_fixture import Site
+from monitor_fixture import HASTY, Site
 
 from monitor.contract.client import ask
 
@@ -161,7 +161,6 @@ def start_short(site: Site, error: str) -> Path:
 def test_one_that_cannot_be_adopted_in_a_shortage_is_adopted_later_and_stays_published(
     site: Site, error: str
 ) -> None:
-    site.settings("monitor", probe_timeout=4.0)  # patience
     site.up()
     before, pids, sid = identities(site), site.pids(), site.get(0, "/login").cookies["sid"]
     site.wait(lambda: site.table.entries[0].sessions, "the session stands in address.text")
@@ -182,7 +181,7 @@ def test_one_that_cannot_be_adopted_in_a_shortage_is_adopted_later_and_stays_pub
 
 
 def test_a_computing_one_is_not_ended_because_it_cannot_be_looked_at(site: Site) -> None:
-    site.settings("monitor", computing_limit=20.0)
+    site.settings("monitor", **HASTY, computing_limit=20.0)
     flag = start_short(site, "EMFILE")
     flag.unlink()
     site.wait_ok()

@@ -19,7 +19,7 @@ from lbadaptor.contract.ticket import read_keys
 from monitor.contract.client import ask
 
 SUSPENDED = 6.0
-"""Seconds; the probes of these tests have lost patience after less than 2."""
+"""Seconds; an AppServer that stands still is ended after less than that."""
 
 
 # A port that somebody else took.
@@ -136,6 +136,8 @@ def test_a_clock_that_jumps_ends_no_appserver_and_no_generation_comes_twice(site
 
 @pytest.mark.parametrize("suspended", ["monitor", "watcher", "all"])
 def test_a_process_that_was_suspended_and_resumed_ends_no_appserver(site: Site, suspended: str) -> None:
+    # Less than it is suspended for, and more than an AppServer may stand still by itself on a busy machine.
+    site.settings("monitor", probe_timeout=0.4, failing_limit=4.5)
     site.up()
     before, pids = identities(site), site.pids()
     stopped = {"monitor": [site.pid], "watcher": site.watchers(), "all": [site.pid, *processes(site.mark)]}[suspended]
@@ -147,7 +149,8 @@ def test_a_process_that_was_suspended_and_resumed_ends_no_appserver(site: Site, 
     for pid in reversed(stopped):
         os.kill(pid, signal.SIGCONT)
     pause(site, 2.5)  # in which probes would be missed, and an AppServer be taken for hung
-    assert (identities(site), site.pids(), len(site.ok)) == (before, pids, 2)
+    site.wait_ok()
+    assert (identities(site), site.pids()) == (before, pids)
     assert "hung" not in site.said
     assert "SIGKILL" not in site.said
     kill(site, 1)()

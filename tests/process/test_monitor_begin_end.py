@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import grp
-import itertools
 import os
 import signal
 import socket
@@ -180,18 +179,22 @@ def test_systemd_gets_the_status(site: Site) -> None:
         assert site.text
         while receiver.recv(4096) != b"WATCHDOG=1\nSTATUS=slots: 0 OK":
             pass
-        moments = []
+        # As often as systemd wants it, unless this machine is too busy for a moment.
+        moments, until = [0.0], time.monotonic() + PATIENCE
         while len(moments) < 4:
             assert receiver.recv(4096) == b"WATCHDOG=1\nSTATUS=slots: 0 OK"
-            moments.append(time.monotonic())
-        assert max(later - earlier for earlier, later in itertools.pairwise(moments)) < 0.4
-        site.end()
-        receiver.setblocking(False)
+            now = time.monotonic()
+            moments = [*moments, now] if now - moments[-1] < 0.4 else [now]
+            assert now < until, "the messages come too late"
+        # They are read as they come: those that find no room are lost.
+        assert site.monitor is not None
+        site.monitor.send_signal(signal.SIGTERM)
         last = ""
         while "STOPPING=1" not in last:
             last = receiver.recv(4096).decode()
         assert last == "WATCHDOG=1\nSTATUS=slots: 0 STOPPING\nSTOPPING=1"
         assert receiver.recv(4096) == b"EXTEND_TIMEOUT_USEC=20000000"
+        assert site.monitor.wait(PATIENCE) == 0
 
 
 def test_systemd_gets_the_watchdog_message_whatever_the_application_does(site: Site) -> None:

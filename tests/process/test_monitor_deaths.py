@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from monitor_fixture import PATIENCE, Site, processes, wait_for
+from monitor_fixture import HASTY, PATIENCE, Site, processes, wait_for
 from monitor_processes import available, descriptors, resident, zombies
 
 # Deaths.
@@ -23,15 +23,15 @@ def test_a_killed_one_is_replaced_at_once(site: Site, record_property: Callable[
     child = site.get(0, "/child").content["pid"]
     old = site.entry(0)
     assert old is not None
-    begun = time.monotonic()
     site.wait(lambda: available(site), "first visits take the fast lane")
+    begun = time.monotonic()
     os.kill(site.pids()[0], signal.SIGKILL)
     new = site.wait_reborn(old)
     took = time.monotonic() - begun
     record_property("seconds_to_replace", took)
     record_property("arbiter_resident_bytes", resident(site.pid))
     print(f"replaced after {took * 1000:.0f} ms; the arbiter has {resident(site.pid) / 1e6:.1f} MB")
-    assert took < 5
+    assert "slot 0 is tried again" not in site.said, "there is no pause"
     assert new.ticket != old.ticket
     assert site.get(0).status == 200
     assert site.knocks(0)
@@ -45,12 +45,13 @@ def test_a_killed_one_is_replaced_at_once(site: Site, record_property: Callable[
 
 
 def test_a_hung_one_fails_and_is_killed_and_replaced(site: Site) -> None:
+    site.settings("monitor", **HASTY)
     site.up()
     hung = site.pids()[1]
     os.kill(hung, signal.SIGSTOP)
-    site.wait(lambda: site.states == {0: "OK", 1: "FAILING"}, "it is FAILING")
+    site.wait_said("slot 1 is FAILING: ")
     # Its replacement does not wait until it is dead.
-    site.wait_states(s0="OK", s2="OK")
+    site.wait(lambda: site.states.get(2) == "OK" and 1 not in site.states, "slot 2 is OK, and slot 1 is not named")
     site.wait(lambda: hung not in site.pids().values(), "it was killed")
     assert "slot 1 is hung and is ended" in site.said
     assert "slot 1 does not exit: SIGKILL" in site.said
@@ -58,7 +59,7 @@ def test_a_hung_one_fails_and_is_killed_and_replaced(site: Site) -> None:
 
 
 def test_a_failing_one_that_answers_again_is_what_it_was(site: Site) -> None:
-    site.settings("monitor", failing_limit=8.0)
+    site.settings("monitor", probe_timeout=0.4)
     site.settings("appservers", servers=1)
     site.up()
     pid = site.pids()[0]
@@ -211,6 +212,7 @@ def test_ready_is_not_said_before_address_text_is_written(site: Site) -> None:
 
 def test_without_a_console_there_are_probes_all_the_same(site: Site) -> None:
     site.settings("files", run_folder="long-" + "x" * 120)  # too long for a Unix socket's address
+    site.settings("monitor", probe_timeout=0.4)
     site.start()
     site.wait_ok()
     site.wait_said("no orders can be given at")
@@ -246,9 +248,15 @@ def test_a_watcher_that_cannot_run_does_not_keep_the_machine_busy(site: Site) ->
 
 
 def test_a_silent_watcher_is_replaced(site: Site) -> None:
+    # A monitor that loses patience when the test says so: until then its watcher may be slow.
     code = (
-        "import sys; from monitor import __main__; from monitor.arbiter import watcher_process\n"
-        "watcher_process.SILENCE = 1.2; sys.exit(__main__.main())"
+        "import os, sys; from monitor import __main__; from monitor.arbiter import watcher_process\n"
+        "keep_running = watcher_process.WatcherProcess.keep_running\n"
+        "def hasty(self, now, wanted):\n"
+        "    watcher_process.SILENCE = 1.2 if os.path.exists('hasty') else 60.0\n"
+        "    keep_running(self, now, wanted)\n"
+        "watcher_process.WatcherProcess.keep_running = hasty\n"
+        "sys.exit(__main__.main())"
     )
     site.settings("appservers", servers=1)
     site.start(command=[sys.executable, "-B", "-I", "-c", code, "--config", str(site.config)])
@@ -257,8 +265,10 @@ def test_a_silent_watcher_is_replaced(site: Site) -> None:
     (silent,) = site.watchers()
     before = site.pids()
     os.kill(silent, signal.SIGSTOP)
+    (site.app_folder / "hasty").touch()
     site.wait(lambda: site.watchers() not in ([], [silent]), "there is another watcher")
+    (site.app_folder / "hasty").unlink()
     site.wait_control()
-    assert silent not in processes(site.mark)
+    site.wait(lambda: silent not in processes(site.mark), "the silent one is dead")
     assert site.pids() == before
     site.end()

@@ -22,15 +22,16 @@ def test_past_its_limit_it_is_replaced_first_and_leaves_after_its_last_session(s
     site.write_application("import time; time.sleep(0.1 if os.path.exists('slow') else 0)")
     site.up()
     (site.app_folder / "slow").touch()
+    history = [site.states]
     sid = site.get(0, "/login").cookies["sid"]
     for _ in range(2):
         site.get(0, sid=sid)
-    history: list[dict[int, str]] = []
 
     def replaced() -> bool:
-        if not history or site.states != history[-1]:
-            history.append(site.states)
-        return site.states == {0: "DYING", 1: "OK"}
+        states = site.states
+        if states != history[-1]:
+            history.append(states)
+        return states == {0: "DYING", 1: "OK"}
 
     site.wait(replaced, "it is replaced, then drained")
     assert all("OK" in states.values() for states in history), history

@@ -195,7 +195,7 @@ def test_a_release_makes_a_new_template_with_the_new_code(preload: Site) -> None
     preload.wait(lambda: ask(preload.control)["release"] == "" and preload.states.get(0) == "DYING", "it is released")
     second = template(preload)
     assert second != first
-    assert stat(first)[0] == "gone"
+    wait_for(lambda: stat(first)[0] == "gone", "the old one is dead, and is reaped")
     assert imports(preload) == 2
     ok = [one.identity.slot for one in preload.ok]
     assert [preload.eval(slot, "release") for slot in ok] == [2, 2]
@@ -268,7 +268,7 @@ def test_a_template_that_dies_costs_no_appserver_and_gets_a_successor(preload: S
 
 
 def test_a_template_that_hangs_is_ended_and_another_tried(preload: Site) -> None:
-    preload.settings("monitor", start_timeout=1.0, backoff_limit=0.2)
+    preload.settings("monitor", start_timeout=4.0, backoff_limit=0.2)  # the next one has to be ready in it
     preload.up()
     born = template(preload)
     os.kill(born, signal.SIGSTOP)
@@ -276,7 +276,7 @@ def test_a_template_that_hangs_is_ended_and_another_tried(preload: Site) -> None
     os.kill(appservers(preload)[0], signal.SIGKILL)
     preload.wait_said("the template was not ready to fork in time")
     preload.wait_reborn(old)
-    assert stat(born)[0] == "gone"
+    wait_for(lambda: stat(born)[0] == "gone", "it is dead, and is reaped")
     preload.end()
 
 
@@ -289,6 +289,7 @@ def test_a_template_that_never_ends_its_import_is_ended(preload: Site) -> None:
     preload.wait_said("the template was not ready to fork in time")
     preload.settings("monitor", start_timeout=15.0)
     preload.write_application(COUNTED)
+    preload.wait_order("restart")
     preload.wait_ok()
     preload.end()
 

@@ -116,10 +116,10 @@ def test_past_its_memory_it_is_replaced_then_drained(site: Site) -> None:
 
 def test_past_its_age_it_is_replaced_then_drained(site: Site) -> None:
     site.settings("appservers", max_age=1.0)
-    site.up()
-    (first,) = site.ok
+    site.start()
+    (first,) = site.wait_ok()
     site.wait_said("slot 0 is past its limit (age)")
-    site.wait(lambda: [entry for entry in site.ok if entry != first], "it is replaced")
+    site.wait(lambda: [entry for entry in site.ok if entry.identity != first.identity], "it is replaced")
     site.end()
 
 

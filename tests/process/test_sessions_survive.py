@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -90,8 +91,16 @@ def login(site: Site, slot: int = 0, page: str = "/login") -> str:
 
 def found(site: Site, sid: str, visits: int = 2) -> None:
     """A visitor whose AppServer is gone comes to one that is OK, and is counted on."""
-    told = visit(site, site.ok[0], sid=sid, session="lost").told
+    told = site.wait(lambda: served(site, site.ok, "/", sid), "one takes the visitor").told
     assert (told["visits"], told["lost"], told["moved"]) == (visits, False, True)
+
+
+def served(site: Site, ok: list[Entry], page: str, sid: str = "") -> Visit | None:
+    """What one of these answers; None: it has begun to leave meanwhile."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        made = visit(site, ok[0], page, sid, "lost" if sid else "none") if ok else None
+        return made if made and made.status == 200 else None
+    return None
 
 
 def folder(site: Site) -> Path:
@@ -115,21 +124,26 @@ def wait_gone(site: Site, pid: int) -> None:
 # Leaving.
 
 
+def begin(site: Site) -> tuple[Entry, Visit] | None:
+    """A session at the AppServer that is OK: where, and the answer."""
+    ok = site.ok
+    begun = served(site, ok, "/login")
+    return (ok[0], begun) if begun else None
+
+
 @pytest.mark.parametrize("limit", [{"max_requests": 4}, {"max_age": 1.0}], ids=["requests", "age"])
 def test_past_its_limit_it_is_gone_in_seconds_and_its_session_goes_on(site: Site, limit: dict[str, float]) -> None:
     site.settings("sessions", survive="leaving")
     site.settings("appservers", **limit)
-    site.up()
-    old = site.pids()[0]
-    first = site.ok[0]
-    sid = login(site)
-    visits = 1
-    for _ in range(4):
-        if visit(site, first, sid=sid, session="held").status != 200:
-            break
-        visits += 1
+    site.start()
+    first, begun = site.wait(lambda: begin(site), "one takes the visitor")
+    sid, old, visits = begun.sid, begun.told["pid"], 1
+    with contextlib.suppress(OSError):  # it has ended
+        for _ in range(4):
+            if visit(site, first, sid=sid, session="held").status != 200:
+                break
+            visits += 1
     wait_gone(site, old)
-    site.wait(lambda: site.ok, "its replacement is OK")
     found(site, sid, visits + 1)
     assert "slot 0 has no session left" in site.said
 

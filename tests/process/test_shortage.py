@@ -24,7 +24,7 @@ from lbadaptor.contract.address import Entry
 from monitor.contract.client import ask
 
 SHORT = 2.5
-"""Seconds for which something is short; a hung AppServer is ended within 2 (monitor_fixture)."""
+"""Seconds for which something is short; an AppServer that answers no probe is FAILING after 1 (`settings`)."""
 SESSIONS = 3
 """With each AppServer."""
 
@@ -59,6 +59,11 @@ class Verdict:
             for sid in self.sessions[slot]:
                 reply = self.site.get(slot, "/", sid)
                 assert (reply.status, reply.content["pid"]) == (200, self.pids[slot])
+
+    def probed(self, killed: int | None = None) -> None:
+        """All others answer probes in the shortage. One that does not is FAILING until the shortage is over."""
+        kept = {entry.identity for slot, entry in self.before.items() if slot != killed}
+        self.site.wait(lambda: kept <= {entry.identity for entry in self.site.ok}, "they answer probes")
 
     def kill(self, slot: int) -> None:
         """End one on purpose."""
@@ -147,7 +152,7 @@ def requests(site: Site, slots: list[int], count: int) -> list[int | str]:
 
 
 def settings(site: Site, **appservers: object) -> None:
-    site.settings("monitor", heartbeat=1.0, backoff_limit=0.5, start_timeout=6.0)
+    site.settings("monitor", heartbeat=1.0, backoff_limit=0.5, start_timeout=6.0, probe_timeout=0.4)
     site.settings("appservers", **appservers)
 
 
@@ -223,6 +228,7 @@ def test_the_watcher(site: Site, shortage: Shortage) -> None:
                 caller.send(b"GET /status HTTP/1.1\r\nHost: monitor\r\n\r\n")
         verdict.kill(0)  # whoever comes is to be probed
         last(site)
+        verdict.probed(killed=0)
         assert requests(site, [1], 4) == [200] * 4
     verdict.holds(killed=0)
     site.end()
@@ -241,6 +247,7 @@ def test_an_appserver(site: Site, shortage: Shortage) -> None:
         for _ in range(20):
             callers.enter_context(socket.create_connection(entry.address, PATIENCE))
         last(site)
+        verdict.probed()
         assert requests(site, [1], 4) == [200] * 4
     assert requests(site, [0], 4) == [200] * 4
     verdict.holds()
@@ -256,6 +263,7 @@ def test_an_appserver_without_descriptors_is_probed_by_a_new_watcher(site: Site)
         os.kill(watcher, signal.SIGKILL)
         last(site)
         site.wait_control()
+        verdict.probed()
         assert requests(site, [1], 4) == [200] * 4
     verdict.holds()
     site.end()
@@ -269,6 +277,7 @@ def test_an_appserver_whose_requests_eat_its_memory(site: Site) -> None:
         statuses = [site.get(0, "/eval/len(bytes(1<<26))").status for _ in range(4)]
         assert statuses == [500] * 4
         last(site, 1.0)
+        verdict.probed()
         assert requests(site, [1], 4) == [200] * 4
     assert site.eval(0, "len(bytes(1<<20))") == 1 << 20
     verdict.holds()

@@ -90,7 +90,7 @@ def test_a_monitor_whose_run_folder_another_one_has_writes_no_more_and_ends_no_a
 
 
 def test_a_hung_one_that_only_address_text_names_stays_there_until_it_answers(site: Site) -> None:
-    site.settings("monitor", probe_timeout=0.2)
+    site.settings("monitor", probe_timeout=2.0)  # the other one has to answer in it
     site.up()
     before, pids = identities(site), site.pids()
     crash(site)

@@ -151,8 +151,9 @@ def test_settings_that_cannot_be_read_in_time_delay_no_other_work(site: Site, or
         old = site.entry(0)
         assert old is not None
         os.kill(site.pids()[0], signal.SIGKILL)
-        site.wait_reborn(old)
+        site.wait(lambda: site.said.count("slot 0 starts: pid") == 2, "another one is started")
         assert asked.poll() is None, "it still waits for the settings"
+        site.wait_reborn(old)
         said = asked.communicate(timeout=20)[1]
     assert "the settings could not be checked within 8 s" in said
     site.config.unlink()

@@ -49,7 +49,8 @@ class Site:
         self.key_file.write_text(f"{MASTER}\n")
         self._adaptor: Adaptor | None = None
         self._application = Application("shop:application", "sid")
-        self._settings: dict[str, Any] = {"wait": 0.3, "answer_timeout": 5.0, "connect_timeout": 2.0}
+        # None of these times is over by chance on a busy machine: a test that is about one sets it.
+        self._settings: dict[str, Any] = {"wait": 10.0, "answer_timeout": 30.0, "connect_timeout": 2.0}
         self._serial = 0
         self._mtime = time.time_ns()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -201,6 +202,12 @@ def test_a_choice_avoids_those_tried_the_standby_and_those_that_are_not_ok(
     assert backends.choose(table, {entry.ticket for entry in (*entries, standby)}) is None
 
 
+def stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moment for which somebody is avoided is not over before the test is."""
+    now = time.monotonic()
+    monkeypatch.setattr("lbadaptor.adaptor.backends.time.monotonic", lambda: now)
+
+
 @pytest.mark.parametrize("how", [ConnectionRefusedError(111, "Connection refused"), ConnectTimeout("no connection")])
 def test_who_cannot_be_connected_to_is_avoided_for_a_moment(
     backends: Backends, site: Site, refusing_address: Address, monkeypatch: pytest.MonkeyPatch, how: OSError
@@ -209,6 +216,7 @@ def test_who_cannot_be_connected_to_is_avoided_for_a_moment(
         raise how
 
     monkeypatch.setattr("lbadaptor.adaptor.backends.connect", connect)
+    stop_the_clock(monkeypatch)
     first, second = (site.entry(refusing_address._replace(port=port), port) for port in (1, 2))
     standby = site.entry(refusing_address._replace(port=3), 3, weight=0)
     site.publish(first, second, standby)
@@ -227,8 +235,11 @@ def test_who_cannot_be_connected_to_is_avoided_for_a_moment(
     assert {backends.choose(table, {second.ticket}) for _ in range(50)} == {first}
 
 
-def test_who_does_not_answer_in_time_is_avoided_for_a_moment(site: Site, serve: Serve) -> None:
+def test_who_does_not_answer_in_time_is_avoided_for_a_moment(
+    site: Site, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.configure(answer_timeout=0.2)
+    stop_the_clock(monkeypatch)
     backends = Backends(site.settings)
     silence = threading.Event()
 

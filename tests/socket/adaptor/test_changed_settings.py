@@ -27,7 +27,7 @@ class Configured(Site):
         return self.folder / "shop.toml"
 
     def write(self, cookie: str = "__PRT__", text: str = "", **adaptor: object) -> None:
-        rows = {"wait": 0.3, "answer_timeout": 50.0, **adaptor}
+        rows = {"wait": 10.0, "answer_timeout": 50.0, **adaptor}
         self.config.write_text(
             f'[application]\napp = "shop:app"\nsession_cookie = "sid"\nticket_cookie = "{cookie}"\n'
             '[files]\nrun_folder = "."\nkey_file = "keys"\n[adaptor]\n'

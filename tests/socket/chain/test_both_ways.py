@@ -21,8 +21,8 @@ Serve = Callable[..., ScriptedServer]
 MIB = 1 << 20
 TEXT = ("Content-Type", "text/plain")
 CHUNKED = "Transfer-Encoding: chunked"
-QUICK = 5.0
-"""Seconds, less than any time-out: on a busy machine milliseconds may last."""
+QUICK = 30.0
+"""Seconds, less than the answer's time: who waited for each other would wait for all of that."""
 
 
 def echo(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -99,7 +99,7 @@ def test_as_many_at_once_as_the_appserver_has_threads(site: Site, unix: bool) ->
             thread.start()
         for thread in threads:
             thread.join()
-        assert time.monotonic() - began < 2 * QUICK
+        assert time.monotonic() - began < QUICK
     assert right == [True] * 8
 
 
@@ -210,18 +210,18 @@ def test_an_appserver_that_neither_takes_nor_says_a_byte_is_silent(site: Site, s
                 got.read()
         else:
             assert got.status == 504
-    assert 0.3 <= time.monotonic() - began < QUICK
+    assert 0.3 <= time.monotonic() - began < PATIENCE
     done.set()
 
 
 def test_an_appserver_is_not_silent_while_bytes_move_in_either_direction(site: Site, serve: Serve) -> None:
     """The body goes slowly, and in the end the answer comes: each pause is shorter than the limit, all are longer."""
-    site.configure(answer_timeout=1.0)
+    site.configure(answer_timeout=3.0)
 
     def step(talk: Talk) -> None:
         taken = len(talk.rest)
         for step in range(1, 7):
-            time.sleep(0.25)  # it is what is tried here
+            time.sleep(0.55)  # it is what is tried here
             while taken < 4 * MIB * step:  # much more than the buffers of a connection hold
                 taken += len(talk.connection.recv(MIB))
         while taken < 30 * MIB:

@@ -141,6 +141,7 @@ def test_a_busy_holder_that_leaves_the_table_is_lost(
 
 
 def test_when_all_refuse_each_is_asked_once_and_then_it_is_a_503(site: Site, serve: Serve) -> None:
+    site.configure(wait=0.3)
     servers = [serve(default=refusal("DYING")) for _ in range(3)]
     site.publish_servers(*servers)
     got = site.ask("POST", b"x")
@@ -161,6 +162,7 @@ def test_when_all_are_busy_they_are_asked_again(site: Site, serve: Serve, ticket
 
 
 def test_who_stays_busy_is_asked_until_the_time_is_over_and_is_a_503(site: Site, serve: Serve) -> None:
+    site.configure(wait=0.3)
     servers = [serve(default=refusal("BUSY")) for _ in range(2)]
     site.publish_servers(*servers)
     began = time.monotonic()

@@ -136,6 +136,7 @@ def test_without_sessions_visitors_without_holder_are_spread_by_load(site: Site,
 
 
 def test_the_adaptor_sets_and_deletes_no_cookie(site: Site, serve: Serve, refusing_address: Address) -> None:
+    site.configure(wait=0.3)
     site.publish_servers(serve())
     for ticket in ("forged", site.keys.ticket(Identity(7, 7))):
         assert site.ask(**cookies(ticket)).get("Set-Cookie") is None
