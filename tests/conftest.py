@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,17 @@ FIRST = (
     "process/test_monitor_log.py",
 )
 """They last long, though they are short to read."""
+
+
+def pytest_configure() -> None:
+    """Programs that tests start heed SIGINT and SIGQUIT, also in a job that a shell without job control has put into
+    the background.
+
+    Ignored signals are inherited (execve(2)).
+    """
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import termios
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,6 @@ import pytest
 from monitor_fixture import PATIENCE, SLOTS, Site, processes, wait_for
 
 from monitor.contract.client import ask
-from monitor.ctl.main import INTERRUPTED
 from tests.ports import held_ports
 
 MAIN_SCREEN = b"\x1b[?1049l"
@@ -178,36 +178,56 @@ def test_a_request_that_is_stuck_in_the_application_is_named(up: Site) -> None:
     up.wait(lambda: not ask(up.control)["appservers"][0]["at_work"], "it is at work no more")
 
 
-def drawn(terminal: int) -> bytes:
-    assert select.select([terminal], [], [], PATIENCE)[0]
-    return os.read(terminal, 65536)
+def read_until(terminal: int, part: bytes) -> bytes:
+    """What a program draws on its terminal, up to some part of it."""
+    shown, until = b"", time.monotonic() + PATIENCE
+    while part not in shown:
+        ready = select.select([terminal], [], [], max(0.0, until - time.monotonic()))[0]
+        assert ready, f"in {PATIENCE:g} s there is no {part!r}, but {shown!r}"
+        shown += os.read(terminal, 65536)
+    return shown
 
 
-@pytest.mark.parametrize("end", ["q", signal.SIGINT, signal.SIGTERM])
-def test_top_draws_on_the_terminal_and_leaves_it_as_it_was(up: Site, end: str | signal.Signals) -> None:
+FULL_SCREEN = {
+    "top": (b"slot  state  requests/s", b" of 1 AppServers OK", b"no request was at work"),
+    "status --watch": (b"AppServers asked for: 1", b"slot  state  for", b"127.0.0.1:"),
+}
+"""Commands that draw a full screen, and what stands on it, the last one last."""
+
+
+@pytest.mark.parametrize(
+    ("end", "ignored"),
+    [("q", False), (signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, True)],
+    ids=["q", "SIGINT", "SIGINT inherited as ignored", "SIGTERM", "SIGHUP inherited as ignored"],
+)
+@pytest.mark.parametrize("words", FULL_SCREEN)
+def test_a_full_screen_leaves_the_terminal_as_it_was(
+    up: Site, words: str, end: str | signal.Signals, ignored: bool
+) -> None:
+    """Signals are ignored from the start in what a shell without job control has put into the background."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 100, 0, 0))
     before = termios.tcgetattr(its)
-    command = [sys.executable, "-B", "-I", "-m", "monitor.ctl", "--socket", str(up.control), "top"]
-    shown = b""
-    top = subprocess.Popen(command, stdin=its, stdout=its, stderr=its)
+    trap = "trap '' INT HUP" if ignored else "trap - INT HUP"
+    python = (sys.executable, "-B", "-I", "-m", "monitor.ctl", "--socket", str(up.control))
+    command = ["/bin/sh", "-c", f'{trap}; exec "$@"', "sh", *python, *words.split()]
+    program = subprocess.Popen(command, stdin=its, stdout=its, stderr=its)
     try:
-        while b"no request was at work" not in shown:
-            shown += drawn(ours)
+        shown = read_until(ours, FULL_SCREEN[words][-1])
         assert termios.tcgetattr(its) != before, "keys take effect without Enter"
         if isinstance(end, str):
             os.write(ours, end.encode())
         else:
-            top.send_signal(end)
-        while MAIN_SCREEN not in shown:
-            shown += drawn(ours)
-        status = top.wait(PATIENCE)
+            program.send_signal(end)
+        if MAIN_SCREEN not in shown:
+            read_until(ours, MAIN_SCREEN)
+        status = program.wait(PATIENCE)
     finally:
-        top.kill()
-        top.wait()
-    assert status == {"q": 0, signal.SIGINT: INTERRUPTED, signal.SIGTERM: 128 + signal.SIGTERM}[end]
+        program.kill()
+        program.wait()
+    assert status == (0 if isinstance(end, str) else 128 + end)
     assert termios.tcgetattr(its) == before
-    for part in (b"slot  state  requests/s", b" of 1 AppServers OK"):
+    for part in FULL_SCREEN[words]:
         assert part in shown
     os.close(ours)
     os.close(its)

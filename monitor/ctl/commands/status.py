@@ -14,6 +14,7 @@ from monitor.contract.client import NoAnswer
 from monitor.ctl.commands import which_monitor
 from monitor.ctl.commands.base import Command, flag
 from monitor.ctl.commands.which_monitor import Which
+from monitor.ctl.terminal import keys, screen
 from monitor.ctl.terminal.table import table
 
 INTERVAL = 1.0
@@ -21,7 +22,7 @@ INTERVAL = 1.0
 
 
 def run(which: Which, as_json: bool, watch: bool) -> int:
-    """The exit status. With `watch` it blocks until Ctrl-C. Raises LbadaptorError."""
+    """The exit status. With `watch` it blocks until q or Ctrl-C. Raises LbadaptorError."""
     path = which_monitor.control_socket(which)
     if watch:
         if as_json:
@@ -33,18 +34,16 @@ def run(which: Which, as_json: bool, watch: bool) -> int:
 
 
 def _watch(path: Path) -> int:
-    """Show it until Ctrl-C, over a restart of the monitor too; where that is no terminal, one after another."""
+    """Show it until q or Ctrl-C, over a restart of the monitor too; where that is no terminal, one after another."""
     if not sys.stdout.isatty():
         while True:
             print(_shown(path), end="\n\n", flush=True)
             time.sleep(INTERVAL)
-    from rich.live import Live  # a command that draws nothing starts faster without it
-    from rich.text import Text
-
-    with Live(screen=True, auto_refresh=False, vertical_overflow="crop") as screen:
+    with keys.taken(), screen.whole() as draw:
         while True:
-            screen.update(Text(_shown(path), no_wrap=True, overflow="crop"), refresh=True)
-            time.sleep(INTERVAL)
+            draw((line, "") for line in _shown(path).splitlines())
+            if keys.pressed(INTERVAL) in ("q", "Q"):
+                return 0
 
 
 def _shown(path: Path) -> str:
@@ -60,7 +59,7 @@ command = Command(
     run,
     [
         flag("json", "print everything as JSON, for programs", "as_json"),
-        flag("watch", "show it again every second, until Ctrl-C"),
+        flag("watch", "show it again every second, until q or Ctrl-C"),
     ],
     ["lbctl status", "lbctl status --watch", "lbctl status --json | jq '.appservers[].sessions'"],
 )

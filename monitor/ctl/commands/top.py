@@ -14,10 +14,10 @@ from monitor.contract.client import NoAnswer
 from monitor.ctl.commands import which_monitor
 from monitor.ctl.commands.base import Command, flag
 from monitor.ctl.commands.which_monitor import Which
-from monitor.ctl.terminal import keys
+from monitor.ctl.terminal import keys, screen
 from monitor.ctl.terminal.load import shown
 from monitor.ctl.terminal.rates import Interval
-from monitor.ctl.terminal.screen import ALARM, drawn
+from monitor.ctl.terminal.screen import ALARM
 
 INTERVAL = 2.0
 """Seconds between two looks, unless asked otherwise."""
@@ -55,18 +55,16 @@ def _later(path: Path, rates: Interval, interval: float) -> dict[str, Any]:
 
 def _draw(path: Path, rates: Interval, interval: float, status: dict[str, Any]) -> None:
     """Until q is pressed."""
-    from rich.live import Live  # a command that draws nothing starts faster without it
-
-    with keys.taken(), Live(screen=True, auto_refresh=False, vertical_overflow="crop") as live:
-        lines = shown(status, rates, live.console.height)
+    with keys.taken(), screen.whole() as draw:
+        lines = shown(status, rates, screen.height())
         while True:
-            live.update(drawn(lines), refresh=True)
+            draw(lines)
             if keys.pressed(interval) in ("q", "Q"):
                 return
             try:
                 status = client.ask(path)
                 rates.look(status)
-                lines = shown(status, rates, live.console.height)
+                lines = shown(status, rates, screen.height())
             except NoAnswer as error:
                 lines = [(f"{error}; asked again", ALARM)]
 

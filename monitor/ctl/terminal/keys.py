@@ -13,8 +13,6 @@ import tty
 from collections.abc import Iterator
 from types import FrameType
 
-_ENDINGS = signal.SIGTERM, signal.SIGHUP
-
 
 def pressed(seconds: float) -> str:
     """Wait for so long at most, and until a key is pressed: that key; "": none, or standard input is no terminal.
@@ -34,11 +32,12 @@ def pressed(seconds: float) -> str:
 
 @contextlib.contextmanager
 def taken() -> Iterator[None]:
-    """Keys take effect without Enter, and are not shown. The terminal is as before at the end, after SIGTERM too.
+    """Keys take effect without Enter, and are not shown. The terminal is as before at the end, after a signal too.
 
-    Main thread alone.
+    Ctrl-C counts even where a shell without job control has SIGINT ignored. Main thread alone.
     """
-    handlers = {number: signal.signal(number, _end) for number in _ENDINGS}
+    ends = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _end, signal.SIGHUP: _end}
+    handlers = {number: signal.signal(number, end) for number, end in ends.items()}
     try:
         with at_once():
             yield
