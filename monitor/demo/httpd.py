@@ -142,6 +142,8 @@ class Httpd:
         """Start, and wait until it answers. Raises NoApache with httpd's own words."""
         command = [*dies_with_us(), str(self.apache.binary), "-DFOREGROUND", "-f", str(self._config_file)]
         environment = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
+        if "TZ" in os.environ:  # the times in its logs are those of the other processes
+            environment["TZ"] = os.environ["TZ"]
         if self.apache.libraries:
             environment["LD_LIBRARY_PATH"] = self.apache.libraries
         output = self.folder / "httpd.out"

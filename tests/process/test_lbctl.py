@@ -211,7 +211,8 @@ def test_a_full_screen_leaves_the_terminal_as_it_was(
     trap = "trap '' INT HUP" if ignored else "trap - INT HUP"
     python = (sys.executable, "-B", "-I", "-m", "monitor.ctl", "--socket", str(up.control))
     command = ["/bin/sh", "-c", f'{trap}; exec "$@"', "sh", *python, *words.split()]
-    program = subprocess.Popen(command, stdin=its, stdout=its, stderr=its)
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    program = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment)
     try:
         shown = read_until(ours, FULL_SCREEN[words][-1])
         assert termios.tcgetattr(its) != before, "keys take effect without Enter"
