@@ -133,6 +133,7 @@ def _switch_off(script: Transcript, site: Site, crowd: Crowd) -> None:
         site.machines["m2"].boot()
         site.machines["m2"].await_up()
         site.front.await_state("m2", "UP")
+        eventually("its AppServers have said what they have", site.machines["m2"].is_probed)
     script.title("m2 is on again")
     script.haproxy()
     script.machines("m2")

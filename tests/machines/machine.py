@@ -217,6 +217,10 @@ class Machine:
         found: int = self.status()["machine"]["sessions"]
         return found
 
+    def is_probed(self) -> bool:
+        """Whether each AppServer has told its counters."""
+        return all(server["memory"] is not None for server in self.status()["appservers"])
+
     def said(self) -> str:
         """What the monitor and its AppServers logged, over all boots."""
         log = self.folder / "monitor.log"
