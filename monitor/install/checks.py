@@ -80,11 +80,6 @@ def of_names(machine: Machine, wanted: Wanted, found: Facts, records: Records) -
             yield f"{theirs.name} is installed at {theirs.at} already: give this one another --host or --path"
         elif theirs.host == wanted.host and wanted.path and theirs.path and _nested(wanted.path, theirs.path):
             yield f"{theirs.name} is installed at {theirs.at}: neither path may lie within the other"
-        elif f"{APACHE}/sites-enabled/{theirs.enabled}.conf" in sites:
-            yield (
-                f"the virtual host of {wanted.host} was made for {theirs.name} alone: write one in sites-available "
-                f"yourself, a2ensite it, `lbctl uninstall {theirs.name}`, and install both: they go into it"
-            )
 
 
 def _nested(one: str, other: str) -> bool:

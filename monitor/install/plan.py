@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from monitor.install import virtual_hosts
@@ -99,12 +99,11 @@ def _ports_and_ticket(wanted: Wanted, facts: Facts) -> tuple[int, str]:
     raise Refused(f"no {slots} ports in a row are free from {FIRST_PORT} to {LAST_PORT}")
 
 
-def files(wanted: Wanted, facts: Facts, share: Mapping[str, str], settings: str, apache: str, own: str) -> list[File]:
+def files(wanted: Wanted, facts: Facts, share: Mapping[str, str], settings: str, apache: str) -> list[File]:
     """The files that an installation has for itself or shares with others that `lbctl install` made.
 
     `share` has the texts of UNIT, SYSUSERS and TMPFILES. `settings` is its lbadaptor.toml, `apache` what
-    `lbctl apache-config` writes. `own`: what includes that is a file in conf-available (`conf`) or sites-available
-    (`sites`); empty: virtual hosts that are there do.
+    `lbctl apache-config` writes.
     """
     found = [
         File(wanted.config, settings),
@@ -115,9 +114,28 @@ def files(wanted: Wanted, facts: Facts, share: Mapping[str, str], settings: str,
     if rows := [*_other_prefix(facts.prefix, share[UNIT]), *_other_user(wanted)]:
         found.append(File(f"{UNITS}/{wanted.service}.service.d/install.conf", "\n".join(("[Service]", *rows, ""))))
     found.append(File(wanted.apache_file, apache))
-    if own:
-        found.append(File(f"{APACHE}/{own}-available/{wanted.enabled}.conf", _include(wanted, facts, own)))
     return found
+
+
+def conf(wanted: Wanted) -> File:
+    """What includes the application in an Apache without virtual hosts."""
+    head = f"# lbadaptor for {wanted.at}; written by `lbctl install {wanted.name}`."
+    text = f"{head}\n{virtual_hosts.includes(wanted.apache_file)}\n"
+    return File(f"{APACHE}/conf-available/{wanted.conf}.conf", text)
+
+
+def site(wanted: Wanted, port: int, there: str, before: Collection[str]) -> File:
+    """The virtual host that is made for a host, with the applications that it has already.
+
+    `there`: what the file has now. `before`: lines that the application's line has to stand before.
+    """
+    text = virtual_hosts.made(wanted.host, port, virtual_hosts.applications(there))
+    line = virtual_hosts.includes(wanted.apache_file)
+    return File(site_file(wanted), virtual_hosts.with_include(text, wanted.host, line, before))
+
+
+def site_file(wanted: Wanted) -> str:
+    return f"{APACHE}/sites-available/{wanted.site}.conf"
 
 
 def _of_instance(text: str, wanted: Wanted) -> str:
@@ -146,13 +164,3 @@ def _other_user(wanted: Wanted) -> Iterable[str]:
     """Rows of a drop-in for AppServers that run as another user than the monitor, which is root then."""
     if wanted.user not in ("", USER):
         yield from ("User=", *ROOT_MAY)
-
-
-def _include(wanted: Wanted, facts: Facts, own: str) -> str:
-    """A virtual host of its own (`sites`), or what holds in the server where there are none (`conf`)."""
-    head = f"# lbadaptor for {wanted.at}; written by `lbctl install {wanted.name}`."
-    line = virtual_hosts.includes(wanted.apache_file)
-    if own == "conf":
-        return f"{head}\n{line}\n"
-    port = virtual_hosts.port(facts.dump)
-    return f"{head}\n<VirtualHost *:{port}>\n    ServerName {wanted.host}\n    {line}\n</VirtualHost>\n"

@@ -62,21 +62,20 @@ def prepare(machine: Machine, records: Records, wanted: Wanted, force: bool) -> 
 
     others = [record.wanted for record in records.others(wanted.name) if record.wanted.host == wanted.host]
     composed = _compose(wanted, found, settings, [] if wanted.path else [other.path for other in others])
-    link = f"{APACHE}/sites-enabled/{wanted.enabled}.conf"
-    sites = [file for file in virtual_hosts.files(found.dump, wanted.host) if file != link]
-    own = "" if sites else "sites" if wanted.host else "conf"
     texts = {name: Path(found.share, name).read_text("utf-8") for name in _SHARED}
-    files = plan.files(wanted, found, texts, toml, composed.text, own)
+    files = plan.files(wanted, found, texts, toml, composed.text)
+    changes = [first if file.path == first.path else _change(machine, records, file, force) for file in files]
     whole_site = [virtual_hosts.includes(other.apache_file) for other in others if wanted.path and not other.path]
+    made, link, sites = _includer(machine, records, wanted, found, whole_site, force)
     includes, by_hand = _includes(machine, wanted, sites, whole_site)
     return Prepared(
         wanted,
         found,
         settings,
-        [first if file.path == first.path else _change(machine, records, file, force) for file in files],
+        [*changes, *made],
         includes,
         around(machine, records, wanted, found),
-        own and f"{own}-enabled/{wanted.enabled}.conf",
+        link,
         by_hand if wanted.apache_file not in apache_check.files(found.dump) else "",
         composed.why_not,
         [*composed.warnings, *_same_cookie(wanted, others), *(_unheeded(wanted, settings) if first.kept else ())],
@@ -109,6 +108,24 @@ def _unheeded(wanted: Wanted, kept: Settings) -> list[str]:
         for name, (said, there) in pairs.items()
         if said != there
     ]
+
+
+def _includer(
+    machine: Machine, records: Records, wanted: Wanted, found: Facts, whole_site: list[str], force: bool
+) -> tuple[list[Change], str, list[str]]:
+    """The file that is made to include the application, at most one; its link; and the files of the administrator's
+    virtual hosts, which have to include it."""
+    sites = virtual_hosts.files(found.dump, wanted.host)
+    if not wanted.host and not sites:
+        conf = _change(machine, records, plan.conf(wanted), force)
+        return [conf], f"conf-enabled/{wanted.conf}.conf", []
+    link = f"sites-enabled/{wanted.site}.conf"
+    if not wanted.host or (sites and f"{APACHE}/{link}" not in sites):
+        return [], "", sites
+    there = machine.read(plan.site_file(wanted)) or ""
+    site = plan.site(wanted, virtual_hosts.port(found.dump), there, whole_site)
+    made, others = _change(machine, records, site, force), [file for file in sites if file != f"{APACHE}/{link}"]
+    return ([], link, [*others, made.path]) if made.kept else ([made], link, others)
 
 
 def _includes(machine: Machine, wanted: Wanted, sites: list[str], whole_site: list[str]) -> tuple[list[Change], str]:

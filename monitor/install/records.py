@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 from monitor.install.machine import Machine
+from monitor.install.virtual_hosts import without_applications
 from monitor.install.wanted import CONFIGS, Refused, Wanted
 
 FOLDER = f"{CONFIGS}/installed"
@@ -31,7 +32,8 @@ class Record:
 
 
 def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Of a file's content without the lines that include applications: they come and go with these."""
+    return hashlib.sha256(without_applications(text).encode()).hexdigest()
 
 
 class Records:

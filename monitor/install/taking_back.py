@@ -9,10 +9,14 @@ from monitor.install import facts, prepare
 from monitor.install.doing import CONFIGTEST, RELOAD, rewrite
 from monitor.install.machine import Machine
 from monitor.install.records import Record, Records, digest
-from monitor.install.virtual_hosts import includes, without_include
+from monitor.install.virtual_hosts import applications, includes, without_include
 from monitor.install.wanted import APACHE, USER, Refused
 
 Tell = Callable[[str], object]
+CONFS = f"{APACHE}/conf-available"
+AVAILABLE = (f"{CONFS}/", f"{APACHE}/sites-available/")
+"""Where the files are that a2enconf and a2ensite enable."""
+ENABLED = (f"{APACHE}/conf-enabled/", f"{APACHE}/sites-enabled/")
 CHANGED = "it was changed since it was written; --force removes it"
 
 
@@ -21,6 +25,10 @@ class Leaving:
     """What is to be taken back."""
 
     record: Record
+    includes: list[str]
+    """files that stay, and get rid of the line which includes it"""
+    disable: list[str]
+    """those of `files` that Apache includes because they are enabled"""
     remove: list[str]
     keep: dict[str, str]
     """files that stay, and why"""
@@ -37,25 +45,46 @@ def prepare_leaving(machine: Machine, records: Records, name: str, force: bool) 
             f"{name} is not installed by `lbctl install`; {f'these are: {known}' if known else 'nothing is'}"
         )
     others = records.others(name)
-    remove, keep = [], {}
+    remove, keep, disable = [], {}, []
     for path, written in record.files.items():
         there = machine.read(path)
         if there is None:
             continue
-        if any(path in other.files for other in others):
+        is_shared = any(path in other.files or path in other.includes for other in others)
+        if not is_shared and path.startswith(AVAILABLE):
+            disable.append(path)
+        if is_shared:
             keep[path] = "other applications have it, too"
         elif digest(there) != written and not force:
             keep[path] = CHANGED
         else:
             remove.append(path)
-    return Leaving(record, remove, keep, [] if others else record.modules[::-1])
+    included = [path for path in _including(machine, record) if path not in remove]
+    return Leaving(record, included, disable, remove, keep, [] if others else record.modules[::-1])
+
+
+def _including(machine: Machine, record: Record) -> list[str]:
+    """All files that have the line which includes it; a copy of a virtual host has it, too (certbot makes one)."""
+    paths = [f"{folder}{name}" for folder in (*ENABLED, *AVAILABLE) for name in machine.names(folder)]
+    # Of a file with two names the last one counts: the link in an `enabled` folder may be gone by then.
+    files = {machine.place(path).resolve(): path for path in (*record.includes, *paths)}
+    line = includes(record.wanted.apache_file)
+    return [path for path in files.values() if line in _applications(machine, path)]
+
+
+def _applications(machine: Machine, path: str) -> list[str]:
+    """The lines of a file that include applications; none where it cannot be read: nobody has written one there."""
+    try:
+        return applications(machine.read(path) or "")
+    except (OSError, Refused):
+        return []
 
 
 def steps(leaving: Leaving) -> Iterator[str]:
     """What is going to be done, a line each."""
     wanted = leaving.record.wanted
     yield f"stop and disable {wanted.service}: its sessions end, but those that survive"
-    yield from (f"take the line that includes it out of {path}" for path in leaving.record.includes)
+    yield from (f"take the line that includes it out of {path}" for path in leaving.includes)
     yield from (f"remove {path}" for path in leaving.remove)
     yield from (f"keep {path}: {why}" for path, why in leaving.keep.items())
     if leaving.modules:
@@ -75,10 +104,11 @@ def take_back(machine: Machine, records: Records, leaving: Leaving, tell: Tell) 
             failed.append(f"`{' '.join(words)}` failed (exit status {done.code}): {done.said}")
         return not done.code
 
-    for kind, program in (("conf", "a2disconf"), ("sites", "a2dissite")):
-        if f"{wanted.enabled}.conf" in machine.names(f"{APACHE}/{kind}-enabled"):
-            do(program, "--quiet", wanted.enabled)
-    for path in leaving.record.includes:
+    for path in leaving.disable:
+        folder, _, file = path.rpartition("/")
+        if file in machine.names(folder.replace("-available", "-enabled")):
+            do("a2disconf" if folder == CONFS else "a2dissite", "--quiet", file.removesuffix(".conf"))
+    for path in leaving.includes:
         if (text := machine.read(path)) is not None:
             machine.write(path, without_include(text, includes(wanted.apache_file)))
             tell(f"{path}: includes it no more")

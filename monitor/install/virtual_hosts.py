@@ -6,16 +6,18 @@ mod_rewrite's rules of the server do not hold in virtual hosts, so the fast lane
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from monitor.apacheconfig import apache_check
 from monitor.apacheconfig.directives import Directive, directives
+from monitor.install.wanted import APACHE
 
 DEBIANS_SITES = ("000-default.conf", "default-ssl.conf")
 """The default site of Debian's Apache: who comes with a host's name that no other site has, gets this one."""
 _BEGIN = re.compile(r"\s*<VirtualHost\b", re.IGNORECASE).match
 _END = re.compile(r"\s*</VirtualHost\s*>", re.IGNORECASE).match
+_APPLICATION = re.compile(rf"\s*Include {APACHE}/lbadaptor-[\w-]+\.conf\s*").fullmatch
 _NAMES = re.compile(r"\s*(?:ServerName|ServerAlias)\s+(.*)", re.IGNORECASE).match
 
 
@@ -51,6 +53,23 @@ def any_is_there(dump: str) -> bool:
 def includes(file: str) -> str:
     """The directive that includes a file."""
     return f"Include {file}"
+
+
+def applications(text: str) -> list[str]:
+    """The lines of a file that include applications."""
+    return [line.strip() for line in text.splitlines() if _APPLICATION(line)]
+
+
+def without_applications(text: str) -> str:
+    """A file without those lines."""
+    return "".join(line for line in text.splitlines(keepends=True) if not _APPLICATION(line))
+
+
+def made(host: str, port: int, lines: Iterable[str]) -> str:
+    """A virtual host with these lines."""
+    head = f"# The applications of lbadaptor on {host}; written by `lbctl install`."
+    rows = (f"    {line}\n" for line in (f"ServerName {host}", *lines))
+    return f"{head}\n<VirtualHost *:{port}>\n{''.join(rows)}</VirtualHost>\n"
 
 
 def with_include(text: str, host: str, line: str, before: Collection[str] = ()) -> str:

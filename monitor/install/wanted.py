@@ -73,9 +73,14 @@ class Wanted:
         return f"{APACHE}/lbadaptor-{self.name}.conf"
 
     @property
-    def enabled(self) -> str:
-        """The name in conf-available or sites-available, where no virtual host is there that could include it."""
+    def conf(self) -> str:
+        """The name in conf-available, where no virtual host is there that could include it."""
         return f"lbadaptor-{self.name}"
+
+    @property
+    def site(self) -> str:
+        """The name in sites-available of the virtual host that is made for all applications of a host."""
+        return f"lbadaptor-{self.host}"
 
     @property
     def at(self) -> str:

@@ -65,10 +65,11 @@ def etc(machine: Machine) -> str:
     return machine.run("sh", "-euc", f"{find} | sort; {sums} | grep -Ev ' /etc/({users})$' | sort -k2")
 
 
-def visits(machine: Machine, path: str) -> int:
+def visits(machine: Machine, path: str, host: str = "localhost") -> int:
     """Of the one visitor of a path."""
-    jar = "/var/cookies" + path.replace("/", "-")
-    answer = machine.run("curl", "-sS", "-b", jar, "-c", jar, f"http://localhost{path}/visit")
+    jar = f"/var/cookies-{host}" + path.replace("/", "-")
+    there = ("--resolve", f"{host}:80:127.0.0.1")
+    answer = machine.run("curl", "-sS", "-b", jar, "-c", jar, *there, f"http://{host}{path}/visit")
     count: int = json.loads(answer)["visits"]
     return count
 
@@ -101,3 +102,18 @@ def test_two_applications_are_installed_and_taken_back(machine: Machine) -> None
     assert machine.run("sh", "-c", "ls /run | grep lbadaptor", check=False) == ""
     assert "/opt/lbadaptor/bin" not in machine.run("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
     assert machine.run("curl", "-sSo", "/dev/null", "-w", "%{http_code}", "http://localhost/visit") == "404"
+
+
+def test_two_applications_share_the_virtual_host_that_is_made_for_their_host(machine: Machine) -> None:
+    before = etc(machine)
+    host, options = "shop.example.com", ("--servers", "1", "--yes")
+    machine.run(LBCTL, "install", *SHOP, "--host", host, *options)
+    assert [visits(machine, "", host) for _ in range(2)] == [1, 2]
+    machine.run(LBCTL, "install", *BOARD, "--host", host, "--path", "/board", *options)
+    assert [visits(machine, "/board", host) for _ in range(2)] == [1, 2]
+    assert visits(machine, "", host) == 3
+
+    machine.run(LBCTL, "uninstall", "shop", "--yes")
+    assert visits(machine, "/board", host) == 3
+    machine.run(LBCTL, "uninstall", "board", "--yes")
+    assert etc(machine) == before

@@ -94,7 +94,8 @@ def _wanted(given: dict[str, Any], known: dict[str, Any], ask: bool) -> Wanted:
         found["host"] = click.prompt("Its host, such as www.example.com (empty: the default site)", default="")
         found["path"] = click.prompt("Its path there, such as /shop (/: it has the whole site)", default="/")
     path = found.get("path", "").strip("/")
-    return Wanted(**{**found, "folder": os.path.abspath(found["folder"]), "path": f"/{path}" if path else ""})
+    found |= {"folder": os.path.abspath(found["folder"]), "path": f"/{path}" if path else ""}
+    return Wanted(**{**found, "host": found.get("host", "").lower()})
 
 
 def _question(name: str, found: dict[str, Any]) -> str:

@@ -39,8 +39,8 @@ def settings(wanted: Wanted, **values: Any) -> Settings:
     return parse(plan.toml(wanted, facts(**values)), "/etc/lbadaptor")
 
 
-def files(wanted: Wanted, own: str = "", **values: Any) -> dict[str, str]:
-    made = plan.files(wanted, facts(**values), SHARE, "toml", "apache", own)
+def files(wanted: Wanted, **values: Any) -> dict[str, str]:
+    made = plan.files(wanted, facts(**values), SHARE, "toml", "apache")
     return {file.path: file.text for file in made}
 
 
@@ -127,22 +127,32 @@ def test_files_of_the_usual_installation() -> None:
     assert found["/etc/systemd/system/lbadaptor@.service"] == SHARE[plan.UNIT]
 
 
-def test_a_host_without_a_virtual_host_gets_one() -> None:
-    found = files(replace(SHOP, host="shop.example.com"), "sites", dump="# In file: /a\nListen 8080\n")
-    site = found["/etc/apache2/sites-available/lbadaptor-shop.conf"]
-    assert site.splitlines()[1:] == [
+def test_a_host_without_a_virtual_host_gets_one_for_all_its_applications() -> None:
+    host = "shop.example.com"
+    shop, board = replace(SHOP, host=host), replace(BOARD, host=host)
+    one = plan.site(shop, 8080, "", [])
+    assert one.path == "/etc/apache2/sites-available/lbadaptor-shop.example.com.conf"
+    assert one.text.splitlines()[1:] == [
         "<VirtualHost *:8080>",
         "    ServerName shop.example.com",
         "    Include /etc/apache2/lbadaptor-shop.conf",
         "</VirtualHost>",
     ]
+    assert plan.site(shop, 8080, one.text, []) == one
+    both = plan.site(board, 8080, one.text, ["Include /etc/apache2/lbadaptor-shop.conf"])
+    assert both.path == one.path
+    assert both.text.splitlines()[3:5] == [
+        "    Include /etc/apache2/lbadaptor-board.conf",
+        "    Include /etc/apache2/lbadaptor-shop.conf",
+    ]
+    assert plan.site(shop, 8080, both.text, []) == both
+    assert digest(both.text) == digest(one.text) != digest(f"{one.text}#\n")
 
 
 def test_an_apache_without_virtual_hosts_includes_it_in_the_server() -> None:
-    found = files(BOARD, "conf")
-    assert found["/etc/apache2/conf-available/lbadaptor-board.conf"].splitlines()[1:] == [
-        "Include /etc/apache2/lbadaptor-board.conf"
-    ]
+    found = plan.conf(BOARD)
+    assert found.path == "/etc/apache2/conf-available/lbadaptor-board.conf"
+    assert found.text.splitlines()[1:] == ["Include /etc/apache2/lbadaptor-board.conf"]
 
 
 def test_another_python_is_named_in_a_drop_in() -> None:

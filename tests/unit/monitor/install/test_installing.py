@@ -20,6 +20,8 @@ UNITS = Path(__file__).parents[4] / "monitor" / "units"
 SHOP = Wanted("shop", "shop:application", "/srv/shop", "session")
 BOARD = Wanted("board", "board:application", "/srv/board", "sid", path="/board")
 SITE = "/etc/apache2/sites-available/000-default.conf"
+HOST = "shop.example.com"
+HOSTS_SITE = f"/etc/apache2/sites-available/lbadaptor-{HOST}.conf"
 TABLE = ((0, 9015, "0A"), (1, 9101, "01"))
 """In the second row somebody is connected, and nobody listens."""
 DEFAULT_SITE = "<VirtualHost *:80>\n\tDocumentRoot /var/www/html\n</VirtualHost>\n"
@@ -71,8 +73,11 @@ class Debian:
     def dump(self, command: str) -> str:
         """Apache's configuration: the default site, and what it includes."""
         text = f"# In file: /etc/apache2/sites-enabled/000-default.conf\n{DEFAULT_SITE}"
-        site = (self.root / SITE[1:]).read_text()
-        text += "".join(f"# In file: {line.split()[1]}\n" for line in site.splitlines() if "Include" in line)
+        for file in sorted((self.root / "etc/apache2/sites-enabled").iterdir()):
+            site = file.read_text()
+            if file.name != "000-default.conf":
+                text += f"# In file: /etc/apache2/sites-enabled/{file.name}\n{site}"
+            text += "".join(f"# In file: {line.split()[1]}\n" for line in site.splitlines() if "Include" in line)
         return text + "".join(f" {name}_module (shared)\n" for name in facts.MODULES)
 
     def tree(self) -> dict[str, str]:
@@ -157,22 +162,25 @@ def test_all_is_taken_back(debian: Debian) -> None:
         debian.uninstall("shop")
 
 
+@pytest.mark.parametrize("host", ["", HOST])
 @pytest.mark.parametrize("first", ["shop", "board"])
-def test_two_applications_are_taken_back_in_any_order(debian: Debian, first: str) -> None:
+def test_two_applications_are_taken_back_in_any_order(debian: Debian, first: str, host: str) -> None:
     before = debian.tree()
-    debian.install(SHOP)
+    shop, board = replace(SHOP, host=host), replace(BOARD, host=host)
+    debian.install(shop)
     alone = debian.tree()
-    debian.install(BOARD)
+    debian.install(board)
     assert "base_port = 9100" in debian.read("/etc/lbadaptor/board.toml")
-    lines = [line.strip() for line in debian.read(SITE).splitlines()]
+    lines = [line.strip() for line in debian.read(HOSTS_SITE if host else SITE).splitlines()]
     assert lines.index("Include /etc/apache2/lbadaptor-board.conf") < lines.index(
         "Include /etc/apache2/lbadaptor-shop.conf"
     )
     assert "--keep-out /board" in debian.read("/etc/apache2/lbadaptor-shop.conf")
-    assert not debian.install(SHOP)
-    assert not debian.install(BOARD)
+    assert not debian.install(shop)
+    assert not debian.install(board)
 
     assert debian.uninstall(first) == []
+    assert not any(call.startswith("a2dissite") for call in debian.calls)
     assert not any(call.startswith("a2dismod") for call in debian.calls)
     if first == "board":
         assert debian.tree() == alone
@@ -183,12 +191,52 @@ def test_two_applications_are_taken_back_in_any_order(debian: Debian, first: str
 
 def test_a_host_of_its_own_gets_a_virtual_host(debian: Debian) -> None:
     before = debian.tree()
-    assert debian.install(replace(SHOP, host="shop.example.com"))
-    assert "a2ensite --quiet lbadaptor-shop" in debian.calls
-    assert "ServerName shop.example.com" in debian.read("/etc/apache2/sites-available/lbadaptor-shop.conf")
+    assert debian.install(replace(SHOP, host=HOST))
+    assert f"a2ensite --quiet lbadaptor-{HOST}" in debian.calls
+    assert f"ServerName {HOST}" in debian.read(HOSTS_SITE)
     assert debian.read(SITE) == DEFAULT_SITE
     assert debian.uninstall("shop") == []
+    assert f"a2dissite --quiet lbadaptor-{HOST}" in debian.calls
     assert debian.tree() == before
+
+
+@pytest.mark.parametrize("first", ["shop", "board"])
+def test_a_virtual_host_that_was_changed_by_hand_gets_and_loses_lines_and_no_more(debian: Debian, first: str) -> None:
+    """Also with one for TLS beside it, as certbot makes it: a copy."""
+    shop, board = replace(SHOP, host=HOST), replace(BOARD, host=HOST)
+    debian.install(shop)
+    site, secure = (debian.root / path[1:] for path in (HOSTS_SITE, "/etc/apache2/sites-available/tls.conf"))
+    site.write_text(site.read_text().replace("    Include", "    ServerAdmin shop@example.com\n    Include"))
+    secure.write_text(site.read_text().replace("*:80", "*:443"))
+    (debian.root / "etc/apache2/sites-enabled/tls.conf").symlink_to("../sites-available/tls.conf")
+    site.with_name("folder").mkdir()
+    site.with_name("latin-1.conf").write_bytes(b"# caf\xe9\n")
+    assert not debian.install(shop)
+    alone = site.read_text(), secure.read_text()
+    assert debian.install(board)
+    assert not debian.install(board)
+    with_both = site.read_text(), secure.read_text()
+    for text in with_both:
+        assert text.index("lbadaptor-board.conf") < text.index("lbadaptor-shop.conf")
+        assert "ServerAdmin" in text
+
+    assert debian.uninstall(first) == []
+    assert f"a2dissite --quiet lbadaptor-{HOST}" not in debian.calls
+    if first == "board":
+        assert (site.read_text(), secure.read_text()) == alone
+    assert debian.uninstall("shop" if first == "board" else "board") == []
+    for text in (site.read_text(), secure.read_text()):
+        assert "Include" not in text
+        assert "ServerAdmin" in text
+
+
+def test_the_virtual_host_of_a_host_is_replaced_by_force_with_its_applications(debian: Debian) -> None:
+    debian.install(replace(SHOP, host=HOST))
+    debian.install(replace(BOARD, host=HOST))
+    written = debian.read(HOSTS_SITE)
+    (debian.root / HOSTS_SITE[1:]).write_text(written.replace("    ServerName", "    # by hand\n    ServerName"))
+    assert debian.install(replace(SHOP, host=HOST), force=True)
+    assert debian.read(HOSTS_SITE) == written
 
 
 def test_a_changed_file_is_kept_unless_by_force(debian: Debian) -> None:
