@@ -176,8 +176,8 @@ class Response:
         self.connection = connection
         self._reader = reader
         self._sending = sending
-        if sending is not None and not sending.over and self.status >= 400:
-            self.reusable = False  # what is unsent then will never be sent
+        if sending is not None and not sending.whole and (sending.over or self.status >= 400):
+            self.reusable = False  # what is unsent will never be sent
         if reader.complete:
             self._end()
 

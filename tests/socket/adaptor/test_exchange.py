@@ -470,6 +470,27 @@ def test_an_answer_is_read_though_the_appserver_hung_up_within_the_body(serve: S
     body.close()
 
 
+def test_a_connection_that_broke_as_the_body_was_sent_carries_no_other_request(serve: Serve) -> None:
+    """Its answer had come just before."""
+    closed = threading.Event()
+
+    def step(talk: Talk) -> None:
+        talk.send(answer(b"too large", "413 Content Too Large"))
+        talk.reset()
+        closed.set()
+
+    class Patient(Body):
+        def pieces(self) -> Iterator[bytes]:
+            assert closed.wait(PATIENCE)
+            yield from super().pieces()
+
+    body = Patient(io.BytesIO(b"x" * 200_000), 200_000)
+    with asked(serve, step, "POST", body, head=post(200_000)) as got:
+        assert (got.status, got.complete, got.reusable) == (413, False, False)
+        assert b"".join(got.blocks) == b"too large"
+        assert not got.reusable
+
+
 def test_an_appserver_that_reads_no_more_of_a_body_is_silent(serve: Serve) -> None:
     done = threading.Event()
 
