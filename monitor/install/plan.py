@@ -121,21 +121,21 @@ def conf(wanted: Wanted) -> File:
     """What includes the application in an Apache without virtual hosts."""
     head = f"# lbadaptor for {wanted.at}; written by `lbctl install {wanted.name}`."
     text = f"{head}\n{virtual_hosts.includes(wanted.apache_file)}\n"
-    return File(f"{APACHE}/conf-available/{wanted.conf}.conf", text)
+    return File(f"{APACHE}/conf-available/{wanted.conf_name}.conf", text)
 
 
 def site(wanted: Wanted, port: int, there: str, before: Collection[str]) -> File:
-    """The virtual host that is made for a host, with the applications that it has already.
+    """The virtual host that is made for the application's host, with the applications that it includes already.
 
-    `there`: what the file has now. `before`: lines that the application's line has to stand before.
+    `there`: what its file has now. `before`: lines that the application's line has to stand before.
     """
-    text = virtual_hosts.made(wanted.host, port, virtual_hosts.applications(there))
+    text = virtual_hosts.made(wanted.host, port, dict.fromkeys(virtual_hosts.application_lines(there)))
     line = virtual_hosts.includes(wanted.apache_file)
     return File(site_file(wanted), virtual_hosts.with_include(text, wanted.host, line, before))
 
 
 def site_file(wanted: Wanted) -> str:
-    return f"{APACHE}/sites-available/{wanted.site}.conf"
+    return f"{APACHE}/sites-available/{wanted.site_name}.conf"
 
 
 def _of_instance(text: str, wanted: Wanted) -> str:

@@ -28,9 +28,9 @@ class Prepared:
     found: Facts
     settings: Settings
     changes: list[Change]
-    """files of this application"""
+    """files of this application, and those that it shares with others"""
     includes: list[Change]
-    """files of the administrator's that get the line which includes it"""
+    """files of virtual hosts, the administrator's or changed by hand, that get the line which includes it"""
     others: dict[str, Change]
     """by name, those of Apache's files of other applications"""
     link: str
@@ -67,6 +67,7 @@ def prepare(machine: Machine, records: Records, wanted: Wanted, force: bool) -> 
     changes = [first if file.path == first.path else _change(machine, records, file, force) for file in files]
     whole_site = [virtual_hosts.includes(other.apache_file) for other in others if wanted.path and not other.path]
     made, link, sites = _includer(machine, records, wanted, found, whole_site, force)
+    own_site = plan.site_file(wanted)
     includes, by_hand = _includes(machine, wanted, sites, whole_site)
     return Prepared(
         wanted,
@@ -78,7 +79,12 @@ def prepare(machine: Machine, records: Records, wanted: Wanted, force: bool) -> 
         link,
         by_hand if wanted.apache_file not in apache_check.files(found.dump) else "",
         composed.why_not,
-        [*composed.warnings, *_same_cookie(wanted, others), *(_unheeded(wanted, settings) if first.kept else ())],
+        [
+            *composed.warnings,
+            *_same_cookie(wanted, others),
+            *(_unheeded(wanted, settings) if first.kept else ()),
+            *(f"{file} was changed by hand and stays so, with its Include" for file in sites if file == own_site),
+        ],
     )
 
 
@@ -113,13 +119,13 @@ def _unheeded(wanted: Wanted, kept: Settings) -> list[str]:
 def _includer(
     machine: Machine, records: Records, wanted: Wanted, found: Facts, whole_site: list[str], force: bool
 ) -> tuple[list[Change], str, list[str]]:
-    """The file that is made to include the application, at most one; its link; and the files of the administrator's
-    virtual hosts, which have to include it."""
+    """The file that is made to include the application, at most one; its link; and the files of other virtual hosts,
+    or of one that was changed by hand, which have to include it."""
     sites = virtual_hosts.files(found.dump, wanted.host)
     if not wanted.host and not sites:
         conf = _change(machine, records, plan.conf(wanted), force)
-        return [conf], f"conf-enabled/{wanted.conf}.conf", []
-    link = f"sites-enabled/{wanted.site}.conf"
+        return [conf], f"conf-enabled/{wanted.conf_name}.conf", []
+    link = f"sites-enabled/{wanted.site_name}.conf"
     if not wanted.host or (sites and f"{APACHE}/{link}" not in sites):
         return [], "", sites
     there = machine.read(plan.site_file(wanted)) or ""

@@ -55,7 +55,7 @@ def includes(file: str) -> str:
     return f"Include {file}"
 
 
-def applications(text: str) -> list[str]:
+def application_lines(text: str) -> list[str]:
     """The lines of a file that include applications."""
     return [line.strip() for line in text.splitlines() if _APPLICATION(line)]
 

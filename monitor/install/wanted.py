@@ -73,12 +73,15 @@ class Wanted:
         return f"{APACHE}/lbadaptor-{self.name}.conf"
 
     @property
-    def conf(self) -> str:
-        """The name in conf-available, where no virtual host is there that could include it."""
-        return f"lbadaptor-{self.name}"
+    def conf_name(self) -> str:
+        """The name in conf-available, where no virtual host is there that could include it.
+
+        Apache reads them by the alphabet, and takes the first path that fits: the whole site comes last.
+        """
+        return f"lbadaptor-{self.name}" if self.path else f"zz-lbadaptor-{self.name}"
 
     @property
-    def site(self) -> str:
+    def site_name(self) -> str:
         """The name in sites-available of the virtual host that is made for all applications of a host."""
         return f"lbadaptor-{self.host}"
 

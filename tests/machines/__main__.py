@@ -52,11 +52,10 @@ class Transcript:
 
     def machines(self, *whole: str) -> None:
         """What `lbctl status` says on each machine; on those that are not named, only its line for the machine."""
-        said = {
-            name: machine.lbctl("status").strip().splitlines()
-            for name, machine in self._site.machines.items()
-            if machine.is_on
-        }
+        on = {name: machine for name, machine in self._site.machines.items() if machine.is_on}
+        for machine in on.values():
+            machine.await_probe()
+        said = {name: machine.lbctl("status").strip().splitlines() for name, machine in on.items()}
         for name in whole:
             self.say(f"{name}: lbctl status", *said[name])
         if rest := [f"{name}: {lines[1]}" for name, lines in said.items() if name not in whole]:
@@ -133,7 +132,6 @@ def _switch_off(script: Transcript, site: Site, crowd: Crowd) -> None:
         site.machines["m2"].boot()
         site.machines["m2"].await_up()
         site.front.await_state("m2", "UP")
-        eventually("its AppServers have said what they have", site.machines["m2"].is_probed)
     script.title("m2 is on again")
     script.haproxy()
     script.machines("m2")

@@ -16,6 +16,7 @@ from lbadaptor.contract.address import Table, parse
 from lbadaptor.contract.errors import AddressFileError
 from lbadaptor.contract.settings import load
 from monitor.contract.client import NoAnswer, ask
+from monitor.ctl.terminal.rates import Interval
 from monitor.demo import httpd
 from tests.apache.resources import TIMEOUT, eventually, processes_of
 
@@ -217,9 +218,16 @@ class Machine:
         found: int = self.status()["machine"]["sessions"]
         return found
 
-    def is_probed(self) -> bool:
-        """Whether each AppServer has told its counters."""
-        return all(server["memory"] is not None for server in self.status()["appservers"])
+    def await_probe(self) -> None:
+        """Until each AppServer has told its counters once more."""
+        look = Interval()
+
+        def have_told() -> bool:
+            status = self.status()
+            return look.look(status) and all(server["memory"] is not None for server in status["appservers"])
+
+        have_told()
+        eventually("its AppServers have told their counters", have_told)
 
     def said(self) -> str:
         """What the monitor and its AppServers logged, over all boots."""

@@ -19,7 +19,7 @@ def pressed(seconds: float) -> str:
 
     "q" where the terminal has gone.
     """
-    if not sys.stdin.isatty():
+    if not _is_terminal():
         time.sleep(seconds)
         return ""
     if not select.select([sys.stdin], [], [], seconds)[0]:
@@ -49,7 +49,7 @@ def taken() -> Iterator[None]:
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
     """Keys take effect without Enter, and are not shown. Signals are the caller's."""
-    before = termios.tcgetattr(sys.stdin) if sys.stdin.isatty() else None
+    before = termios.tcgetattr(sys.stdin) if _is_terminal() else None
     try:
         if before is not None:
             tty.setcbreak(sys.stdin, termios.TCSADRAIN)
@@ -58,6 +58,11 @@ def at_once() -> Iterator[None]:
         if before is not None:
             with contextlib.suppress(termios.error):  # it has gone
                 termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _is_terminal() -> bool:
+    """Of standard input; Python has none where it was closed."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _end(number: int, frame: FrameType | None) -> None:

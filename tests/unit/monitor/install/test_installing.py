@@ -1,120 +1,21 @@
-"""`lbctl install` and `lbctl uninstall` on a root folder of their own, with commands that only note their calls."""
+"""`lbctl install` and `lbctl uninstall`: what is written, kept, enabled and taken back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from install_machine import BOARD, SHOP, SITE, Debian
 
 from monitor.apacheconfig import ask_apache
-from monitor.install import checks, doing, facts, taking_back
-from monitor.install.machine import Done, Machine, run
-from monitor.install.prepare import Prepared, prepare
+from monitor.install import checks, doing, taking_back
+from monitor.install.machine import run
 from monitor.install.records import Records
 from monitor.install.wanted import Refused, Wanted
 
-UNITS = Path(__file__).parents[4] / "monitor" / "units"
-SHOP = Wanted("shop", "shop:application", "/srv/shop", "session")
-BOARD = Wanted("board", "board:application", "/srv/board", "sid", path="/board")
-SITE = "/etc/apache2/sites-available/000-default.conf"
-HOST = "shop.example.com"
-HOSTS_SITE = f"/etc/apache2/sites-available/lbadaptor-{HOST}.conf"
 TABLE = ((0, 9015, "0A"), (1, 9101, "01"))
 """In the second row somebody is connected, and nobody listens."""
-DEFAULT_SITE = "<VirtualHost *:80>\n\tDocumentRoot /var/www/html\n</VirtualHost>\n"
-
-
-class Debian:
-    """A root folder as Debian's Apache leaves it, and its commands."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.calls: list[str] = []
-        self.fails: dict[str, str] = {}
-        """by a command's beginning, what it says"""
-        self.active: set[str] = {"apache2"}
-        self.machine = Machine(root, self.run)
-        for name in ("sites-enabled", "conf-enabled", "mods-enabled"):
-            (root / "etc/apache2" / name).mkdir(parents=True)
-        for path in ("usr/sbin/a2enmod", "usr/sbin/apache2ctl", "etc/apache2/mods-available/wsgi.load"):
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).touch()
-        (root / "run/systemd/system").mkdir(parents=True)
-        (root / "etc/apache2/mods-enabled/headers.load").touch()
-        (root / SITE[1:]).parent.mkdir()
-        (root / SITE[1:]).write_text(DEFAULT_SITE)
-        (root / "etc/apache2/sites-enabled/000-default.conf").symlink_to("../sites-available/000-default.conf")
-
-    def run(self, words: Sequence[str]) -> Done:
-        call = " ".join(words)
-        self.calls.append(call)
-        if failing := next((said for begin, said in self.fails.items() if call.startswith(begin)), ""):
-            return Done(1, failing)
-        apache = self.root / "etc/apache2"
-        names = [word for word in words[1:] if not word.startswith("-")]
-        for program, kind, suffix in (("mod", "mods", "load"), ("site", "sites", "conf"), ("conf", "conf", "conf")):
-            for name in names:
-                link = apache / f"{kind}-enabled" / f"{name}.{suffix}"
-                if words[0] == f"a2en{program}":
-                    link.symlink_to(f"../{kind}-available/{link.name}")
-                elif words[0] == f"a2dis{program}":
-                    link.unlink(missing_ok=True)
-        if words[:2] in (("systemctl", "is-active"), ("systemctl", "is-enabled")):
-            return Done(int(words[2] not in self.active), "")
-        if words[:3] == ("systemctl", "enable", "--now"):
-            self.active.add(words[3].removesuffix(".service"))
-        elif words[:3] == ("systemctl", "disable", "--now"):
-            self.active.discard(words[3].removesuffix(".service"))
-        return Done(0, "")
-
-    def dump(self, command: str) -> str:
-        """Apache's configuration: the default site, and what it includes."""
-        text = f"# In file: /etc/apache2/sites-enabled/000-default.conf\n{DEFAULT_SITE}"
-        for file in sorted((self.root / "etc/apache2/sites-enabled").iterdir()):
-            site = file.read_text()
-            if file.name != "000-default.conf":
-                text += f"# In file: /etc/apache2/sites-enabled/{file.name}\n{site}"
-            text += "".join(f"# In file: {line.split()[1]}\n" for line in site.splitlines() if "Include" in line)
-        return text + "".join(f" {name}_module (shared)\n" for name in facts.MODULES)
-
-    def tree(self) -> dict[str, str]:
-        """All files of /etc."""
-        etc = self.root / "etc"
-        return {
-            str(path): path.read_text() if path.is_file() and not path.is_symlink() else str(path.is_symlink())
-            for path in etc.rglob("*")
-        }
-
-    def prepare(self, wanted: Wanted, force: bool = False) -> Prepared:
-        return prepare(self.machine, Records(self.machine), wanted, force)
-
-    def install(self, wanted: Wanted, force: bool = False) -> bool:
-        self.calls.clear()
-        prepared = self.prepare(wanted, force)
-        return doing.install(self.machine, Records(self.machine), prepared, lambda _: None, lambda: None)
-
-    def uninstall(self, name: str, force: bool = False) -> list[str]:
-        self.calls.clear()
-        records = Records(self.machine)
-        leaving = taking_back.prepare_leaving(self.machine, records, name, force)
-        list(taking_back.steps(leaving))
-        return taking_back.take_back(self.machine, records, leaving, lambda _: None)
-
-    def read(self, path: str) -> str:
-        return (self.root / path[1:]).read_text()
-
-
-@pytest.fixture
-def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Debian:
-    machine = Debian(tmp_path)
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(ask_apache, "dump", machine.dump)
-    monkeypatch.setattr(facts.Facts, "share", str(UNITS))
-    monkeypatch.setattr("monitor.install.facts.SHARE", UNITS)
-    return machine
 
 
 def test_ports_that_somebody_listens_on_are_left_to_them(debian: Debian) -> None:
@@ -160,83 +61,6 @@ def test_all_is_taken_back(debian: Debian) -> None:
     assert "systemctl disable --now lbadaptor@shop.service" in debian.calls
     with pytest.raises(Refused, match="shop is not installed by `lbctl install`; nothing is"):
         debian.uninstall("shop")
-
-
-@pytest.mark.parametrize("host", ["", HOST])
-@pytest.mark.parametrize("first", ["shop", "board"])
-def test_two_applications_are_taken_back_in_any_order(debian: Debian, first: str, host: str) -> None:
-    before = debian.tree()
-    shop, board = replace(SHOP, host=host), replace(BOARD, host=host)
-    debian.install(shop)
-    alone = debian.tree()
-    debian.install(board)
-    assert "base_port = 9100" in debian.read("/etc/lbadaptor/board.toml")
-    lines = [line.strip() for line in debian.read(HOSTS_SITE if host else SITE).splitlines()]
-    assert lines.index("Include /etc/apache2/lbadaptor-board.conf") < lines.index(
-        "Include /etc/apache2/lbadaptor-shop.conf"
-    )
-    assert "--keep-out /board" in debian.read("/etc/apache2/lbadaptor-shop.conf")
-    assert not debian.install(shop)
-    assert not debian.install(board)
-
-    assert debian.uninstall(first) == []
-    assert not any(call.startswith("a2dissite") for call in debian.calls)
-    assert not any(call.startswith("a2dismod") for call in debian.calls)
-    if first == "board":
-        assert debian.tree() == alone
-    assert (debian.root / "etc/systemd/system/lbadaptor@.service").exists()
-    assert debian.uninstall({"shop": "board", "board": "shop"}[first]) == []
-    assert debian.tree() == before
-
-
-def test_a_host_of_its_own_gets_a_virtual_host(debian: Debian) -> None:
-    before = debian.tree()
-    assert debian.install(replace(SHOP, host=HOST))
-    assert f"a2ensite --quiet lbadaptor-{HOST}" in debian.calls
-    assert f"ServerName {HOST}" in debian.read(HOSTS_SITE)
-    assert debian.read(SITE) == DEFAULT_SITE
-    assert debian.uninstall("shop") == []
-    assert f"a2dissite --quiet lbadaptor-{HOST}" in debian.calls
-    assert debian.tree() == before
-
-
-@pytest.mark.parametrize("first", ["shop", "board"])
-def test_a_virtual_host_that_was_changed_by_hand_gets_and_loses_lines_and_no_more(debian: Debian, first: str) -> None:
-    """Also with one for TLS beside it, as certbot makes it: a copy."""
-    shop, board = replace(SHOP, host=HOST), replace(BOARD, host=HOST)
-    debian.install(shop)
-    site, secure = (debian.root / path[1:] for path in (HOSTS_SITE, "/etc/apache2/sites-available/tls.conf"))
-    site.write_text(site.read_text().replace("    Include", "    ServerAdmin shop@example.com\n    Include"))
-    secure.write_text(site.read_text().replace("*:80", "*:443"))
-    (debian.root / "etc/apache2/sites-enabled/tls.conf").symlink_to("../sites-available/tls.conf")
-    site.with_name("folder").mkdir()
-    site.with_name("latin-1.conf").write_bytes(b"# caf\xe9\n")
-    assert not debian.install(shop)
-    alone = site.read_text(), secure.read_text()
-    assert debian.install(board)
-    assert not debian.install(board)
-    with_both = site.read_text(), secure.read_text()
-    for text in with_both:
-        assert text.index("lbadaptor-board.conf") < text.index("lbadaptor-shop.conf")
-        assert "ServerAdmin" in text
-
-    assert debian.uninstall(first) == []
-    assert f"a2dissite --quiet lbadaptor-{HOST}" not in debian.calls
-    if first == "board":
-        assert (site.read_text(), secure.read_text()) == alone
-    assert debian.uninstall("shop" if first == "board" else "board") == []
-    for text in (site.read_text(), secure.read_text()):
-        assert "Include" not in text
-        assert "ServerAdmin" in text
-
-
-def test_the_virtual_host_of_a_host_is_replaced_by_force_with_its_applications(debian: Debian) -> None:
-    debian.install(replace(SHOP, host=HOST))
-    debian.install(replace(BOARD, host=HOST))
-    written = debian.read(HOSTS_SITE)
-    (debian.root / HOSTS_SITE[1:]).write_text(written.replace("    ServerName", "    # by hand\n    ServerName"))
-    assert debian.install(replace(SHOP, host=HOST), force=True)
-    assert debian.read(HOSTS_SITE) == written
 
 
 def test_a_changed_file_is_kept_unless_by_force(debian: Debian) -> None:
@@ -354,20 +178,6 @@ def test_apache_is_as_before_where_no_appserver_is_ready(debian: Debian) -> None
     assert {path: text for path, text in debian.tree().items() if "/apache2" in path} == before
     assert debian.install(SHOP)
     assert debian.uninstall("shop") == []
-
-
-def test_a_path_of_another_host_changes_nothing_for_an_application(
-    debian: Debian, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = "<VirtualHost *:81>\nAlias /board /srv/other\n</VirtualHost>\n"
-    debian.install(SHOP)
-    monkeypatch.setattr(ask_apache, "dump", lambda _: other + debian.dump(""))
-    assert not debian.install(SHOP)
-    monkeypatch.setattr(
-        ask_apache, "dump", lambda _: debian.dump("").replace("</Virt", "Alias /x /y\n</Virt") + other
-    )
-    assert debian.install(SHOP)
-    assert "(?!/x(?:/|$))" in debian.read("/etc/apache2/lbadaptor-shop.conf")
 
 
 def test_a_monitor_that_does_not_start_is_said_with_its_log(debian: Debian) -> None:
