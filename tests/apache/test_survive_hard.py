@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from cluster import SNIPPETS, Cluster, Site, Visitor, eventually, running_cluste
 from test_survive import twenty_at_once
 
 from tests.apache.resources import ended, kill
+from tests.folders import delete
 
 SECONDS = 10.0
 """within which an AppServer that leaves is gone, on a busy machine too; its session_idle is half an hour"""
@@ -121,7 +121,7 @@ def test_a_deleted_folder_and_key_file_cost_no_session_that_lives(new_cluster: N
     visitor = site.visitor()
     first = visitor.count()
     folder = Path(cluster.settings.session_folder)
-    shutil.rmtree(folder)
+    delete(folder)
     eventually("it is made anew", lambda: list(folder.glob("at.*/lock")), SECONDS)
     keys = cluster.settings.key_file
     keys.rename(keys.with_name("gone"))

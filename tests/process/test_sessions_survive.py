@@ -18,6 +18,7 @@ from monitor_fixture import PATIENCE, Site, wait_for
 from lbadaptor.contract.address import Entry
 from lbadaptor.contract.headers import MANDATORY
 from lbadaptor.contract.ticket import read_keys
+from tests.folders import delete
 
 APPLICATION = """
 import json, os, secrets
@@ -259,7 +260,7 @@ def test_a_file_that_is_cut_off_or_of_another_program_is_told_as_a_loss(site: Si
 def test_the_folder_is_deleted_while_it_runs(site: Site) -> None:
     site.up()
     sid, old, first = login(site), site.pids()[0], site.ok[0]
-    shutil.rmtree(folder(site))
+    delete(folder(site))
     assert visit(site, first, sid=sid, session="held").told["visits"] == 2
     site.wait_said("the folder of sessions was deleted, and is made anew")
     site.wait_order("drain", 0)

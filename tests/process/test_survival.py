@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import sys
 import pytest
 from monitor_fixture import Site, processes, wait_for
 from survival_stage import crash, identities, restart, state
+
+from tests.folders import delete
 
 GIL_HOG = """
 def hog(seconds):
@@ -216,7 +217,7 @@ def test_without_any_file_they_are_found_at_their_sockets_or_ports(site: Site, l
         if not file.is_dir():
             file.unlink()
     if lost == "folder":
-        shutil.rmtree(site.run_folder)
+        delete(site.run_folder)
     restart(site, adopted=2)
     site.wait(lambda: identities(site) == before, "address.text names them again")
     site.wait_control()

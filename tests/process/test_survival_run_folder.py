@@ -15,6 +15,7 @@ from monitor_fixture import Site, processes, wait_for
 from survival_stage import children, crash, identities, restart, state
 
 from monitor.contract.client import ask
+from tests.folders import delete
 
 STRANGER = """
 import socket, sys
@@ -75,7 +76,7 @@ def test_a_monitor_whose_run_folder_another_one_has_writes_no_more_and_ends_no_a
     first, before, pids = site.monitor, identities(site), site.pids()
     assert first is not None
     os.kill(site.pid, signal.SIGSTOP)
-    shutil.rmtree(site.run_folder)
+    delete(site.run_folder)
     site.start()
     site.wait(lambda: site.said.count("is adopted") == 2, "another one has adopted them")
     site.wait_control()

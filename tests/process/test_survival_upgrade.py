@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +14,13 @@ from monitor_fixture import Site, processes
 from survival_stage import children, crash, identities, state
 
 from monitor.contract.client import NoAnswer, ask
+from tests.folders import delete
 
 
 def test_stop_all_ends_them_without_any_file_too(site: Site) -> None:
     site.up()
     crash(site)
-    shutil.rmtree(site.run_folder)
+    delete(site.run_folder)
     status, said = site.lbctl("stop", "--all")
     assert (status, "AppServers left over: 2, killed: 0" in said) == (0, True), said
     assert not processes(site.mark)

@@ -43,8 +43,7 @@ class Desk:
         )
 
     def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        self.server.close()
 
     def order(self, order: Ordered) -> tuple[bool, str]:
         self.orders.append((order.order, order.slot))
